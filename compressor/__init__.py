@@ -1,0 +1,34 @@
+"""Shrink fine-tuned BERT-like classifiers by skipping layers, with the evidence of what it costs and gains.
+
+```python
+from compressor import load_recipe, run_recipe
+
+result = run_recipe(load_recipe("recipes/demo.yaml")).result
+```
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from compressor.errors import UserError
+    from compressor.pipeline import RunResult, run_recipe
+    from compressor.recipe import Recipe, load_recipe
+
+__all__ = ["Recipe", "RunResult", "UserError", "load_recipe", "run_recipe"]
+
+_HOMES = {
+    "Recipe": "compressor.recipe",
+    "RunResult": "compressor.pipeline",
+    "UserError": "compressor.errors",
+    "load_recipe": "compressor.recipe",
+    "run_recipe": "compressor.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    # PEP 562: `import compressor` stays instant, torch and transformers come with the first use
+    if name not in _HOMES:
+        raise AttributeError(f"module 'compressor' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

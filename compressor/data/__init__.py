@@ -1,0 +1,1 @@
+"""Tasks as four disjoint parts of labelled text, and batches of them."""

@@ -1,0 +1,80 @@
+"""Tokenise once; hand out length-bucketed batches with dynamic padding."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Encodings:
+    """Token ids of N rows, unpadded. `token_types` is None for families that have none (RoBERTa, DistilBERT)."""
+
+    input_ids: list[list[int]]
+    token_types: list[list[int]] | None
+    pad_id: int
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row, special tokens included: int64 [N]."""
+        return np.array([len(ids) for ids in self.input_ids], dtype=np.int64)
+
+    def take(self, rows: np.ndarray) -> "Encodings":
+        """Return the encodings of `rows` only, in that order."""
+        token_types = None if self.token_types is None else [self.token_types[row] for row in rows]
+        return Encodings([self.input_ids[row] for row in rows], token_types, self.pad_id)
+
+
+def encode(texts: list[tuple[str, ...]], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encodings:
+    """Tokenise rows of one or two texts, each truncated to `max_length` tokens (the longer text of a pair first)."""
+    if not texts:
+        return Encodings([], [] if "token_type_ids" in tokenizer.model_input_names else None, tokenizer.pad_token_id)
+    columns = [list(column) for column in zip(*texts, strict=True)]
+    encoded = tokenizer(*columns, truncation=True, max_length=max_length, padding=False)
+    return Encodings(encoded["input_ids"], encoded.get("token_type_ids"), tokenizer.pad_token_id)
+
+
+def pad(encodings: Encodings, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the model inputs of `rows`, each int64 [B, S], padded on the right to the longest row among them."""
+    width = max(len(encodings.input_ids[row]) for row in rows)
+    shape = len(rows), width
+    inputs = {
+        "input_ids": np.full(shape, encodings.pad_id, dtype=np.int64),
+        "attention_mask": np.zeros(shape, dtype=np.int64),
+    }
+    if encodings.token_types is not None:
+        inputs["token_type_ids"] = np.zeros(shape, dtype=np.int64)
+    for index, row in enumerate(rows):
+        ids = encodings.input_ids[row]
+        inputs["input_ids"][index, : len(ids)] = ids
+        inputs["attention_mask"][index, : len(ids)] = 1
+        if encodings.token_types is not None:
+            inputs["token_type_ids"][index, : len(ids)] = encodings.token_types[row]
+    return inputs
+
+
+def bucketed_rows(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Return row indices in batches of similar length, longest first so that memory peaks at once, not at the end."""
+    order = np.argsort(-lengths, kind="stable")
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def shuffled_rows(lengths: np.ndarray, batch_size: int, generator: np.random.Generator) -> list[np.ndarray]:
+    """Return row indices in random batches whose rows have similar lengths: shuffle, sort pools of 32 batches, shuffle."""
+    order = generator.permutation(len(lengths))
+    batches = []
+    for start in range(0, len(order), 32 * batch_size):
+        pool = order[start : start + 32 * batch_size]
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        batches += [pool[begin : begin + batch_size] for begin in range(0, len(pool), batch_size)]
+    return [batches[index] for index in generator.permutation(len(batches))]
+
+
+def padded_batches(encodings: Encodings, batch_size: int) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Yield (row indices [B], inputs) in length buckets; the indices put results back into the order of the rows."""
+    for rows in bucketed_rows(encodings.lengths, batch_size):
+        yield rows, pad(encodings, rows)

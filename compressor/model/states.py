@@ -1,0 +1,159 @@
+"""[CLS] states of every layer: one pass over the texts, forward hooks, memory independent of the number of rows."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compressor.data.batches import Encodings, padded_batches
+from compressor.model.families import Family, layer_list
+from compressor.progress import Track, silent
+
+
+@dataclass
+class Moments:
+    """Running count, mean and centred square sum of each class, for every state, in float64.
+
+    `count` [C], `mean` [L+1, C, H], `squares` [L+1, C] = sum over rows of |x - mean_c|^2. Batches merge by the update
+    of Chan, Golub and LeVeque (1983), so one pass gives what all rows at once would give.
+    """
+
+    count: np.ndarray
+    mean: np.ndarray
+    squares: np.ndarray
+
+    @classmethod
+    def empty(cls, states: int, classes: int, width: int) -> "Moments":
+        """Return the moments of no rows."""
+        return cls(np.zeros(classes), np.zeros((states, classes, width)), np.zeros((states, classes)))
+
+    def add(self, states: np.ndarray, labels: np.ndarray) -> None:
+        """Merge a batch: states [L+1, B, H], labels int64 [B]."""
+        for label in np.unique(labels):
+            rows = states[:, labels == label].astype(np.float64)
+            added, total = rows.shape[1], self.count[label] + rows.shape[1]
+            mean = rows.mean(axis=1)
+            delta = mean - self.mean[:, label]
+            self.squares[:, label] += np.square(rows - mean[:, None]).sum(axis=(1, 2))
+            self.squares[:, label] += np.square(delta).sum(axis=1) * self.count[label] * added / total
+            self.mean[:, label] += delta * added / total
+            self.count[label] = total
+
+
+@dataclass(frozen=True)
+class ClassStates:
+    """What one pass keeps: exact moments of all rows, and the states of a bounded random sample of rows.
+
+    `sample` [L+1, M, H] float32 with `sample_labels` [M]; M is at most the `sample_rows` asked for. `logits` [N, C] are
+    the model's own, in row order.
+    """
+
+    moments: Moments
+    sample: np.ndarray
+    sample_labels: np.ndarray
+    logits: np.ndarray
+
+
+@dataclass
+class _Reservoir:
+    """A uniform sample of the rows seen so far (Vitter 1985, Algorithm R), reproducible by seed."""
+
+    size: int
+    generator: np.random.Generator
+    rows: list[np.ndarray] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    seen: int = 0
+
+    def add(self, states: np.ndarray, labels: np.ndarray) -> None:
+        for index, label in enumerate(labels):
+            self.seen += 1
+            place = len(self.rows) if len(self.rows) < self.size else int(self.generator.integers(self.seen))
+            if place == len(self.rows):
+                self.rows.append(states[:, index].copy())
+                self.labels.append(int(label))
+            elif place < self.size:
+                self.rows[place], self.labels[place] = states[:, index].copy(), int(label)
+
+
+def class_states(
+    model: nn.Module,
+    family: Family,
+    encodings: Encodings,
+    labels: np.ndarray | None,
+    classes: int,
+    *,
+    sample_rows: int = 2000,
+    batch_size: int = 32,
+    seed: int = 0,
+    track: Track = silent,
+) -> ClassStates:
+    """Return the class-wise [CLS] moments of states 0..L in one pass over the texts.
+
+    `labels` int64 [N] are the classes; None takes the model's own predictions (no gold labels needed).
+    """
+    count = len(layer_list(model, family))
+    moments = Moments.empty(count + 1, classes, model.config.hidden_size)
+    reservoir = _Reservoir(sample_rows, np.random.default_rng(seed))
+    logits = np.zeros((len(encodings), model.config.num_labels), dtype=np.float32)
+
+    def keep(rows: np.ndarray, batch_logits: Tensor, states: list[Tensor]) -> None:
+        logits[rows] = batch_logits.float().cpu().numpy()
+        stacked = torch.stack([state.float() for state in states]).cpu().numpy()
+        batch_labels = logits[rows].argmax(1) if labels is None else labels[rows]
+        moments.add(stacked, batch_labels)
+        reservoir.add(stacked, batch_labels)
+
+    run_with_states(model, family, encodings, keep, batch_size=batch_size, track=track, description="states")
+    return ClassStates(moments, np.stack(reservoir.rows, axis=1), np.array(reservoir.labels), logits)
+
+
+def final_states(
+    model: nn.Module, family: Family, encodings: Encodings, *, batch_size: int = 32, track: Track = silent
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the last [CLS] state [N, H] and the logits [N, C] of every row, float32, in row order."""
+    states = np.zeros((len(encodings), model.config.hidden_size), dtype=np.float32)
+    logits = np.zeros((len(encodings), model.config.num_labels), dtype=np.float32)
+
+    def keep(rows: np.ndarray, batch_logits: Tensor, batch_states: list[Tensor]) -> None:
+        states[rows] = batch_states[-1].float().cpu().numpy()
+        logits[rows] = batch_logits.float().cpu().numpy()
+
+    run_with_states(model, family, encodings, keep, batch_size=batch_size, track=track, description="final states")
+    return states, logits
+
+
+def run_with_states(
+    model: nn.Module,
+    family: Family,
+    encodings: Encodings,
+    keep: Callable[[np.ndarray, Tensor, list[Tensor]], None],
+    *,
+    batch_size: int,
+    track: Track = silent,
+    description: str = "forward",
+) -> None:
+    """Run the model over all rows; call `keep(row indices, logits [B, C], [CLS] of states 0..L, each [B, H])` per batch."""
+    states: list[Tensor] = []
+
+    def hook(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        hidden = output if isinstance(output, Tensor) else output[0]
+        states.append(hidden[:, 0].clone())  # a view would keep the whole [B, S, H] alive
+
+    first = layer_list(model, family)[0]
+
+    def first_input(_module: nn.Module, inputs: tuple, kwargs: dict) -> None:
+        # state 0 is what enters layer 1; ELECTRA projects its embeddings on the way there
+        states.append((inputs[0] if inputs else next(iter(kwargs.values())))[:, 0].clone())
+
+    batches = -(-len(encodings) // batch_size)
+    with ExitStack() as stack, torch.inference_mode():
+        stack.callback(first.register_forward_pre_hook(first_input, with_kwargs=True).remove)
+        for layer in layer_list(model, family):
+            stack.callback(layer.register_forward_hook(hook).remove)
+        for rows, inputs in track(padded_batches(encodings, batch_size), description, total=batches):
+            states.clear()
+            logits = model(**{name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}).logits
+            keep(rows, logits, states)

@@ -1,0 +1,67 @@
+"""Physically drop encoder layers: kept weights renumbered, config true, class stock."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from compressor.errors import UserError
+from compressor.model.families import Family
+
+
+def check_skip(skip: Sequence[int], layers: int, field: str = "selection.skip") -> None:
+    """Raise UserError unless `skip` names layers of 1..`layers` and leaves at least one."""
+    wrong = [layer for layer in skip if not 1 <= layer <= layers]
+    if wrong:
+        raise UserError(f"{field}: layer {wrong[0]} does not exist; the model's layers are 1..{layers}.")
+    if len(set(skip)) >= layers:
+        raise UserError(
+            f"{field}: skipping {len(set(skip))} of {layers} layers leaves none; skip at most {layers - 1}."
+        )
+
+
+def drop_layers(model: PreTrainedModel, family: Family, skip: Sequence[int]) -> PreTrainedModel:
+    """Return a new model of the same class without the layers `skip` (from 1); the rest is copied bit by bit.
+
+    Raises UserError if a layer does not exist or none would be left.
+    """
+    layers = getattr(model.config, family.layers_key)
+    check_skip(skip, layers)
+    keep = [layer for layer in range(1, layers + 1) if layer not in set(skip)]
+    prefix = family.layers + "."
+    new_index = {str(old - 1): str(new) for new, old in enumerate(keep)}
+    state = {}
+    for name, tensor in model.state_dict().items():
+        if name.startswith(prefix):
+            index, _, rest = name.removeprefix(prefix).partition(".")
+            if index not in new_index:
+                continue
+            name = f"{prefix}{new_index[index]}.{rest}"
+        state[name] = tensor.clone()
+    config = copy.deepcopy(model.config)
+    setattr(config, family.layers_key, len(keep))
+    with torch.device("meta"):  # no time lost on random weights that are replaced at once
+        pruned = type(model)(config)
+    pruned.load_state_dict(state, strict=True, assign=True)
+    _materialise_buffers(pruned, model)
+    return pruned.to(model.device).eval()
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path, card: str) -> None:
+    """Write a stock Hugging Face directory: config, one safetensors file, tokenizer, README.md with the model card."""
+    directory.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(directory, safe_serialization=True, max_shard_size="1TB")
+    tokenizer.save_pretrained(directory)
+    (directory / "README.md").write_text(card, encoding="utf-8")
+
+
+def _materialise_buffers(pruned: nn.Module, model: nn.Module) -> None:
+    """Copy buffers that no state dict holds (position ids): they are still on the meta device."""
+    originals = dict(model.named_buffers())
+    for name, buffer in list(pruned.named_buffers()):
+        if buffer.is_meta:
+            owner, _, leaf = name.rpartition(".")
+            pruned.get_submodule(owner).register_buffer(leaf, originals[name].clone(), persistent=False)

@@ -1,0 +1,197 @@
+"""One run from recipe to report, stage by stage: the only place that knows the order."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from compressor.errors import UserError
+from compressor.measurement.environment import environment
+from compressor.progress import Track, silent
+from compressor.recipe import Recipe, dump_recipe
+from compressor.report.build import build_report
+from compressor.results import build_result
+from compressor.rundir import RunDir, StageRecord, open_run_dir, read_json, stage_key, write_json, write_text
+from compressor.selection.search import candidate_sets, count_applications
+from compressor.stages import STAGES, Run, Stage, prepare, stages_of
+
+Say = Callable[[str], None]
+
+
+def no_words(_line: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run: its directory, the content of result.json, and how each stage ended."""
+
+    path: Path
+    result: dict[str, Any]
+    stages: tuple[StageRecord, ...]
+
+    @property
+    def goals_met(self) -> bool:
+        """Whether the recipe's goals hold; True where it names none."""
+        goals = self.result.get("goals")
+        return goals is None or goals["met"]
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """A stage as a dry run sees it."""
+
+    name: str
+    cached: bool
+    cost: str
+
+
+def run_recipe(
+    recipe: Recipe,
+    out: str | Path | None = None,
+    *,
+    device: str = "auto",
+    fresh: bool = False,
+    track: Track = silent,
+    say: Say = no_words,
+) -> RunResult:
+    """Carry a recipe through to its report in `out` (default runs/NAME); finished stages are loaded, not run again.
+
+    Raises UserError where the user's input is wrong, before anything expensive and before a file is made.
+    """
+    path = default_out(recipe, out)
+    run = prepare(recipe, path, resolve_device(device), track)
+    with open_run_dir(path, fresh=fresh) as folder:
+        records = run_stages(run, folder, stages_of(recipe), say)
+        result = build_result(run, records)
+        write_json(path / "result.json", result)
+        say("report")
+        build_report(path)
+    return RunResult(path, result, tuple(records))
+
+
+def run_until(
+    recipe: Recipe,
+    last: str,
+    out: str | Path | None = None,
+    *,
+    device: str = "auto",
+    track: Track = silent,
+    say: Say = no_words,
+) -> tuple[Path, list[StageRecord]]:
+    """Run the stages up to `last` (a stage name), resuming as `run_recipe` does; return the run directory."""
+    path = default_out(recipe, out)
+    run = prepare(recipe, path, resolve_device(device), track)
+    stages = stages_of(recipe)
+    names = [stage.name for stage in stages]
+    with open_run_dir(path) as folder:
+        return path, run_stages(run, folder, stages[: names.index(last) + 1], say)
+
+
+def run_stages(run: Run, folder: RunDir, stages: Sequence[Stage], say: Say) -> list[StageRecord]:
+    """Run or load `stages` in their order; write recipe.yaml, environment.json and log.txt beside their results."""
+    write_text(run.path / "recipe.yaml", dump_recipe(run.recipe))
+    write_json(run.path / "environment.json", environment(run.device))
+    log = _log_file(run.path / "log.txt")
+    records = []
+    try:
+        keys = stage_keys(run)
+        for stage in stages:
+            log.info("%s starts", stage.name)
+            record = folder.stage(stage.name, keys[stage.name], stage.outputs, partial(stage.compute, run))
+            records.append(record)
+            line = f"{stage.name}: {'kept from before' if record.cached else f'{record.seconds:.1f} s'}"
+            log.info(line)
+            say(line)
+    finally:
+        for handler in list(log.handlers):
+            handler.close()
+            log.removeHandler(handler)
+    return records
+
+
+def stage_keys(run: Run) -> dict[str, str]:
+    """Return the key of every stage this recipe has: its inputs, its own part of the recipe, and the keys before it."""
+    keys: dict[str, str] = {}
+    shared = {"version": package_version(), "seed": run.recipe.seed}
+    for stage in STAGES:
+        before = {name: keys[name] for name in stage.after}
+        keys[stage.name] = stage_key(stage.name, {**shared, **stage.inputs(run), "after": before})
+    return keys
+
+
+def dry_run(recipe: Recipe, out: str | Path | None = None, *, device: str = "auto") -> list[StageStatus]:
+    """Return every stage, whether its result is there already, and what it will cost; nothing is computed or written."""
+    path = default_out(recipe, out)
+    run = prepare(recipe, path, resolve_device(device), silent)
+    folder, keys = RunDir(path), stage_keys(run)
+    costs = stage_costs(run)
+    return [
+        StageStatus(stage.name, folder.cached(stage.name, keys[stage.name]) is not None, costs.get(stage.name, ""))
+        for stage in stages_of(recipe)
+    ]
+
+
+def stage_costs(run: Run) -> dict[str, str]:
+    """Return the expected work of each stage in words and numbers."""
+    recipe, data = run.recipe, run.data
+    spec, layers = recipe.selection, run.source.layers
+    sets = candidate_sets(layers, spec.layers, spec.protect) if spec.search == "exhaustive" else []
+    search = (
+        f"{len(sets)} sets, {count_applications(layers, sets)} layer applications" if sets else f"{spec.search} search"
+    )
+    cells = len(recipe.benchmark.batch_sizes) * (len(recipe.benchmark.lengths) + recipe.benchmark.workload)
+    least, most = cells * recipe.benchmark.min_seconds, cells * recipe.benchmark.max_seconds
+    tuning = recipe.finetune
+    return {
+        "teacher": f"{tuning.epochs} epochs over {len(data.train)} rows" if tuning else "given",
+        "scores": f"1 pass over {len(data.calibration)} calibration rows",
+        "plan": f"{search} over {len(data.selection)} selection rows",
+        "model": f"{recipe.compensation.head.nodes} head nodes" if recipe.compensation.head else "no head",
+        "onnx": ", ".join(recipe.export.variants) or "none",
+        "full-onnx": ", ".join(recipe.export.variants) or "none",
+        "predictions": f"{2 + 2 * len(recipe.export.variants)} models over {len(data.evaluation)} evaluation rows",
+        "latency": f"{cells} cells, {least:.0f} to {most:.0f} s",
+    }
+
+
+def default_out(recipe: Recipe, out: str | Path | None) -> Path:
+    """Return the run directory: `out`, or runs/NAME."""
+    return Path(out) if out is not None else Path("runs") / recipe.name
+
+
+def resolve_device(device: str) -> str:
+    """Return `cpu` or `cuda`; raises UserError for another name, or for cuda where there is none."""
+    import torch
+
+    if device not in {"auto", "cpu", "cuda"}:
+        raise UserError(f"--device {device!r} is not one of auto, cpu, cuda.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch finds no CUDA device here; `compressor doctor` says why.")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def package_version() -> str:
+    """Return the version of this package; it is part of every stage key."""
+    try:
+        return version("compressor")
+    except PackageNotFoundError:
+        return "0"
+
+
+def load_result(path: Path) -> dict[str, Any]:
+    """Return the content of a run's result.json."""
+    return read_json(path / "result.json")
+
+
+def _log_file(path: Path) -> logging.Logger:
+    log = logging.getLogger(f"compressor.run.{path}")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.addHandler(handler)
+    return log

@@ -1,0 +1,47 @@
+"""Progress on stderr: rich bars on a terminal, plain lines elsewhere, nothing in library use.
+
+A `Track` wraps an iterable. Functions that may take seconds accept one and never know where it draws.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Track = Callable[..., Iterable]
+"""`track(iterable, description, total=None)` yields the items of `iterable` and shows how far it is."""
+
+PLAIN_EVERY_S = 5.0
+
+
+def silent(iterable: Iterable[Item], description: str = "", total: int | None = None) -> Iterable[Item]:  # noqa: ARG001
+    """Yield from `iterable` and show nothing."""
+    return iterable
+
+
+def plain(iterable: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
+    """Yield from `iterable`; print a line to stderr every few seconds of work that lasts over two."""
+    total = total if total is not None else (len(iterable) if hasattr(iterable, "__len__") else None)
+    started = time.monotonic()
+    shown = started - PLAIN_EVERY_S + 2.0
+    for count, item in enumerate(iterable):
+        if time.monotonic() - shown >= PLAIN_EVERY_S:
+            shown = time.monotonic()
+            print(f"  {description}: {count}{f'/{total}' if total else ''}", file=sys.stderr, flush=True)  # noqa: T201
+        yield item
+
+
+def bars(iterable: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
+    """Yield from `iterable` under a rich progress bar with the time left, removed when it ends."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield from progress.track(iterable, total=total, description=description)
+
+
+def track_for_terminal() -> Track:
+    """Return `bars` where stderr is a terminal and `plain` where it is not."""
+    return bars if sys.stderr.isatty() else plain

@@ -1,0 +1,347 @@
+"""The typed recipe: what the result is. Where to write and on which device to run are no part of it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from compressor.errors import UserError, nearest
+
+# YAML 1.1 reads `5e-5` as text, so floats are converted; everything else must have its own type already.
+Float = Annotated[float, Field(strict=False, allow_inf_nan=False)]
+Share = Annotated[float, Field(strict=False, ge=0, le=1)]
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class Spec(BaseModel):
+    """Base of every part of a recipe: frozen, typed strictly, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class ModelSpec(Spec):
+    """The model to compress."""
+
+    path: str = Field(min_length=1)
+    """A directory, a hub id, or `package:NAME` for the model that an installed Python package carries."""
+    revision: str | None = None
+    """Hub revision (branch, tag or commit)."""
+
+
+class FinetuneSpec(Spec):
+    """Fine-tune the model on `train` before compressing it."""
+
+    epochs: PositiveInt = 3
+    lr: Annotated[Float, Field(gt=0)] = 5e-5
+    batch_size: PositiveInt = 32
+    freeze_embeddings: bool = False
+    """Keep the embedding tables as they are: faster, and enough for short fine-tuning."""
+    weight_decay: Annotated[Float, Field(ge=0)] = 0.01
+    warmup: Share = 0.1
+    """Share of the steps during which the learning rate rises to `lr`; it then falls linearly to 0."""
+
+
+class CalibrationSpec(Spec):
+    """Text for states, scores, readouts and the head; labels are optional."""
+
+    split: Literal["train", "test"] = "train"
+    """`train` cuts the rows out of the training file; `test` takes the (often unlabelled) test file."""
+    size: PositiveInt | None = 2000
+    """Largest number of rows; null takes all of `test`."""
+
+
+class SelectionSplitSpec(Spec):
+    """Rows cut from train that choose among plans and hyper-parameters."""
+
+    size: PositiveInt = 2000
+
+
+class DataSpec(Spec):
+    """A GLUE task by name, the generated demo task, or your own files."""
+
+    task: str | None = None
+    """A GLUE task (`sst2`, `cola`, ...) or `demo`. Leave out for your own files."""
+    source: str = "nyu-mll/glue"
+    """Hub id of the GLUE data set, or a folder that holds TASK/{train,validation,test}.parquet."""
+    train: str | None = None
+    """Your own training file: csv, tsv, jsonl or parquet."""
+    validation: str | None = None
+    """Your own evaluation file; it is read once, at the end."""
+    test: str | None = None
+    """Your own unlabelled text for calibration (`calibration.split: test`)."""
+    text: str | list[str] | None = None
+    """Name of the text column, or of two columns for pairs."""
+    label: str | None = None
+    """Name of the label column; leave out for unlabelled text (agreement is then all that can be measured)."""
+    calibration: CalibrationSpec = CalibrationSpec()
+    selection: SelectionSplitSpec = SelectionSplitSpec()
+    max_length: Annotated[int, Field(ge=4)] = 128
+    """Longest input in tokens; longer texts are cut."""
+
+    @property
+    def text_columns(self) -> list[str]:
+        """The text columns as a list, whichever way they were written."""
+        return [self.text] if isinstance(self.text, str) else list(self.text or [])
+
+    @model_validator(mode="after")
+    def _task_or_files(self) -> "DataSpec":
+        own = {key: getattr(self, key) for key in ("train", "validation", "test", "text", "label")}
+        given = [key for key, value in own.items() if value is not None]
+        if self.task is not None and given:
+            raise ValueError(f"give either task or your own files, not both (task and {', '.join(given)} are set)")
+        if self.task is None:
+            missing = [key for key in ("train", "validation", "text") if own[key] is None]
+            if missing:
+                raise ValueError(f"own files need {', '.join(missing)}; or name a GLUE task with data.task")
+            if not 1 <= len(self.text_columns) <= 2:
+                raise ValueError(f"text takes one or two columns, not {len(self.text_columns)}")
+            if self.calibration.split == "test" and self.test is None:
+                raise ValueError(
+                    "calibration.split is 'test' but no test file is given: set data.test, or split: train"
+                )
+        return self
+
+
+class SeparabilitySpec(Spec):
+    """How the [CLS] states of each layer are scored."""
+
+    score: Literal["trace_ratio", "shrunk_fisher", "linear_probe"] = "trace_ratio"
+    labels: Literal["gold", "teacher"] = "gold"
+    """`teacher` takes the full model's predictions as classes: no labels needed."""
+
+
+class SelectionSpec(Spec):
+    """Which layers to skip."""
+
+    search: Literal["ranked", "greedy", "exhaustive", "fixed"] = "exhaustive"
+    """`ranked`: lowest gain first, no trial; `greedy`: one layer after the other; `exhaustive`: every set; `fixed`: `skip`."""
+    layers: PositiveInt = 1
+    """Number of layers to skip."""
+    protect: list[PositiveInt] = []
+    """Layers (from 1) that must stay."""
+    skip: list[PositiveInt] | None = None
+    """With `search: fixed`, the layers (from 1) to skip."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fixed_sets_layers(cls, values: Any) -> Any:  # noqa: ANN401
+        if isinstance(values, dict) and isinstance(values.get("skip"), list) and "layers" not in values:
+            return {**values, "layers": max(1, len(values["skip"]))}
+        return values
+
+    @model_validator(mode="after")
+    def _fixed_has_skip(self) -> "SelectionSpec":
+        if (self.search == "fixed") != (self.skip is not None):
+            raise ValueError("search: fixed and skip: [...] go together")
+        if self.skip is not None:
+            if not self.skip or len(set(self.skip)) != len(self.skip):
+                raise ValueError("skip must name at least one layer, and none twice")
+            if len(self.skip) != self.layers:
+                raise ValueError(f"skip names {len(self.skip)} layers but layers is {self.layers}; leave layers out")
+            if set(self.skip) & set(self.protect):
+                raise ValueError(f"layers {sorted(set(self.skip) & set(self.protect))} are both skipped and protected")
+        return self
+
+
+class HeadSpec(Spec):
+    """The compensation head: a few nodes on the final [CLS] state, folded into the stock classifier."""
+
+    nodes: Annotated[int, Field(ge=2)] = 8
+    trainer: Literal["gradient"] = "gradient"
+    optimizer: Literal["adamw", "lbfgs"] = "lbfgs"
+    targets: Literal["teacher", "gold"] = "teacher"
+    """Learn the full model's probabilities (no labels needed) or the gold labels."""
+    epochs: PositiveInt = 200
+    """Largest number of passes (adamw) or outer iterations (lbfgs); early stopping usually ends sooner."""
+    lr: Annotated[Float, Field(gt=0)] = 0.01
+    """Learning rate of adamw; lbfgs uses a line search."""
+    weight_decay: Annotated[Float, Field(ge=0)] = 1e-2
+    """L2 penalty on the head's weights, on standardised inputs."""
+    patience: PositiveInt = 20
+    """Epochs without a better selection loss before training stops."""
+    class_weights: Literal["auto", "balanced", "none"] = "auto"
+    """`auto` balances gold classes when the rarest has less than half of an even share; teacher targets stay as they are."""
+
+
+class CompensationSpec(Spec):
+    """What makes up for the removed layers."""
+
+    head: HeadSpec | None = HeadSpec()
+
+
+class ExportSpec(Spec):
+    """Which ONNX files to write."""
+
+    variants: list[Literal["fp32", "optimized", "int8"]] = ["fp32", "optimized", "int8"]
+
+    @field_validator("variants")
+    @classmethod
+    def _no_repeats(cls, variants: list[str]) -> list[str]:
+        if len(set(variants)) != len(variants):
+            raise ValueError("each variant may be named once")
+        return variants
+
+
+class BenchmarkSpec(Spec):
+    """Where latency is measured."""
+
+    batch_sizes: list[PositiveInt] = [1, 8, 32]
+    lengths: list[Annotated[int, Field(ge=4)]] = [32, 128]
+    workload: bool = True
+    """Also replay the real lengths of the evaluation texts with dynamic padding."""
+    min_seconds: Annotated[Float, Field(ge=0)] = 5
+    """Shortest measurement of a batch x length cell."""
+    min_runs: PositiveInt = 100
+    """Fewest runs of every model in a cell, unless `max_seconds` ends it first (the report then says so)."""
+    max_seconds: Annotated[Float, Field(gt=0)] = 60
+    """Longest measurement of a cell."""
+
+
+class GoalsSpec(Spec):
+    """What the compressed model must reach; the run ends with exit code 3 where it does not."""
+
+    max_drop: Share | None = None
+    """Largest accuracy drop that the one-sided bound at `confidence` may allow."""
+    max_flips: Share | None = None
+    """Largest share of changed predictions."""
+    min_speedup: Annotated[Float, Field(gt=0)] | None = None
+    """Smallest speed-up over the full model in the same format, in the fastest exported variant, in every cell."""
+    confidence: Annotated[Float, Field(gt=0.5, lt=1)] = 0.95
+
+
+class Recipe(Spec):
+    """A whole run: what goes in, what is done to it, what is measured."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Names the run and its default folder, runs/NAME."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    model: ModelSpec
+    finetune: FinetuneSpec | None = None
+    data: DataSpec
+    separability: SeparabilitySpec = SeparabilitySpec()
+    selection: SelectionSpec = SelectionSpec()
+    compensation: CompensationSpec = CompensationSpec()
+    export: ExportSpec = ExportSpec()
+    benchmark: BenchmarkSpec = BenchmarkSpec()
+    goals: GoalsSpec | None = None
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a YAML recipe and apply `key.path=value` overrides (values are read as YAML).
+
+    Raises UserError naming the file, line, field path and remedy when the file or a field is wrong.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such recipe file; `recipes/` holds examples.")
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise UserError(f"{where}: not valid YAML ({getattr(error, 'problem', None) or 'unreadable'}).") from error
+    if not isinstance(values, dict):
+        raise UserError(
+            f"{path}: a recipe is a mapping of keys such as name, model and data; `compressor schema` lists all."
+        )
+    overridden = [_apply_override(values, override) for override in overrides]
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_explain(error, path, text, overridden)) from error
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return the resolved recipe, defaults included, as YAML that `load_recipe` reads back to an equal recipe."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _apply_override(values: dict, override: str) -> str:
+    """Set one `key.path=value` in `values`, in place; return the key path."""
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise UserError(f"--set {override!r}: write key.path=value, such as selection.layers=2.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {key}: the value {text!r} is not valid YAML; quote it.") from error
+    for part in parts[:-1]:
+        if not isinstance(values.get(part), dict):
+            values[part] = {}
+        values = values[part]
+    values[parts[-1]] = value
+    return ".".join(parts)
+
+
+def _explain(error: ValidationError, path: Path, text: str, overridden: list[str]) -> str:
+    """Turn the first validation error into one sentence: where, what is wrong, what is allowed, the nearest name."""
+    first = error.errors(include_url=False)[0]
+    location = [part for part in first["loc"] if not _is_union_tag(part)]
+    field = ".".join(str(part) for part in location)
+    line = _line_of(text, location)
+    where = f"--set {field}" if field in overridden else f"{path}{f':{line}' if line else ''}: {field or 'recipe'}"
+    if first["type"] == "extra_forbidden":
+        allowed = _fields_at(location[:-1])
+        hint = nearest(location[-1], allowed)
+        return f"{where}: unknown key{hint or ';'} allowed here: {', '.join(sorted(allowed))}."
+    if first["type"] == "missing":
+        return f"{where}: this key is missing; add it (`compressor schema` describes it)."
+    if first["type"] == "literal_error":
+        allowed = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        return (
+            f"{where}: {first['input']!r} is not one of {first['ctx']['expected']}{nearest(first['input'], allowed)}."
+        )
+    message = first["msg"].removeprefix("Value error, ")
+    got = "" if first["type"] == "value_error" else f", not {_shortened(first['input'])}"
+    return f"{where}: {message[0].lower() + message[1:]}{got}."
+
+
+def _is_union_tag(part: str | int) -> bool:
+    # pydantic adds the branch of a union to the path, such as ("data", "text", "list[str]")
+    return isinstance(part, str) and (part in {"str", "int", "float", "bool"} or "[" in part)
+
+
+def _shortened(value: Any) -> str:  # noqa: ANN401
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _fields_at(location: Sequence[str | int]) -> list[str]:
+    """Return the keys that the recipe allows below `location`."""
+    spec: type[Spec] = Recipe
+    for part in location:
+        annotation = spec.model_fields[part].annotation
+        candidates = getattr(annotation, "__args__", None) or (annotation,)
+        spec = next(cls for cls in candidates if isinstance(cls, type) and issubclass(cls, Spec))
+    return list(spec.model_fields)
+
+
+def _line_of(text: str, location: Sequence[str | int]) -> int | None:
+    """Return the line (from 1) on which the YAML text holds `location`, or the deepest part of it that is there."""
+    node, line = yaml.compose(text), None
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((key, value) for key, value in node.value if key.value == str(part)), None)
+            if pair is None:
+                return line
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            return line
+    return line
+
+
+def benchmark_spec(values: dict[str, Any]) -> BenchmarkSpec:
+    """Return the benchmark part from command-line values (None: the default); raises UserError for a wrong one."""
+    try:
+        return BenchmarkSpec.model_validate({key: value for key, value in values.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"benchmark.{field}: {first['msg'].lower()}, not {_shortened(first['input'])}.") from error

@@ -1,0 +1,1 @@
+"""The report: one self-contained page, a Markdown summary and their figures, built from result.json alone."""

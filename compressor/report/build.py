@@ -1,0 +1,262 @@
+"""Build report.html, report.md and figures/*.png of a run from its result.json."""
+
+import base64
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from compressor.errors import UserError
+from compressor.report import figures, wording
+
+SCHEMA = 1
+REQUIRED = ("name", "recipe", "environment", "data", "layers", "plan", "variants", "stages")
+OPTIONAL = {"scores": {}, "head": None, "flipped": [], "benchmark": {}, "parity": {}, "fused_nodes": {}, "goals": None}
+"""Parts that a run may lack, and what stands for them."""
+FIGURES = ("separability", "accuracy", "latency", "speedup", "head")
+SETS_SHOWN = 20
+TEMPLATES = Path(__file__).parent / "templates"
+FILTERS = (
+    *("percent", "points", "ratio", "milliseconds", "seconds", "megabytes", "gigaflops", "millions", "count", "number"),
+    *("p_value", "score", "change", "points_interval", "percent_interval", "ratio_interval", "layers_text"),
+    *("variant_name", "tie"),
+)
+"""Functions of `wording` that the templates use by name."""
+COPY_SCRIPT = """
+for (const block of document.querySelectorAll("pre.copy")) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = "Copy";
+  button.addEventListener("click", async () => {
+    const code = block.querySelector("code");
+    try {
+      await navigator.clipboard.writeText(code.textContent);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(code);
+      button.textContent = "Selected: press Ctrl+C";
+    }
+    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+  });
+  block.parentElement.append(button);
+}
+"""
+
+
+def build_report(run_dir: Path) -> list[Path]:
+    """Write report.html, report.md and figures/*.png from `run_dir`/result.json; return their paths in that order.
+
+    Each file is written beside its place and renamed, and the same result gives the same bytes. Figures of an earlier
+    build that this result has no data for are removed. Raises UserError when result.json is missing, unreadable or of
+    another schema.
+    """
+    run_dir = Path(run_dir)
+    context = report_context(read_result(run_dir / "result.json"))
+    drawn = {name: (figure, figures.png(figure)) for name, figure in draw_figures(context).items()}
+    context["figures"] = {
+        name: {"title": " ".join(figure.get_suptitle().split()), "base64": base64.b64encode(data).decode()}
+        for name, (figure, data) in drawn.items()
+    }
+    folder = run_dir / "figures"
+    try:
+        folder.mkdir(exist_ok=True)
+        written = [
+            _write(run_dir / "report.html", render_html(context).encode()),
+            _write(run_dir / "report.md", render_markdown(context).encode()),
+            *(_write(folder / f"{name}.png", data) for name, (_, data) in drawn.items()),
+        ]
+        for name in set(FIGURES) - set(drawn):
+            (folder / f"{name}.png").unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{run_dir}: the report cannot be written here ({error.strerror}); check rights and space."
+        ) from error
+    return written
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Return result.json with its optional parts filled in. Raises UserError where it is no result of schema 1."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no result here; give the folder of a finished run.") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path and its rights.") from error
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise UserError(f"{path}: not a JSON file ({error}); run the recipe again to write it anew.") from error
+    schema = result.get("schema") if isinstance(result, dict) else None
+    if schema != SCHEMA:
+        raise UserError(
+            f"{path}: schema {schema!r} is not {SCHEMA}, the one that this version reads; run the recipe again."
+        )
+    missing = [key for key in REQUIRED if key not in result]
+    missing += [f"variants.{key}" for key in ("full", "compressed") if key not in result.get("variants", {key: 0})]
+    if missing:
+        raise UserError(f"{path}: {', '.join(missing)} is missing; run the recipe again to write a whole result.")
+    return {**OPTIONAL, **result}
+
+
+def report_context(result: dict[str, Any]) -> dict[str, Any]:
+    """Return everything that the templates and figures show: the result, its latency rows and its sentences."""
+    variants, plan = result["variants"], result["plan"]
+    full, compressed = variants["full"], variants["compressed"]
+    latency = latency_rows(variants)
+    median = {(row["variant"], row["cell"]): row["p50_ms"] for row in latency}
+    noise = {
+        wording.cell_name(row["batch"], row["length"]): row["ci95"]
+        for row in result["benchmark"].get("noise_floor") or []
+    }
+    comparisons = [
+        {**row, "against_p50_ms": median.get((row["against"], row["cell"]))} for row in latency
+        if not wording.is_full(row["variant"]) and row["speedup"] is not None and row["against"] not in (None, row["variant"])
+    ]  # fmt: skip
+    best = max(
+        (row for row in comparisons if row["claimed"]), key=lambda row: (row["complete"], row["speedup"]), default=None
+    )
+    facts = {
+        "Accuracy": wording.accuracy_fact(full, compressed),
+        "Agreement": wording.agreement_fact(compressed["versus_full"]),
+        "Speed": wording.speed_fact(comparisons, best),
+        "Size": wording.size_fact(full, compressed),
+        "Goals": wording.goals_fact(result["goals"]),
+    }
+    # stable order: best agreement first, then the smaller divergence, then the set itself
+    sets = sorted(plan["trace"], key=lambda row: (-(row["agreement"] or 0), row["kl"] or 0, row["skip"]))
+    sets = [{**row, "rank": rank, "skip": sorted(row["skip"])} for rank, row in enumerate(sets, 1)]
+    named = [sorted(row["skip"]) if row else None for row in (plan, plan["ranked"])]
+    return {
+        **result,
+        "full": full,
+        "compressed": compressed,
+        "versus": compressed["versus_full"],
+        "labelled": full["accuracy"] is not None,
+        "tier_meaning": wording.tier_meaning(compressed["versus_full"]["tier"]),
+        "headline": wording.headline(result, comparisons),
+        "facts": facts,
+        "plan_reading": wording.plan_reading(plan),
+        "sets": sets[:SETS_SHOWN] + [row for row in sets[SETS_SHOWN:] if row["skip"] in named],
+        "chosen_skip": named[0],
+        "ranked_skip": named[1],
+        "latency": latency,
+        "compared": {(row["variant"], row["cell"]): row for row in comparisons},
+        "formats": {wording.format_of(row["variant"]): row["variant"] for row in comparisons},
+        "comparisons": comparisons,
+        "noise": noise,
+        "onnx": [name.removeprefix("onnx_") for name in variants if name.startswith("onnx_")],
+        "confidence": ((result["recipe"].get("goals") or {}).get("confidence")) or 0.95,
+        "flops_tokens": wording.FLOPS_TOKENS,
+        "max_length": (result["recipe"].get("data") or {}).get("max_length", 128),
+        "recipe_yaml": yaml.safe_dump(result["recipe"], sort_keys=False, allow_unicode=True),
+    }
+
+
+def latency_rows(variants: dict[str, dict]) -> list[dict]:
+    """Return every latency entry with its variant and cell name: cells by batch and length, formats side by side."""
+    formats = list(dict.fromkeys(wording.format_of(name) for name in variants))
+    rows = [
+        {
+            "complete": True,
+            "speedup_vs_pytorch": None,
+            **entry,
+            "variant": name,
+            "cell": wording.cell_name(entry["batch"], entry["length"]),
+        }
+        for name, variant in variants.items()
+        for entry in variant["latency"]
+    ]
+
+    def place(row: dict) -> tuple:
+        workload = isinstance(row["length"], str)
+        model = not wording.is_full(row["variant"])
+        return (
+            row["batch"],
+            workload,
+            0 if workload else row["length"],
+            formats.index(wording.format_of(row["variant"])),
+            model,
+        )
+
+    return sorted(rows, key=place)
+
+
+def draw_figures(context: dict[str, Any]) -> dict[str, Figure]:
+    """Return the figures that the result has data for, by name."""
+    scores, head = context["scores"], context["head"]
+    drawn = {}
+    if context["layers"]:
+        drawn["separability"] = figures.separability_figure(
+            context["layers"], context["chosen_skip"], scores.get("score", ""), scores.get("rows")
+        )
+    compared = [
+        (name, variant["versus_full"]) for name, variant in context["variants"].items() if variant["versus_full"]
+    ]
+    drawn["accuracy"] = figures.accuracy_figure(
+        [
+            {
+                "variant": name,
+                "delta": versus["accuracy_delta"],
+                "ci95": versus["ci95"],
+                "flip_rate": versus["flip_rate"],
+            }
+            for name, versus in compared
+        ],
+        context["versus"]["rows"],
+    )
+    if context["latency"]:
+        drawn["latency"] = figures.latency_figure(context["latency"])
+    if context["comparisons"]:
+        drawn["speedup"] = figures.speedup_figure(context["comparisons"], context["noise"])
+    if head and head["selection_loss"]:
+        drawn["head"] = figures.head_figure(head["selection_loss"], head["best_epoch"])
+    return drawn
+
+
+def render_html(context: dict[str, Any]) -> str:
+    """Return the page. Its policy lets a browser run the copy button alone and fetch nothing."""
+    digest = base64.b64encode(hashlib.sha256(COPY_SCRIPT.encode()).digest()).decode()
+    page = _environment().get_template("report.html.j2")
+    return page.render(**context, copy_script=Markup(COPY_SCRIPT), script_digest=digest)  # noqa: S704 (our own constant)
+
+
+def render_markdown(context: dict[str, Any]) -> str:
+    """Return the Markdown summary; every value is escaped so that none can break a table or add markup."""
+    page = _environment(finalize=_escape_markdown).get_template("report.md.j2")
+    return page.render(**context)
+
+
+def _escape_markdown(text: Any) -> Any:  # noqa: ANN401
+    if not isinstance(text, str):
+        return text
+    for sign, escaped in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("`", "\\`"), ("[", "\\["), ("_", "\\_")):
+        text = text.replace(sign, escaped)
+    return re.sub(r"\s+", " ", text)
+
+
+def _environment(finalize: Callable[[Any], Any] | None = None) -> Environment:
+    """Return the templates, HTML escaped by itself; `finalize` is what else happens to every printed value."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=select_autoescape(("html.j2",), default=False),
+        finalize=finalize,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update({name: getattr(wording, name) for name in FILTERS})
+    environment.globals.update(strip=wording.strip, format_of=wording.format_of, is_full=wording.is_full)
+    return environment
+
+
+def _write(path: Path, data: bytes) -> Path:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_bytes(data)
+    return beside.replace(path)

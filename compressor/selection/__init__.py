@@ -1,0 +1,1 @@
+"""Scores of layers and the search for the layers to skip."""

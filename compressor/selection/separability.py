@@ -1,0 +1,140 @@
+"""Separability of the [CLS] state behind every layer, and what each layer adds to it."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.covariance import ledoit_wolf
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from compressor.errors import UserError
+from compressor.model.states import ClassStates
+from compressor.progress import Track, silent
+
+# Below this share of the state's own energy, scatter is rounding: state 0's [CLS] is one vector for every text.
+DEGENERATE = 1e-10
+
+
+@dataclass(frozen=True)
+class LayerScore:
+    """Scores of one state. `separability` is the chosen score, `gain` its rise over the state before (None at state 0)."""
+
+    layer: int
+    separability: float
+    gain: float | None
+    degenerate: bool
+    trace_ratio: float
+    shrunk_fisher: float
+    linear_probe: float
+
+
+@dataclass(frozen=True)
+class LayerScores:
+    """Scores of states 0..L; `rows` went into the moments, `sample_rows` into Ledoit-Wolf and the probe."""
+
+    score: str
+    labels: str
+    rows: int
+    sample_rows: int
+    layers: tuple[LayerScore, ...]
+
+    @property
+    def gains(self) -> dict[int, float]:
+        """Gain of each layer 1..L."""
+        return {entry.layer: entry.gain for entry in self.layers if entry.gain is not None}
+
+
+def trace_ratio(count: np.ndarray, mean: np.ndarray, squares: np.ndarray) -> float:
+    """Return tr(S_b) / tr(S_w) from class counts [C], means [C, H] and centred square sums [C].
+
+    S_b = sum pi_c (mu_c - mu)(mu_c - mu)^T and S_w = sum pi_c Cov_c, with class shares pi_c (Fukunaga 1990, ch. 10).
+    Classes without rows count for nothing. 0.0 where all states are one point; infinity where only the classes differ.
+    """
+    between, within = scatter(count, mean, squares)
+    if within > 0:
+        return between / within
+    return float("inf") if between > 0 else 0.0
+
+
+def scatter(count: np.ndarray, mean: np.ndarray, squares: np.ndarray) -> tuple[float, float]:
+    """Return (tr S_b, tr S_w)."""
+    share = count / count.sum()
+    overall = share @ mean
+    return float(share @ np.square(mean - overall).sum(axis=1)), float(squares.sum() / count.sum())
+
+
+def shrunk_fisher(states: np.ndarray, labels: np.ndarray) -> float:
+    """Return tr(S_w^-1 S_b) of states [M, H] with the within-class covariance shrunk by Ledoit and Wolf (2004).
+
+    Shrinkage keeps S_w invertible where there are fewer rows than dimensions. Affine maps hardly change the value,
+    unlike the trace ratio's.
+    """
+    classes, index, count = np.unique(labels, return_inverse=True, return_counts=True)
+    states = states.astype(np.float64)
+    means = np.stack([states[labels == label].mean(axis=0) for label in classes])
+    within, _ = ledoit_wolf(states - means[index], assume_centered=True)
+    share = count / count.sum()
+    centred = means - share @ means
+    return float(np.sum(share[:, None] * centred * np.linalg.solve(within, centred.T).T))
+
+
+def linear_probe(states: np.ndarray, labels: np.ndarray, seed: int = 0) -> float:
+    """Return the cross-validated accuracy of a logistic regression on standardised states [M, H].
+
+    Three stratified folds, or as many as the rarest class has rows; classes with a single row are left out.
+    """
+    classes, count = np.unique(labels, return_counts=True)
+    rows = np.isin(labels, classes[count > 1])
+    states, labels = states[rows], labels[rows]
+    folds = min(3, int(count[count > 1].min(initial=3)))
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=200, tol=1e-3))
+    split = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # an upper bound on effort, not on quality
+        return float(cross_val_score(probe, states, labels, cv=split).mean())
+
+
+SCORES: dict[str, Callable[[ClassStates, int, int], float]] = {
+    "trace_ratio": lambda states, layer, _seed: trace_ratio(
+        states.moments.count, states.moments.mean[layer], states.moments.squares[layer]
+    ),
+    "shrunk_fisher": lambda states, layer, _seed: shrunk_fisher(states.sample[layer], states.sample_labels),
+    "linear_probe": lambda states, layer, seed: linear_probe(states.sample[layer], states.sample_labels, seed),
+}
+"""Score name -> value of one state, higher is easier to separate; keys = SeparabilitySpec.score."""
+
+
+def score_layers(states: ClassStates, score: str, labels: str, *, seed: int = 0, track: Track = silent) -> LayerScores:
+    """Score states 0..L with every score; `score` names the one that sets separability and gain.
+
+    Raises UserError where fewer than two classes have rows: nothing is there to separate.
+    """
+    if (states.moments.count > 0).sum() < 2:
+        raise UserError(
+            f"data.calibration: all rows belong to one class (by {labels} labels), so no separability can be measured; "
+            "use more or other calibration text."
+        )
+    layers: list[LayerScore] = []
+    for layer in track(range(len(states.sample)), "scores", total=len(states.sample)):
+        degenerate = is_degenerate(states, layer)
+        chance = states.moments.count.max() / states.moments.count.sum()
+        at_rest = {"linear_probe": float(chance)}
+        values = {
+            name: at_rest.get(name, 0.0) if degenerate else function(states, layer, seed)
+            for name, function in SCORES.items()
+        }
+        gain = values[score] - layers[-1].separability if layers else None
+        layers.append(LayerScore(layer, values[score], gain, degenerate, **values))
+    return LayerScores(score, labels, int(states.moments.count.sum()), states.sample.shape[1], tuple(layers))
+
+
+def is_degenerate(states: ClassStates, layer: int) -> bool:
+    """Tell whether all rows share one state, up to rounding: its score is 0 by definition, not 0/0."""
+    moments = states.moments
+    between, within = scatter(moments.count, moments.mean[layer], moments.squares[layer])
+    return between + within <= DEGENERATE * max(float(np.square(moments.mean[layer]).sum(axis=1).max()), 1e-300)

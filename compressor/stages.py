@@ -1,0 +1,395 @@
+"""The stages of a run: what each reads, computes and writes. Their order is `pipeline.py`'s business."""
+
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from compressor.compensation.head import TRAINERS, check_nodes, fold_error, fold_head, hard_targets, soft_targets
+from compressor.data.batches import Encodings, encode, pad
+from compressor.data.splits import Split
+from compressor.data.tasks import TaskData, load_task
+from compressor.errors import UserError
+from compressor.export.onnx import export_variants
+from compressor.export.parity import check_parity, parity
+from compressor.measurement.cost import parameter_count
+from compressor.measurement.environment import environment
+from compressor.measurement.latency import Cell, benchmark, grid_batches, onnx_subject, torch_subject, workload_batches
+from compressor.measurement.predictions import predict
+from compressor.measurement.runtime import onnx_provider, predict_onnx, session
+from compressor.model.capture import capture_calls
+from compressor.model.card import model_card
+from compressor.model.families import Family, family_of
+from compressor.model.load import ModelSource, find_model, load_classifier, load_tokenizer
+from compressor.model.states import class_states, final_states
+from compressor.model.surgery import drop_layers, save_model
+from compressor.model.training import finetune
+from compressor.progress import Track
+from compressor.recipe import BenchmarkSpec, Recipe, dump_recipe
+from compressor.rundir import read_json, write_json
+from compressor.selection.search import check_selection, find_plan
+from compressor.selection.separability import score_layers
+
+TEACHER = "teacher"
+FULL_ONNX = "full-onnx"
+ARRAYS = "arrays"
+
+
+@dataclass
+class Run:
+    """One recipe in one run directory: its inputs, checked, and what several stages share, loaded when first needed."""
+
+    recipe: Recipe
+    source: ModelSource
+    data: TaskData
+    path: Path
+    device: str
+    track: Track
+
+    @property
+    def family(self) -> Family:
+        """The family of the model."""
+        return family_of(self.source.config["model_type"])
+
+    @property
+    def classes(self) -> int:
+        """Number of labels."""
+        return len(self.data.label_names)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer."""
+        return load_tokenizer(self.source)
+
+    @cached_property
+    def teacher_source(self) -> ModelSource:
+        """The full model: the one the recipe names, or the one that was fine-tuned here."""
+        return self.source if self.recipe.finetune is None else find_model(str(self.path / TEACHER))
+
+    @cached_property
+    def teacher(self) -> PreTrainedModel:
+        """The full model, loaded."""
+        return load_classifier(self.teacher_source, device=self.device)
+
+    @cached_property
+    def compressed(self) -> PreTrainedModel:
+        """The compressed model, loaded."""
+        return load_classifier(find_model(str(self.path / "model")), device=self.device)
+
+    @cached_property
+    def calibration(self) -> Encodings:
+        """Tokens of the calibration split."""
+        return self.encode(self.data.calibration)
+
+    @cached_property
+    def selection(self) -> Encodings:
+        """Tokens of the selection split."""
+        return self.encode(self.data.selection)
+
+    @cached_property
+    def evaluation(self) -> Encodings:
+        """Tokens of the evaluation split."""
+        return self.encode(self.data.evaluation)
+
+    def encode(self, split: Split) -> Encodings:
+        """Tokenise a split."""
+        return encode(split.texts, self.tokenizer, self.recipe.data.max_length)
+
+
+def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
+    """Look at the model and read the data; refuse what cannot work before anything expensive or any file is made."""
+    source = find_model(recipe.model.path, recipe.model.revision)
+    check_selection(recipe.selection, source.layers)
+    head = recipe.compensation.head
+    if head is not None:
+        check_nodes(head.nodes, source.config.get("hidden_size") or source.config.get("dim", head.nodes))
+    fine_tuned = recipe.finetune is None
+    if fine_tuned and len(source.label_names) < 2:
+        raise UserError(
+            f"model.path {recipe.model.path!r}: the model has one output (regression); a classifier is needed."
+        )
+    data = load_task(recipe.data, model_labels=source.label_names if fine_tuned else None, seed=recipe.seed)
+    if recipe.finetune is not None and data.train.labels is None:
+        raise UserError("finetune: the training data has no labels; set data.label, or give a fine-tuned model.")
+    if data.calibration.labels is None:
+        remedy = "set it to teacher, or calibrate on labelled text (data.calibration.split: train)"
+        if recipe.separability.labels == "gold":
+            raise UserError(f"separability.labels: gold, but the calibration text has no labels; {remedy}.")
+        if head is not None and head.targets == "gold":
+            raise UserError(f"compensation.head.targets: gold, but the calibration text has no labels; {remedy}.")
+    return Run(recipe, source, data, path, device, track)
+
+
+def make_teacher(run: Run, folder: Path) -> None:
+    """Fine-tune the model that the recipe names and save it as a Hugging Face directory."""
+    recipe, names = run.recipe, run.data.label_names
+    model = load_classifier(run.source, device=run.device, new_labels=names, seed=recipe.seed)
+    train = run.encode(run.data.train)
+    losses = finetune(
+        model, run.family, train, run.data.train.labels, recipe.finetune, seed=recipe.seed, track=run.track
+    )
+    card = f"# {recipe.name}: the full model\n\nFine-tuned from {Path(recipe.model.path).name} by `compressor`.\n"
+    save_model(model, run.tokenizer, folder / TEACHER, card)
+    write_json(folder / f"{TEACHER}.json", {"loss": losses, "rows": len(train)})
+
+
+def make_scores(run: Run, folder: Path) -> None:
+    """Score every state in one pass over the calibration text; keep the full model's logits for the head."""
+    spec = run.recipe.separability
+    labels = run.data.calibration.labels if spec.labels == "gold" else None
+    states = class_states(
+        run.teacher, run.family, run.calibration, labels, run.classes, seed=run.recipe.seed, track=run.track
+    )
+    scores = score_layers(states, spec.score, spec.labels, seed=run.recipe.seed, track=run.track)
+    write_json(folder / "scores.json", asdict(scores))
+    _save_array(folder, "calibration_logits", states.logits)
+
+
+def make_plan(run: Run, folder: Path) -> None:
+    """Choose the layers to skip by forward passes over the selection split."""
+    layers = read_json(run.path / "scores.json")["layers"]
+    gains = {entry["layer"]: entry["gain"] for entry in layers[1:]}
+    calls, logits = capture_calls(run.teacher, run.family, run.selection, track=run.track)
+    plan = find_plan(run.teacher, run.family, calls, logits, gains, run.recipe.selection, track=run.track)
+    write_json(folder / "plan.json", asdict(plan))
+    _save_array(folder, "selection_logits", logits.numpy())
+
+
+def make_model(run: Run, folder: Path) -> None:
+    """Drop the layers, train the head on the pruned model's states, fold it in, save a stock directory."""
+    skip = tuple(read_json(run.path / "plan.json")["skip"])
+    model = drop_layers(run.teacher, run.family, skip)
+    report = None if run.recipe.compensation.head is None else _compensate(run, model)
+    card = model_card(
+        name=run.recipe.name,
+        base=Path(run.recipe.model.path.removeprefix("package:")).name,
+        model_class=type(model).__name__,
+        skip=skip,
+        layers=run.source.layers,
+        nodes=report["nodes"] if report and report["folded"] else None,
+        recipe=dump_recipe(run.recipe),
+    )
+    save_model(model, run.tokenizer, folder / "model", card)
+    parameters = {"full": parameter_count(run.teacher), "compressed": parameter_count(model)}
+    write_json(folder / "model.json", {"parameters": parameters, "head": report})
+
+
+def _compensate(run: Run, model: PreTrainedModel) -> dict[str, Any]:
+    """Fit the head and fold it into `model` unless the stock head does better on the selection split."""
+    spec, family, data = run.recipe.compensation.head, run.family, run.data
+    teacher = {part: _load_array(run.path, f"{part}_logits") for part in ("calibration", "selection")}
+    states, _ = final_states(model, family, run.calibration, track=run.track)
+    selection_states, stock_logits = final_states(model, family, run.selection, track=run.track)
+    if spec.targets == "gold":
+        targets = hard_targets(data.calibration.labels, run.classes), hard_targets(data.selection.labels, run.classes)
+        wanted = data.selection.labels
+    else:
+        targets = soft_targets(teacher["calibration"]), soft_targets(teacher["selection"])
+        wanted = teacher["selection"].argmax(1)
+    fit = TRAINERS[spec.trainer](
+        torch.from_numpy(states),
+        targets[0],
+        torch.from_numpy(selection_states),
+        targets[1],
+        spec,
+        family.activation,
+        seed=run.recipe.seed,
+        track=run.track,
+    )
+    logits = fit.head.logits(torch.from_numpy(selection_states), family.activation).numpy()
+    before, after = float((stock_logits.argmax(1) == wanted).mean()), float((logits.argmax(1) == wanted).mean())
+    folded = after >= before
+    report = {
+        "nodes": spec.nodes,
+        "trainer": spec.trainer,
+        "optimizer": spec.optimizer,
+        "targets": spec.targets,
+        "epochs": fit.epochs,
+        "best_epoch": fit.best_epoch,
+        "selection_loss": list(fit.selection_loss),
+        "class_weights": fit.class_weights,
+        "agreement_before": before,
+        "agreement_after": after,
+        "folded": folded,
+        "fold_error": None,
+    }
+    if folded:
+        fold_head(model, family, fit.head)
+        report["fold_error"] = fold_error(model, family, fit.head, torch.from_numpy(selection_states))
+    return report
+
+
+def make_onnx(run: Run, folder: Path) -> None:
+    """Export the compressed model in every variant; count the fused nodes."""
+    files = export_variants(run.path / "model", folder / "onnx", run.recipe.export.variants, track=run.track)
+    write_json(folder / "onnx.json", {name: file.fused for name, file in files.items()})
+
+
+def make_full_onnx(run: Run, folder: Path) -> None:
+    """Export the full model in the same variants: the opponent of the benchmark, in the same format."""
+    (folder / FULL_ONNX).mkdir()
+    export_variants(run.teacher_source.path, folder / FULL_ONNX, run.recipe.export.variants, track=run.track)
+
+
+def make_predictions(run: Run, folder: Path) -> None:
+    """Read the evaluation split: logits of every model and file; a parity failure stops the run."""
+    logits = {
+        "full": predict(run.teacher, run.evaluation, track=run.track, description="evaluation, full"),
+        "compressed": predict(run.compressed, run.evaluation, track=run.track, description="evaluation, compressed"),
+    }
+    parities = {}
+    for name, file in onnx_files(run).items():
+        own, variant = "full" if name.startswith("full") else "compressed", name.rpartition("_")[2]
+        logits[name] = predict_onnx(session(file), run.evaluation, track=run.track)
+        found = parity(logits[own], logits[name])
+        check_parity(variant, found)
+        if own == "compressed":
+            parities[variant] = asdict(found)
+    np.savez(folder / "predictions.npz", **logits)
+    write_json(folder / "parity.json", parities)
+
+
+def make_latency(run: Run, folder: Path) -> None:
+    """Time every model and file, interleaved; keep the raw values."""
+    provider = onnx_provider(run.device)
+    threads = torch.get_num_threads()
+    subjects = {"full": torch_subject(run.teacher), "compressed": torch_subject(run.compressed)}
+    providers = dict.fromkeys(subjects, f"PyTorch {run.device.upper()}")
+    for name, file in onnx_files(run).items():
+        subjects[name] = onnx_subject(session(file, provider=provider, threads=threads))
+        providers[name] = provider
+    spec, inputs = run.recipe.benchmark, list(pad(run.evaluation, np.arange(1)))
+    cells = grid_cells(spec, run.teacher.config.vocab_size, inputs, run.recipe.data.max_length, run.recipe.seed)
+    if spec.workload:
+        cells += [Cell(size, "workload", workload_batches(run.evaluation, size)) for size in spec.batch_sizes]
+    measured = benchmark(
+        subjects,
+        opponents(subjects),
+        providers,
+        cells,
+        min_seconds=spec.min_seconds,
+        min_runs=spec.min_runs,
+        max_seconds=spec.max_seconds,
+        seed=run.recipe.seed,
+        track=run.track,
+    )
+    write_json(
+        folder / "latency.json",
+        {
+            "rows": measured.latency,
+            "noise_floor": measured.noise_floor,
+            "threads": threads,
+            "providers": sorted(set(providers.values())),
+            "environment": environment(run.device),
+        },
+    )
+    write_json(folder / "latency_raw.json", measured.raw)
+
+
+def opponents(names: Iterable[str]) -> dict[str, str]:
+    """Return compressed variant -> the full model in the same format."""
+    return {name: "full" if name == "compressed" else f"full_{name}" for name in names if not name.startswith("full")}
+
+
+def grid_cells(spec: BenchmarkSpec, vocab_size: int, inputs: Sequence[str], longest: int, seed: int) -> list[Cell]:
+    """Return the batch x length grid, random token ids, no length above what the model takes."""
+    return [
+        Cell(size, length, grid_batches(size, length, vocab_size, inputs, seed=seed))
+        for size in spec.batch_sizes
+        for length in spec.lengths
+        if length <= longest
+    ]
+
+
+def onnx_files(run: Run) -> dict[str, Path]:
+    """Return variant name of result.json -> ONNX file, the full model's right before the compressed one's."""
+    return {
+        f"{prefix}onnx_{variant}": run.path / folder / variant / "model.onnx"
+        for variant in run.recipe.export.variants
+        for prefix, folder in (("full_", FULL_ONNX), ("", "onnx"))
+    }
+
+
+def _save_array(folder: Path, name: str, values: np.ndarray) -> None:
+    (folder / ARRAYS).mkdir(exist_ok=True)
+    np.save(folder / ARRAYS / f"{name}.npy", values)
+
+
+def _load_array(path: Path, name: str) -> np.ndarray:
+    return np.load(path / ARRAYS / f"{name}.npy", allow_pickle=False)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: what it writes, the stages and inputs that its key depends on, and the function that computes it."""
+
+    name: str
+    outputs: Sequence[str]
+    after: Sequence[str]
+    inputs: Callable[[Run], dict[str, Any]]
+    compute: Callable[[Run, Path], None]
+
+
+def _spec(part: BaseModel | None) -> dict[str, Any] | None:
+    return None if part is None else part.model_dump(mode="json")
+
+
+def _teacher_inputs(run: Run) -> dict[str, Any]:
+    spec = _spec(run.recipe.finetune)
+    train = spec and [run.data.train.sha256, run.data.label_names, run.recipe.data.max_length]
+    return {"model": run.source.sha256, "finetune": spec, "train": train}
+
+
+def _scores_inputs(run: Run) -> dict[str, Any]:
+    return {
+        "separability": _spec(run.recipe.separability),
+        "calibration": run.data.calibration.sha256,
+        "max_length": run.recipe.data.max_length,
+    }
+
+
+def _latency_inputs(run: Run) -> dict[str, Any]:
+    machine = [run.device, platform.node(), torch.get_num_threads()]
+    return {"benchmark": _spec(run.recipe.benchmark), "machine": machine}
+
+
+def _model_inputs(run: Run) -> dict[str, Any]:
+    # the card quotes the recipe, so a recipe that differs anywhere needs its own
+    return {"compensation": _spec(run.recipe.compensation), "card": [run.recipe.name, run.recipe.model.path]}
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage("teacher", (TEACHER, f"{TEACHER}.json"), (), _teacher_inputs, make_teacher),
+    Stage("scores", ("scores.json", f"{ARRAYS}/calibration_logits.npy"), ("teacher",), _scores_inputs, make_scores),
+    Stage(
+        "plan",
+        ("plan.json", f"{ARRAYS}/selection_logits.npy"),
+        ("scores",),
+        lambda run: {"selection": _spec(run.recipe.selection), "split": run.data.selection.sha256},
+        make_plan,
+    ),
+    Stage("model", ("model", "model.json"), ("plan",), _model_inputs, make_model),
+    Stage("onnx", ("onnx", "onnx.json"), ("model",), lambda run: {"export": _spec(run.recipe.export)}, make_onnx),
+    Stage(FULL_ONNX, (FULL_ONNX,), ("teacher",), lambda run: {"export": _spec(run.recipe.export)}, make_full_onnx),
+    Stage(
+        "predictions",
+        ("predictions.npz", "parity.json"),
+        ("onnx", FULL_ONNX),
+        lambda run: {"evaluation": run.data.evaluation.sha256},
+        make_predictions,
+    ),
+    Stage("latency", ("latency.json", "latency_raw.json"), ("predictions",), _latency_inputs, make_latency),
+)
+"""Every stage, in the order in which they run."""
+
+
+def stages_of(recipe: Recipe) -> list[Stage]:
+    """Return the stages that a recipe needs: a model that comes fine-tuned needs no teacher stage."""
+    return [stage for stage in STAGES if stage.name != TEACHER or recipe.finetune is not None]

@@ -1,0 +1,153 @@
+"""Tables for the terminal."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from compressor.measurement.statistics import TIERS
+from compressor.pipeline import StageStatus
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return a table whose first column is text and whose others are numbers."""
+    made = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def result_table(result: Mapping[str, Any]) -> Table:
+    """Return full against compressed: accuracy with interval, agreement, size, work, latency of the first cell."""
+    rows = []
+    variants = result["variants"]
+    for name in sorted(variants, key=lambda name: (name.removeprefix("full_"), not name.startswith("full"))):
+        variant = variants[name]
+        accuracy, interval, versus = variant["accuracy"], variant["accuracy_ci95"], variant["versus_full"]
+        latency = variant["latency"][0] if variant["latency"] else None
+        rows.append(
+            (
+                name,
+                f"{accuracy:.1%} [{interval[0]:.1%}, {interval[1]:.1%}]" if interval else "no labels",
+                f"{versus['agreement']:.1%}" if versus else "",
+                f"{variant['parameters'] / 1e6:.1f} M",
+                f"{variant['encoder_flops'] / 1e9:.2f} GF",
+                f"{variant['bytes'] / 1e6:.1f} MB",
+                f"{latency['p50_ms']:.2f} ms" if latency else "",
+                _speedup(latency),
+            )
+        )
+    first = next((variant["latency"][0] for variant in variants.values() if variant["latency"]), None)
+    cell = f"p50 at batch {first['batch']}, {first['length']} tokens" if first else "p50"
+    columns = [
+        "variant",
+        "accuracy [95 %]",
+        "agreement",
+        "parameters",
+        "encoder FLOPs",
+        "file",
+        cell,
+        "speed-up [95 %]",
+    ]
+    skipped = ", ".join(map(str, result["plan"]["skip"]))
+    return table(f"{result['name']}: layers {skipped} of {result['plan']['layers']} skipped", columns, rows)
+
+
+def verdict(result: Mapping[str, Any]) -> str:
+    """Return one sentence on what the compression costs."""
+    versus = result["variants"]["compressed"]["versus_full"]
+    text = f"{versus['tier']} ({TIERS[versus['tier']]}): {versus['flips']} of {versus['rows']} predictions changed"
+    if versus["accuracy_delta"] is None:
+        return text + "."
+    low, high = versus["ci95"]
+    return f"{text}, accuracy {100 * versus['accuracy_delta']:+.2f} points [{100 * low:+.2f}, {100 * high:+.2f}]."
+
+
+def scores_table(scores: Mapping[str, Any], skipped: Sequence[int] = ()) -> Table:
+    """Return every score of every state; layers of the plan are marked."""
+    rows = [
+        (
+            f"{entry['layer']}{' (embeddings)' if entry['layer'] == 0 else ''}{' skipped' if entry['layer'] in skipped else ''}",
+            *(f"{entry[score]:.4f}" for score in ("trace_ratio", "shrunk_fisher", "linear_probe")),
+            "" if entry["gain"] is None else f"{entry['gain']:+.4f}",
+        )
+        for entry in scores["layers"]
+    ]
+    title = f"separability by {scores['labels']} labels, {scores['rows']} rows; gain is that of {scores['score']}"
+    return table(title, ["layer", "trace ratio", "shrunk Fisher", "linear probe", "gain"], rows)
+
+
+def plan_table(plan: Mapping[str, Any]) -> Table:
+    """Return the sets tried, best first, with the chosen one on top."""
+    trials = sorted(plan["trace"], key=lambda trial: (trial["skip"] != plan["skip"], -trial["agreement"], trial["kl"]))
+    rows = [
+        (
+            ", ".join(map(str, trial["skip"])) + (" (chosen)" if trial["skip"] == plan["skip"] else ""),
+            f"{trial['agreement']:.2%}",
+            f"{trial['kl']:.4f}",
+            f"{trial['raw_agreement']:.2%}",
+        )
+        for trial in trials[:20]
+    ]
+    title = (
+        f"{plan['search']} search: {plan['sets_evaluated']} sets tried of {plan['sets_total']} with this many layers"
+    )
+    return table(title, ["skipped layers", "agreement after readout", "KL (nats)", "agreement as is"], rows)
+
+
+def stages_table(stages: Sequence[StageStatus]) -> Table:
+    """Return the dry run: stages, what is there already, expected work."""
+    rows = [(stage.name, "kept" if stage.cached else "to do", stage.cost) for stage in stages]
+    return table("stages", ["stage", "result", "work"], rows)
+
+
+def latency_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+    """Return latency rows: one line per model and cell."""
+    lines = [
+        (
+            name,
+            row["provider"],
+            f"{row['batch']} x {row['length']}",
+            f"{row['p50_ms']:.2f}",
+            f"{row['p90_ms']:.2f}",
+            f"{row['p99_ms']:.2f}",
+            f"{1000 * row['batch'] / row['p50_ms']:.0f}",
+            str(row["runs"]) + ("" if row["complete"] else " (cut)"),
+            _speedup(row),
+        )
+        for name, cells in rows.items()
+        for row in cells
+    ]
+    columns = ["model", "runs on", "batch x tokens", "p50 ms", "p90", "p99", "texts/s", "runs", "speed-up [95 %]"]
+    return table("latency", columns, lines)
+
+
+def doctor_lines(diagnosis: Mapping[str, Any]) -> list[str]:
+    """Return the diagnosis: summary first, then providers, problems with their remedies, versions."""
+    unusable = [name for name in diagnosis["compiled"] if name not in diagnosis["usable"]]
+    memory = diagnosis["free_memory_bytes"]
+    return [
+        diagnosis["summary"],
+        f"execution providers that work: {', '.join(diagnosis['usable'])}",
+        f"in the wheel, not usable here: {', '.join(unusable) or 'none'}",
+        *(f"{problem}: {remedy}" for problem, remedy in zip(diagnosis["problems"], diagnosis["remedies"], strict=True)),
+        f"threads: {diagnosis['threads']}, free memory: {f'{memory / 2**30:.1f} GiB' if memory else 'unknown'}",
+        "versions: " + ", ".join(f"{name} {version or 'missing'}" for name, version in diagnosis["versions"].items()),
+    ]
+
+
+def show(console: Console, *parts: Table | str | Path) -> None:
+    """Print tables and sentences, paths unbroken."""
+    for part in parts:
+        console.print(part, soft_wrap=not isinstance(part, Table), markup=False, highlight=False)
+
+
+def _speedup(row: Mapping[str, Any] | None) -> str:
+    if not row or not row["speedup_ci95"]:
+        return ""
+    low, high = row["speedup_ci95"]
+    return f"{row['speedup']:.2f}x [{low:.2f}, {high:.2f}]{'' if row['claimed'] else ' (within noise)'}"

@@ -1,0 +1,322 @@
+"""Exported files against the PyTorch model they were made from; tiny random models, nothing from the network."""
+
+import json
+import logging
+import typing
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertTokenizerFast,
+    RobertaTokenizerFast,
+    TextClassificationPipeline,
+)
+
+from compressor.data.batches import encode, pad, padded_batches
+from compressor.errors import UserError
+from compressor.export import onnx as export
+from compressor.export.optimize import check_fused
+from compressor.export.parity import Parity, check_parity, parity, predict_onnx, session
+from compressor.measurement.latency import grid_batches, onnx_subject, torch_subject
+from compressor.model.families import FAMILIES
+from compressor.recipe import ExportSpec
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+TEXTS = [(" ".join(LETTERS[(7 * row + step * step) % 26] for step in range(1 + 5 * row % 29)),) for row in range(24)]
+COMMON = {"vocab_size": 64, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64}
+COMMON |= {"max_position_embeddings": 60, "initializer_range": 0.3, "num_labels": 3}
+OFFSET = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "type_vocab_size": 1}  # positions start after the pad id
+CONFIGS = {
+    "bert": {},
+    "roberta": OFFSET,
+    "xlm-roberta": OFFSET,
+    "camembert": OFFSET,
+    "distilbert": {"dim": 32, "n_heads": 4, "hidden_dim": 64},
+    "electra": {"embedding_size": 16},
+}
+
+
+def wordpiece(folder):
+    file = folder / "vocab.txt"
+    file.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS]), encoding="utf-8")
+    return BertTokenizerFast(str(file))
+
+
+def byte_pairs(folder):
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "Ġ", *LETTERS]
+    vocab, merges = folder / "vocab.json", folder / "merges.txt"
+    vocab.write_text(json.dumps({token: index for index, token in enumerate(tokens)}), encoding="utf-8")
+    merges.write_text("#version: 0.2\n", encoding="utf-8")
+    return RobertaTokenizerFast(str(vocab), str(merges))
+
+
+def save_model(folder, model_type, layers=2, **changes):
+    folder.mkdir(parents=True)
+    count = {"n_layers" if model_type == "distilbert" else "num_hidden_layers": layers}
+    config = AutoConfig.for_model(model_type, **{**COMMON, **CONFIGS[model_type], **count, **changes})
+    torch.manual_seed(1)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    tokenizer = (byte_pairs if CONFIGS[model_type] is OFFSET else wordpiece)(folder)
+    if model_type == "distilbert":
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["bert", "roberta", "distilbert"])
+def exported(request, tmp_path_factory):
+    """Return (model directory, {variant: VariantFile}) of a model of two layers in all variants."""
+    folder = tmp_path_factory.mktemp(request.param)
+    model_dir = save_model(folder / "model", request.param)
+    return model_dir, export.export_variants(model_dir, folder / "onnx", list(export.VARIANTS))
+
+
+def torch_model(model_dir):
+    return AutoModelForSequenceClassification.from_pretrained(model_dir).eval()
+
+
+def torch_logits(model_dir, encodings, batch_size=5):
+    run, logits = torch_subject(torch_model(model_dir)), np.empty((len(encodings), 3), dtype=np.float32)
+    for rows, batch in padded_batches(encodings, batch_size):
+        logits[rows] = run(batch).numpy()
+    return logits
+
+
+def tiny_encodings(model_dir):
+    return encode(TEXTS, AutoTokenizer.from_pretrained(model_dir), 32)
+
+
+def test_the_table_has_the_recipe_s_variants():
+    annotation = ExportSpec.model_fields["variants"].annotation
+    assert list(export.VARIANTS) == list(typing.get_args(typing.get_args(annotation)[0]))
+
+
+def test_answers_like_pytorch_in_padded_batches(exported):
+    model_dir, files = exported
+    encodings = tiny_encodings(model_dir)
+    assert len(set(encodings.lengths)) > 10
+    reference = torch_logits(model_dir, encodings)
+    assert np.ptp(reference[:, 0]) > 0.05  # texts differ, so agreement means something
+    for name in ("fp32", "optimized"):
+        logits = predict_onnx(session(files[name].path), encodings, batch_size=7)
+        assert logits.dtype == np.float32
+        np.testing.assert_allclose(logits, reference, atol=1e-5)
+        found = parity(reference, logits)
+        assert (found.agreement, found.rows) == (1.0, len(TEXTS))
+        check_parity(name, found)
+
+
+def test_any_batch_and_any_length(exported):
+    model_dir, files = exported
+    model = torch_subject(torch_model(model_dir))
+    subjects = [onnx_subject(session(files[name].path, threads=1)) for name in ("fp32", "optimized")]
+    for batch, length in [(1, 1), (1, 57), (3, 2), (9, 31)]:
+        inputs = grid_batches(batch, length, 64, ["input_ids", "attention_mask", "token_type_ids"])[0]
+        for subject in subjects:
+            np.testing.assert_allclose(subject(inputs)[0], model(inputs).numpy(), atol=1e-5)
+
+
+def test_fused_graph_respects_padding_on_the_left(exported):
+    model_dir, files = exported
+    inputs = pad(tiny_encodings(model_dir), np.arange(4))
+    mirrored = {name: values[:, ::-1].copy() for name, values in inputs.items()}
+    expected = torch_subject(torch_model(model_dir))(mirrored).numpy()
+    np.testing.assert_allclose(onnx_subject(session(files["optimized"].path))(mirrored)[0], expected, atol=1e-5)
+
+
+def test_int8_is_small_finite_and_mostly_right(exported):
+    model_dir, files = exported
+    encodings = tiny_encodings(model_dir)
+    found = parity(torch_logits(model_dir, encodings), predict_onnx(session(files["int8"].path), encodings))
+    check_parity("int8", found)
+    assert 1e-6 < found.max_abs < 0.5
+    assert found.agreement > 0.8
+    assert files["int8"].bytes < 0.75 * files["fp32"].bytes  # graph and biases weigh much in a model this small
+    assert files["int8"].fused == {"QAttention": 2, "SkipLayerNormalization": 4, "BiasGelu": 2}
+
+
+def test_directories_are_complete(exported):
+    model_dir, files = exported
+    assert {file.path.parent.name for file in files.values()} == {"fp32", "optimized", "int8"}
+    for name, file in files.items():
+        assert file.bytes == file.path.stat().st_size > 0
+        assert file.seconds > 0
+        assert (file.path.parent / "config.json").read_text() == (model_dir / "config.json").read_text()
+        same = AutoTokenizer.from_pretrained(file.path.parent)
+        assert same("a b c")["input_ids"] == AutoTokenizer.from_pretrained(model_dir)("a b c")["input_ids"]
+        assert same.special_tokens_map == AutoTokenizer.from_pretrained(model_dir).special_tokens_map
+        onnx.checker.check_model(onnx.load(file.path)) if name == "fp32" else None
+    parent = files["fp32"].path.parents[2]
+    assert sorted(path.name for path in parent.iterdir()) == ["model", "onnx"]  # nothing temporary is left
+
+
+@pytest.mark.parametrize("variant", ["fp32", "optimized", "int8"])
+def test_opens_with_optimum_and_in_a_pipeline(exported, variant):
+    from optimum.onnxruntime import ORTModelForSequenceClassification
+
+    model_dir, files = exported
+    folder = files[variant].path.parent
+    model = ORTModelForSequenceClassification.from_pretrained(folder)
+    classify = TextClassificationPipeline(model=model, tokenizer=AutoTokenizer.from_pretrained(folder), device="cpu")
+    texts = [text for (text,) in TEXTS[:4]]
+    labels = [answer["label"] for answer in classify(texts)]
+    expected = parity(torch_logits(model_dir, tiny_encodings(model_dir))[:4], logits_of(files[variant], model_dir)[:4])
+    assert expected.rows == 4
+    assert labels == [f"LABEL_{index}" for index in logits_of(files[variant], model_dir)[:4].argmax(1)]
+
+
+def logits_of(file, model_dir):
+    # one row a batch, as the pipeline does: int8 scales depend on the rest of the batch
+    return predict_onnx(session(file.path), tiny_encodings(model_dir), batch_size=1)
+
+
+@pytest.mark.parametrize("model_type", sorted(set(FAMILIES) - {"bert", "roberta", "distilbert"}))
+def test_every_family_fuses_every_layer(tmp_path, model_type):
+    model_dir = save_model(tmp_path / "model", model_type, layers=3)
+    files = export.export_variants(model_dir, tmp_path / "onnx", ["optimized"])
+    assert list(files) == ["optimized"]
+    assert files["optimized"].fused == {"Attention": 3, "SkipLayerNormalization": 6, "BiasGelu": 3}
+    encodings = tiny_encodings(model_dir)
+    logits = predict_onnx(session(files["optimized"].path), encodings)
+    np.testing.assert_allclose(logits, torch_logits(model_dir, encodings), atol=1e-5)
+
+
+def test_int8_alone_of_one_layer_with_another_activation(tmp_path, capfd):
+    model_dir = save_model(tmp_path / "model", "bert", layers=1, hidden_act="relu")
+    (tmp_path / "onnx" / "int8").mkdir(parents=True)
+    (tmp_path / "onnx" / "int8" / "stale.txt").write_text("of an earlier export")
+    handlers, disabled = list(logging.root.handlers), logging.root.manager.disable
+    capfd.readouterr()
+    files = export.export_variants(model_dir, tmp_path / "onnx", ["int8"])
+    assert capfd.readouterr().out == ""
+    assert (logging.root.handlers, logging.root.manager.disable) == (handlers, disabled)
+    assert files["int8"].fused == {"QAttention": 1, "SkipLayerNormalization": 2}
+    assert [path.name for path in (tmp_path / "onnx").iterdir()] == ["int8"]
+    assert not (tmp_path / "onnx" / "int8" / "stale.txt").exists()
+
+
+def test_large_models_keep_their_weights_beside_the_graph(tmp_path, monkeypatch):
+    monkeypatch.setattr("optimum.exporters.onnx.convert.FORCE_ONNX_EXTERNAL_DATA", True, raising=False)
+    monkeypatch.setenv("FORCE_ONNX_EXTERNAL_DATA", "1")
+    model_dir = save_model(tmp_path / "model", "bert")
+    files = export.export_variants(model_dir, tmp_path / "onnx", list(export.VARIANTS))
+    encodings = tiny_encodings(model_dir)
+    for name in ("fp32", "optimized"):
+        assert files[name].bytes > files[name].path.stat().st_size
+        logits = predict_onnx(session(files[name].path), encodings)
+        np.testing.assert_allclose(logits, torch_logits(model_dir, encodings), atol=1e-5)
+    assert np.isfinite(predict_onnx(session(files["int8"].path), encodings)).all()
+
+
+def test_no_variants_no_rows(tmp_path, exported):
+    model_dir, files = exported
+    assert export.export_variants(model_dir, tmp_path / "onnx", []) == {}
+    empty = encode([], AutoTokenizer.from_pretrained(model_dir), 8)
+    assert predict_onnx(session(files["fp32"].path), empty).shape == (0, 3)
+
+
+def test_wrong_input_is_explained(tmp_path, exported):
+    model_dir, _ = exported
+    with pytest.raises(UserError, match=r"'fp23'; did you mean 'fp32'\?; choose from fp32, optimized, int8"):
+        export.export_variants(model_dir, tmp_path, ["fp23"])
+    with pytest.raises(UserError, match=r"no config\.json"):
+        export.export_variants(tmp_path, tmp_path / "onnx", ["fp32"])
+    with pytest.raises(UserError, match="no such ONNX file"):
+        session(tmp_path / "none.onnx")
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"not a graph")
+    with pytest.raises(UserError, match="not a usable ONNX file"):
+        session(broken)
+
+
+def test_an_unwritable_place_is_the_disk_s_error(tmp_path, exported):
+    model_dir, _ = exported
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="file"):
+        export.export_variants(model_dir, tmp_path / "file" / "onnx", ["fp32"])
+
+
+def test_a_silent_fallback_is_an_error(monkeypatch, exported):
+    _, files = exported
+
+    class Fallback:
+        def __init__(self, *args, **kwargs):
+            pass
+
+        def get_providers(self):
+            return ["CPUExecutionProvider"]
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", Fallback)
+    with pytest.raises(UserError, match="asked for CUDAExecutionProvider, but ONNX Runtime would run on CPUExecution"):
+        session(files["fp32"].path, provider="CUDAExecutionProvider")
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({}, "0 Attention nodes for 2 layers of bert, expected 2"),
+        ({"Attention": 2, "SkipLayerNormalization": 3, "BiasGelu": 2}, "3 SkipLayerNormalization .* expected 4"),
+        ({"Attention": 2, "SkipLayerNormalization": 4, "BiasGelu": 1}, "1 BiasGelu"),
+    ],
+)
+def test_missing_fusions_are_counted(counts, words):
+    config = {"model_type": "bert", "num_hidden_layers": 2, "hidden_act": "gelu"}
+    with pytest.raises(RuntimeError, match=words):
+        check_fused(counts, config)
+
+
+def test_fusions_of_another_activation_are_not_asked_for():
+    check_fused({"Attention": 2, "SkipLayerNormalization": 4}, {"n_layers": 2, "activation": "relu"})
+
+
+def test_parity_by_hand():
+    reference = np.array([[1.0, 0.0], [0.0, 2.0], [0.5, 0.50005]], dtype=np.float32)
+    other = np.array([[1.25, 0.0], [0.0, 2.0], [0.5, 0.4999]], dtype=np.float32)
+    found = parity(reference, other)
+    assert (found.max_abs, found.rows, found.decided) == (0.25, 3, 1.0)  # the flip of row 2 is a tie
+    assert found.agreement == pytest.approx(2 / 3)
+    assert parity(reference, reference) == Parity(0.0, 1.0, 3)
+    assert parity(reference, reference[:, ::-1]).decided == 0.0
+    with pytest.raises(ValueError, match="equal non-empty"):
+        parity(reference, other[:2])
+    with pytest.raises(ValueError, match="equal non-empty"):
+        parity(reference[:0], other[:0])
+
+
+@pytest.mark.parametrize("variant", ["fp32", "optimized", "int8"])
+def test_numbers_that_are_not_finite_fail_everywhere(variant):
+    reference = np.array([[1.0, 0.0]])
+    for broken in (np.nan, np.inf):
+        with pytest.raises(RuntimeError, match="parity failure: .* not finite"):
+            check_parity(variant, parity(reference, np.array([[1.0, broken]])))
+
+
+@pytest.mark.parametrize(
+    ("variant", "found", "words"),
+    [
+        ("fp32", Parity(2e-3, 1.0, 9), "differ by up to 0.002 .* 9 rows, allowed is 0.001"),
+        ("optimized", Parity(6e-3, 1.0, 9), "allowed is 0.005"),
+        ("fp32", Parity(1e-6, 0.9, 10, decided=0.9), "90.00% of 10 labels"),
+        ("optimized", Parity(2e-3, 1.0, 9), None),
+        ("fp32", Parity(1e-6, 0.9, 10, decided=1.0), None),
+        ("int8", Parity(3.0, 0.5, 10, decided=0.5), None),
+    ],
+)
+def test_parity_limits(variant, found, words):
+    if words is None:
+        return check_parity(variant, found)
+    with pytest.raises(RuntimeError, match=f"parity failure: .*{words}"):
+        check_parity(variant, found)
+
+
+def test_paths_may_be_relative(tmp_path, monkeypatch, exported):
+    model_dir, _ = exported
+    monkeypatch.chdir(tmp_path)
+    files = export.export_variants(model_dir, Path("onnx"), ["fp32"])
+    assert files["fp32"].path.is_file()
