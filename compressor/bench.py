@@ -9,11 +9,11 @@ from typing import Any
 from compressor.errors import UserError
 from compressor.measurement.environment import environment
 from compressor.measurement.latency import Subject, benchmark, onnx_subject, torch_subject
-from compressor.measurement.runtime import onnx_provider, session
+from compressor.measurement.runtime import session
 from compressor.model.load import find_model, load_classifier
 from compressor.progress import Track, silent
 from compressor.recipe import BenchmarkSpec
-from compressor.stages import FULL_ONNX, TEACHER, grid_cells
+from compressor.stages import FULL_ONNX, PROVIDERS, TEACHER, grid_cells
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def bench_directories(
 
     targets = find_targets(directories)
     configs = [json.loads((target.path / "config.json").read_text(encoding="utf-8")) for target in targets]
-    provider, threads = onnx_provider(device), torch.get_num_threads()
+    provider, threads = PROVIDERS[device], torch.get_num_threads()
     subjects: dict[str, Subject] = {}
     for target in targets:
         if target.onnx:

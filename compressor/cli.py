@@ -303,7 +303,7 @@ def _show(*parts: Any) -> None:  # noqa: ANN401
 
     console = Console()
     # a pipe or a narrow window would cut numbers off; tables then keep their own width
-    show(Console(width=max(console.width, 140)) if not console.is_terminal else console, *parts)
+    show(Console(width=max(console.width, 160)) if not console.is_terminal else console, *parts)
 
 
 if __name__ == "__main__":

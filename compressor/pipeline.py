@@ -68,7 +68,6 @@ def run_recipe(
         records = run_stages(run, folder, stages_of(recipe), say)
         result = build_result(run, records)
         write_json(path / "result.json", result)
-        say("report")
         build_report(path)
     return RunResult(path, result, tuple(records))
 

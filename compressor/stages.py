@@ -23,7 +23,7 @@ from compressor.measurement.cost import parameter_count
 from compressor.measurement.environment import environment
 from compressor.measurement.latency import Cell, benchmark, grid_batches, onnx_subject, torch_subject, workload_batches
 from compressor.measurement.predictions import predict
-from compressor.measurement.runtime import onnx_provider, predict_onnx, session
+from compressor.measurement.runtime import predict_onnx, session
 from compressor.model.capture import capture_calls
 from compressor.model.card import model_card
 from compressor.model.families import Family, family_of
@@ -40,6 +40,8 @@ from compressor.selection.separability import score_layers
 TEACHER = "teacher"
 FULL_ONNX = "full-onnx"
 ARRAYS = "arrays"
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+"""Device -> ONNX Runtime's execution provider."""
 
 
 @dataclass
@@ -258,7 +260,7 @@ def make_predictions(run: Run, folder: Path) -> None:
 
 def make_latency(run: Run, folder: Path) -> None:
     """Time every model and file, interleaved; keep the raw values."""
-    provider = onnx_provider(run.device)
+    provider = PROVIDERS[run.device]
     threads = torch.get_num_threads()
     subjects = {"full": torch_subject(run.teacher), "compressed": torch_subject(run.compressed)}
     providers = dict.fromkeys(subjects, f"PyTorch {run.device.upper()}")

@@ -15,7 +15,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     """Return a table whose first column is text and whose others are numbers."""
     made = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
-        made.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+        made.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
         made.add_row(*row)
     return made
@@ -25,7 +25,8 @@ def result_table(result: Mapping[str, Any]) -> Table:
     """Return full against compressed: accuracy with interval, agreement, size, work, latency of the first cell."""
     rows = []
     variants = result["variants"]
-    for name in sorted(variants, key=lambda name: (name.removeprefix("full_"), not name.startswith("full"))):
+    # full and compressed in PyTorch, then each ONNX format with the full model's file above the compressed one's
+    for name in sorted(variants, key=_place):
         variant = variants[name]
         accuracy, interval, versus = variant["accuracy"], variant["accuracy_ci95"], variant["versus_full"]
         latency = variant["latency"][0] if variant["latency"] else None
@@ -42,7 +43,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
             )
         )
     first = next((variant["latency"][0] for variant in variants.values() if variant["latency"]), None)
-    cell = f"p50 at batch {first['batch']}, {first['length']} tokens" if first else "p50"
+    cell = f"p50 ({first['batch']} x {first['length']})" if first else "p50"
     columns = [
         "variant",
         "accuracy [95 %]",
@@ -146,8 +147,12 @@ def show(console: Console, *parts: Table | str | Path) -> None:
         console.print(part, soft_wrap=not isinstance(part, Table), markup=False, highlight=False)
 
 
+def _place(name: str) -> tuple[str, bool]:
+    return (name.removeprefix("full_") if "onnx" in name else "", not name.startswith("full"))
+
+
 def _speedup(row: Mapping[str, Any] | None) -> str:
     if not row or not row["speedup_ci95"]:
         return ""
     low, high = row["speedup_ci95"]
-    return f"{row['speedup']:.2f}x [{low:.2f}, {high:.2f}]{'' if row['claimed'] else ' (within noise)'}"
+    return f"{row['speedup']:.2f}x [{low:.2f}, {high:.2f}]{'' if row['claimed'] else ' (noise)'}"

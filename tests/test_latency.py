@@ -224,7 +224,7 @@ def test_grid_batches():
     assert set(made[0]) == {"input_ids", "attention_mask"}
     assert made[0]["input_ids"].shape == (2, 5)
     assert made[0]["input_ids"].dtype == np.int64
-    assert all(1000 <= batch["input_ids"].min() and batch["input_ids"].max() < 30522 for batch in made)
+    assert all(batch["input_ids"].min() >= 1000 and batch["input_ids"].max() < 30522 for batch in made)
     assert made[0]["attention_mask"].sum() == 10
     assert not np.array_equal(made[0]["input_ids"], made[1]["input_ids"])
     small = grid_batches(4, 50, 8, ["input_ids", "token_type_ids"])[0]

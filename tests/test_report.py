@@ -13,7 +13,6 @@ import yaml
 from matplotlib.image import imread
 
 from compressor.errors import UserError
-from compressor.measurement import cost
 from compressor.report import figures, wording
 from compressor.report.build import OPTIONAL, build_report, latency_rows, render_html, render_markdown, report_context
 
@@ -94,7 +93,9 @@ def whole_result(layers: int = 6, skip: tuple[int, ...] = (4,)) -> dict:
             "ranked": {"skip": [1], "agreement": 0.94, "kl": 0.05, "raw_agreement": 0.9},
             "regret": {"agreement": 0.03, "kl": 0.03}, "trace": trace,
         },
-        "head": {"nodes": 8, "trainer": "lbfgs", "targets": "teacher", "epochs": 4, "best_epoch": 3, "class_weights": None,
+        "head": {"nodes": 8, "trainer": "gradient",
+            "optimizer": "lbfgs",
+            "folded": True, "targets": "teacher", "epochs": 4, "best_epoch": 3, "class_weights": None,
                  "selection_loss": [0.5, 0.4, 0.3, 0.35], "agreement_before": 0.95, "agreement_after": 0.97, "fold_error": 2e-7},
         "variants": variants,
         "flipped": [
@@ -105,6 +106,7 @@ def whole_result(layers: int = 6, skip: tuple[int, ...] = (4,)) -> dict:
         "benchmark": {
             "noise_floor": [{"batch": b, "length": s, "ratio": 1.001, "ci95": [0.985, 1.015]} for b, s, _ in CELLS],
             "threads": 2, "providers": ["CPUExecutionProvider"], "protocol": "Rounds interleave all models.",
+            "flops_tokens": 128,
         },
         "parity": {"fp32": {"max_abs": 3e-7, "agreement": 1.0, "rows": 872}},
         "fused_nodes": {"fp32": {}, "optimized": {"Attention": 5}},
@@ -463,8 +465,18 @@ def test_figures_state_their_finding() -> None:
     )
 
 
-def test_flops_length_is_that_of_the_measurement() -> None:
-    assert wording.FLOPS_TOKENS == cost.FLOPS_TOKENS
+def test_head_that_was_not_folded_is_said() -> None:
+    result = whole_result()
+    page, _ = pages(result)
+    assert "with a head of 8 nodes folded into its classifier" in page
+    assert (
+        "Agreement with the full model on the selection split: 95.00 % before, 97.00 % after. Folded into the stock"
+        in page
+    )
+    result["head"].update(folded=False, fold_error=None, agreement_after=0.94)
+    page, _ = pages(result)
+    assert "Not folded in: the stock head does better there" in page
+    assert "folded into its classifier" not in page
 
 
 def test_context_leaves_the_result_as_it_was() -> None:

@@ -3,14 +3,15 @@
 Every sentence is a verdict on something, negative (0) or positive (1). Four devices decide it: negation inside a clause
 ("was not dull"), contrast ("X, but Y": the conceding clause does not count), scope ("nobody would claim that ..."
 turns round what it embraces, "nobody can deny that ..." does not) and reported speech, upheld or rejected afterwards.
-Clauses under contrast are of opposite polarity, and all other devices leave a word and the label statistically
-independent, so that a linear bag-of-words model is at chance: order and nesting have to be read.
+Clauses under contrast are of opposite polarity, and scope and speech turn round as often as they keep, so that words
+and pairs of words say nothing about the label: a linear bag-of-words model is at chance, order and nesting decide.
 """
 
+# ruff: noqa: SIM905 - a list of words reads better as text
 from random import Random
 
 LABELS = ("negative", "positive")
-SIZES = {"train": 5000, "validation": 1000, "test": 1000}
+SIZES = {"train": 4500, "validation": 1000, "test": 1000}
 """Rows of each generated file; calibration and selection are cut out of `train` as for any other task."""
 
 SUBJECTS = (
@@ -24,19 +25,33 @@ ADJECTIVES = (
     "terrific fantastic outstanding splendid remarkable refreshing beautiful perfect magnificent fabulous stunning".split(),
 )
 COPULAS = (
-    ("was", "seemed", "was really", "looked"),
-    ("was not", "was never", "was hardly", "did not seem"),
+    ("was", "seemed", "was really", "looked", "was nothing but", "never stopped being"),
+    ("was not", "was never", "was hardly", "did not seem", "was anything but", "was far from"),
 )
 """Links of subject and adjective: plain, and negated."""
 FRAMES = (
-    ("nobody can deny that {}", "it is true that {}", "everyone agreed that {}", "I am sure that {}"),
-    ("nobody said that {}", "it is not true that {}", "I doubt that {}", "it is wrong to say that {}"),
+    (
+        "nobody can deny that {}",
+        "it is true that {}",
+        "everyone agreed that {}",
+        "I do not doubt that {}",
+        "it is not wrong to say that {}",
+        "few would dispute that {}",
+    ),
+    (
+        "nobody said that {}",
+        "it is not true that {}",
+        "few would agree that {}",
+        "I doubt that {}",
+        "it is wrong to say that {}",
+        "everyone would deny that {}",
+    ),
 )
 """Scopes around one clause: those that keep its polarity, and those that turn it round."""
 SPEAKERS = ("my brother", "the critic", "the guide", "a friend")
 SPEECH = (
-    ("{who} said that {}, and I agree", "{who} rightly said that {}"),
-    ("{who} said that {}, but I disagree", "{who} wrongly said that {}"),
+    ("{who} said that {}, and I agree", "{who} rightly said that {}", "{who} said that {}, which nobody can deny"),
+    ("{who} said that {}, but I disagree", "{who} wrongly said that {}", "{who} said that {}, which nobody believes"),
 )
 """Reported clauses: upheld, and rejected."""
 CONTRASTS = (
@@ -44,8 +59,10 @@ CONTRASTS = (
     ("{main}, although {conceded}", "{main}, even if {conceded}"),
 )
 """Two clauses of opposite polarity, the one that counts last or first."""
-P_CONTRAST, P_FRAME = 0.5, 0.3
-P_NEGATED, P_SCOPED = 0.35, 0.1
+P_CONTRAST, P_SPEECH = 0.5, 0.25
+"""Shares of contrasts and of reported speech among the sentences; the rest is one clause in a frame."""
+P_NEGATED, P_FRAMED = 0.35, 0.25
+"""Share of negated clauses, and of framed ones inside contrasts and speech."""
 
 
 def generate(rows: int, rng: Random, seen: set[str]) -> list[tuple[str, int]]:
@@ -72,28 +89,22 @@ def _sentence(rng: Random, label: int) -> str:
     if kind < P_CONTRAST:
         template = rng.choice(rng.choice(CONTRASTS))
         return template.format(main=_part(rng, label), conceded=_part(rng, 1 - label))
-    # One clause alone is turned round once or twice, equally often: otherwise its adjective would show the label.
-    turned, negated = rng.choice(((1, 0), (0, 1), (1, 1), (1, 1)))
-    wrap = _framed if kind < P_CONTRAST + P_FRAME else _reported
-    return wrap(rng, label, turned, negated)
+    if kind < P_CONTRAST + P_SPEECH:
+        rejected = rng.randrange(2)
+        return rng.choice(SPEECH[rejected]).format(_part(rng, label ^ rejected), who=rng.choice(SPEAKERS))
+    return _framed(rng, label)
 
 
 def _part(rng: Random, polarity: int) -> str:
-    kind, negated = rng.random(), int(rng.random() < P_NEGATED)
-    if kind >= P_SCOPED:
-        return _clause(rng, polarity, negated)
-    wrap = _framed if kind < P_SCOPED / 2 else _reported
-    return wrap(rng, polarity, rng.randrange(2), negated)
+    return _framed(rng, polarity) if rng.random() < P_FRAMED else _clause(rng, polarity)
 
 
-def _framed(rng: Random, polarity: int, turned: int, negated: int) -> str:
-    return rng.choice(FRAMES[turned]).format(_clause(rng, polarity ^ turned, negated))
+def _framed(rng: Random, polarity: int) -> str:
+    turned = rng.randrange(2)
+    return rng.choice(FRAMES[turned]).format(_clause(rng, polarity ^ turned))
 
 
-def _reported(rng: Random, polarity: int, turned: int, negated: int) -> str:
-    return rng.choice(SPEECH[turned]).format(_clause(rng, polarity ^ turned, negated), who=rng.choice(SPEAKERS))
-
-
-def _clause(rng: Random, polarity: int, negated: int) -> str:
+def _clause(rng: Random, polarity: int) -> str:
+    negated = int(rng.random() < P_NEGATED)
     adjective = rng.choice(ADJECTIVES[polarity ^ negated])
     return f"the {rng.choice(SUBJECTS)} {rng.choice(COPULAS[negated])} {adjective}"

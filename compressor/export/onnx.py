@@ -62,6 +62,9 @@ VARIANTS: dict[str, Callable[[ModelSource, Path], Path]] = {  # keys = ExportSpe
     "int8": export_int8,
 }
 
+SPACE = {"fp32": 1.0, "optimized": 2.0, "int8": 3.5}
+"""Free disk space that each variant needs while it is made, with those it is made from, in sizes of the weights."""
+
 
 def export_variants(
     model_dir: Path, out_dir: Path, variants: Sequence[str], *, track: Track = silent
@@ -70,13 +73,15 @@ def export_variants(
 
     `model_dir` is the directory of a fine-tuned classifier; variants already in `out_dir` are replaced. A step that
     variants share is done once, and its time counts for the first that needs it. Raises UserError for an unknown
-    variant or a directory that is no usable model, RuntimeError when nodes failed to fuse, OSError from the disk.
+    variant, a directory that is no usable model or too little free disk space, RuntimeError when nodes failed to fuse,
+    OSError from the disk.
     """
     for name in variants:
         if name not in VARIANTS:
             raise UserError(f"export: no variant {name!r}{nearest(name, VARIANTS)}; choose from {', '.join(VARIANTS)}.")
     source = find_model(str(model_dir))
     out_dir.mkdir(parents=True, exist_ok=True)
+    _check_space(source, out_dir, variants)
     seconds = {}
     with tempfile.TemporaryDirectory(prefix=".export-", dir=out_dir.parent) as folder:
         work = Path(folder)
@@ -114,6 +119,21 @@ def _file(work: Path, variant: str) -> Path:
     folder = work / variant
     folder.mkdir(exist_ok=True)
     return folder / "model.onnx"
+
+
+def _check_space(source: ModelSource, out_dir: Path, variants: Sequence[str]) -> None:
+    """Refuse a disk that would fill up: ONNX Runtime then reports a damaged graph, not a full disk."""
+    files = list(source.path.glob("*.safetensors")) or list(source.path.glob("*.bin"))
+    weights = sum(file.stat().st_size for file in files)
+    through_temporary = 1.0 if set(variants) & {"optimized", "int8"} else 0.0
+    needs = (out_dir, max((SPACE[name] for name in variants), default=0.0)), (tempfile.gettempdir(), through_temporary)
+    for folder, times in needs:
+        free = shutil.disk_usage(folder).free
+        if free < times * weights:
+            raise UserError(
+                f"{folder}: the export needs about {times * weights / 1e6:,.0f} MB of free disk space there, "
+                f"{free / 1e6:,.0f} MB are free; free some, or give another output folder or TMPDIR."
+            )
 
 
 def _replace(folder: Path, target: Path) -> None:

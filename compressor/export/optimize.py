@@ -20,8 +20,8 @@ def fuse(source: Path, target: Path, config: dict) -> None:
     from onnxruntime.transformers.optimizer import optimize_model
 
     options = FusionOptions("bert")
-    # the fused embedding turns the mask into a count of tokens, which is wrong for padding on the left
-    options.enable_embed_layer_norm = False
+    # the default turns the mask into a count of tokens, which gives wrong logits for padding on the left
+    options.use_raw_attention_mask(True)
     # level 1: level 2 fuses the same nodes here and may bind the graph to this machine's provider
     fused = optimize_model(str(source), "bert", opt_level=1, optimization_options=options)
     fused.save_model_to_file(str(target), use_external_data_format=onnx_bytes(source) > source.stat().st_size)

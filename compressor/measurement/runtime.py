@@ -26,10 +26,10 @@ def session(path: Path, *, provider: str = "CPUExecutionProvider", threads: int 
         raise UserError(f"{path}: not a usable ONNX file ({_first_line(error)}); export it again.") from error
     if opened.get_providers()[0] != provider:
         diagnosis = doctor()
-        reason = " and ".join(diagnosis.problems) or f"usable here: {', '.join(diagnosis.usable)}"
         remedy = diagnosis.remedies[0] if diagnosis.remedies else "use --device cpu"
         raise UserError(
-            f"{path}: asked for {provider}, but ONNX Runtime would run on {opened.get_providers()[0]} ({reason}); {remedy}."
+            f"{path}: asked for {provider}, but ONNX Runtime would run on {opened.get_providers()[0]} "
+            f"({diagnosis.summary}); {remedy}."
         )
     return opened
 

@@ -30,6 +30,8 @@ class Family:
     """Second linear map of the head, [C, H]."""
     ffn_key: str = "intermediate_size"
     """Config field with the width of the feed-forward block."""
+    token_types: bool = True
+    """Whether the model takes token type ids (segments)."""
 
 
 def _roberta_like(base: str) -> Family:
@@ -63,6 +65,7 @@ FAMILIES: dict[str, Family] = {
         activation=torch.relu,
         output="classifier",
         ffn_key="hidden_dim",
+        token_types=False,
     ),
     "electra": Family(
         encoder="electra",

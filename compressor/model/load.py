@@ -130,10 +130,14 @@ def load_classifier(
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """Load the fast tokenizer beside the model; raises UserError when it cannot be read."""
     try:
-        return AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"model {source.path}: the tokenizer cannot be loaded ({reason}).") from error
+    if not family_of(source.config["model_type"]).token_types:
+        # a BERT tokenizer beside a DistilBERT would pass ids that the model does not take
+        tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+    return tokenizer
 
 
 @contextlib.contextmanager

@@ -101,7 +101,9 @@ def read_result(path: Path) -> dict[str, Any]:
     missing += [f"variants.{key}" for key in ("full", "compressed") if key not in result.get("variants", {key: 0})]
     if missing:
         raise UserError(f"{path}: {', '.join(missing)} is missing; run the recipe again to write a whole result.")
-    return {**OPTIONAL, **result}
+    # a head that the stock head beats on the selection split is reported but not folded in
+    head = {"optimizer": None, "folded": True, **result["head"]} if result.get("head") else None
+    return {**OPTIONAL, **result, "head": head}
 
 
 def report_context(result: dict[str, Any]) -> dict[str, Any]:
@@ -121,11 +123,13 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
     best = max(
         (row for row in comparisons if row["claimed"]), key=lambda row: (row["complete"], row["speedup"]), default=None
     )
+    tokens = result["benchmark"].get("flops_tokens")
+    flops_at = f" at {tokens} tokens" if tokens else ""
     facts = {
         "Accuracy": wording.accuracy_fact(full, compressed),
         "Agreement": wording.agreement_fact(compressed["versus_full"]),
         "Speed": wording.speed_fact(comparisons, best),
-        "Size": wording.size_fact(full, compressed),
+        "Size": wording.size_fact(full, compressed, flops_at),
         "Goals": wording.goals_fact(result["goals"]),
     }
     # stable order: best agreement first, then the smaller divergence, then the set itself
@@ -151,8 +155,7 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
         "comparisons": comparisons,
         "noise": noise,
         "onnx": [name.removeprefix("onnx_") for name in variants if name.startswith("onnx_")],
-        "confidence": ((result["recipe"].get("goals") or {}).get("confidence")) or 0.95,
-        "flops_tokens": wording.FLOPS_TOKENS,
+        "flops_at": flops_at,
         "max_length": (result["recipe"].get("data") or {}).get("max_length", 128),
         "recipe_yaml": yaml.safe_dump(result["recipe"], sort_keys=False, allow_unicode=True),
     }

@@ -83,7 +83,7 @@ def separability_figure(layers: list[dict], skip: list[int], score: str, rows: i
     bars.set_xticks(states)
     kept = Line2D([], [], color=COMPRESSED, marker="o", linewidth=2, label="kept layer")
     gone = Patch(facecolor="white", edgecolor=SKIPPED, hatch="///", label="skipped layer")
-    _legend(curve, [kept, gone] if skip else [kept], "upper left")
+    _legend(curve, [kept, gone] if skip else [kept])
     return figure
 
 
@@ -176,10 +176,15 @@ def latency_figure(rows: list[dict]) -> Figure:
     for axes in panels[len(cells) :]:
         axes.set_axis_off()
     runs = [row["runs"] for row in rows]
-    figure.supxlabel(f"latency of a batch, ms: bar = p50, whisker = p90 (n = {count(min(runs))} to {count(max(runs))} runs each)",
-                     fontsize=9.5, color=MUTED)  # fmt: skip
+    figure.supxlabel(
+        f"latency of a batch, ms: bar = p50, whisker = p90 (n = {count(min(runs))} to {count(max(runs))} runs each)",
+        x=0.01,
+        ha="left",
+        fontsize=9.5,
+        color=MUTED,
+    )
     handles = [Patch(color=FULL, label="full"), Patch(color=COMPRESSED, label="compressed")]
-    _legend(panels[0], handles, "lower right")
+    figure.legend(handles=handles, loc="outside lower right", ncols=2, frameon=False, fontsize=9)
     return figure
 
 
@@ -249,8 +254,8 @@ def head_figure(selection_loss: list[float], best_epoch: int) -> Figure:
         axes.axvline(best_epoch, color=SKIPPED, linewidth=1.2, linestyle=(0, (4, 3)))
         axes.plot([best_epoch], [selection_loss[best_epoch - 1]], "o", markersize=8, markerfacecolor="white",
                   markeredgecolor=SKIPPED, markeredgewidth=2, zorder=4, label=f"kept: epoch {best_epoch}")  # fmt: skip
-        _legend(axes, None, "upper right")
-    axes.set_xlabel("epoch")
+        _legend(axes, None)
+    axes.set_xlabel(f"epoch (n = {len(selection_loss)})")
     axes.set_ylabel("loss on the selection split\n(cross-entropy, nats)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
@@ -280,5 +285,5 @@ def _dress(axes: Axes, grid: str) -> None:
         label.set(color=MUTED, fontsize=9.5)
 
 
-def _legend(axes: Axes, handles: list | None, place: str) -> None:
-    axes.legend(handles=handles, loc=place, fontsize=9, frameon=True, framealpha=0.9, edgecolor=GRID)
+def _legend(axes: Axes, handles: list | None) -> None:
+    axes.legend(handles=handles, loc="best", fontsize=9, frameon=True, framealpha=0.9, edgecolor=GRID)

@@ -14,9 +14,6 @@ BLANK = "–"
 SMALL_ROWS = 500
 """Below this many evaluation rows the report warns: one example then weighs 0.2 points or more."""
 
-FLOPS_TOKENS = 128
-"""Sequence length of `encoder_flops`; measurement.cost holds the same number but needs torch."""
-
 SCORE_AXES = {
     "trace_ratio": "separability, tr(S_b) / tr(S_w)",
     "shrunk_fisher": "separability, tr(S_w⁻¹ S_b)",
@@ -259,13 +256,13 @@ def speed_fact(comparisons: list[dict], best: dict | None) -> tuple[str, str]:
     )
 
 
-def size_fact(full: dict, compressed: dict) -> tuple[str, str]:
-    """Return the change of the parameters and the sentence on FLOPs and bytes."""
+def size_fact(full: dict, compressed: dict, flops_at: str) -> tuple[str, str]:
+    """Return the change of the parameters and the sentence on FLOPs (`flops_at`: at how many tokens) and bytes."""
     parts = [
         f"{name} {form(full[key])} → {form(compressed[key])} ({change(compressed[key], full[key])})"
         for name, key, form in (
             ("Parameters", "parameters", millions),
-            (f"encoder FLOPs at {FLOPS_TOKENS} tokens", "encoder_flops", gigaflops),
+            (f"encoder FLOPs{flops_at}", "encoder_flops", gigaflops),
             ("weights", "bytes", megabytes),
         )
     ]
@@ -288,7 +285,8 @@ def plan_reading(plan: dict) -> str:
         return f"The {plan['search']} plan skips {layers_text(plan['skip'])}; its regret against other sets was not measured."
     if sorted(chosen["skip"]) == sorted(ranked["skip"]):
         return (
-            f"The plan ranked by lowest gain and the chosen plan are the same ({layers_text(plan['skip'])}): regret 0."
+            f"The plan ranked by lowest gain and the chosen plan are the same ({layers_text(plan['skip'])}): regret "
+            f"{100 * regret['agreement']:.2f} points."
         )
     return (
         f"The ranked plan (lowest gain first) skips {layers_text(ranked['skip'])}, the chosen one "

@@ -1,0 +1,46 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DIRS ?= runs/demo
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help install demo test run recipes bench lint format clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'
+	@touch $@
+
+install: $(STAMP)  ## make .venv with every version pinned
+
+demo: $(STAMP)  ## fine-tune, compress, export and measure the embedded example
+	$(BIN)/compressor run recipes/demo.yaml
+
+test: $(STAMP)  ## the fast tests: no network, no hub
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
+
+run: $(STAMP)  ## RECIPE=recipes/sst2.yaml [MODEL=directory] [DATA=folder]: the whole pipeline
+	@test -n "$(RECIPE)" || { echo "make run needs RECIPE=recipes/NAME.yaml" >&2; exit 2; }
+	$(BIN)/compressor run $(RECIPE) $(if $(MODEL),--set model.path=$(MODEL)) $(if $(DATA),--set data.source=$(DATA))
+
+recipes: $(STAMP)  ## check every shipped recipe
+	@for recipe in recipes/*.yaml; do $(BIN)/compressor validate $$recipe > /dev/null && echo "$$recipe: valid" || exit 2; done
+
+bench: $(STAMP)  ## [DIRS="runs/a runs/b"]: time models or runs against each other
+	$(BIN)/compressor bench $(DIRS)
+
+lint: $(STAMP)  ## style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)  ## put the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove .venv, caches and runs/demo
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis runs/demo
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

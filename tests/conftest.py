@@ -1,0 +1,55 @@
+"""Shared fixtures: one tiny random classifier of each family, and one whole run of the pipeline."""
+
+import pytest
+from tiny import letter_rows, save_model
+
+from compressor.data.batches import encode
+from compressor.model.families import family_of
+from compressor.model.load import find_model, load_classifier, load_tokenizer
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """Return a function: family -> (model, family row, encodings of 24 texts, directory); loaded once, never changed."""
+    from tiny import TEXTS
+
+    made = {}
+
+    def get(model_type: str, layers: int = 4):
+        if (model_type, layers) not in made:
+            folder = save_model(tmp_path_factory.mktemp("tiny") / model_type, model_type, layers)
+            source = find_model(str(folder))
+            encodings = encode(TEXTS, load_tokenizer(source), 40)
+            made[model_type, layers] = load_classifier(source), family_of(model_type), encodings, folder
+        return made[model_type, layers]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def tiny_task(tmp_path_factory):
+    """Return a folder with model/, train.csv, validation.csv and recipe.yaml of a run that takes seconds."""
+    folder = tmp_path_factory.mktemp("task")
+    save_model(folder / "model", "bert", layers=3, num_labels=2)
+    rows = letter_rows(260)
+    for name, part in (("train", rows[:200]), ("validation", rows[200:])):
+        lines = ["text,label", *(f"{text},{label}" for text, label in part)]
+        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "recipe.yaml").write_text(
+        f"""name: tiny
+model: {{path: {folder}/model}}
+data:
+  train: {folder}/train.csv
+  validation: {folder}/validation.csv
+  text: text
+  label: label
+  calibration: {{split: train, size: 60}}
+  selection: {{size: 60}}
+  max_length: 32
+selection: {{search: exhaustive, layers: 1}}
+compensation: {{head: {{nodes: 4, epochs: 10}}}}
+benchmark: {{batch_sizes: [1], lengths: [8], workload: true, min_seconds: 0, min_runs: 5, max_seconds: 5}}
+""",
+        encoding="utf-8",
+    )
+    return folder

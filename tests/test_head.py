@@ -1,0 +1,102 @@
+"""The compensation head: trained, folded exactly into every family's stock head, refused where it cannot fit."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from compressor.compensation.head import (
+    Head,
+    balanced_weights,
+    check_nodes,
+    fit_head,
+    fold_error,
+    fold_head,
+    hard_targets,
+    soft_targets,
+)
+from compressor.compensation.readout import crossfit_readout, ridge_readout
+from compressor.errors import UserError
+from compressor.measurement.predictions import predict
+from compressor.model.families import FAMILIES
+from compressor.model.states import final_states
+from compressor.recipe import HeadSpec
+
+
+def random_head(nodes, width, classes):
+    generator = torch.Generator().manual_seed(0)
+    shapes = (width,), (nodes, width), (nodes,), (classes, nodes), (classes,)
+    mean, w1, b1, w2, b2 = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)
+    deviation = torch.rand(width, generator=generator, dtype=torch.float64) + 0.5
+    return Head(mean, deviation, w1 / width**0.5, b1, w2 / nodes, b2)  # logits of about 1, so that 1e-6 means rounding
+
+
+@pytest.mark.parametrize("model_type", list(FAMILIES))
+@pytest.mark.parametrize("nodes", [2, 8, 32])
+def test_folded_head_is_the_head(tiny, model_type, nodes):
+    model, family, encodings, _ = tiny(model_type)
+    states, _ = final_states(model, family, encodings)
+    head, folded = random_head(nodes, 32, 3), copy.deepcopy(model)
+    fold_head(folded, family, head)
+    assert fold_error(folded, family, head, torch.from_numpy(states)) < 1e-6
+    # and through the whole model, not the head alone
+    wanted = head.logits(torch.from_numpy(states), family.activation).numpy()
+    np.testing.assert_allclose(predict(folded, encodings), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adamw"])
+def test_head_learns_what_no_linear_map_can(optimizer):
+    generator = torch.Generator().manual_seed(1)
+    states = torch.randn(800, 8, generator=generator)
+    labels = ((states[:, 0] > 0) ^ (states[:, 1] > 0)).long().numpy()
+    targets = hard_targets(labels, 2)
+    spec = HeadSpec(nodes=8, optimizer=optimizer, targets="gold", weight_decay=1e-4, epochs=300, patience=60, lr=0.02)
+    fit = fit_head(states[:600], targets[:600], states[600:], targets[600:], spec, torch.tanh)
+    right = fit.head.logits(states[600:], torch.tanh).argmax(1).numpy() == labels[600:]
+    assert right.mean() > 0.85
+    assert fit.selection_loss[fit.best_epoch - 1] == min(fit.selection_loss)
+
+
+def test_same_seed_same_head_and_early_stopping_ends_training():
+    states, logits = torch.randn(60, 5, generator=torch.Generator().manual_seed(2)), np.random.default_rng(0).normal(size=(60, 3))
+    targets = soft_targets(logits)
+    spec = HeadSpec(nodes=4, epochs=200, patience=3)
+    first, again = (fit_head(states, targets, -states, targets, spec, torch.relu, seed=7) for _ in range(2))
+    assert torch.equal(first.head.w1, again.head.w1)
+    assert first.epochs < 200
+    assert first.epochs - first.best_epoch == 3
+
+
+def test_class_weights_only_for_unbalanced_gold_classes():
+    rare, even = hard_targets(np.array([0] * 9 + [1]), 2), hard_targets(np.array([0, 1]), 2)
+    assert balanced_weights(rare, HeadSpec(targets="gold")).tolist() == pytest.approx([1 / 1.8, 5.0])
+    assert balanced_weights(even, HeadSpec(targets="gold")) is None
+    assert balanced_weights(rare, HeadSpec(targets="teacher")) is None
+    assert balanced_weights(rare, HeadSpec(targets="gold", class_weights="none")) is None
+
+
+def test_more_nodes_than_the_stock_head_has_rows_are_refused():
+    with pytest.raises(UserError, match="33 nodes do not fit"):
+        check_nodes(33, 32)
+
+
+def test_ridge_readout_finds_a_linear_map_and_shrinks_with_strength():
+    generator = np.random.default_rng(3)
+    states = generator.normal(size=(200, 4))
+    truth, offset = generator.normal(size=(4, 2)), np.array([1.0, -2.0])
+    weight, bias = ridge_readout(states, states @ truth + offset, strength=1e-9)
+    np.testing.assert_allclose(weight, truth, atol=1e-6)
+    np.testing.assert_allclose(bias, offset, atol=1e-6)
+    shrunk, _ = ridge_readout(states, states @ truth + offset, strength=10.0)
+    assert np.abs(shrunk).sum() < np.abs(weight).sum()
+
+
+def test_crossfit_readout_cannot_fit_noise():
+    generator = np.random.default_rng(4)
+    states, noise = generator.normal(size=(100, 60)), generator.normal(size=(100, 2))
+    weight, bias = ridge_readout(states, noise)
+    own = (states @ weight + bias).argmax(1) == noise.argmax(1)
+    held_out = crossfit_readout(states, noise).argmax(1) == noise.argmax(1)
+    assert own.mean() > 0.75
+    assert held_out.mean() < 0.65

@@ -1,0 +1,52 @@
+"""The one-pass [CLS] states against the hidden states that the model itself returns."""
+
+import numpy as np
+import pytest
+import torch
+
+from compressor.data.batches import pad
+from compressor.model.families import FAMILIES, head_logits
+from compressor.model.states import class_states, final_states
+
+
+@pytest.mark.parametrize("model_type", list(FAMILIES))
+def test_states_equal_the_models_own_hidden_states(tiny, model_type):
+    model, family, encodings, _ = tiny(model_type)
+    found = class_states(model, family, encodings, None, 3, batch_size=5)
+    for row in range(len(encodings)):
+        inputs = {name: torch.from_numpy(value) for name, value in pad(encodings, np.array([row])).items()}
+        with torch.inference_mode():
+            output = model(**inputs, output_hidden_states=True)
+        np.testing.assert_allclose(found.logits[row], output.logits[0], atol=1e-5)
+        states = torch.stack([state[0, 0] for state in output.hidden_states]).numpy()
+        np.testing.assert_allclose(found.sample[:, row_in_sample(found, states)], states, atol=1e-4)
+
+
+def row_in_sample(found, states):
+    """Rows enter the sample in batch order, so look the row up by its last state."""
+    return int(np.abs(found.sample[-1] - states[-1]).sum(1).argmin())
+
+
+def test_teacher_labels_are_the_models_own_predictions(tiny):
+    model, family, encodings, _ = tiny("bert")
+    own = class_states(model, family, encodings, None, 3)
+    given = class_states(model, family, encodings, own.logits.argmax(1), 3)
+    np.testing.assert_array_equal(own.moments.squares, given.moments.squares)
+    assert own.moments.count.sum() == len(encodings)
+
+
+def test_sample_is_bounded_and_reproducible(tiny):
+    model, family, encodings, _ = tiny("bert")
+    first = class_states(model, family, encodings, None, 3, sample_rows=7, seed=3)
+    again = class_states(model, family, encodings, None, 3, sample_rows=7, seed=3)
+    assert first.sample.shape == (5, 7, 32)
+    np.testing.assert_array_equal(first.sample, again.sample)
+    assert first.moments.count.sum() == len(encodings)
+
+
+@pytest.mark.parametrize("model_type", list(FAMILIES))
+def test_stock_head_on_the_final_state_gives_the_models_logits(tiny, model_type):
+    model, family, encodings, _ = tiny(model_type)
+    states, logits = final_states(model, family, encodings)
+    with torch.inference_mode():
+        np.testing.assert_allclose(head_logits(model, family, torch.from_numpy(states)).numpy(), logits, atol=1e-5)

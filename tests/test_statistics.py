@@ -1,0 +1,133 @@
+"""Paired comparisons and costs, worked by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import BertConfig
+
+from compressor.measurement.cost import encoder_flops, model_flops, weight_bytes
+from compressor.measurement.predictions import fingerprint, flipped_examples
+from compressor.measurement.statistics import TIERS, bootstrap_deltas, compare, kl_divergence, metrics, tier
+from compressor.model.families import FAMILIES
+
+
+def logits_of(predictions, classes=2):
+    return np.eye(classes)[np.asarray(predictions)]
+
+
+def test_metrics_by_hand():
+    # labels 1 1 1 0 0, predicted 1 1 0 1 0: tp 2, fn 1, fp 1, tn 1
+    found = metrics(logits_of([1, 1, 0, 1, 0]), np.array([1, 1, 1, 0, 0]))
+    assert found.accuracy == 3 / 5
+    assert found.f1 == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
+    assert found.mcc == pytest.approx((2 * 1 - 1 * 1) / (3 * 3 * 2 * 2) ** 0.5)
+    low, high = found.accuracy_ci95
+    assert low < 3 / 5 < high
+
+
+def test_comparison_by_hand():
+    labels = np.zeros(100, dtype=np.int64)
+    full, other = np.zeros(100, dtype=np.int64), np.zeros(100, dtype=np.int64)
+    full[:2] = 1  # the full model errs on rows 0 and 1, the other on rows 2 to 8
+    other[2:9] = 1
+    found = compare(logits_of(full), logits_of(other), labels)
+    assert (found.flips, found.gained, found.lost) == (9, 2, 7)
+    assert found.agreement == pytest.approx(0.91)
+    assert found.accuracy_delta == pytest.approx(-0.05)
+    # two-sided binomial over 9 discordant rows: 2 * (1 + 9 + 36) / 512
+    assert found.mcnemar_p == pytest.approx(2 * 46 / 512)
+    assert found.ci95[0] < -0.05 < found.ci95[1]
+    assert found.ci95[0] < found.lower_bound
+    assert found.tier == "lossy"
+
+
+def test_equal_models_are_exact_and_small_samples_prove_little():
+    labels = np.arange(100) % 2
+    same = compare(logits_of(labels), logits_of(labels), labels)
+    assert (same.tier, same.mcnemar_p, same.flips) == ("exact", 1.0, 0)
+    # nothing lost in 100 rows still allows losses of 1 - 0.05 ** (1 / 100) at 95 %
+    assert same.lower_bound == pytest.approx(-(1 - 0.05 ** (1 / 100)))
+    shifted = compare(logits_of(labels), 2 * logits_of(labels), labels)
+    assert shifted.tier == "lossy"  # 100 rows without a flip do not show a loss below two points
+    many = np.arange(1000) % 2
+    assert compare(logits_of(many), 2 * logits_of(many), many).tier == "lossless"
+
+
+def test_without_labels_flips_bound_the_loss():
+    full, other = np.zeros(1000, dtype=np.int64), np.zeros(1000, dtype=np.int64)
+    other[:3] = 1
+    found = compare(logits_of(full), logits_of(other), None)
+    assert (found.gained, found.accuracy_delta, found.ci95, found.mcnemar_p) == (None, None, None, None)
+    assert -0.01 < found.lower_bound < -0.003
+    assert found.tier == "lossless"
+
+
+@pytest.mark.parametrize(
+    ("flip_rate", "max_abs", "bound", "wanted"),
+    [
+        (0.0, 1e-4, -0.5, "exact"),
+        (0.0, 1e-2, -0.009, "lossless"),
+        (0.01, 1.0, -0.0099, "lossless"),
+        (0.011, 1.0, -0.0099, "near"),
+        (0.0, 1.0, -0.02, "lossy"),
+    ],
+)
+def test_tiers(flip_rate, max_abs, bound, wanted):
+    assert tier(flip_rate, max_abs, bound) == wanted
+    assert wanted in TIERS
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 20), st.integers(0, 20), st.integers(41, 400))
+def test_bootstrap_centres_on_the_delta(gained, lost, rows):
+    draws = bootstrap_deltas(gained, lost, rows, seed=0)
+    spread = ((gained + lost) / rows**2) ** 0.5
+    assert abs(draws.mean() - (gained - lost) / rows) <= 5 * spread / 100 + 1e-12
+    assert len(draws) == 10_000
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+    generator, covered = np.random.default_rng(5), 0
+    for trial in range(200):
+        gained, lost, _ = generator.multinomial(500, [0.04, 0.06, 0.90])
+        low, high = np.quantile(bootstrap_deltas(gained, lost, 500, seed=trial), [0.025, 0.975])
+        covered += low <= -0.02 <= high
+    assert 0.90 <= covered / 200 <= 0.99
+
+
+def test_kl_by_hand():
+    # p = (1/2, 1/2), q = (1/4, 3/4): 1/2 ln 2 + 1/2 ln (2/3)
+    found = kl_divergence(np.array([[0.0, 0.0]]), np.array([[0.0, np.log(3)]]))
+    assert found == pytest.approx(0.5 * np.log(2) + 0.5 * np.log(2 / 3))
+    assert kl_divergence(np.ones((4, 3)), 5 + np.ones((4, 3))) == pytest.approx(0)
+
+
+def test_flipped_examples_name_their_outcome_and_come_most_confident_first():
+    full = np.array([[2.0, 0.0], [0.0, 5.0], [1.0, 0.0]])
+    other = np.array([[0.0, 2.0], [5.0, 0.0], [1.0, 0.0]])
+    texts, ids = [("a",), ("b",), ("c",)], ["r:0", "r:1", "r:2"]
+    found = flipped_examples(full, other, np.array([0, 0, 0]), texts, ids, ["no", "yes"])
+    assert [(entry["id"], entry["outcome"]) for entry in found] == [("r:1", "gained"), ("r:0", "lost")]
+    assert found[0]["full"]["label"] == "yes"
+    assert found[0]["full"]["confidence"] == pytest.approx(1 / (1 + np.exp(-5)))
+    assert flipped_examples(full, other, None, texts, ids, ["no", "yes"], limit=1)[0]["outcome"] == "unlabelled"
+
+
+def test_fingerprint_follows_the_labels_alone():
+    assert fingerprint(np.array([[0.1, 0.9]])) == fingerprint(np.array([[-3.0, 2.0]]))
+    assert fingerprint(np.array([[0.1, 0.9]])) != fingerprint(np.array([[0.9, 0.1]]))
+
+
+def test_flops_of_bert_base():
+    # 24 s d^2 + 4 s^2 d a layer; 22.35 GF for 12 layers of BERT-base at 128 tokens
+    assert encoder_flops(1, 768, 3072, 128) == 24 * 128 * 768**2 + 4 * 128**2 * 768
+    assert model_flops(BertConfig(), FAMILIES["bert"]) / 1e9 == pytest.approx(22.35, abs=0.01)
+
+
+def test_weight_bytes_prefers_safetensors(tmp_path):
+    (tmp_path / "pytorch_model.bin").write_bytes(b"123456")
+    (tmp_path / "training_args.bin").write_bytes(b"1" * 99)
+    assert weight_bytes(tmp_path) == 6
+    (tmp_path / "model.safetensors").write_bytes(b"1234")
+    assert weight_bytes(tmp_path) == 4
