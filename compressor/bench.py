@@ -105,7 +105,9 @@ def _targets_in(directory: Path) -> list[Target]:
         return [Target(str(directory), directory, onnx=True)]
     if (directory / "config.json").is_file():
         return [Target(str(directory), directory, onnx=False)]
-    plain = [Target(str(path), path, onnx=False) for path in (directory / TEACHER, directory / "model") if path.is_dir()]
+    plain = [
+        Target(str(path), path, onnx=False) for path in (directory / TEACHER, directory / "model") if path.is_dir()
+    ]
     patterns = f"{FULL_ONNX}/*/model.onnx", "onnx/*/model.onnx", "*/model.onnx"
     files = [file for pattern in patterns for file in sorted(directory.glob(pattern))]
     return plain + [Target(str(file.parent), file.parent, onnx=True) for file in files]

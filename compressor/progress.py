@@ -38,7 +38,8 @@ def bars(iterable: Iterable[Item], description: str, total: int | None = None) -
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    # few refreshes: the bar's thread must not take time from what is measured
+    with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=2) as progress:
         yield from progress.track(iterable, total=total, description=description)
 
 

@@ -1,6 +1,5 @@
 """Exported files against the PyTorch model they were made from; tiny random models, nothing from the network."""
 
-import json
 import logging
 import typing
 from pathlib import Path
@@ -9,13 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
-import torch
+from tiny import TEXTS, save_model
 from transformers import (
-    AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    BertTokenizerFast,
-    RobertaTokenizerFast,
     TextClassificationPipeline,
 )
 
@@ -27,52 +23,6 @@ from compressor.export.parity import Parity, check_parity, parity, predict_onnx,
 from compressor.measurement.latency import grid_batches, onnx_subject, torch_subject
 from compressor.model.families import FAMILIES
 from compressor.recipe import ExportSpec
-
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
-TEXTS = [(" ".join(LETTERS[(7 * row + step * step) % 26] for step in range(1 + 5 * row % 29)),) for row in range(24)]
-COMMON = {"vocab_size": 64, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64}
-COMMON |= {"max_position_embeddings": 60, "initializer_range": 0.3, "num_labels": 3}
-OFFSET = {
-    "pad_token_id": 1,
-    "bos_token_id": 0,
-    "eos_token_id": 2,
-    "type_vocab_size": 1,
-}  # positions start after the pad id
-CONFIGS = {
-    "bert": {},
-    "roberta": OFFSET,
-    "xlm-roberta": OFFSET,
-    "camembert": OFFSET,
-    "distilbert": {"dim": 32, "n_heads": 4, "hidden_dim": 64},
-    "electra": {"embedding_size": 16},
-}
-
-
-def wordpiece(folder):
-    file = folder / "vocab.txt"
-    file.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS]), encoding="utf-8")
-    return BertTokenizerFast(str(file))
-
-
-def byte_pairs(folder):
-    tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "Ġ", *LETTERS]
-    vocab, merges = folder / "vocab.json", folder / "merges.txt"
-    vocab.write_text(json.dumps({token: index for index, token in enumerate(tokens)}), encoding="utf-8")
-    merges.write_text("#version: 0.2\n", encoding="utf-8")
-    return RobertaTokenizerFast(str(vocab), str(merges))
-
-
-def save_model(folder, model_type, layers=2, **changes):
-    folder.mkdir(parents=True)
-    count = {"n_layers" if model_type == "distilbert" else "num_hidden_layers": layers}
-    config = AutoConfig.for_model(model_type, **{**COMMON, **CONFIGS[model_type], **count, **changes})
-    torch.manual_seed(1)
-    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
-    tokenizer = (byte_pairs if CONFIGS[model_type] is OFFSET else wordpiece)(folder)
-    if model_type == "distilbert":
-        tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module", params=["bert", "roberta", "distilbert"])

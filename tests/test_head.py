@@ -59,7 +59,10 @@ def test_head_learns_what_no_linear_map_can(optimizer):
 
 
 def test_same_seed_same_head_and_early_stopping_ends_training():
-    states, logits = torch.randn(60, 5, generator=torch.Generator().manual_seed(2)), np.random.default_rng(0).normal(size=(60, 3))
+    states, logits = (
+        torch.randn(60, 5, generator=torch.Generator().manual_seed(2)),
+        np.random.default_rng(0).normal(size=(60, 3)),
+    )
     targets = soft_targets(logits)
     spec = HeadSpec(nodes=4, epochs=200, patience=3)
     first, again = (fit_head(states, targets, -states, targets, spec, torch.relu, seed=7) for _ in range(2))

@@ -55,7 +55,10 @@ def test_configs_that_cannot_work_are_refused(folder, changes, words):
 
 def test_directories_that_are_no_model_are_refused(tmp_path, folder):
     (tmp_path / "empty").mkdir()
-    for path, words in ((tmp_path / "none", "no such directory"), (tmp_path / "empty", "no Hugging Face model directory")):
+    for path, words in (
+        (tmp_path / "none", "no such directory"),
+        (tmp_path / "empty", "no Hugging Face model directory"),
+    ):
         with pytest.raises(UserError, match=words):
             find_model(str(path))
     with pytest.raises(UserError, match="this is a file"):

@@ -58,9 +58,15 @@ def test_every_choice_of_a_recipe_has_its_row_in_a_table(spec, field, table):
     ("text", "words"),
     [
         (GOOD + "selction: {layers: 2}\n", ["r.yaml:5: selction", "unknown key", "did you mean 'selection'?"]),
-        (GOOD + "selection:\n  serch: fixed\n", ["r.yaml:6: selection.serch", "did you mean 'search'?", "layers, protect"]),
+        (
+            GOOD + "selection:\n  serch: fixed\n",
+            ["r.yaml:6: selection.serch", "did you mean 'search'?", "layers, protect"],
+        ),
         (GOOD + "compensation: {head: {node: 4}}\n", ["compensation.head.node", "did you mean 'nodes'?"]),
-        (GOOD + "selection: {search: exhaustiv}\n", ["selection.search", "'exhaustiv' is not one of", "did you mean 'exhaustive'?"]),
+        (
+            GOOD + "selection: {search: exhaustiv}\n",
+            ["selection.search", "'exhaustiv' is not one of", "did you mean 'exhaustive'?"],
+        ),
         (GOOD + "selection: {layers: two}\n", ["selection.layers", "valid integer", "not 'two'"]),
         (GOOD + "selection: {layers: 0}\n", ["selection.layers", "greater than or equal to 1"]),
         (GOOD + "selection: {search: fixed}\n", ["selection", "go together"]),
@@ -90,7 +96,13 @@ def test_mistakes_are_told_in_one_sentence(tmp_path, text, words):
 def test_overrides_reach_every_depth_and_are_read_as_yaml(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text(GOOD)
-    sets = ["selection.layers=3", "finetune.lr=5e-5", "selection.protect=[1, 2]", "compensation.head=null", "model.path=a=b"]
+    sets = [
+        "selection.layers=3",
+        "finetune.lr=5e-5",
+        "selection.protect=[1, 2]",
+        "compensation.head=null",
+        "model.path=a=b",
+    ]
     recipe = load_recipe(path, sets)
     assert recipe.selection.layers == 3
     assert recipe.finetune.lr == 5e-5

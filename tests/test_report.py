@@ -13,7 +13,7 @@ import yaml
 from matplotlib.image import imread
 
 from compressor.errors import UserError
-from compressor.report import figures, wording
+from compressor.report import figures, formats
 from compressor.report.build import OPTIONAL, build_report, latency_rows, render_html, render_markdown, report_context
 
 CELLS = [(1, 32, 9.0), (8, 128, 80.0), (8, "workload", 41.0)]
@@ -77,7 +77,8 @@ def whole_result(layers: int = 6, skip: tuple[int, ...] = (4,)) -> dict:
         "schema": 1,
         "name": "sst2",
         "recipe": {"name": "sst2", "seed": 0, "data": {"task": "sst2", "max_length": 96}, "goals": {"confidence": 0.95}},
-        "environment": {"compressor": "0.1.0", "python": "3.11", "device": {"kind": "cpu", "name": "EPYC"}, "threads": 2},
+        "environment": {"compressor": "0.1.0", "python": "3.11", "device": {"kind": "cpu", "name": "EPYC"}, "cuda": None,
+                        "cpu": {"threads": 2, "instructions": ["avx2", "fma"]}},
         "data": {
             "task": "sst2",
             "splits": {name: {"rows": 872, "sha256": "cd" * 32} for name in ("calibration", "selection", "evaluation")},
@@ -299,6 +300,8 @@ def test_summary_says_the_numbers() -> None:
     assert 'AutoModelForSequenceClassification.from_pretrained("model")' in page
     assert "5 × Attention" not in page  # `optimized` has no parity row in this result
     assert page.count("incomplete</span>") == 8
+    assert "threads: 2, instructions: avx2, fma" in page
+    assert "all measured: 1.19x to 1.21x. Fewer runs than wanted in 4 of them." in page
     assert "200.0 s" not in page
     assert "3 min 20 s" in page
 
@@ -360,7 +363,8 @@ def test_unlabelled_unmeasured_and_unclaimed_are_said() -> None:
     page, markdown = pages(no_speedup(whole_result()))
     assert "no speed-up above the noise floor." in page
     assert (
-        "No speed-up above the noise floor. Claimed in 0 of 12 comparisons; all measured: 1.19x to 1.21x." in markdown
+        "No speed-up above the noise floor. Claimed in 0 of 12 comparisons; all measured: 1.19x to 1.21x. Fewer"
+        in markdown
     )
     assert '<span class="badge good">claimed' not in page
 
@@ -375,7 +379,7 @@ def test_plan_table_ranks_by_agreement_and_keeps_the_named_sets() -> None:
 
 
 def test_latency_rows_pair_full_and_compressed_within_a_cell() -> None:
-    rows = latency_rows(whole_result()["variants"])
+    rows = latency_rows(dict(sorted(whole_result()["variants"].items())))
     assert [row["cell"] for row in rows[::8]] == ["batch 1, 32 tokens", "batch 8, 128 tokens", "batch 8, real lengths"]
     assert [row["variant"] for row in rows[:4]] == ["full", "compressed", "full_onnx_fp32", "onnx_fp32"]
 
@@ -414,35 +418,35 @@ def test_result_without_a_compressed_model_or_not_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shown", "text"),
     [
-        (wording.percent(0.97018), "97.02 %"),
-        (wording.percent(0.99999), ">99.99 %"),
-        (wording.percent(1.0), "100.00 %"),
-        (wording.percent(1e-6), "<0.01 %"),
-        (wording.percent(None), "–"),
-        (wording.points(-0.0023), "−0.23 points"),
-        (wording.points(0.012), "+1.20 points"),
-        (wording.points(-1e-6), "0.00 points"),
-        (wording.points_interval([-0.012, 0.008]), "−1.20 to +0.80 points"),
-        (wording.ratio(1.19), "1.19x"),
-        (wording.ratio(0.998), "0.998x"),
-        (wording.ratio_interval(None), "–"),
-        (wording.milliseconds(9.104), "9.10 ms"),
-        (wording.milliseconds(123.4), "123 ms"),
-        (wording.seconds(31.24), "31.2 s"),
-        (wording.seconds(3725), "62 min 05 s"),
-        (wording.megabytes(90_868_376), "90.9 MB"),
-        (wording.gigaflops(2.8e9), "2.80 GF"),
-        (wording.change(5, 6), "−16.7 %"),
-        (wording.change(5, 0), "–"),
-        (wording.number(2e-7), "2.00e-07"),
-        (wording.number(-0.0312), "−0.0312"),
-        (wording.number(float("nan")), "–"),
-        (wording.p_value(0.0004), "<0.001"),
-        (wording.layers_text([2, 4, 5]), "layers 2, 4 and 5"),
-        (wording.strip([2, 4], 5), "●○●○●"),
-        (wording.variant_name("full_onnx_int8"), "full, ONNX int8"),
-        (wording.variant_name("compressed"), "compressed, PyTorch"),
-        (wording.cell_name(8, "workload"), "batch 8, real lengths"),
+        (formats.percent(0.97018), "97.02 %"),
+        (formats.percent(0.99999), ">99.99 %"),
+        (formats.percent(1.0), "100.00 %"),
+        (formats.percent(1e-6), "<0.01 %"),
+        (formats.percent(None), "–"),
+        (formats.points(-0.0023), "−0.23 points"),
+        (formats.points(0.012), "+1.20 points"),
+        (formats.points(-1e-6), "0.00 points"),
+        (formats.points_interval([-0.012, 0.008]), "−1.20 to +0.80 points"),
+        (formats.ratio(1.19), "1.19x"),
+        (formats.ratio(0.998), "0.998x"),
+        (formats.ratio_interval(None), "–"),
+        (formats.milliseconds(9.104), "9.10 ms"),
+        (formats.milliseconds(123.4), "123 ms"),
+        (formats.seconds(31.24), "31.2 s"),
+        (formats.seconds(3725), "62 min 05 s"),
+        (formats.megabytes(90_868_376), "90.9 MB"),
+        (formats.gigaflops(2.8e9), "2.80 GF"),
+        (formats.change(5, 6), "−16.7 %"),
+        (formats.change(5, 0), "–"),
+        (formats.number(2e-7), "2.00e-07"),
+        (formats.number(-0.0312), "−0.0312"),
+        (formats.number(float("nan")), "–"),
+        (formats.p_value(0.0004), "<0.001"),
+        (formats.layers_text([2, 4, 5]), "layers 2, 4 and 5"),
+        (formats.strip([2, 4], 5), "●○●○●"),
+        (formats.variant_name("full_onnx_int8"), "full, ONNX int8"),
+        (formats.variant_name("compressed"), "compressed, PyTorch"),
+        (formats.cell_name(8, "workload"), "batch 8, real lengths"),
     ],
 )
 def test_formats(shown: str, text: str) -> None:
@@ -477,6 +481,12 @@ def test_head_that_was_not_folded_is_said() -> None:
     page, _ = pages(result)
     assert "Not folded in: the stock head does better there" in page
     assert "folded into its classifier" not in page
+
+
+def test_variants_have_one_order_whatever_the_file_has() -> None:
+    result = whole_result()
+    shuffled = {**result, "variants": dict(sorted(result["variants"].items()))}
+    assert pages(shuffled) == pages(result)
 
 
 def test_context_leaves_the_result_as_it_was() -> None:

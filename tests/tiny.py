@@ -10,7 +10,12 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 TEXTS = [(" ".join(LETTERS[(7 * row + step * step) % 26] for step in range(1 + 5 * row % 29)),) for row in range(24)]
 COMMON = {"vocab_size": 64, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64}
 COMMON |= {"max_position_embeddings": 60, "initializer_range": 0.3, "num_labels": 3}
-OFFSET = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "type_vocab_size": 1}  # positions start after the pad id
+OFFSET = {
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "type_vocab_size": 1,
+}  # positions start after the pad id
 CONFIGS = {
     "bert": {},
     "roberta": OFFSET,

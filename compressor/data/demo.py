@@ -25,8 +25,8 @@ ADJECTIVES = (
     "terrific fantastic outstanding splendid remarkable refreshing beautiful perfect magnificent fabulous stunning".split(),
 )
 COPULAS = (
-    ("was", "seemed", "was really", "looked", "was nothing but", "never stopped being"),
-    ("was not", "was never", "was hardly", "did not seem", "was anything but", "was far from"),
+    ("was", "seemed", "was really", "looked", "was nothing but"),
+    ("was not", "was never", "was hardly", "did not seem", "was anything but"),
 )
 """Links of subject and adjective: plain, and negated."""
 FRAMES = (
@@ -34,24 +34,22 @@ FRAMES = (
         "nobody can deny that {}",
         "it is true that {}",
         "everyone agreed that {}",
-        "I do not doubt that {}",
-        "it is not wrong to say that {}",
-        "few would dispute that {}",
+        "I am sure that {}",
+        "few deny that {}",
     ),
     (
         "nobody said that {}",
         "it is not true that {}",
-        "few would agree that {}",
         "I doubt that {}",
         "it is wrong to say that {}",
-        "everyone would deny that {}",
+        "few agree that {}",
     ),
 )
 """Scopes around one clause: those that keep its polarity, and those that turn it round."""
 SPEAKERS = ("my brother", "the critic", "the guide", "a friend")
 SPEECH = (
-    ("{who} said that {}, and I agree", "{who} rightly said that {}", "{who} said that {}, which nobody can deny"),
-    ("{who} said that {}, but I disagree", "{who} wrongly said that {}", "{who} said that {}, which nobody believes"),
+    ("{who} said that {}, and I agree", "{who} rightly said that {}"),
+    ("{who} said that {}, but I disagree", "{who} wrongly said that {}"),
 )
 """Reported clauses: upheld, and rejected."""
 CONTRASTS = (
@@ -61,7 +59,7 @@ CONTRASTS = (
 """Two clauses of opposite polarity, the one that counts last or first."""
 P_CONTRAST, P_SPEECH = 0.5, 0.25
 """Shares of contrasts and of reported speech among the sentences; the rest is one clause in a frame."""
-P_NEGATED, P_FRAMED = 0.35, 0.25
+P_NEGATED, P_FRAMED = 0.3, 0.2
 """Share of negated clauses, and of framed ones inside contrasts and speech."""
 
 

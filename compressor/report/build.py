@@ -15,7 +15,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from compressor.errors import UserError
-from compressor.report import figures, wording
+from compressor.report import figures, formats, wording
 
 SCHEMA = 1
 REQUIRED = ("name", "recipe", "environment", "data", "layers", "plan", "variants", "stages")
@@ -27,9 +27,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 FILTERS = (
     *("percent", "points", "ratio", "milliseconds", "seconds", "megabytes", "gigaflops", "millions", "count", "number"),
     *("p_value", "score", "change", "points_interval", "percent_interval", "ratio_interval", "layers_text"),
-    *("variant_name", "tie"),
+    *("variant_name", "tie", "plain"),
 )
-"""Functions of `wording` that the templates use by name."""
+"""Functions of `formats` that the templates use by name."""
 COPY_SCRIPT = """
 for (const block of document.querySelectorAll("pre.copy")) {
   const button = document.createElement("button");
@@ -108,17 +108,20 @@ def read_result(path: Path) -> dict[str, Any]:
 
 def report_context(result: dict[str, Any]) -> dict[str, Any]:
     """Return everything that the templates and figures show: the result, its latency rows and its sentences."""
-    variants, plan = result["variants"], result["plan"]
+    variants, plan = (
+        dict(sorted(result["variants"].items(), key=lambda item: formats.variant_order(item[0]))),
+        result["plan"],
+    )
     full, compressed = variants["full"], variants["compressed"]
     latency = latency_rows(variants)
     median = {(row["variant"], row["cell"]): row["p50_ms"] for row in latency}
     noise = {
-        wording.cell_name(row["batch"], row["length"]): row["ci95"]
+        formats.cell_name(row["batch"], row["length"]): row["ci95"]
         for row in result["benchmark"].get("noise_floor") or []
     }
     comparisons = [
         {**row, "against_p50_ms": median.get((row["against"], row["cell"]))} for row in latency
-        if not wording.is_full(row["variant"]) and row["speedup"] is not None and row["against"] not in (None, row["variant"])
+        if not formats.is_full(row["variant"]) and row["speedup"] is not None and row["against"] not in (None, row["variant"])
     ]  # fmt: skip
     best = max(
         (row for row in comparisons if row["claimed"]), key=lambda row: (row["complete"], row["speedup"]), default=None
@@ -138,6 +141,7 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
     named = [sorted(row["skip"]) if row else None for row in (plan, plan["ranked"])]
     return {
         **result,
+        "variants": variants,
         "full": full,
         "compressed": compressed,
         "versus": compressed["versus_full"],
@@ -151,7 +155,7 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
         "ranked_skip": named[1],
         "latency": latency,
         "compared": {(row["variant"], row["cell"]): row for row in comparisons},
-        "formats": {wording.format_of(row["variant"]): row["variant"] for row in comparisons},
+        "formats": {formats.format_of(row["variant"]): row["variant"] for row in comparisons},
         "comparisons": comparisons,
         "noise": noise,
         "onnx": [name.removeprefix("onnx_") for name in variants if name.startswith("onnx_")],
@@ -163,14 +167,13 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
 
 def latency_rows(variants: dict[str, dict]) -> list[dict]:
     """Return every latency entry with its variant and cell name: cells by batch and length, formats side by side."""
-    formats = list(dict.fromkeys(wording.format_of(name) for name in variants))
     rows = [
         {
             "complete": True,
             "speedup_vs_pytorch": None,
             **entry,
             "variant": name,
-            "cell": wording.cell_name(entry["batch"], entry["length"]),
+            "cell": formats.cell_name(entry["batch"], entry["length"]),
         }
         for name, variant in variants.items()
         for entry in variant["latency"]
@@ -178,14 +181,7 @@ def latency_rows(variants: dict[str, dict]) -> list[dict]:
 
     def place(row: dict) -> tuple:
         workload = isinstance(row["length"], str)
-        model = not wording.is_full(row["variant"])
-        return (
-            row["batch"],
-            workload,
-            0 if workload else row["length"],
-            formats.index(wording.format_of(row["variant"])),
-            model,
-        )
+        return row["batch"], workload, 0 if workload else row["length"], formats.variant_order(row["variant"])
 
     return sorted(rows, key=place)
 
@@ -254,8 +250,8 @@ def _environment(finalize: Callable[[Any], Any] | None = None) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update({name: getattr(wording, name) for name in FILTERS})
-    environment.globals.update(strip=wording.strip, format_of=wording.format_of, is_full=wording.is_full)
+    environment.filters.update({name: getattr(formats, name) for name in FILTERS})
+    environment.globals.update(strip=formats.strip, format_of=formats.format_of, is_full=formats.is_full)
     return environment
 
 

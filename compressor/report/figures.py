@@ -14,23 +14,18 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from compressor.report.wording import (
-    SCORE_AXES,
-    count,
-    format_of,
-    is_full,
-    layers_text,
-    number,
-    percent,
-    spread_text,
-    variant_name,
-)
+from compressor.report.formats import count, format_of, is_full, layers_text, number, percent, spread_text, variant_name
 
 INK, MUTED, GRID, BAND = "#222222", "#5f6368", "#e3e5e8", "#e6e0f0"
 FULL, COMPRESSED, SKIPPED = "#8a8f98", "#0072b2", "#d55e00"
 FORMAT_COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"]
 FORMAT_MARKERS = ["o", "s", "^", "D", "v", "P"]
 WIDTH, DPI = 8.6, 150
+SCORE_AXES = {
+    "trace_ratio": "separability, tr(S_b) / tr(S_w)",
+    "shrunk_fisher": "separability, tr(S_w⁻¹ S_b)",
+    "linear_probe": "separability, linear probe accuracy",
+}
 
 
 def png(figure: Figure) -> bytes:
@@ -175,9 +170,10 @@ def latency_figure(rows: list[dict]) -> Figure:
         axes.set_yticks(range(len(formats)), formats[::-1])
     for axes in panels[len(cells) :]:
         axes.set_axis_off()
-    runs = [row["runs"] for row in rows]
+    low, high = (count(limit(row["runs"] for row in rows)) for limit in (min, max))
+    runs = low if low == high else f"{low} to {high}"
     figure.supxlabel(
-        f"latency of a batch, ms: bar = p50, whisker = p90 (n = {count(min(runs))} to {count(max(runs))} runs each)",
+        f"latency of a batch, ms: bar = p50, whisker = p90 (n = {runs} runs each)",
         x=0.01,
         ha="left",
         fontsize=9.5,
@@ -253,7 +249,7 @@ def head_figure(selection_loss: list[float], best_epoch: int) -> Figure:
     if best_epoch in epochs:
         axes.axvline(best_epoch, color=SKIPPED, linewidth=1.2, linestyle=(0, (4, 3)))
         axes.plot([best_epoch], [selection_loss[best_epoch - 1]], "o", markersize=8, markerfacecolor="white",
-                  markeredgecolor=SKIPPED, markeredgewidth=2, zorder=4, label=f"kept: epoch {best_epoch}")  # fmt: skip
+                  markeredgecolor=SKIPPED, markeredgewidth=2, zorder=4, label=f"best: epoch {best_epoch}")  # fmt: skip
         _legend(axes, None)
     axes.set_xlabel(f"epoch (n = {len(selection_loss)})")
     axes.set_ylabel("loss on the selection split\n(cross-entropy, nats)")
