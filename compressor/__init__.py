@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from compressor.errors import UserError
     from compressor.pipeline import RunResult, run_recipe
-    from compressor.recipe import Recipe, load_recipe
+    from compressor.recipe import Recipe
+    from compressor.recipe_file import load_recipe
 
 __all__ = ["Recipe", "RunResult", "UserError", "load_recipe", "run_recipe"]
 
@@ -20,7 +21,7 @@ _HOMES = {
     "Recipe": "compressor.recipe",
     "RunResult": "compressor.pipeline",
     "UserError": "compressor.errors",
-    "load_recipe": "compressor.recipe",
+    "load_recipe": "compressor.recipe_file",
     "run_recipe": "compressor.pipeline",
 }
 

@@ -13,7 +13,8 @@ from compressor.measurement.runtime import session
 from compressor.model.load import find_model, load_classifier
 from compressor.progress import Track, silent
 from compressor.recipe import BenchmarkSpec
-from compressor.stages import FULL_ONNX, PROVIDERS, TEACHER, grid_cells
+from compressor.run import TEACHER
+from compressor.stages import FULL_ONNX, PROVIDERS, grid_cells
 
 
 @dataclass(frozen=True)

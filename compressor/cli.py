@@ -50,7 +50,7 @@ def run(
     """Run the whole pipeline; resume by itself where an earlier run stopped. Exit code 3: the recipe's goals are missed."""
     from compressor.pipeline import run_recipe
     from compressor.progress import track_for_terminal
-    from compressor.recipe import load_recipe
+    from compressor.recipe_file import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
     done = run_recipe(loaded, out, device=device, fresh=fresh, track=track_for_terminal(), say=_say)
@@ -69,7 +69,7 @@ def run(
 @app.command()
 def validate(recipe: RecipeFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Check a recipe and print it with every default filled in."""
-    from compressor.recipe import dump_recipe, load_recipe
+    from compressor.recipe_file import dump_recipe, load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
     if as_json:
@@ -87,7 +87,7 @@ def plan(
 
     from compressor.pipeline import dry_run, run_until
     from compressor.progress import track_for_terminal
-    from compressor.recipe import load_recipe
+    from compressor.recipe_file import load_recipe
     from compressor.rundir import read_json
     from compressor.terminal import plan_table, scores_table, stages_table
 
@@ -128,7 +128,7 @@ def finetune(
     recipe: RecipeFile, out: Out = None, overrides: Overrides = None, device: Device = "auto", as_json: AsJson = False
 ) -> None:
     """Make the teacher only: fine-tune the recipe's model into RUN_DIR/teacher."""
-    from compressor.recipe import load_recipe
+    from compressor.recipe_file import load_recipe
     from compressor.rundir import read_json
 
     if load_recipe(recipe, overrides or ()).finetune is None:
@@ -162,22 +162,9 @@ def export(
     if as_json:
         _print_json(written)
     else:
-        from compressor.terminal import table
+        from compressor.terminal import export_table
 
-        rows = [
-            (
-                name,
-                f"{entry['bytes'] / 1e6:.1f} MB",
-                f"{entry['parity']['max_abs']:.2g}",
-                f"{entry['parity']['agreement']:.1%}",
-                ", ".join(f"{count} {kind}" for kind, count in entry["fused"].items() if count),
-                entry["path"],
-            )
-            for name, entry in written.items()
-        ]
-        _show(
-            table("ONNX", ["variant", "file", "largest logit difference", "same labels", "fused nodes", "path"], rows)
-        )
+        _show(export_table(written))
 
 
 @app.command()
@@ -195,7 +182,7 @@ def bench(
     from compressor.bench import bench_directories
     from compressor.pipeline import resolve_device
     from compressor.progress import track_for_terminal
-    from compressor.recipe import benchmark_spec
+    from compressor.recipe_file import benchmark_spec
 
     spec = benchmark_spec(
         {"batch_sizes": batch_sizes, "lengths": lengths, "workload": False}
@@ -282,7 +269,7 @@ def _fail(message: str, code: int) -> None:
 def _run_until(recipe: Path, overrides: list[str] | None, last: str, out: Path | None, device: str) -> Path:
     from compressor.pipeline import run_until
     from compressor.progress import track_for_terminal
-    from compressor.recipe import load_recipe
+    from compressor.recipe_file import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
     return run_until(loaded, last, out, device=device, track=track_for_terminal(), say=_say)[0]

@@ -1,6 +1,7 @@
 """One run from recipe to report, stage by stage: the only place that knows the order."""
 
 import logging
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -8,17 +9,101 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from compressor.errors import UserError
 from compressor.measurement.environment import environment
 from compressor.progress import Track, silent
-from compressor.recipe import Recipe, dump_recipe
+from compressor.recipe import Recipe, Spec
+from compressor.recipe_file import dump_recipe
 from compressor.report.build import build_report
 from compressor.results import build_result
-from compressor.rundir import RunDir, StageRecord, open_run_dir, read_json, stage_key, write_json, write_text
+from compressor.run import TEACHER, Run, prepare
+from compressor.rundir import RunDir, StageRecord, open_run_dir, stage_key, write_json, write_text
 from compressor.selection.search import candidate_sets, count_applications
-from compressor.stages import STAGES, Run, Stage, prepare, stages_of
+from compressor.stages import (
+    ARRAYS,
+    FULL_ONNX,
+    make_full_onnx,
+    make_latency,
+    make_model,
+    make_onnx,
+    make_plan,
+    make_predictions,
+    make_scores,
+    make_teacher,
+)
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: what it writes, the stages and inputs that its key depends on, and the function that computes it."""
+
+    name: str
+    outputs: Sequence[str]
+    after: Sequence[str]
+    inputs: Callable[[Run], dict[str, Any]]
+    compute: Callable[[Run, Path], None]
+
+
+def _spec(part: Spec | None) -> dict[str, Any] | None:
+    return None if part is None else part.model_dump(mode="json")
+
+
+def _teacher_inputs(run: Run) -> dict[str, Any]:
+    spec = _spec(run.recipe.finetune)
+    train = spec and [run.data.train.sha256, run.data.label_names, run.recipe.data.max_length]
+    return {"model": run.source.sha256, "finetune": spec, "train": train}
+
+
+def _scores_inputs(run: Run) -> dict[str, Any]:
+    return {
+        "separability": _spec(run.recipe.separability),
+        "calibration": run.data.calibration.sha256,
+        "max_length": run.recipe.data.max_length,
+    }
+
+
+def _latency_inputs(run: Run) -> dict[str, Any]:
+    machine = [run.device, platform.node(), torch.get_num_threads()]
+    return {"benchmark": _spec(run.recipe.benchmark), "machine": machine}
+
+
+def _model_inputs(run: Run) -> dict[str, Any]:
+    # the model card names them
+    return {"compensation": _spec(run.recipe.compensation), "card": [run.recipe.name, run.recipe.model.path]}
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage("teacher", (TEACHER, f"{TEACHER}.json"), (), _teacher_inputs, make_teacher),
+    Stage("scores", ("scores.json", f"{ARRAYS}/calibration_logits.npy"), ("teacher",), _scores_inputs, make_scores),
+    Stage(
+        "plan",
+        ("plan.json", f"{ARRAYS}/selection_logits.npy"),
+        ("scores",),
+        lambda run: {"selection": _spec(run.recipe.selection), "split": run.data.selection.sha256},
+        make_plan,
+    ),
+    Stage("model", ("model", "model.json"), ("plan",), _model_inputs, make_model),
+    Stage("onnx", ("onnx", "onnx.json"), ("model",), lambda run: {"export": _spec(run.recipe.export)}, make_onnx),
+    Stage(FULL_ONNX, (FULL_ONNX,), ("teacher",), lambda run: {"export": _spec(run.recipe.export)}, make_full_onnx),
+    Stage(
+        "predictions",
+        ("predictions.npz", "parity.json"),
+        ("onnx", FULL_ONNX),
+        lambda run: {"evaluation": run.data.evaluation.sha256},
+        make_predictions,
+    ),
+    Stage("latency", ("latency.json", "latency_raw.json"), ("predictions",), _latency_inputs, make_latency),
+)
+"""Every stage, in the order in which they run."""
+
+
+def stages_of(recipe: Recipe) -> list[Stage]:
+    """Return the stages that a recipe needs: a model that comes fine-tuned needs no teacher stage."""
+    return [stage for stage in STAGES if stage.name != TEACHER or recipe.finetune is not None]
 
 
 def no_words(_line: str) -> None:
@@ -164,8 +249,6 @@ def default_out(recipe: Recipe, out: str | Path | None) -> Path:
 
 def resolve_device(device: str) -> str:
     """Return `cpu` or `cuda`; raises UserError for another name, or for cuda where there is none."""
-    import torch
-
     if device not in {"auto", "cpu", "cuda"}:
         raise UserError(f"--device {device!r} is not one of auto, cpu, cuda.")
     if device == "cuda" and not torch.cuda.is_available():
@@ -179,11 +262,6 @@ def package_version() -> str:
         return version("compressor")
     except PackageNotFoundError:
         return "0"
-
-
-def load_result(path: Path) -> dict[str, Any]:
-    """Return the content of a run's result.json."""
-    return read_json(path / "result.json")
 
 
 def _log_file(path: Path) -> logging.Logger:

@@ -9,8 +9,9 @@ from compressor.measurement.cost import FLOPS_TOKENS, encoder_flops, weight_byte
 from compressor.measurement.predictions import fingerprint, flipped_examples
 from compressor.measurement.statistics import compare, metrics
 from compressor.recipe import GoalsSpec
+from compressor.run import Run
 from compressor.rundir import StageRecord, read_json
-from compressor.stages import FULL_ONNX, Run
+from compressor.stages import FULL_ONNX
 
 PROTOCOL = (
     "Rounds interleave all models in an order drawn anew; speed-up is the ratio of medians with a 95 % bootstrap interval "

@@ -1,22 +1,16 @@
 """The stages of a run: what each reads, computes and writes. Their order is `pipeline.py`'s business."""
 
-import platform
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from compressor.compensation.head import TRAINERS, check_nodes, fold_error, fold_head, hard_targets, soft_targets
-from compressor.data.batches import Encodings, encode, pad
-from compressor.data.splits import Split
-from compressor.data.tasks import TaskData, load_task
-from compressor.errors import UserError
+from compressor.compensation.head import TRAINERS, fold_error, fold_head, hard_targets, soft_targets
+from compressor.data.batches import pad
 from compressor.export.onnx import export_variants
 from compressor.export.parity import check_parity, parity
 from compressor.measurement.cost import parameter_count
@@ -26,107 +20,21 @@ from compressor.measurement.predictions import predict
 from compressor.measurement.runtime import predict_onnx, session
 from compressor.model.capture import capture_calls
 from compressor.model.card import model_card
-from compressor.model.families import Family, family_of
-from compressor.model.load import ModelSource, find_model, load_classifier, load_tokenizer
+from compressor.model.load import load_classifier
 from compressor.model.states import class_states, final_states
 from compressor.model.surgery import drop_layers, save_model
 from compressor.model.training import finetune
-from compressor.progress import Track
-from compressor.recipe import BenchmarkSpec, Recipe, dump_recipe
+from compressor.recipe import BenchmarkSpec
+from compressor.recipe_file import dump_recipe
+from compressor.run import TEACHER, Run
 from compressor.rundir import read_json, write_json
-from compressor.selection.search import check_selection, find_plan
+from compressor.selection.search import find_plan
 from compressor.selection.separability import score_layers
 
-TEACHER = "teacher"
 FULL_ONNX = "full-onnx"
 ARRAYS = "arrays"
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Device -> ONNX Runtime's execution provider."""
-
-
-@dataclass
-class Run:
-    """One recipe in one run directory: its inputs, checked, and what several stages share, loaded when first needed."""
-
-    recipe: Recipe
-    source: ModelSource
-    data: TaskData
-    path: Path
-    device: str
-    track: Track
-
-    @property
-    def family(self) -> Family:
-        """The family of the model."""
-        return family_of(self.source.config["model_type"])
-
-    @property
-    def classes(self) -> int:
-        """Number of labels."""
-        return len(self.data.label_names)
-
-    @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The model's tokenizer."""
-        return load_tokenizer(self.source)
-
-    @cached_property
-    def teacher_source(self) -> ModelSource:
-        """The full model: the one the recipe names, or the one that was fine-tuned here."""
-        return self.source if self.recipe.finetune is None else find_model(str(self.path / TEACHER))
-
-    @cached_property
-    def teacher(self) -> PreTrainedModel:
-        """The full model, loaded."""
-        return load_classifier(self.teacher_source, device=self.device)
-
-    @cached_property
-    def compressed(self) -> PreTrainedModel:
-        """The compressed model, loaded."""
-        return load_classifier(find_model(str(self.path / "model")), device=self.device)
-
-    @cached_property
-    def calibration(self) -> Encodings:
-        """Tokens of the calibration split."""
-        return self.encode(self.data.calibration)
-
-    @cached_property
-    def selection(self) -> Encodings:
-        """Tokens of the selection split."""
-        return self.encode(self.data.selection)
-
-    @cached_property
-    def evaluation(self) -> Encodings:
-        """Tokens of the evaluation split."""
-        return self.encode(self.data.evaluation)
-
-    def encode(self, split: Split) -> Encodings:
-        """Tokenise a split."""
-        return encode(split.texts, self.tokenizer, self.recipe.data.max_length)
-
-
-def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
-    """Look at the model and read the data; refuse what cannot work before anything expensive or any file is made."""
-    source = find_model(recipe.model.path, recipe.model.revision)
-    check_selection(recipe.selection, source.layers)
-    head = recipe.compensation.head
-    if head is not None:
-        check_nodes(head.nodes, source.config.get("hidden_size") or source.config.get("dim", head.nodes))
-    fine_tuned = recipe.finetune is None
-    if fine_tuned and len(source.label_names) < 2:
-        raise UserError(
-            f"model.path {recipe.model.path!r}: the model has one output (regression); a classifier is needed."
-        )
-    data = load_task(recipe.data, model_labels=source.label_names if fine_tuned else None, seed=recipe.seed)
-    if recipe.finetune is not None and data.train.labels is None:
-        raise UserError("finetune: the training data has no labels; set data.label, or give a fine-tuned model.")
-    if data.calibration.labels is None:
-        remedy = "set it to teacher, or calibrate on labelled text (data.calibration.split: train)"
-        if recipe.separability.labels == "gold":
-            raise UserError(f"separability.labels: gold, but the calibration text has no labels; {remedy}.")
-        if head is not None and head.targets == "gold":
-            raise UserError(f"compensation.head.targets: gold, but the calibration text has no labels; {remedy}.")
-    return Run(recipe, source, data, path, device, track)
 
 
 def make_teacher(run: Run, folder: Path) -> None:
@@ -176,7 +84,7 @@ def make_model(run: Run, folder: Path) -> None:
         skip=skip,
         layers=run.source.layers,
         nodes=report["nodes"] if report and report["folded"] else None,
-        recipe=dump_recipe(run.recipe),
+        recipe=dump_recipe(run.recipe, leave_out={"export", "benchmark", "goals"}),
     )
     save_model(model, run.tokenizer, folder / "model", card)
     parameters = {"full": parameter_count(run.teacher), "compressed": parameter_count(model)}
@@ -326,72 +234,3 @@ def _save_array(folder: Path, name: str, values: np.ndarray) -> None:
 
 def _load_array(path: Path, name: str) -> np.ndarray:
     return np.load(path / ARRAYS / f"{name}.npy", allow_pickle=False)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage: what it writes, the stages and inputs that its key depends on, and the function that computes it."""
-
-    name: str
-    outputs: Sequence[str]
-    after: Sequence[str]
-    inputs: Callable[[Run], dict[str, Any]]
-    compute: Callable[[Run, Path], None]
-
-
-def _spec(part: BaseModel | None) -> dict[str, Any] | None:
-    return None if part is None else part.model_dump(mode="json")
-
-
-def _teacher_inputs(run: Run) -> dict[str, Any]:
-    spec = _spec(run.recipe.finetune)
-    train = spec and [run.data.train.sha256, run.data.label_names, run.recipe.data.max_length]
-    return {"model": run.source.sha256, "finetune": spec, "train": train}
-
-
-def _scores_inputs(run: Run) -> dict[str, Any]:
-    return {
-        "separability": _spec(run.recipe.separability),
-        "calibration": run.data.calibration.sha256,
-        "max_length": run.recipe.data.max_length,
-    }
-
-
-def _latency_inputs(run: Run) -> dict[str, Any]:
-    machine = [run.device, platform.node(), torch.get_num_threads()]
-    return {"benchmark": _spec(run.recipe.benchmark), "machine": machine}
-
-
-def _model_inputs(run: Run) -> dict[str, Any]:
-    # the card quotes the recipe, so a recipe that differs anywhere needs its own
-    return {"compensation": _spec(run.recipe.compensation), "card": [run.recipe.name, run.recipe.model.path]}
-
-
-STAGES: tuple[Stage, ...] = (
-    Stage("teacher", (TEACHER, f"{TEACHER}.json"), (), _teacher_inputs, make_teacher),
-    Stage("scores", ("scores.json", f"{ARRAYS}/calibration_logits.npy"), ("teacher",), _scores_inputs, make_scores),
-    Stage(
-        "plan",
-        ("plan.json", f"{ARRAYS}/selection_logits.npy"),
-        ("scores",),
-        lambda run: {"selection": _spec(run.recipe.selection), "split": run.data.selection.sha256},
-        make_plan,
-    ),
-    Stage("model", ("model", "model.json"), ("plan",), _model_inputs, make_model),
-    Stage("onnx", ("onnx", "onnx.json"), ("model",), lambda run: {"export": _spec(run.recipe.export)}, make_onnx),
-    Stage(FULL_ONNX, (FULL_ONNX,), ("teacher",), lambda run: {"export": _spec(run.recipe.export)}, make_full_onnx),
-    Stage(
-        "predictions",
-        ("predictions.npz", "parity.json"),
-        ("onnx", FULL_ONNX),
-        lambda run: {"evaluation": run.data.evaluation.sha256},
-        make_predictions,
-    ),
-    Stage("latency", ("latency.json", "latency_raw.json"), ("predictions",), _latency_inputs, make_latency),
-)
-"""Every stage, in the order in which they run."""
-
-
-def stages_of(recipe: Recipe) -> list[Stage]:
-    """Return the stages that a recipe needs: a model that comes fine-tuned needs no teacher stage."""
-    return [stage for stage in STAGES if stage.name != TEACHER or recipe.finetune is not None]

@@ -127,6 +127,22 @@ def latency_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     return table("latency", columns, lines)
 
 
+def export_table(written: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return one line per ONNX variant: size, parity with PyTorch, fused nodes, path."""
+    rows = [
+        (
+            name,
+            f"{entry['bytes'] / 1e6:.1f} MB",
+            f"{entry['parity']['max_abs']:.2g}",
+            f"{entry['parity']['agreement']:.1%}",
+            ", ".join(f"{count} {kind}" for kind, count in entry["fused"].items() if count),
+            entry["path"],
+        )
+        for name, entry in written.items()
+    ]
+    return table("ONNX", ["variant", "file", "largest logit difference", "same labels", "fused nodes", "path"], rows)
+
+
 def doctor_lines(diagnosis: Mapping[str, Any]) -> list[str]:
     """Return the diagnosis: summary first, then providers, problems with their remedies, versions."""
     unusable = [name for name in diagnosis["compiled"] if name not in diagnosis["usable"]]

@@ -325,7 +325,7 @@ def test_our_own_faults_end_with_1_and_a_traceback_only_on_demand(tiny_task, tmp
 
 KILL = """
 import os, signal, sys
-import compressor.stages as stages
+import compressor.pipeline as pipeline
 from compressor.cli import main
 name = sys.argv.pop(1)
 def killed(compute):
@@ -333,9 +333,9 @@ def killed(compute):
         compute(self, folder)
         os.kill(os.getpid(), signal.SIGKILL)
     return run
-stages.STAGES = tuple(
-    stages.Stage(s.name, s.outputs, s.after, s.inputs, killed(s.compute) if s.name == name else s.compute)
-    for s in stages.STAGES
+pipeline.STAGES = tuple(
+    pipeline.Stage(s.name, s.outputs, s.after, s.inputs, killed(s.compute) if s.name == name else s.compute)
+    for s in pipeline.STAGES
 )
 main(sys.argv[1:])
 """

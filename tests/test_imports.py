@@ -7,12 +7,13 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "compressor"
 TIERS = (
-    ("errors", "progress", "recipe", "rundir"),
+    ("errors", "progress", "recipe", "recipe_file", "rundir"),
     ("data",),
     ("model", "measurement"),
     ("compensation",),
     ("selection", "export"),
     ("report",),
+    ("run",),
     ("stages",),
     ("results", "bench"),
     ("pipeline",),

@@ -9,16 +9,8 @@ import pytest
 from compressor.compensation.head import OPTIMIZERS, TRAINERS
 from compressor.errors import UserError
 from compressor.export.onnx import VARIANTS
-from compressor.recipe import (
-    ExportSpec,
-    HeadSpec,
-    Recipe,
-    SelectionSpec,
-    SeparabilitySpec,
-    benchmark_spec,
-    dump_recipe,
-    load_recipe,
-)
+from compressor.recipe import ExportSpec, HeadSpec, Recipe, SelectionSpec, SeparabilitySpec
+from compressor.recipe_file import benchmark_spec, dump_recipe, load_recipe
 from compressor.selection.search import SEARCHES
 from compressor.selection.separability import SCORES
 

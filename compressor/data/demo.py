@@ -57,10 +57,10 @@ CONTRASTS = (
     ("{main}, although {conceded}", "{main}, even if {conceded}"),
 )
 """Two clauses of opposite polarity, the one that counts last or first."""
-P_CONTRAST, P_SPEECH = 0.5, 0.25
-"""Shares of contrasts and of reported speech among the sentences; the rest is one clause in a frame."""
-P_NEGATED, P_FRAMED = 0.3, 0.2
-"""Share of negated clauses, and of framed ones inside contrasts and speech."""
+P_CONTRAST, P_MAIN_LAST, P_SPEECH = 0.5, 0.75, 0.25
+"""Shares of contrasts among the sentences (of them, those that put last what counts) and of reported speech."""
+P_NEGATED, P_FRAMED, P_TURNED = 0.25, 0.2, 0.35
+"""Shares of negated clauses, of framed ones inside contrasts and speech, of frames and speech that turn round."""
 
 
 def generate(rows: int, rng: Random, seen: set[str]) -> list[tuple[str, int]]:
@@ -85,10 +85,10 @@ def generate_files(seed: int) -> dict[str, list[tuple[str, int]]]:
 def _sentence(rng: Random, label: int) -> str:
     kind = rng.random()
     if kind < P_CONTRAST:
-        template = rng.choice(rng.choice(CONTRASTS))
+        template = rng.choice(CONTRASTS[rng.random() >= P_MAIN_LAST])
         return template.format(main=_part(rng, label), conceded=_part(rng, 1 - label))
     if kind < P_CONTRAST + P_SPEECH:
-        rejected = rng.randrange(2)
+        rejected = rng.random() < P_TURNED
         return rng.choice(SPEECH[rejected]).format(_part(rng, label ^ rejected), who=rng.choice(SPEAKERS))
     return _framed(rng, label)
 
@@ -98,11 +98,11 @@ def _part(rng: Random, polarity: int) -> str:
 
 
 def _framed(rng: Random, polarity: int) -> str:
-    turned = rng.randrange(2)
+    turned = rng.random() < P_TURNED
     return rng.choice(FRAMES[turned]).format(_clause(rng, polarity ^ turned))
 
 
 def _clause(rng: Random, polarity: int) -> str:
-    negated = int(rng.random() < P_NEGATED)
+    negated = rng.random() < P_NEGATED
     adjective = rng.choice(ADJECTIVES[polarity ^ negated])
     return f"the {rng.choice(SUBJECTS)} {rng.choice(COPULAS[negated])} {adjective}"

@@ -1,0 +1,134 @@
+"""Recipes as YAML files: reading with overrides, writing, and one readable sentence for the first mistake."""
+
+from collections.abc import Sequence, Set
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from compressor.errors import UserError, nearest
+from compressor.recipe import BenchmarkSpec, Recipe, Spec
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a YAML recipe and apply `key.path=value` overrides (values are read as YAML).
+
+    Raises UserError naming the file, line, field path and remedy when the file or a field is wrong.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such recipe file; `recipes/` holds examples.")
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise UserError(f"{where}: not valid YAML ({getattr(error, 'problem', None) or 'unreadable'}).") from error
+    if not isinstance(values, dict):
+        raise UserError(
+            f"{path}: a recipe is a mapping of keys such as name, model and data; `compressor schema` lists all."
+        )
+    overridden = [_apply_override(values, override) for override in overrides]
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_explain(error, path, text, overridden)) from error
+
+
+def dump_recipe(recipe: Recipe, *, leave_out: Set[str] = frozenset()) -> str:
+    """Return the resolved recipe, defaults included, as YAML that `load_recipe` reads back to an equal recipe.
+
+    `leave_out` names top-level parts that are not wanted.
+    """
+    values = recipe.model_dump(mode="json", exclude=set(leave_out))
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def _apply_override(values: dict, override: str) -> str:
+    """Set one `key.path=value` in `values`, in place; return the key path."""
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise UserError(f"--set {override!r}: write key.path=value, such as selection.layers=2.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {key}: the value {text!r} is not valid YAML; quote it.") from error
+    for part in parts[:-1]:
+        if not isinstance(values.get(part), dict):
+            values[part] = {}
+        values = values[part]
+    values[parts[-1]] = value
+    return ".".join(parts)
+
+
+def _explain(error: ValidationError, path: Path, text: str, overridden: list[str]) -> str:
+    """Turn the first validation error into one sentence: where, what is wrong, what is allowed, the nearest name."""
+    first = error.errors(include_url=False)[0]
+    location = [part for part in first["loc"] if not _is_union_tag(part)]
+    field = ".".join(str(part) for part in location)
+    line = _line_of(text, location)
+    where = f"--set {field}" if field in overridden else f"{path}{f':{line}' if line else ''}: {field or 'recipe'}"
+    if first["type"] == "extra_forbidden":
+        allowed = _fields_at(location[:-1])
+        hint = nearest(location[-1], allowed)
+        return f"{where}: unknown key{hint or ';'} allowed here: {', '.join(sorted(allowed))}."
+    if first["type"] == "missing":
+        return f"{where}: this key is missing; add it (`compressor schema` describes it)."
+    if first["type"] == "literal_error":
+        allowed = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        return (
+            f"{where}: {first['input']!r} is not one of {first['ctx']['expected']}{nearest(first['input'], allowed)}."
+        )
+    message = first["msg"].removeprefix("Value error, ")
+    got = "" if first["type"] == "value_error" else f", not {_shortened(first['input'])}"
+    return f"{where}: {message[0].lower() + message[1:]}{got}."
+
+
+def _is_union_tag(part: str | int) -> bool:
+    # pydantic adds the branch of a union to the path, such as ("data", "text", "list[str]")
+    return isinstance(part, str) and (part in {"str", "int", "float", "bool"} or "[" in part)
+
+
+def _shortened(value: Any) -> str:  # noqa: ANN401
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _fields_at(location: Sequence[str | int]) -> list[str]:
+    """Return the keys that the recipe allows below `location`."""
+    spec: type[Spec] = Recipe
+    for part in location:
+        annotation = spec.model_fields[part].annotation
+        candidates = getattr(annotation, "__args__", None) or (annotation,)
+        spec = next(cls for cls in candidates if isinstance(cls, type) and issubclass(cls, Spec))
+    return list(spec.model_fields)
+
+
+def _line_of(text: str, location: Sequence[str | int]) -> int | None:
+    """Return the line (from 1) on which the YAML text holds `location`, or the deepest part of it that is there."""
+    node, line = yaml.compose(text), None
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((key, value) for key, value in node.value if key.value == str(part)), None)
+            if pair is None:
+                return line
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            return line
+    return line
+
+
+def benchmark_spec(values: dict[str, Any]) -> BenchmarkSpec:
+    """Return the benchmark part from command-line values (None: the default); raises UserError for a wrong one."""
+    try:
+        return BenchmarkSpec.model_validate({key: value for key, value in values.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"benchmark.{field}: {first['msg'].lower()}, not {_shortened(first['input'])}.") from error

@@ -1,0 +1,106 @@
+"""One recipe in one run directory: its inputs, checked before anything expensive, and what several stages share."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from compressor.compensation.head import check_nodes
+from compressor.data.batches import Encodings, encode
+from compressor.data.splits import Split
+from compressor.data.tasks import TaskData, load_task
+from compressor.errors import UserError
+from compressor.model.families import Family, family_of
+from compressor.model.load import ModelSource, find_model, load_classifier, load_tokenizer
+from compressor.progress import Track
+from compressor.recipe import Recipe
+from compressor.selection.search import check_selection
+
+TEACHER = "teacher"
+"""Folder of the full model where the run fine-tunes it."""
+
+
+@dataclass
+class Run:
+    """One recipe in one run directory: its inputs, checked, and what several stages share, loaded when first needed."""
+
+    recipe: Recipe
+    source: ModelSource
+    data: TaskData
+    path: Path
+    device: str
+    track: Track
+
+    @property
+    def family(self) -> Family:
+        """The family of the model."""
+        return family_of(self.source.config["model_type"])
+
+    @property
+    def classes(self) -> int:
+        """Number of labels."""
+        return len(self.data.label_names)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer."""
+        return load_tokenizer(self.source)
+
+    @cached_property
+    def teacher_source(self) -> ModelSource:
+        """The full model: the one the recipe names, or the one that was fine-tuned here."""
+        return self.source if self.recipe.finetune is None else find_model(str(self.path / TEACHER))
+
+    @cached_property
+    def teacher(self) -> PreTrainedModel:
+        """The full model, loaded."""
+        return load_classifier(self.teacher_source, device=self.device)
+
+    @cached_property
+    def compressed(self) -> PreTrainedModel:
+        """The compressed model, loaded."""
+        return load_classifier(find_model(str(self.path / "model")), device=self.device)
+
+    @cached_property
+    def calibration(self) -> Encodings:
+        """Tokens of the calibration split."""
+        return self.encode(self.data.calibration)
+
+    @cached_property
+    def selection(self) -> Encodings:
+        """Tokens of the selection split."""
+        return self.encode(self.data.selection)
+
+    @cached_property
+    def evaluation(self) -> Encodings:
+        """Tokens of the evaluation split."""
+        return self.encode(self.data.evaluation)
+
+    def encode(self, split: Split) -> Encodings:
+        """Tokenise a split."""
+        return encode(split.texts, self.tokenizer, self.recipe.data.max_length)
+
+
+def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
+    """Look at the model and read the data; refuse what cannot work before anything expensive or any file is made."""
+    source = find_model(recipe.model.path, recipe.model.revision)
+    check_selection(recipe.selection, source.layers)
+    head = recipe.compensation.head
+    if head is not None:
+        check_nodes(head.nodes, source.config.get("hidden_size") or source.config.get("dim", head.nodes))
+    fine_tuned = recipe.finetune is None
+    if fine_tuned and len(source.label_names) < 2:
+        raise UserError(
+            f"model.path {recipe.model.path!r}: the model has one output (regression); a classifier is needed."
+        )
+    data = load_task(recipe.data, model_labels=source.label_names if fine_tuned else None, seed=recipe.seed)
+    if recipe.finetune is not None and data.train.labels is None:
+        raise UserError("finetune: the training data has no labels; set data.label, or give a fine-tuned model.")
+    if data.calibration.labels is None:
+        remedy = "set it to teacher, or calibrate on labelled text (data.calibration.split: train)"
+        if recipe.separability.labels == "gold":
+            raise UserError(f"separability.labels: gold, but the calibration text has no labels; {remedy}.")
+        if head is not None and head.targets == "gold":
+            raise UserError(f"compensation.head.targets: gold, but the calibration text has no labels; {remedy}.")
+    return Run(recipe, source, data, path, device, track)
