@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DIRS ?= runs/demo
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test run recipes bench lint format clean
+.PHONY: help install demo test run recipes bench bench-skip lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -32,6 +32,9 @@ recipes: $(STAMP)  ## check every shipped recipe
 
 bench: $(STAMP)  ## [DIRS="runs/a runs/b"]: time models or runs against each other
 	$(BIN)/compressor bench $(DIRS)
+
+bench-skip: $(STAMP)  ## [MODELS=folder] [DATA=folder]: the five GLUE recipes, one layer skipped
+	$(BIN)/python benchmarks/skip_one.py $(if $(MODELS),--models $(MODELS)) $(if $(DATA),--data $(DATA))
 
 lint: $(STAMP)  ## style and format
 	$(BIN)/ruff check .
