@@ -50,7 +50,9 @@ def run_task(task: str, arguments: argparse.Namespace) -> dict:
         "ranked": result["plan"]["ranked"]["skip"],
         "regret": result["plan"]["regret"],
         "selection": {key: chosen[key] for key in ("agreement", "raw_agreement")},
-        "head": {key: result["head"][key] for key in ("nodes", "targets", "agreement_before", "agreement_after", "folded")},
+        "head": {
+            key: result["head"][key] for key in ("nodes", "targets", "agreement_before", "agreement_after", "folded")
+        },
         "full": {key: variants["full"][key] for key in ("accuracy", "f1", "mcc", "parameters", "encoder_flops")},
         "compressed": {key: value for key, value in variants["compressed"].items() if key != "latency"},
         "int8": variants["onnx_int8"]["versus_full"],

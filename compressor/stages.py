@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from compressor.compensation.head import TRAINERS, fold_error, fold_head, hard_targets, soft_targets
+from compressor.compensation.head import TRAINERS, cross_entropy, fold_error, fold_head, hard_targets, soft_targets
 from compressor.data.batches import pad
 from compressor.export.onnx import export_variants
 from compressor.export.parity import check_parity, parity
@@ -92,7 +92,10 @@ def make_model(run: Run, folder: Path) -> None:
 
 
 def _compensate(run: Run, model: PreTrainedModel) -> dict[str, Any]:
-    """Fit the head and fold it into `model` unless the stock head does better on the selection split."""
+    """Fit the head and fold it into `model` unless the stock head has the lower loss on the selection split.
+
+    The loss decides, not the labels that agree: on a split of a thousand rows those differ by chance.
+    """
     spec, family, data = run.recipe.compensation.head, run.family, run.data
     teacher = {part: _load_array(run.path, f"{part}_logits") for part in ("calibration", "selection")}
     states, _ = final_states(model, family, run.calibration, track=run.track)
@@ -113,9 +116,10 @@ def _compensate(run: Run, model: PreTrainedModel) -> dict[str, Any]:
         seed=run.recipe.seed,
         track=run.track,
     )
-    logits = fit.head.logits(torch.from_numpy(selection_states), family.activation).numpy()
-    before, after = float((stock_logits.argmax(1) == wanted).mean()), float((logits.argmax(1) == wanted).mean())
-    folded = after >= before
+    logits = fit.head.logits(torch.from_numpy(selection_states), family.activation)
+    losses = [cross_entropy(part, targets[1]) for part in (torch.from_numpy(stock_logits), logits)]
+    agreements = [float((part.argmax(1) == wanted).mean()) for part in (stock_logits, logits.numpy())]
+    folded = losses[1] <= losses[0]
     report = {
         "nodes": spec.nodes,
         "trainer": spec.trainer,
@@ -125,8 +129,10 @@ def _compensate(run: Run, model: PreTrainedModel) -> dict[str, Any]:
         "best_epoch": fit.best_epoch,
         "selection_loss": list(fit.selection_loss),
         "class_weights": fit.class_weights,
-        "agreement_before": before,
-        "agreement_after": after,
+        "loss_before": losses[0],
+        "loss_after": losses[1],
+        "agreement_before": agreements[0],
+        "agreement_after": agreements[1],
         "folded": folded,
         "fold_error": None,
     }

@@ -55,7 +55,8 @@ def result_table(result: Mapping[str, Any]) -> Table:
         "speed-up [95 %]",
     ]
     skipped = ", ".join(map(str, result["plan"]["skip"]))
-    return table(f"{result['name']}: layers {skipped} of {result['plan']['layers']} skipped", columns, rows)
+    count, layers = len(result["plan"]["skip"]), result["plan"]["layers"]
+    return table(f"{result['name']}: {count} of {layers} layers skipped (layer {skipped})", columns, rows)
 
 
 def verdict(result: Mapping[str, Any]) -> str:

@@ -1,3 +1,4 @@
+import re
 from random import Random
 
 import pytest
@@ -30,6 +31,43 @@ def test_sizes_balance_and_no_sentence_twice(files):
 def test_sentences_read_as_such(files):
     for sentence, _ in files["validation"]:
         assert sentence[0].isupper() and sentence.endswith(".") and "{" not in sentence and "  " not in sentence
+
+
+TURNING = ("nobody said", "it is not true", "i doubt", "it is wrong to say", "few agree")
+KEEPING = ("nobody can deny", "it is true", "everyone agreed", "i am sure", "few deny")
+NEGATED = ("was not", "was never", "was hardly", "did not seem", "was anything but")
+PLAIN = ("was", "seemed", "was really", "looked", "was nothing but")
+SPEAKER = "(?:my brother|the critic|the guide|a friend)"
+
+
+def verdict(text):
+    """Read a sentence top down, the other way round from the grammar: 1 positive, 0 negative."""
+    if match := re.fullmatch(rf"{SPEAKER} said that (.+), (and i agree|but i disagree)", text):
+        return verdict(match[1]) ^ (match[2] == "but i disagree")
+    if match := re.fullmatch(rf"{SPEAKER} (rightly|wrongly) said that (.+)", text):
+        return verdict(match[2]) ^ (match[1] == "wrongly")
+    for pattern in (
+        "although (?P<no>.+), (?P<yes>.+)",
+        "(?P<yes>.+), (?:although|even if) (?P<no>.+)",
+        "(?P<no>.+)(?:, but|; still,) (?P<yes>.+)",
+    ):
+        if match := re.fullmatch(pattern, text):
+            assert verdict(match["no"]) != verdict(match["yes"])
+            return verdict(match["yes"])
+    if match := re.fullmatch(f"({'|'.join(TURNING + KEEPING)}) that (.+)", text):
+        return verdict(match[2]) ^ (match[1] in TURNING)
+    copula, adjective = re.fullmatch(rf"the \w+ ({'|'.join(NEGATED + PLAIN)}) (\w+)", text).groups()
+    return (adjective in demo.ADJECTIVES[1]) ^ (copula in NEGATED)
+
+
+def test_labels_are_what_the_sentences_say(files):
+    assert verdict("nobody said that the wine was hardly good") == 1
+    assert verdict("although the wine was bad, the soup was not bad") == 1
+    assert verdict("a friend said that few deny that the bed was nothing but ugly, but i disagree") == 1
+    for rows in files.values():
+        for sentence, label in rows:
+            assert verdict(sentence.removesuffix(".").lower()) == label, sentence
+    assert not set(demo.ADJECTIVES[0]) & set(demo.ADJECTIVES[1])
 
 
 def test_generate_skips_what_was_seen():

@@ -106,6 +106,13 @@ def test_labels_of_a_test_file(tmp_path, labels, expected):
     assert (None if found is None else sorted(found.tolist())) == expected
 
 
+@pytest.mark.parametrize("labels", [[0, None], [[0], [1]], [-1, 0]])
+def test_wrong_labels_of_a_test_file_are_refused(tmp_path, labels):
+    test = write(tmp_path, "test.jsonl", list(zip(["t1", "t2"], labels, strict=True)))
+    with pytest.raises(UserError, match=r"test\.jsonl: row [12], column 'sentiment': the label"):
+        load(own(tmp_path, test=test, calibration={"split": "test"}), ["neg", "pos"])
+
+
 def test_without_a_label_column_everything_is_unlabelled(tmp_path):
     task = load(own(tmp_path, label=None), model_labels=["a", "b"])
     parts = (task.train, task.calibration, task.selection, task.evaluation)

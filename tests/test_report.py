@@ -97,7 +97,7 @@ def whole_result(layers: int = 6, skip: tuple[int, ...] = (4,)) -> dict:
         "head": {"nodes": 8, "trainer": "gradient",
             "optimizer": "lbfgs",
             "folded": True, "targets": "teacher", "epochs": 4, "best_epoch": 3, "class_weights": None,
-                 "selection_loss": [0.5, 0.4, 0.3, 0.35], "agreement_before": 0.95, "agreement_after": 0.97, "fold_error": 2e-7},
+                 "selection_loss": [0.5, 0.4, 0.3, 0.35], "agreement_before": 0.95, "agreement_after": 0.97, "loss_before": 0.4, "loss_after": 0.3, "fold_error": 2e-7},
         "variants": variants,
         "flipped": [
             {"id": "validation:17", "texts": [HOSTILE, "second"], "gold": "negative",

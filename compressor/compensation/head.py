@@ -142,6 +142,11 @@ def balanced_weights(targets: Tensor, spec: HeadSpec) -> Tensor | None:
     return None
 
 
+def cross_entropy(logits: Tensor, targets: Tensor) -> float:
+    """Return the mean cross-entropy in nats of logits [N, C] against target probabilities [N, C]."""
+    return float(-(targets * logits.double().log_softmax(1)).sum(1).mean())
+
+
 def soft_targets(logits: np.ndarray) -> Tensor:
     """Return the softmax of teacher logits [N, C]."""
     return torch.from_numpy(logits).double().softmax(1)

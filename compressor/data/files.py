@@ -68,7 +68,7 @@ def to_rows(
     labels = None
     if label_column is not None and (labels_needed or label_column in columns):
         labels = [_label(value) for value in _column(columns, source, label_column)]
-        if not labels_needed and set(labels) <= {None, -1}:
+        if not labels_needed and all(label is None or label == -1 for label in labels):
             labels = None
     for row, label in enumerate(labels or [], start=1):
         if not isinstance(label, Label):
