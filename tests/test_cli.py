@@ -272,7 +272,7 @@ def test_bad_input_is_one_sentence_with_exit_code_2_and_leaves_nothing(tiny_task
     ("text", "words"),
     [
         ("text,label\n", ["no rows", "own.csv"]),
-        ("text,label\n" + "".join(f"a {letter},1\n" for letter in "bcdefghijk"), ["one class", "own.csv"]),
+        ("text,label\n" + "".join(f"a {letter},1\n" for letter in "bcdefghijk"), ["single class", "own.csv"]),
         ("text,label\na b,1\nc d,7\n", ["7", "own.csv", "label"]),
     ],
 )

@@ -474,7 +474,7 @@ def test_head_that_was_not_folded_is_said() -> None:
     page, _ = pages(result)
     assert "with a head of 8 nodes folded into its classifier" in page
     assert (
-        "Agreement with the full model on the selection split: 95.00 % before, 97.00 % after. Folded into the stock"
+        "Agreement with the full model on the selection split: 95.00 % before, 97.00 % after; loss"
         in page
     )
     result["head"].update(folded=False, fold_error=None, agreement_after=0.94)
