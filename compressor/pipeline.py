@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from compressor.errors import UserError
-from compressor.measurement.environment import environment
+from compressor.measurement.environment import doctor, environment, provider_works
 from compressor.progress import Track, silent
 from compressor.recipe import Recipe, Spec
 from compressor.recipe_file import dump_recipe
@@ -24,6 +24,7 @@ from compressor.selection.search import candidate_sets, count_applications
 from compressor.stages import (
     ARRAYS,
     FULL_ONNX,
+    PROVIDERS,
     make_full_onnx,
     make_latency,
     make_model,
@@ -147,8 +148,10 @@ def run_recipe(
 
     Raises UserError where the user's input is wrong, before anything expensive and before a file is made.
     """
-    path = default_out(recipe, out)
-    run = prepare(recipe, path, resolve_device(device), track)
+    path, device = default_out(recipe, out), resolve_device(device)
+    if recipe.export.variants:
+        check_provider(device)
+    run = prepare(recipe, path, device, track)
     with open_run_dir(path, fresh=fresh) as folder:
         records = run_stages(run, folder, stages_of(recipe), say)
         result = build_result(run, records)
@@ -254,6 +257,16 @@ def resolve_device(device: str) -> str:
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: PyTorch finds no CUDA device here; `compressor doctor` says why.")
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def check_provider(device: str) -> None:
+    """Raise UserError, with the remedy, where ONNX Runtime would run on the CPU although `device` is cuda."""
+    if device == "cuda" and not provider_works(PROVIDERS[device]):
+        found = doctor()
+        remedy = "; ".join(found.remedies) or "`compressor doctor` says more"
+        raise UserError(
+            f"--device cuda: ONNX Runtime cannot use CUDA ({found.summary}); {remedy}, or set --device cpu."
+        )
 
 
 def package_version() -> str:

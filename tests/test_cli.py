@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 from filelock import FileLock
+from tiny import save_model
 
 from compressor.cli import main
 
@@ -165,6 +166,30 @@ def test_goals_missed_end_with_3_and_still_write_everything(finished, tiny_task,
         "--json",
     )
     assert (code, json.loads(stdout)["goals"]) == (0, {"met": True, "misses": []})
+
+
+@pytest.mark.parametrize("model_type", ["roberta", "distilbert"])
+def test_other_families_go_through_the_whole_pipeline(tiny_task, tmp_path, command, model_type):
+    save_model(tmp_path / "model", model_type, layers=3, num_labels=2)
+    sets = [
+        f"model.path={tmp_path}/model",
+        "export.variants=[optimized]",
+        "selection.layers=2",
+        "benchmark.workload=false",
+    ]
+    arguments = [part for pair in sets for part in ("--set", pair)]
+    code, stdout, _ = command("run", tiny_task / "recipe.yaml", "--out", tmp_path / "run", "--json", *arguments)
+    result = json.loads(stdout)
+    assert (code, len(result["plan"]["keep"])) == (0, 1)
+    assert result["fused_nodes"]["optimized"]["Attention"] == 1
+    assert result["parity"]["optimized"]["agreement"] == 1.0
+
+
+def test_cuda_that_does_not_work_is_refused_before_anything_is_made(tiny_task, tmp_path, command, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("compressor.pipeline.provider_works", lambda provider: False)
+    code, _, stderr = command("run", tiny_task / "recipe.yaml", "--out", tmp_path / "run", "--device", "cuda")
+    assert (code, "ONNX Runtime cannot use CUDA" in stderr, (tmp_path / "run").exists()) == (2, True, False)
 
 
 def test_score_and_plan_print_tables_and_json(finished, tiny_task, command):

@@ -90,5 +90,5 @@ def test_linear_probe_leaves_out_classes_of_one_row():
 
 def test_one_class_is_refused():
     states = np.zeros((2, 5, 3), dtype=np.float32)
-    with pytest.raises(UserError, match="belong to one class"):
+    with pytest.raises(UserError, match="have 5 rows"):
         score_layers(class_states(states, np.zeros(5, dtype=np.int64)), "trace_ratio", "teacher")

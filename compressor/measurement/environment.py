@@ -111,7 +111,7 @@ def cuda_problems(
         found.append(
             (
                 "torch is a CPU build",
-                "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/cu130",
+                "pip uninstall -y torch && pip install torch, from an index with the CUDA build (PyPI has it for Linux)",
             )
         )
     elif not torch_sees_gpu:

@@ -48,7 +48,7 @@ class ClassStates:
     """What one pass keeps: exact moments of all rows, and the states of a bounded random sample of rows.
 
     `sample` [L+1, M, H] float32 with `sample_labels` [M]; M is at most the `sample_rows` asked for. `logits` [N, C] are
-    the model's own, in row order.
+    the model's own, in row order, and the only thing kept that grows with the rows.
     """
 
     moments: Moments

@@ -112,12 +112,13 @@ SCORES: dict[str, Callable[[ClassStates, int, int], float]] = {
 def score_layers(states: ClassStates, score: str, labels: str, *, seed: int = 0, track: Track = silent) -> LayerScores:
     """Score states 0..L with every score; `score` names the one that sets separability and gain.
 
-    Raises UserError where fewer than two classes have rows: nothing is there to separate.
+    Raises UserError where fewer than two classes have two rows or more: nothing is there to separate.
     """
-    if (states.moments.count > 0).sum() < 2:
+    if (states.moments.count > 1).sum() < 2:
+        sizes = ", ".join(f"{count:.0f}" for count in states.moments.count)
         raise UserError(
-            f"data.calibration: all rows belong to one class (by {labels} labels), so no separability can be measured; "
-            "use more or other calibration text."
+            f"data.calibration: its classes (by {labels} labels) have {sizes} rows, and separability needs two classes of "
+            "two rows or more; use more or other calibration text."
         )
     layers: list[LayerScore] = []
     for layer in track(range(len(states.sample)), "scores", total=len(states.sample)):
