@@ -1,6 +1,5 @@
 """`compressor bench`: latency of model directories, ONNX directories and run directories, interleaved."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from compressor.errors import UserError
 from compressor.measurement.environment import environment
 from compressor.measurement.latency import Subject, benchmark, onnx_subject, torch_subject
 from compressor.measurement.runtime import session
-from compressor.model.load import find_model, load_classifier
+from compressor.model.load import find_model, load_classifier, longest_input, read_config
 from compressor.progress import Track, silent
 from compressor.recipe import BenchmarkSpec
 from compressor.run import TEACHER
@@ -19,11 +18,17 @@ from compressor.stages import FULL_ONNX, PROVIDERS, grid_cells
 
 @dataclass(frozen=True)
 class Target:
-    """One thing to time: an ONNX directory or a Hugging Face directory."""
+    """One thing to time: an ONNX directory or a Hugging Face directory.
+
+    In a run directory `run` is that directory, `side` is full or compressed, `variant` is pytorch or the ONNX variant.
+    """
 
     name: str
     path: Path
     onnx: bool
+    run: Path | None = None
+    side: str = ""
+    variant: str = ""
 
 
 def find_targets(directories: Sequence[Path]) -> list[Target]:
@@ -55,7 +60,12 @@ def bench_directories(
     import torch
 
     targets = find_targets(directories)
-    configs = [json.loads((target.path / "config.json").read_text(encoding="utf-8")) for target in targets]
+    configs = [read_config(target.path, "DIR") for target in targets]
+    vocabulary = min(config["vocab_size"] for config in configs)
+    longest = min(longest_input(config) for config in configs)
+    too_long = [length for length in spec.lengths if length > longest]
+    if too_long:
+        raise UserError(f"--length {too_long[0]}: the longest input of these models is {longest} tokens.")
     provider, threads = PROVIDERS[device], torch.get_num_threads()
     subjects: dict[str, Subject] = {}
     for target in targets:
@@ -63,14 +73,9 @@ def bench_directories(
             opened = session(target.path / "model.onnx", provider=provider, threads=threads)
             subjects[target.name] = onnx_subject(opened)
         else:
-            subjects[target.name] = torch_subject(load_classifier(find_model(str(target.path)), device=device))
-    vocabulary = min(config["vocab_size"] for config in configs)
-    longest = min(config.get("max_position_embeddings", 512) - 2 for config in configs)
-    cells = grid_cells(spec, vocabulary, ["input_ids", "attention_mask"], longest, seed)
-    if not cells:
-        raise UserError(
-            f"--lengths: none of {spec.lengths} fits these models, whose longest input is {longest} tokens."
-        )
+            model = load_classifier(find_model(str(target.path), field="DIR"), device=device)
+            subjects[target.name] = torch_subject(model)
+    cells = grid_cells(spec, vocabulary, ["input_ids", "attention_mask"], seed)
     measured = benchmark(
         subjects,
         against(targets),
@@ -92,13 +97,14 @@ def bench_directories(
 
 def against(targets: Sequence[Target]) -> dict[str, str]:
     """Return target -> opponent: its own run's full model in the same format, else the first target."""
-    names = {target.name for target in targets}
-    opponents = {}
-    for name in names:
-        run, _, variant = name.rpartition("/onnx/")
-        rival = f"{run}/{FULL_ONNX}/{variant}" if run else name.removesuffix("/model") + f"/{TEACHER}"
-        opponents[name] = rival if rival in names and rival != name else targets[0].name
-    return opponents
+    full = {(target.run, target.variant): target.name for target in targets if target.side == "full"}
+    rivals = {target.name: full.get((target.run, target.variant)) for target in targets if target.side == "compressed"}
+    return {target.name: rivals.get(target.name) or _first_rival(target, targets) for target in targets}
+
+
+def _first_rival(target: Target, targets: Sequence[Target]) -> str:
+    # the full model is what others are measured by: it has no opponent but itself
+    return target.name if target.side == "full" else targets[0].name
 
 
 def _targets_in(directory: Path) -> list[Target]:
@@ -106,9 +112,15 @@ def _targets_in(directory: Path) -> list[Target]:
         return [Target(str(directory), directory, onnx=True)]
     if (directory / "config.json").is_file():
         return [Target(str(directory), directory, onnx=False)]
-    plain = [
-        Target(str(path), path, onnx=False) for path in (directory / TEACHER, directory / "model") if path.is_dir()
+    if not (directory / "recipe.yaml").is_file():
+        return [Target(str(file.parent), file.parent, onnx=True) for file in sorted(directory.glob("*/model.onnx"))]
+    folders = [("full", TEACHER, "pytorch"), ("compressed", "model", "pytorch")]
+    files = sorted([*directory.glob(f"{FULL_ONNX}/*/model.onnx"), *directory.glob("onnx/*/model.onnx")])
+    for file in files:
+        side = "full" if file.parts[-3] == FULL_ONNX else "compressed"
+        folders.append((side, f"{file.parts[-3]}/{file.parts[-2]}", file.parts[-2]))
+    return [
+        Target(str(directory / name), directory / name, variant != "pytorch", directory, side, variant)
+        for side, name, variant in folders
+        if (directory / name).is_dir()
     ]
-    patterns = f"{FULL_ONNX}/*/model.onnx", "onnx/*/model.onnx", "*/model.onnx"
-    files = [file for pattern in patterns for file in sorted(directory.glob(pattern))]
-    return plain + [Target(str(file.parent), file.parent, onnx=True) for file in files]

@@ -96,9 +96,10 @@ def plan(
     if not as_json:
         _show(stages_table(stages))
     if any(stage.name == "teacher" and not stage.cached for stage in stages):
-        raise UserError(
-            "the full model is not fine-tuned yet, so it cannot be scored; run `compressor finetune` first."
-        )
+        _say("scores and plan come once the full model is fine-tuned: `compressor finetune` does that alone.")
+        if as_json:
+            _print_json({"stages": [asdict(stage) for stage in stages], "scores": None, "plan": None})
+        return
     path, _ = run_until(loaded, "plan", out, device=device, track=track_for_terminal(), say=_say)
     scores, found = read_json(path / "scores.json"), read_json(path / "plan.json")
     if as_json:
@@ -242,23 +243,24 @@ def main(arguments: list[str] | None = None) -> None:
         app(args=arguments, prog_name="compressor")
     except UserError as error:
         _fail(str(error), 2)
-    except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on where it stopped.", 130)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            _internal(error, arguments)
-        _fail(
-            f"the disk is full{f' ({error.filename})' if error.filename else ''}; free space and run the same command again.",
-            2,
-        )
     except Exception as error:  # the boundary of the program: anything else is our fault
-        _internal(error, arguments)
+        if _disk_full(error):
+            where = f" ({error.filename})" if getattr(error, "filename", None) else ""
+            _fail(f"the disk is full{where}; free space and run the same command again, it resumes.", 2)
+        if "--debug" in arguments:
+            raise
+        _fail(f"{type(error).__name__}: {error} (our fault; `compressor --debug ...` shows where).", 1)
 
 
-def _internal(error: Exception, arguments: list[str]) -> None:
-    if "--debug" in arguments:
-        raise error
-    _fail(f"{type(error).__name__}: {error} (our fault; `compressor --debug ...` shows where).", 1)
+def _disk_full(error: BaseException | None) -> bool:
+    """Tell whether `error` or what caused it is a full disk or quota; safetensors and NumPy hide the error number."""
+    while error is not None:
+        number, text = getattr(error, "errno", None), str(error).lower()
+        numpy_cut_short = isinstance(error, OSError) and "requested and" in text
+        if number in {errno.ENOSPC, errno.EDQUOT} or "no space left on device" in text or numpy_cut_short:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _fail(message: str, code: int) -> None:

@@ -25,6 +25,7 @@ from compressor.stages import (
     ARRAYS,
     FULL_ONNX,
     PROVIDERS,
+    card_recipe,
     make_full_onnx,
     make_latency,
     make_model,
@@ -73,8 +74,7 @@ def _latency_inputs(run: Run) -> dict[str, Any]:
 
 
 def _model_inputs(run: Run) -> dict[str, Any]:
-    # the model card names them
-    return {"compensation": _spec(run.recipe.compensation), "card": [run.recipe.name, run.recipe.model.path]}
+    return {"compensation": _spec(run.recipe.compensation), "card": card_recipe(run.recipe)}
 
 
 STAGES: tuple[Stage, ...] = (
@@ -94,7 +94,7 @@ STAGES: tuple[Stage, ...] = (
         "predictions",
         ("predictions.npz", "parity.json"),
         ("onnx", FULL_ONNX),
-        lambda run: {"evaluation": run.data.evaluation.sha256},
+        lambda run: {"evaluation": run.data.evaluation.sha256, "device": run.device},
         make_predictions,
     ),
     Stage("latency", ("latency.json", "latency_raw.json"), ("predictions",), _latency_inputs, make_latency),
@@ -123,7 +123,7 @@ class RunResult:
     def goals_met(self) -> bool:
         """Whether the recipe's goals hold; True where it names none."""
         goals = self.result.get("goals")
-        return goals is None or goals["met"]
+        return goals is None or goals["met"] is not False
 
 
 @dataclass(frozen=True)
@@ -186,6 +186,8 @@ def run_stages(run: Run, folder: RunDir, stages: Sequence[Stage], say: Say) -> l
     records = []
     try:
         keys = stage_keys(run)
+        if any(folder.cached(stage.name, keys[stage.name]) is None for stage in stages_of(run.recipe)):
+            folder.forget_outcome()
         for stage in stages:
             log.info("%s starts", stage.name)
             record = folder.stage(stage.name, keys[stage.name], stage.outputs, partial(stage.compute, run))

@@ -193,16 +193,22 @@ class BenchmarkSpec(Spec):
     max_seconds: Annotated[Float, Field(gt=0)] = 60
     """Longest measurement of a cell."""
 
+    @model_validator(mode="after")
+    def _limits_in_order(self) -> "BenchmarkSpec":
+        if self.min_seconds > self.max_seconds:
+            raise ValueError(f"min_seconds ({self.min_seconds:g}) is above max_seconds ({self.max_seconds:g})")
+        return self
+
 
 class GoalsSpec(Spec):
-    """What the compressed model must reach; the run ends with exit code 3 where it does not."""
+    """What one variant of the compressed model must reach as a whole; the run ends with exit code 3 where none does."""
 
     max_drop: Share | None = None
     """Largest accuracy drop that the one-sided bound at `confidence` may allow."""
     max_flips: Share | None = None
     """Largest share of changed predictions."""
     min_speedup: Annotated[Float, Field(gt=0)] | None = None
-    """Smallest speed-up over the full model in the same format, in the fastest exported variant, in every cell."""
+    """Smallest claimed speed-up over the full model in the same format, in every cell."""
     confidence: Annotated[Float, Field(gt=0.5, lt=1)] = 0.95
 
 

@@ -10,6 +10,9 @@ from pydantic import ValidationError
 from compressor.errors import UserError, nearest
 from compressor.recipe import BenchmarkSpec, Recipe, Spec
 
+UNION_TAGS = {"str", "list[str]"}
+"""What pydantic adds to the path of an error to name the branch of a union, as in ("data", "text", "list[str]")."""
+
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a YAML recipe and apply `key.path=value` overrides (values are read as YAML).
@@ -19,7 +22,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such recipe file; `recipes/` holds examples.")
-    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"{path}: the recipe cannot be read ({error.strerror}).") from error
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -67,7 +73,9 @@ def _apply_override(values: dict, override: str) -> str:
 def _explain(error: ValidationError, path: Path, text: str, overridden: list[str]) -> str:
     """Turn the first validation error into one sentence: where, what is wrong, what is allowed, the nearest name."""
     first = error.errors(include_url=False)[0]
-    location = [part for part in first["loc"] if not _is_union_tag(part)]
+    *above, last = first["loc"] or ("recipe",)
+    location = [part for part in above if part not in UNION_TAGS]
+    location += [] if last in UNION_TAGS and first["type"] != "extra_forbidden" else [last]
     field = ".".join(str(part) for part in location)
     line = _line_of(text, location)
     where = f"--set {field}" if field in overridden else f"{path}{f':{line}' if line else ''}: {field or 'recipe'}"
@@ -85,11 +93,6 @@ def _explain(error: ValidationError, path: Path, text: str, overridden: list[str
     message = first["msg"].removeprefix("Value error, ")
     got = "" if first["type"] == "value_error" else f", not {_shortened(first['input'])}"
     return f"{where}: {message[0].lower() + message[1:]}{got}."
-
-
-def _is_union_tag(part: str | int) -> bool:
-    # pydantic adds the branch of a union to the path, such as ("data", "text", "list[str]")
-    return isinstance(part, str) and (part in {"str", "int", "float", "bool"} or "[" in part)
 
 
 def _shortened(value: Any) -> str:  # noqa: ANN401

@@ -12,7 +12,7 @@ from compressor.data.splits import Split
 from compressor.data.tasks import TaskData, load_task
 from compressor.errors import UserError
 from compressor.model.families import Family, family_of
-from compressor.model.load import ModelSource, find_model, load_classifier, load_tokenizer
+from compressor.model.load import ModelSource, find_model, load_classifier, load_tokenizer, longest_input
 from compressor.progress import Track
 from compressor.recipe import Recipe
 from compressor.selection.search import check_selection
@@ -88,7 +88,20 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
     check_selection(recipe.selection, source.layers)
     head = recipe.compensation.head
     if head is not None:
-        check_nodes(head.nodes, source.config.get("hidden_size") or source.config.get("dim", head.nodes))
+        check_nodes(head.nodes, source.config[family_of(source.config["model_type"]).width_key])
+    if source.path.resolve().is_relative_to(path.resolve()):
+        raise UserError(
+            f"model.path {recipe.model.path!r}: the model lies in the run directory {path}; name another --out."
+        )
+    longest = longest_input(source.config)
+    if recipe.data.max_length > longest:
+        raise UserError(
+            f"data.max_length: {recipe.data.max_length} is more than the {longest} tokens that the model takes."
+        )
+    too_long = [length for length in recipe.benchmark.lengths if length > longest]
+    if too_long:
+        raise UserError(f"benchmark.lengths: {too_long[0]} is more than the {longest} tokens that the model takes.")
+    load_tokenizer(source)
     fine_tuned = recipe.finetune is None
     if fine_tuned and len(source.label_names) < 2:
         raise UserError(

@@ -16,6 +16,10 @@ from filelock import FileLock, Timeout
 from compressor.errors import UserError
 
 STAGES_FOLDER = ".stages"
+HEADER = "recipe.yaml", "environment.json", "log.txt"
+"""Files of a run that no stage makes."""
+OUTCOME = "result.json", "report.html", "report.md"
+"""Files that speak of all stages together, and so are gone as soon as one of them is computed anew."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class RunDir:
         """Return the manifest of stage `name` if it was computed under `key` and all its files are whole."""
         try:
             manifest = json.loads((self._stages / f"{name}.json").read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError):
             return None
         if manifest.get("key") != key:
             return None
@@ -90,26 +94,29 @@ class RunDir:
         write_text(manifest_file, json.dumps({"key": key, "seconds": seconds, "files": files}, indent=1))
 
     def forget(self) -> None:
-        """Remove every stage result, so that all stages are computed anew."""
+        """Remove every manifest and the outcome, so that all stages are computed anew."""
         for manifest_file in self._stages.glob("*.json"):
-            files = json.loads(manifest_file.read_text(encoding="utf-8"))["files"]
             manifest_file.unlink()
-            for file in files:
-                (self.path / file).unlink(missing_ok=True)
+        self.forget_outcome()
+
+    def forget_outcome(self) -> None:
+        """Remove result and report: they would contradict the stages that are about to change."""
+        for name in OUTCOME:
+            (self.path / name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def open_run_dir(path: str | Path, *, fresh: bool = False) -> Iterator[RunDir]:
     """Yield the run directory at `path`, created and locked for this process.
 
-    Raises UserError if it cannot be written, holds files of something else, or another run is using it. A directory
-    that was created here and received no stage is removed again.
+    Raises UserError if it cannot be written, holds files of something else, or another run is using it. Without any
+    stage result, what was made here is removed again, and so are the folders that this call created, if empty.
     """
     path = Path(path)
-    if path.is_dir() and any(path.iterdir()) and not (path / STAGES_FOLDER).is_dir():
-        raise UserError(f"--out {path}: this folder holds other files; name an empty or a new folder.")
-    first_new = next((part for part in [*reversed(path.parents), path] if not part.exists()), None)
     try:
+        if path.is_dir() and any(path.iterdir()) and not (path / STAGES_FOLDER).is_dir():
+            raise UserError(f"--out {path}: this folder holds other files; name an empty or a new folder.")
+        created = [part for part in (path, *path.parents) if not part.exists()]
         (path / STAGES_FOLDER).mkdir(parents=True, exist_ok=True)
         lock = FileLock(path / STAGES_FOLDER / "lock", timeout=0)
         lock.acquire()
@@ -125,9 +132,16 @@ def open_run_dir(path: str | Path, *, fresh: bool = False) -> Iterator[RunDir]:
             shutil.rmtree(left_over, ignore_errors=True)
         yield run
     finally:
+        empty = not any((path / STAGES_FOLDER).glob("*.json"))
+        if empty:
+            for name in HEADER:
+                (path / name).unlink(missing_ok=True)
         lock.release()
-        if first_new is not None and not any((path / STAGES_FOLDER).glob("*.json")):
-            shutil.rmtree(first_new, ignore_errors=True)
+        if empty:
+            shutil.rmtree(path / STAGES_FOLDER, ignore_errors=True)
+            for folder in created:
+                with contextlib.suppress(OSError):  # not empty: another run lives there
+                    folder.rmdir()
 
 
 def stage_key(name: str, inputs: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from compressor.model.load import load_classifier
 from compressor.model.states import class_states, final_states
 from compressor.model.surgery import drop_layers, save_model
 from compressor.model.training import finetune
-from compressor.recipe import BenchmarkSpec
+from compressor.recipe import BenchmarkSpec, Recipe
 from compressor.recipe_file import dump_recipe
 from compressor.run import TEACHER, Run
 from compressor.rundir import read_json, write_json
@@ -45,7 +45,7 @@ def make_teacher(run: Run, folder: Path) -> None:
     losses = finetune(
         model, run.family, train, run.data.train.labels, recipe.finetune, seed=recipe.seed, track=run.track
     )
-    card = f"# {recipe.name}: the full model\n\nFine-tuned from {Path(recipe.model.path).name} by `compressor`.\n"
+    card = "# The full model\n\nFine-tuned by `compressor` from the model that the run's recipe names.\n"
     save_model(model, run.tokenizer, folder / TEACHER, card)
     write_json(folder / f"{TEACHER}.json", {"loss": losses, "rows": len(train)})
 
@@ -84,11 +84,16 @@ def make_model(run: Run, folder: Path) -> None:
         skip=skip,
         layers=run.source.layers,
         nodes=report["nodes"] if report and report["folded"] else None,
-        recipe=dump_recipe(run.recipe, leave_out={"export", "benchmark", "goals"}),
+        recipe=card_recipe(run.recipe),
     )
     save_model(model, run.tokenizer, folder / "model", card)
     parameters = {"full": parameter_count(run.teacher), "compressed": parameter_count(model)}
     write_json(folder / "model.json", {"parameters": parameters, "head": report})
+
+
+def card_recipe(recipe: Recipe) -> str:
+    """Return the part of the recipe that made the model, for its card."""
+    return dump_recipe(recipe, leave_out={"export", "benchmark", "goals"})
 
 
 def _compensate(run: Run, model: PreTrainedModel) -> dict[str, Any]:
@@ -117,9 +122,9 @@ def _compensate(run: Run, model: PreTrainedModel) -> dict[str, Any]:
         track=run.track,
     )
     logits = fit.head.logits(torch.from_numpy(selection_states), family.activation)
-    losses = [cross_entropy(part, targets[1]) for part in (torch.from_numpy(stock_logits), logits)]
+    losses = [cross_entropy(part, targets[1], fit.class_weights) for part in (torch.from_numpy(stock_logits), logits)]
     agreements = [float((part.argmax(1) == wanted).mean()) for part in (stock_logits, logits.numpy())]
-    folded = losses[1] <= losses[0]
+    folded = losses[1] < losses[0]
     report = {
         "nodes": spec.nodes,
         "trainer": spec.trainer,
@@ -163,7 +168,7 @@ def make_predictions(run: Run, folder: Path) -> None:
     parities = {}
     for name, file in onnx_files(run).items():
         own, variant = "full" if name.startswith("full") else "compressed", name.rpartition("_")[2]
-        logits[name] = predict_onnx(session(file), run.evaluation, track=run.track)
+        logits[name] = predict_onnx(session(file, provider=PROVIDERS[run.device]), run.evaluation, track=run.track)
         found = parity(logits[own], logits[name])
         check_parity(variant, found)
         if own == "compressed":
@@ -182,7 +187,7 @@ def make_latency(run: Run, folder: Path) -> None:
         subjects[name] = onnx_subject(session(file, provider=provider, threads=threads))
         providers[name] = provider
     spec, inputs = run.recipe.benchmark, list(pad(run.evaluation, np.arange(1)))
-    cells = grid_cells(spec, run.teacher.config.vocab_size, inputs, run.recipe.data.max_length, run.recipe.seed)
+    cells = grid_cells(spec, run.teacher.config.vocab_size, inputs, run.recipe.seed)
     if spec.workload:
         cells += [Cell(size, "workload", workload_batches(run.evaluation, size)) for size in spec.batch_sizes]
     measured = benchmark(
@@ -214,13 +219,12 @@ def opponents(names: Iterable[str]) -> dict[str, str]:
     return {name: "full" if name == "compressed" else f"full_{name}" for name in names if not name.startswith("full")}
 
 
-def grid_cells(spec: BenchmarkSpec, vocab_size: int, inputs: Sequence[str], longest: int, seed: int) -> list[Cell]:
-    """Return the batch x length grid, random token ids, no length above what the model takes."""
+def grid_cells(spec: BenchmarkSpec, vocab_size: int, inputs: Sequence[str], seed: int) -> list[Cell]:
+    """Return the batch x length grid: random token ids, no padding."""
     return [
         Cell(size, length, grid_batches(size, length, vocab_size, inputs, seed=seed))
         for size in spec.batch_sizes
         for length in spec.lengths
-        if length <= longest
     ]
 
 

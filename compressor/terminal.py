@@ -95,9 +95,7 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
         )
         for trial in trials[:20]
     ]
-    title = (
-        f"{plan['search']} search: {plan['sets_evaluated']} sets tried of {plan['sets_total']} with this many layers"
-    )
+    title = f"{plan['search']} search: {plan['sets_evaluated']} sets tried; {plan['sets_total']} skip this many layers"
     return table(title, ["skipped layers", "agreement after readout", "KL (nats)", "agreement as is"], rows)
 
 

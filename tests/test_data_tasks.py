@@ -218,11 +218,11 @@ BAD_ROWS = {
         "valid.csv: the evaluation part (6 rows) holds the single class 'pos'",
     ),
     "no rows": ({"validation": []}, None, "valid.csv: the file has no rows"),
-    "too few rows": ({"train": TRAIN[:2]}, None, "train.csv: its rows leave none for the calibration part;"),
+    "too few rows": ({"train": TRAIN[:2]}, None, "train.csv: its rows leave too few for the calibration part;"),
     "all rows elsewhere": (
         {"train": TRAIN, "validation": TRAIN},
         None,
-        "train.csv: its rows leave none for the train part once the 22 whose text also stands in a later part",
+        "train.csv: its rows leave too few for the train part once the 22 whose text also stands in a later part",
     ),
 }
 

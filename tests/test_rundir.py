@@ -98,12 +98,20 @@ def test_a_directory_without_any_result_is_removed_again(tmp_path):
     assert (tmp_path / "a" / "run" / "a.json").is_file()
 
 
+def test_a_run_that_fails_early_leaves_its_neighbours_alone(tmp_path):
+    with pytest.raises(RuntimeError), open_run_dir(tmp_path / "runs" / "a"):
+        with open_run_dir(tmp_path / "runs" / "b") as other:
+            other.stage("s", "k", OUTPUTS, writer("one"))
+        raise RuntimeError
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["b"]
+
+
 def test_fresh_forgets_every_stage(tmp_path):
     with open_run_dir(tmp_path / "run") as run:
         run.stage("s", "k", OUTPUTS, writer("one"))
     with open_run_dir(tmp_path / "run", fresh=True) as run:
-        assert not (run.path / "a.json").exists()
         assert not run.stage("s", "k", OUTPUTS, writer("two")).cached
+        assert (run.path / "a.json").read_text() == "two"
 
 
 def test_keys_depend_on_inputs_not_on_their_order():

@@ -8,11 +8,12 @@ import torch
 
 from compressor.errors import UserError
 from compressor.measurement.predictions import predict
-from compressor.model.capture import capture_calls, cls_rows
+from compressor.model.capture import capture_calls
 from compressor.model.families import head_logits, layer_list
 from compressor.model.surgery import drop_layers
 from compressor.recipe import SelectionSpec
 from compressor.selection.search import (
+    call_groups,
     candidate_sets,
     check_selection,
     count_applications,
@@ -32,7 +33,8 @@ def test_trie_equals_naive_search_on_all_sets_and_applies_each_prefix_once(tiny,
     found = {}
     for skip, hidden in walk_sets(list(layer_list(model, family)), calls, ALL_SETS, applied=lambda: applied.append(1)):
         with torch.inference_mode():
-            found[skip] = head_logits(model, family, cls_rows(calls, hidden)).numpy()
+            states = torch.cat([state[:, 0] for state in hidden])[torch.cat([call.rows for call in calls]).argsort()]
+            found[skip] = head_logits(model, family, states).numpy()
     assert len(applied) == count_applications(4, ALL_SETS) == 2**4 - 1
     assert sorted(found) == sorted(ALL_SETS)
     for skip in ALL_SETS[:-1]:  # the set that skips all layers leaves no model to compare with
@@ -71,6 +73,17 @@ def test_greedy_adds_one_layer_after_the_other(tiny):
     plan, single = plan_of(tiny, search="greedy", layers=2), plan_of(tiny, search="exhaustive", layers=1)
     assert set(single.skip) <= set(plan.skip)
     assert plan.regret["agreement"] >= 0
+
+
+def test_rows_walked_in_groups_give_the_same_plan(tiny, monkeypatch):
+    whole = plan_of(tiny, search="exhaustive", layers=2)
+    model, family, encodings, _ = tiny("bert")
+    calls, _ = capture_calls(model, family, encodings, batch_size=4)
+    groups = call_groups(calls, 4, budget=calls[0].hidden.nbytes * 5)
+    assert len(groups) > 2
+    assert [id(call) for group in groups for call in group] == [id(call) for call in calls]
+    monkeypatch.setattr("compressor.selection.search.call_groups", lambda calls, layers: [[call] for call in calls])
+    assert [trial.skip for trial in plan_of(tiny, search="exhaustive", layers=2).trace] == [t.skip for t in whole.trace]
 
 
 def test_fixed_does_as_told(tiny):

@@ -40,6 +40,8 @@ def test_sample_is_bounded_and_reproducible(tiny):
     first = class_states(model, family, encodings, None, 3, sample_rows=7, seed=3)
     again = class_states(model, family, encodings, None, 3, sample_rows=7, seed=3)
     assert first.sample.shape == (5, 7, 32)
+    for seed in range(20):  # a full sample never grows, whatever is drawn
+        assert class_states(model, family, encodings, None, 3, sample_rows=2, seed=seed).sample.shape[1] == 2
     np.testing.assert_array_equal(first.sample, again.sample)
     assert first.moments.count.sum() == len(encodings)
 

@@ -1,6 +1,7 @@
 """The compensation head: a few nodes on the final [CLS] state, folded exactly into the family's stock head."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +90,8 @@ def fit_head(
         step()
         with torch.no_grad():
             history.append(float(loss(selection, selection_targets)))
+        if not math.isfinite(history[-1]):
+            raise UserError(f"compensation.head: training diverged in epoch {epoch}; lower compensation.head.lr.")
         if history[-1] <= min(history):
             best, best_epoch = [p.detach().clone() for p in parameters], epoch
         if epoch - best_epoch >= spec.patience:
@@ -142,9 +145,10 @@ def balanced_weights(targets: Tensor, spec: HeadSpec) -> Tensor | None:
     return None
 
 
-def cross_entropy(logits: Tensor, targets: Tensor) -> float:
-    """Return the mean cross-entropy in nats of logits [N, C] against target probabilities [N, C]."""
-    return float(-(targets * logits.double().log_softmax(1)).sum(1).mean())
+def cross_entropy(logits: Tensor, targets: Tensor, class_weights: Sequence[float] | None = None) -> float:
+    """Return the (weighted) mean cross-entropy in nats of logits [N, C] against target probabilities [N, C]."""
+    weighted = targets if class_weights is None else targets * torch.tensor(class_weights, dtype=targets.dtype)
+    return float(-(weighted * logits.double().log_softmax(1)).sum() / weighted.sum())
 
 
 def soft_targets(logits: np.ndarray) -> Tensor:

@@ -108,10 +108,10 @@ def _check_parts(
     parts: dict[str, Split], removed: dict[str, int], source_of: dict[str, str], names: tuple[str, ...]
 ) -> None:
     for name, part in parts.items():
-        if not len(part):
+        if len(part) < (2 if name == "selection" else 1):
             lost = removed.get(name, 0)
             why = f" once the {lost} whose text also stands in a later part are removed" if lost else ""
-            raise UserError(f"{source_of[name]}: its rows leave none for the {name} part{why}; give more rows.")
+            raise UserError(f"{source_of[name]}: its rows leave too few for the {name} part{why}; give more rows.")
     for name in ("train", "selection", "evaluation"):
         labels = parts[name].labels
         if labels is not None and len(classes := np.unique(labels)) < 2:

@@ -1,5 +1,6 @@
 """`compressor export`: ONNX variants of any supported directory, checked against PyTorch."""
 
+import errno
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -8,11 +9,12 @@ from typing import Any
 
 from compressor.data.batches import encode
 from compressor.data.demo import generate
+from compressor.errors import UserError
 from compressor.export.onnx import export_variants
-from compressor.export.parity import check_parity, parity
+from compressor.export.parity import Parity, check_parity, parity
 from compressor.measurement.predictions import predict
 from compressor.measurement.runtime import predict_onnx, session
-from compressor.model.load import find_model, load_classifier, load_tokenizer
+from compressor.model.load import find_model, load_classifier, load_tokenizer, longest_input
 from compressor.progress import Track, silent
 
 PARITY_ROWS = 96
@@ -26,17 +28,26 @@ def export_directory(
     Parity is measured on generated English sentences of many lengths, since there is no evaluation set here. Raises
     UserError for a directory that is no usable model, RuntimeError for a file that does not answer like the model.
     """
-    source = find_model(str(model_dir))
+    source = find_model(str(model_dir), field="MODEL_DIR")
     model, tokenizer = load_classifier(source), load_tokenizer(source)
-    longest = min(128, source.config.get("max_position_embeddings", 512) - 2)
-    encodings = encode(parity_texts(), tokenizer, longest)
+    encodings = encode(parity_texts(), tokenizer, min(128, longest_input(source.config)))
     reference = predict(model, encodings)
-    written = {}
-    for name, file in export_variants(model_dir, out, variants, track=track).items():
-        found = parity(reference, predict_onnx(session(file.path), encodings))
-        check_parity(name, found)
-        written[name] = {"path": str(file.path), "bytes": file.bytes, "fused": file.fused, "parity": asdict(found)}
-    return written
+    found: dict[str, Parity] = {}
+
+    def check(name: str, file: Path) -> None:
+        found[name] = parity(reference, predict_onnx(session(file), encodings))
+        check_parity(name, found[name])
+
+    try:
+        files = export_variants(model_dir, out, variants, check=check, track=track)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise UserError(f"--out {out}: the folder cannot be written ({error.strerror}); name another one.") from error
+    return {
+        name: {"path": str(file.path), "bytes": file.bytes, "fused": file.fused, "parity": asdict(found[name])}
+        for name, file in files.items()
+    }
 
 
 def parity_texts() -> list[tuple[str]]:

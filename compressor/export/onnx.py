@@ -67,15 +67,21 @@ SPACE = {"fp32": 1.0, "optimized": 2.0, "int8": 3.5}
 
 
 def export_variants(
-    model_dir: Path, out_dir: Path, variants: Sequence[str], *, track: Track = silent
+    model_dir: Path,
+    out_dir: Path,
+    variants: Sequence[str],
+    *,
+    check: Callable[[str, Path], None] = lambda _name, _file: None,
+    track: Track = silent,
 ) -> dict[str, VariantFile]:
     """Write out_dir/VARIANT/{model.onnx, config.json, tokenizer files} for each variant, whole or not at all.
 
     `model_dir` is the directory of a fine-tuned classifier; variants already in `out_dir` are replaced. A step that
     variants share is done once, and its time counts for the first that needs it. Raises UserError for an unknown
     variant, a directory that is no usable model or too little free disk space, RuntimeError when nodes failed to fuse,
-    OSError from the disk.
+    OSError from the disk. `check(variant, file)` may raise before anything in `out_dir` is replaced.
     """
+    variants = list(dict.fromkeys(variants))
     for name in variants:
         if name not in VARIANTS:
             raise UserError(f"export: no variant {name!r}{nearest(name, VARIANTS)}; choose from {', '.join(VARIANTS)}.")
@@ -83,7 +89,8 @@ def export_variants(
     out_dir.mkdir(parents=True, exist_ok=True)
     _check_space(source, out_dir, variants)
     seconds = {}
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=out_dir.parent) as folder:
+    # inside out_dir: its parent may be another file system, or closed to this user
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=out_dir) as folder:
         work = Path(folder)
         for name in track(variants, "ONNX export"):
             started = time.perf_counter()
@@ -92,6 +99,8 @@ def export_variants(
                 load_tokenizer(source).save_pretrained(file.parent)
             shutil.copyfile(source.path / "config.json", file.parent / "config.json")
             seconds[name] = time.perf_counter() - started
+        for name in variants:
+            check(name, _file(work, name))
         # only now, because a variant is made from the files of another
         for name in variants:
             _replace(work / name, out_dir / name)

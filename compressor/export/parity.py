@@ -4,10 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compressor.measurement.runtime import predict_onnx, session
-
-__all__ = ["MAX_ABS", "MAX_MARGIN", "Parity", "check_parity", "parity", "predict_onnx", "session"]
-
 MAX_ABS = {"fp32": 1e-3, "optimized": 5e-3}
 """Largest logit difference that rounding may cause. int8 is absent: it is judged by its changed predictions."""
 MAX_MARGIN = 1e-4

@@ -4,8 +4,6 @@ from pathlib import Path
 
 from torch import nn
 
-from compressor.model.families import Family
-
 FLOPS_TOKENS = 128
 """Sequence length at which encoder FLOPs are reported."""
 
@@ -17,12 +15,6 @@ def encoder_flops(layers: int, hidden: int, ffn: int, tokens: int = FLOPS_TOKENS
     `24 s d^2 + 4 s^2 d`. Norms, softmax and activations are left out, as is usual.
     """
     return layers * (tokens * (8 * hidden**2 + 4 * hidden * ffn) + 4 * tokens**2 * hidden)
-
-
-def model_flops(config: object, family: Family, tokens: int = FLOPS_TOKENS) -> int:
-    """Return `encoder_flops` of a model config of this family."""
-    layers, ffn = getattr(config, family.layers_key), getattr(config, family.ffn_key)
-    return encoder_flops(layers, config.hidden_size, ffn, tokens)
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -53,12 +53,3 @@ def apply_layer(layer: nn.Module, calls: Sequence[LayerCall], hidden: Sequence[T
     with torch.inference_mode():
         outputs = [layer(state, *call.args, **call.kwargs) for call, state in zip(calls, hidden, strict=True)]
     return [output if isinstance(output, Tensor) else output[0] for output in outputs]
-
-
-def cls_rows(calls: Sequence[LayerCall], hidden: Sequence[Tensor]) -> Tensor:
-    """Return the [CLS] state of every row, float32 [N, H], in row order, on the model's device."""
-    total = sum(len(call.rows) for call in calls)
-    states = torch.zeros(total, hidden[0].shape[-1], device=hidden[0].device)
-    for call, state in zip(calls, hidden, strict=True):
-        states[call.rows.to(states.device)] = state[:, 0].float()
-    return states

@@ -30,6 +30,10 @@ class Family:
     """Second linear map of the head, [C, H]."""
     ffn_key: str = "intermediate_size"
     """Config field with the width of the feed-forward block."""
+    width_key: str = "hidden_size"
+    """Config field with the width of the states."""
+    position_offset: bool = False
+    """Whether positions start behind the padding id, so that fewer tokens fit than there are positions."""
     token_types: bool = True
     """Whether the model takes token type ids (segments)."""
 
@@ -42,6 +46,7 @@ def _roberta_like(base: str) -> Family:
         dense="classifier.dense",
         activation=torch.tanh,
         output="classifier.out_proj",
+        position_offset=True,
     )
 
 
@@ -65,6 +70,7 @@ FAMILIES: dict[str, Family] = {
         activation=torch.relu,
         output="classifier",
         ffn_key="hidden_dim",
+        width_key="dim",
         token_types=False,
     ),
     "electra": Family(

@@ -9,7 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from compressor.errors import UserError
@@ -31,45 +37,60 @@ class ModelSource:
     sha256: str
 
 
-def find_model(path: str, revision: str | None = None) -> ModelSource:
+def find_model(path: str, revision: str | None = None, *, field: str = "model.path") -> ModelSource:
     """Return the directory behind a path, a `package:NAME` or a hub id, checked without loading the weights.
+
+    `field` is what messages call the path.
 
     Raises UserError if there is no such model, the hub cannot be reached, the directory is no model, its family is
     not supported, or it asks for remote code.
     """
-    directory = _resolve(path, revision)
-    config_file = directory / "config.json"
-    if not config_file.is_file():
-        raise UserError(
-            f"model.path {path!r}: {directory} holds no config.json, so it is no Hugging Face model directory."
-        )
-    try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"model.path {path!r}: {config_file} is not valid JSON ({error}).") from error
-    if not isinstance(config, dict):
-        raise UserError(f"model.path {path!r}: {config_file} does not hold a model configuration.")
-    if "auto_map" in config:
-        raise UserError(
-            f"model.path {path!r}: config.json asks for remote code (auto_map), which is never run; use a stock model."
-        )
-    try:
-        family = family_of(config.get("model_type"))
-    except UserError as error:
-        raise UserError(f"model.path {path!r}: {error}") from error
-    weights = [directory / name for name in WEIGHTS if (directory / name).is_file()]
-    if not weights:
-        raise UserError(f"model.path {path!r}: {directory} holds no weights ({' or '.join(WEIGHTS[::2])}).")
+    directory = _resolve(path, revision, field)
+    config = read_config(directory, field)
+    family = family_of(config["model_type"])
+    if not any((directory / name).is_file() for name in WEIGHTS):
+        raise UserError(f"{field} {path!r}: {directory} holds no weights ({' or '.join(WEIGHTS[::2])}).")
     if not any((directory / name).is_file() for name in TOKENIZERS):
-        raise UserError(
-            f"model.path {path!r}: {directory} holds no tokenizer ({', '.join(TOKENIZERS)}); save one beside the model."
-        )
-    layers = config.get(family.layers_key)
-    if not isinstance(layers, int) or layers < 1:
-        raise UserError(f"model.path {path!r}: config.json gives no usable {family.layers_key} ({layers!r}).")
-    names = config.get("id2label") or {str(index): f"LABEL_{index}" for index in range(config.get("num_labels", 2))}
-    label_names = [str(names[key]) for key in sorted(names, key=int)]
-    return ModelSource(directory, config, layers, label_names, _hash_files(directory))
+        wanted = ", ".join(TOKENIZERS)
+        raise UserError(f"{field} {path!r}: {directory} holds no tokenizer ({wanted}); save one beside the model.")
+    label_names = [str(name) for _, name in sorted(config["id2label"].items())]
+    return ModelSource(directory, config, config[family.layers_key], label_names, _hash_files(directory))
+
+
+def read_config(directory: Path, field: str = "model.path") -> dict:
+    """Return the configuration in `directory` with its family's defaults filled in.
+
+    Raises UserError, naming `field`, where there is none, it cannot be used, or it asks for remote code.
+    """
+    file, where = directory / "config.json", f"{field} {str(directory)!r}"
+    if not file.is_file():
+        raise UserError(f"{where}: the folder holds no config.json, so it is no Hugging Face model directory.")
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise UserError(f"{where}: config.json cannot be read ({error}).") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{where}: config.json does not hold a model configuration.")
+    if "auto_map" in raw:
+        raise UserError(f"{where}: config.json asks for remote code (auto_map), which is never run; use a stock model.")
+    try:
+        family = family_of(raw.get("model_type"))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    layers = raw.get(family.layers_key)
+    if layers is not None and (not isinstance(layers, int) or layers < 1):
+        raise UserError(f"{where}: config.json gives no usable {family.layers_key} ({layers!r}).")
+    try:
+        with quiet_transformers():
+            return AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False).to_dict()
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise UserError(f"{where}: config.json cannot be used ({error}).") from error
+
+
+def longest_input(config: dict) -> int:
+    """Return how many tokens the positions of a model with this configuration allow."""
+    positions = config.get("max_position_embeddings", 512)
+    return positions - (config["pad_token_id"] + 1) * family_of(config["model_type"]).position_offset
 
 
 def load_classifier(
@@ -109,6 +130,9 @@ def load_classifier(
         ) from error
     family = family_of(model.config.model_type)
     head = (family.dense + ".", family.output + ".")
+    misfits = [key for key, *_ in info["mismatched_keys"] if not key.startswith(head)]
+    if misfits:
+        raise UserError(f"model {source.path}: weight {misfits[0]} does not have the shape that config.json announces.")
     missing = sorted(info["missing_keys"])
     encoder_missing = [name for name in missing if not name.startswith(head)]
     if encoder_missing:
@@ -131,11 +155,18 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """Load the fast tokenizer beside the model; raises UserError when it cannot be read."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # the Rust tokenizers raise plain Exception for a damaged file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"model {source.path}: the tokenizer cannot be loaded ({reason}).") from error
-    if not family_of(source.config["model_type"]).token_types:
-        # a BERT tokenizer beside a DistilBERT would pass ids that the model does not take
+    if tokenizer.pad_token_id is None:
+        raise UserError(f"model {source.path}: the tokenizer has no padding token; set pad_token and save it again.")
+    if len(tokenizer) > source.config["vocab_size"]:
+        raise UserError(
+            f"model {source.path}: the tokenizer has {len(tokenizer)} tokens, the model embeds {source.config['vocab_size']}; "
+            "they do not belong together."
+        )
+    if not family_of(source.config["model_type"]).token_types or source.config.get("type_vocab_size", 2) < 2:
+        # a BERT tokenizer beside a DistilBERT or RoBERTa would pass segment ids that the model does not know
         tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
     return tokenizer
 
@@ -151,18 +182,16 @@ def quiet_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
 
 
-def _resolve(path: str, revision: str | None) -> Path:
+def _resolve(path: str, revision: str | None, field: str) -> Path:
     if path.startswith("package:"):
         return _in_package(path.removeprefix("package:"))
     directory = Path(path).expanduser()
     if directory.is_dir():
         return directory.resolve()
     if directory.exists():
-        raise UserError(
-            f"model.path {path!r}: this is a file; give the directory that holds config.json and the weights."
-        )
+        raise UserError(f"{field} {path!r}: this is a file; give the directory that holds config.json and the weights.")
     if path.startswith((".", "/", "~")) or path.count("/") != 1:
-        raise UserError(f"model.path {path!r}: no such directory (a hub id has the form owner/name).")
+        raise UserError(f"{field} {path!r}: no such directory (a hub id has the form owner/name).")
     return _fetch(path, revision)
 
 
@@ -184,16 +213,16 @@ def _fetch(repository: str, revision: str | None) -> Path:
     from requests.exceptions import RequestException
 
     remedy = "check the name, or download it elsewhere and set --set model.path=<directory>"
+    unreachable = "the hub cannot be reached; set --set model.path=<directory of the model>"
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=FETCHED))
-    except (LocalEntryNotFoundError, RequestException) as error:
-        raise UserError(
-            f"model.path {repository!r}: no such directory here, and the hub cannot be reached; "
-            "set --set model.path=<directory of the model>."
-        ) from error
-    except (HfHubHTTPError, HFValidationError) as error:
+    except LocalEntryNotFoundError as error:
+        raise UserError(f"model.path {repository!r}: no such directory here, and {unreachable}.") from error
+    except (HfHubHTTPError, HFValidationError) as error:  # before RequestException, of which they are a kind
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"model.path {repository!r}: the hub refuses it ({reason}); {remedy}.") from error
+    except RequestException as error:
+        raise UserError(f"model.path {repository!r}: no such directory here, and {unreachable}.") from error
 
 
 def _hash_files(directory: Path) -> str:

@@ -70,11 +70,12 @@ class _Reservoir:
     def add(self, states: np.ndarray, labels: np.ndarray) -> None:
         for index, label in enumerate(labels):
             self.seen += 1
-            place = len(self.rows) if len(self.rows) < self.size else int(self.generator.integers(self.seen))
-            if place == len(self.rows):
+            if len(self.rows) < self.size:
                 self.rows.append(states[:, index].copy())
                 self.labels.append(int(label))
-            elif place < self.size:
+                continue
+            place = int(self.generator.integers(self.seen))
+            if place < self.size:
                 self.rows[place], self.labels[place] = states[:, index].copy(), int(label)
 
 

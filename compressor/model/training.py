@@ -1,11 +1,14 @@
 """Fine-tune a sequence classifier: one explicit loop."""
 
+import math
+
 import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
 from compressor.data.batches import Encodings, pad, shuffled_rows
+from compressor.errors import UserError
 from compressor.model.families import Family
 from compressor.progress import Track, silent
 from compressor.recipe import FinetuneSpec
@@ -24,7 +27,7 @@ def finetune(
     """Train `model` in place on labels int64 [N]; return the mean loss (nats) of every epoch.
 
     AdamW with linear warm-up and decay (Devlin et al. 2019, appendix A.3), gradients clipped to norm 1. The same seed
-    gives the same weights on the same machine and thread count.
+    gives the same weights on the same machine and thread count. Raises UserError when the loss diverges.
     """
     if spec.freeze_embeddings:
         model.get_submodule(family.encoder).embeddings.requires_grad_(False)
@@ -55,6 +58,8 @@ def finetune(
                 optimizer.step()
                 schedule.step()
                 total += float(loss.detach()) * len(rows)
+                if not math.isfinite(total):
+                    raise UserError(f"finetune: training diverged in epoch {epoch}; lower finetune.lr ({spec.lr:g}).")
             losses.append(total / len(encodings))
     model.eval()
     return losses

@@ -103,7 +103,8 @@ def read_result(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: {', '.join(missing)} is missing; run the recipe again to write a whole result.")
     # a head that the stock head beats on the selection split is reported but not folded in
     head = {"optimizer": None, "folded": True, **result["head"]} if result.get("head") else None
-    return {**OPTIONAL, **result, "head": head}
+    goals = result.get("goals") or {}
+    return {**OPTIONAL, **result, "head": head, "goals": goals if goals.get("met") is not None else None}
 
 
 def report_context(result: dict[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """Search for the layers to skip, by real forward passes that share prefixes.
 
 A skip set is a path through a binary trie (keep or skip layer 1, layer 2, ...). Walking it depth-first computes each
-kept prefix once: all 2^L sets cost 2^L - 1 layer applications, and at most L + 1 states are alive.
+kept prefix once: all 2^L sets cost 2^L - 1 layer applications, and at most L + 1 states are alive, of as many rows at a
+time as fit into a memory budget.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import comb
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +17,15 @@ from torch import Tensor, nn
 from compressor.compensation.readout import crossfit_readout
 from compressor.errors import UserError
 from compressor.measurement.statistics import kl_divergence
-from compressor.model.capture import LayerCall, apply_layer, cls_rows
+from compressor.model.capture import LayerCall, apply_layer
 from compressor.model.families import Family, head_logits, layer_list
 from compressor.model.surgery import check_skip
 from compressor.progress import Track, silent
 from compressor.recipe import SelectionSpec
 
 SkipSet = tuple[int, ...]
+STATES_BUDGET = 2**31
+"""Bytes of hidden states that the depth-first walk may keep alive."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,20 @@ def walk_sets(
         yield from walk(0, [call.hidden for call in calls], sorted(set(sets)))
 
 
+def call_groups(calls: Sequence[LayerCall], layers: int, budget: int = STATES_BUDGET) -> list[list[LayerCall]]:
+    """Return the batches in groups whose states, one a layer, fit into `budget` bytes; the walk takes one at a time."""
+    groups: list[list[LayerCall]] = []
+    used = budget
+    for call in calls:
+        size = call.hidden.nbytes * (layers + 1)
+        if used + size > budget:
+            groups.append([])
+            used = 0
+        groups[-1].append(call)
+        used += size
+    return groups
+
+
 def count_applications(layers: int, sets: Sequence[SkipSet]) -> int:
     """Return how many layer applications `walk_sets` needs: the kept prefixes that the sets have between them."""
     return len(
@@ -126,15 +144,23 @@ def find_plan(
     check_selection(spec, len(layers))
     trials: dict[SkipSet, Trial] = {}
     applications = 0
+    groups = call_groups(calls, len(layers))
+    row_order = torch.cat([call.rows for call in calls]).argsort().to(calls[0].hidden.device)
 
     def evaluate(sets: Sequence[SkipSet]) -> list[Trial]:
         nonlocal applications
         new = [member for member in sets if member not in trials]
         total = count_applications(len(layers), new)
         applications += total
-        ticks = iter(track(range(total), f"{spec.search} search, layer applications", total=total))
-        for skip, hidden in walk_sets(layers, calls, new, applied=lambda: next(ticks, None)):
-            trials[skip] = _judge(model, family, skip, cls_rows(calls, hidden), teacher)
+        steps = total * len(groups)
+        ticks = iter(track(range(steps), f"{spec.search} search, layer applications", total=steps))
+        parts: dict[SkipSet, list[Tensor]] = {member: [] for member in new}
+        for group in groups:
+            for skip, hidden in walk_sets(layers, group, new, applied=lambda: next(ticks, None)):
+                parts[skip].append(torch.cat([state[:, 0].float() for state in hidden]))
+                if len(parts[skip]) == len(groups):
+                    states = torch.cat(parts.pop(skip))[row_order]
+                    trials[skip] = _judge(model, family, skip, states, teacher)
         next(ticks, None)  # closes the bar
         return [trials[member] for member in sets]
 
@@ -166,7 +192,7 @@ def candidate_sets(layers: int, count: int, protect: Sequence[int]) -> list[Skip
 
 def sets_total(spec: SelectionSpec, layers: int) -> int:
     """Return how many sets of the asked size there are to choose from."""
-    return len(candidate_sets(layers, spec.layers, spec.protect))
+    return comb(layers - len(set(spec.protect)), spec.layers)
 
 
 def check_selection(spec: SelectionSpec, layers: int) -> None:

@@ -43,11 +43,6 @@ class LayerScores:
     sample_rows: int
     layers: tuple[LayerScore, ...]
 
-    @property
-    def gains(self) -> dict[int, float]:
-        """Gain of each layer 1..L."""
-        return {entry.layer: entry.gain for entry in self.layers if entry.gain is not None}
-
 
 def trace_ratio(count: np.ndarray, mean: np.ndarray, squares: np.ndarray) -> float:
     """Return tr(S_b) / tr(S_w) from class counts [C], means [C, H] and centred square sums [C].
@@ -78,6 +73,8 @@ def shrunk_fisher(states: np.ndarray, labels: np.ndarray) -> float:
     states = states.astype(np.float64)
     means = np.stack([states[labels == label].mean(axis=0) for label in classes])
     within, _ = ledoit_wolf(states - means[index], assume_centered=True)
+    if not np.trace(within) > 0:
+        return float("inf")
     share = count / count.sum()
     centred = means - share @ means
     return float(np.sum(share[:, None] * centred * np.linalg.solve(within, centred.T).T))
@@ -89,6 +86,8 @@ def linear_probe(states: np.ndarray, labels: np.ndarray, seed: int = 0) -> float
     Three stratified folds, or as many as the rarest class has rows; classes with a single row are left out.
     """
     classes, count = np.unique(labels, return_counts=True)
+    if (count > 1).sum() < 2:
+        return float(count.max() / count.sum())  # too few rows of too few classes: chance is all there is
     rows = np.isin(labels, classes[count > 1])
     states, labels = states[rows], labels[rows]
     folds = min(3, int(count[count > 1].min(initial=3)))
@@ -129,6 +128,11 @@ def score_layers(states: ClassStates, score: str, labels: str, *, seed: int = 0,
             name: at_rest.get(name, 0.0) if degenerate else function(states, layer, seed)
             for name, function in SCORES.items()
         }
+        if not np.isfinite(list(values.values())).all():
+            raise UserError(
+                f"data.calibration: the rows of each class have the same state {layer}, so no scatter within the classes "
+                "can be measured; use more or other calibration text."
+            )
         gain = values[score] - layers[-1].separability if layers else None
         layers.append(LayerScore(layer, values[score], gain, degenerate, **values))
     return LayerScores(score, labels, int(states.moments.count.sum()), states.sample.shape[1], tuple(layers))
