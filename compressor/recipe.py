@@ -152,7 +152,7 @@ class HeadSpec(Spec):
     """Largest number of passes (adamw) or outer iterations (lbfgs); early stopping usually ends sooner."""
     lr: Annotated[Float, Field(gt=0)] = 0.01
     """Learning rate of adamw; lbfgs uses a line search."""
-    weight_decay: Annotated[Float, Field(ge=0)] = 1e-2
+    weight_decay: Annotated[Float, Field(ge=0)] = 1e-3
     """L2 penalty on the head's weights, on standardised inputs."""
     patience: PositiveInt = 20
     """Epochs without a better selection loss before training stops."""

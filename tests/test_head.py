@@ -15,6 +15,7 @@ from compressor.compensation.head import (
     fold_head,
     hard_targets,
     soft_targets,
+    standardisation,
 )
 from compressor.compensation.readout import crossfit_readout, ridge_readout
 from compressor.errors import UserError
@@ -69,6 +70,21 @@ def test_same_seed_same_head_and_early_stopping_ends_training():
     assert torch.equal(first.head.w1, again.head.w1)
     assert first.epochs < 200
     assert first.epochs - first.best_epoch == 3
+
+
+def test_quiet_dimensions_do_not_get_loud_weights():
+    states = torch.tensor([[0.0, 3.0, 1e-5], [2.0, -3.0, -1e-5]])
+    mean, deviation = standardisation(states)
+    root_mean_square = ((1 + 9 + 1e-10) / 3) ** 0.5
+    assert mean.tolist() == pytest.approx([1.0, 0.0, 0.0])
+    assert deviation.tolist() == pytest.approx([root_mean_square, 3.0, root_mean_square])
+    generator = torch.Generator().manual_seed(6)
+    states = torch.randn(300, 16, generator=generator)
+    states[:, 8:] *= 1e-4
+    targets = hard_targets((states[:, 0] > 0).long().numpy(), 2)
+    fit = fit_head(states, targets, states, targets, HeadSpec(nodes=4), torch.tanh)
+    weights = (fit.head.w1 / fit.head.deviation).abs()
+    assert weights[:, 8:].max() < weights[:, :8].max()
 
 
 def test_class_weights_only_for_unbalanced_gold_classes():
