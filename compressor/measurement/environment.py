@@ -55,7 +55,7 @@ def environment(device: str) -> dict:
     return {
         **versions(),
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": " ".join((platform.system(), platform.machine(), *platform.libc_ver())).strip(),
         "device": {"kind": device.split(":")[0], "name": torch.cuda.get_device_name(device) if on_gpu else cpu["name"]},
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda,
