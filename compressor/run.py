@@ -27,6 +27,7 @@ class Run:
 
     recipe: Recipe
     source: ModelSource
+    tokenizer: PreTrainedTokenizerBase
     data: TaskData
     path: Path
     device: str
@@ -41,11 +42,6 @@ class Run:
     def classes(self) -> int:
         """Number of labels."""
         return len(self.data.label_names)
-
-    @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The model's tokenizer."""
-        return load_tokenizer(self.source)
 
     @cached_property
     def teacher_source(self) -> ModelSource:
@@ -101,7 +97,7 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
     too_long = [length for length in recipe.benchmark.lengths if length > longest]
     if too_long:
         raise UserError(f"benchmark.lengths: {too_long[0]} is more than the {longest} tokens that the model takes.")
-    load_tokenizer(source)
+    tokenizer = load_tokenizer(source)
     fine_tuned = recipe.finetune is None
     if fine_tuned and len(source.label_names) < 2:
         raise UserError(
@@ -116,4 +112,4 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
             raise UserError(f"separability.labels: gold, but the calibration text has no labels; {remedy}.")
         if head is not None and head.targets == "gold":
             raise UserError(f"compensation.head.targets: gold, but the calibration text has no labels; {remedy}.")
-    return Run(recipe, source, data, path, device, track)
+    return Run(recipe, source, tokenizer, data, path, device, track)

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from compressor.measurement.statistics import TIERS
 from compressor.pipeline import StageStatus
+from compressor.report.formats import variant_order
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -25,8 +26,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
     """Return full against compressed: accuracy with interval, agreement, size, work, latency of the first cell."""
     rows = []
     variants = result["variants"]
-    # full and compressed in PyTorch, then each ONNX format with the full model's file above the compressed one's
-    for name in sorted(variants, key=_place):
+    for name in sorted(variants, key=variant_order):
         variant = variants[name]
         accuracy, interval, versus = variant["accuracy"], variant["accuracy_ci95"], variant["versus_full"]
         latency = variant["latency"][0] if variant["latency"] else None
@@ -160,10 +160,6 @@ def show(console: Console, *parts: Table | str | Path) -> None:
     """Print tables and sentences, paths unbroken."""
     for part in parts:
         console.print(part, soft_wrap=not isinstance(part, Table), markup=False, highlight=False)
-
-
-def _place(name: str) -> tuple[str, bool]:
-    return (name.removeprefix("full_") if "onnx" in name else "", not name.startswith("full"))
 
 
 def _speedup(row: Mapping[str, Any] | None) -> str:
