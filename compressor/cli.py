@@ -1,13 +1,15 @@
 """The command line: a command parses, calls one function, prints. Heavy imports wait until a command needs them."""
 
 import errno
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from compressor import cli_tools
+from compressor.cli_options import AsJson, Device, Out, Overrides, RecipeFile
+from compressor.console import print_json, say, show
 from compressor.errors import UserError
 
 GOALS_MISSED = 3
@@ -21,14 +23,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML recipe.", show_default=False)]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a recipe field; may be repeated.")
-]
-Out = Annotated[Path | None, typer.Option("--out", help="Run directory; runs/NAME by default.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
 
 
 @app.callback()
@@ -53,16 +47,16 @@ def run(
     from compressor.recipe_file import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
-    done = run_recipe(loaded, out, device=device, fresh=fresh, track=track_for_terminal(), say=_say)
+    done = run_recipe(loaded, out, device=device, fresh=fresh, track=track_for_terminal(), say=say)
     if as_json:
-        _print_json(done.result)
+        print_json(done.result)
     else:
         from compressor.terminal import result_table, verdict
 
-        _show(result_table(done.result), verdict(done.result), f"report: {done.path / 'report.html'}")
+        show(result_table(done.result), verdict(done.result), f"report: {done.path / 'report.html'}")
     if not done.goals_met:
         for miss in done.result["goals"]["misses"]:
-            _say(f"goal missed: {miss}")
+            say(f"goal missed: {miss}")
         raise typer.Exit(GOALS_MISSED)
 
 
@@ -73,7 +67,7 @@ def validate(recipe: RecipeFile, overrides: Overrides = None, as_json: AsJson = 
 
     loaded = load_recipe(recipe, overrides or ())
     if as_json:
-        _print_json(loaded.model_dump(mode="json"))
+        print_json(loaded.model_dump(mode="json"))
     else:
         typer.echo(dump_recipe(loaded), nl=False)
 
@@ -94,18 +88,18 @@ def plan(
     loaded = load_recipe(recipe, overrides or ())
     stages = dry_run(loaded, out, device=device)
     if not as_json:
-        _show(stages_table(stages))
+        show(stages_table(stages))
     if any(stage.name == "teacher" and not stage.cached for stage in stages):
-        _say("scores and plan come once the full model is fine-tuned: `compressor finetune` does that alone.")
+        say("scores and plan come once the full model is fine-tuned: `compressor finetune` does that alone.")
         if as_json:
-            _print_json({"stages": [asdict(stage) for stage in stages], "scores": None, "plan": None})
+            print_json({"stages": [asdict(stage) for stage in stages], "scores": None, "plan": None})
         return
-    path, _ = run_until(loaded, "plan", out, device=device, track=track_for_terminal(), say=_say)
+    path, _ = run_until(loaded, "plan", out, device=device, track=track_for_terminal(), say=say)
     scores, found = read_json(path / "scores.json"), read_json(path / "plan.json")
     if as_json:
-        _print_json({"stages": [asdict(stage) for stage in stages], "scores": scores, "plan": found})
+        print_json({"stages": [asdict(stage) for stage in stages], "scores": scores, "plan": found})
     else:
-        _show(scores_table(scores, found["skip"]), plan_table(found))
+        show(scores_table(scores, found["skip"]), plan_table(found))
 
 
 @app.command()
@@ -119,9 +113,9 @@ def score(
     path = _run_until(recipe, overrides, "scores", out, device)
     scores = read_json(path / "scores.json")
     if as_json:
-        _print_json(scores)
+        print_json(scores)
     else:
-        _show(scores_table(scores))
+        show(scores_table(scores))
 
 
 @app.command()
@@ -139,101 +133,13 @@ def finetune(
     path = _run_until(recipe, overrides, "teacher", out, device)
     trained = {"path": str(path / "teacher"), **read_json(path / "teacher.json")}
     if as_json:
-        _print_json(trained)
+        print_json(trained)
     else:
-        _show(f"loss by epoch: {', '.join(f'{loss:.4f}' for loss in trained['loss'])}", f"teacher: {trained['path']}")
+        show(f"loss by epoch: {', '.join(f'{loss:.4f}' for loss in trained['loss'])}", f"teacher: {trained['path']}")
 
 
-@app.command()
-def export(
-    model_dir: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="Hugging Face directory of a classifier.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the ONNX variants.")],
-    variants: Annotated[
-        list[str] | None, typer.Option("--variant", help="fp32, optimized or int8; repeatable.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Export a classifier to ONNX, one folder a variant, and check each against PyTorch."""
-    from compressor.export.command import export_directory
-    from compressor.progress import track_for_terminal
-    from compressor.recipe import ExportSpec
-
-    wanted = variants or list(ExportSpec().variants)
-    written = export_directory(model_dir, out, wanted, track=track_for_terminal())
-    if as_json:
-        _print_json(written)
-    else:
-        from compressor.terminal import export_table
-
-        _show(export_table(written))
-
-
-@app.command()
-def bench(
-    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Model, ONNX or run directories.")],
-    batch_sizes: Annotated[list[int] | None, typer.Option("--batch", help="Batch size; repeatable.")] = None,
-    lengths: Annotated[list[int] | None, typer.Option("--length", help="Tokens; repeatable.")] = None,
-    min_seconds: Annotated[float, typer.Option(help="Shortest measurement of a cell.")] = 5.0,
-    min_runs: Annotated[int, typer.Option(help="Fewest runs of each model in a cell.")] = 100,
-    max_seconds: Annotated[float, typer.Option(help="Longest measurement of a cell.")] = 60.0,
-    device: Device = "auto",
-    as_json: AsJson = False,
-) -> None:
-    """Time model or run directories, interleaved, on a batch x length grid."""
-    from compressor.bench import bench_directories
-    from compressor.pipeline import resolve_device
-    from compressor.progress import track_for_terminal
-    from compressor.recipe_file import benchmark_spec
-
-    spec = benchmark_spec(
-        {"batch_sizes": batch_sizes, "lengths": lengths, "workload": False}
-        | {"min_seconds": min_seconds, "min_runs": min_runs, "max_seconds": max_seconds}
-    )
-    measured = bench_directories(directories, spec, device=resolve_device(device), track=track_for_terminal())
-    if as_json:
-        _print_json(measured)
-    else:
-        from compressor.terminal import latency_table
-
-        _show(latency_table(measured["latency"]))
-
-
-@app.command()
-def report(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A finished run.")], as_json: AsJson = False
-) -> None:
-    """Rebuild report.html, report.md and the figures from result.json."""
-    from compressor.report.build import build_report
-
-    paths = [str(path) for path in build_report(run_dir)]
-    if as_json:
-        _print_json(paths)
-    else:
-        _show(*paths)
-
-
-@app.command()
-def schema() -> None:
-    """Print the JSON Schema of the recipe, for editors."""
-    from compressor.recipe import Recipe
-
-    _print_json(Recipe.model_json_schema())
-
-
-@app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """Show devices, execution providers and versions; say why CUDA is not used, and the remedy."""
-    from compressor.measurement.environment import doctor as examine
-
-    diagnosis = examine()
-    if as_json:
-        _print_json(diagnosis.to_dict())
-    else:
-        from compressor.terminal import doctor_lines
-
-        _show(*doctor_lines(diagnosis.to_dict()))
-    if not diagnosis.ok:
-        raise typer.Exit(1)
+for command in cli_tools.COMMANDS:
+    app.command()(command)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -274,25 +180,7 @@ def _run_until(recipe: Path, overrides: list[str] | None, last: str, out: Path |
     from compressor.recipe_file import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
-    return run_until(loaded, last, out, device=device, track=track_for_terminal(), say=_say)[0]
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
-
-
-def _print_json(value: Any) -> None:  # noqa: ANN401
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
-
-
-def _show(*parts: Any) -> None:  # noqa: ANN401
-    from rich.console import Console
-
-    from compressor.terminal import show
-
-    console = Console()
-    # a pipe or a narrow window would cut numbers off; tables then keep their own width
-    show(Console(width=max(console.width, 160)) if not console.is_terminal else console, *parts)
+    return run_until(loaded, last, out, device=device, track=track_for_terminal(), say=say)[0]
 
 
 if __name__ == "__main__":

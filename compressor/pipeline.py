@@ -24,6 +24,7 @@ from compressor.selection.search import candidate_sets, count_applications
 from compressor.stages import (
     ARRAYS,
     FULL_ONNX,
+    PREDICTIONS,
     PROVIDERS,
     card_recipe,
     make_full_onnx,
@@ -92,7 +93,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(FULL_ONNX, (FULL_ONNX,), ("teacher",), lambda run: {"export": _spec(run.recipe.export)}, make_full_onnx),
     Stage(
         "predictions",
-        ("predictions.npz", "parity.json"),
+        (PREDICTIONS, "parity.json"),
         ("onnx", FULL_ONNX),
         lambda run: {"evaluation": run.data.evaluation.sha256, "device": run.device},
         make_predictions,

@@ -11,7 +11,7 @@ from compressor.measurement.statistics import compare, metrics
 from compressor.recipe import GoalsSpec
 from compressor.run import Run
 from compressor.rundir import StageRecord, read_json
-from compressor.stages import FULL_ONNX
+from compressor.stages import FULL_ONNX, LABELS, PREDICTIONS
 
 PROTOCOL = (
     "Rounds interleave all models in an order drawn anew; speed-up is the ratio of medians with a 95 % bootstrap interval "
@@ -22,8 +22,8 @@ PROTOCOL = (
 def build_result(run: Run, records: list[StageRecord]) -> dict[str, Any]:
     """Return the content of result.json (schema 1) from the files that the stages wrote."""
     scores, plan, latency = (read_json(run.path / f"{name}.json") for name in ("scores", "plan", "latency"))
-    with np.load(run.path / "predictions.npz", allow_pickle=False) as file:
-        logits = {name: file[name] for name in file.files}
+    with np.load(run.path / PREDICTIONS, allow_pickle=False) as file:
+        logits = {name: file[name] for name in file.files if name != LABELS}
     data, labels = run.data, run.data.evaluation.labels
     variants = {name: _variant(run, name, logits, plan, latency["rows"].get(name, [])) for name in logits}
     return {

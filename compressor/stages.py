@@ -33,6 +33,8 @@ from compressor.selection.separability import score_layers
 
 FULL_ONNX = "full-onnx"
 ARRAYS = "arrays"
+PREDICTIONS, LABELS = "predictions.npz", "labels"
+"""Logits of the evaluation split by variant, and beside them the gold labels where there are any."""
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Device -> ONNX Runtime's execution provider."""
 
@@ -173,7 +175,8 @@ def make_predictions(run: Run, folder: Path) -> None:
         check_parity(variant, found)
         if own == "compressed":
             parities[variant] = asdict(found)
-    np.savez(folder / "predictions.npz", **logits)
+    labels = run.data.evaluation.labels
+    np.savez(folder / PREDICTIONS, **logits, **({} if labels is None else {LABELS: labels}))
     write_json(folder / "parity.json", parities)
 
 

@@ -1,10 +1,8 @@
 """Tables for the terminal."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from compressor.measurement.statistics import TIERS
@@ -154,12 +152,6 @@ def doctor_lines(diagnosis: Mapping[str, Any]) -> list[str]:
         f"threads: {diagnosis['threads']}, free memory: {f'{memory / 2**30:.1f} GiB' if memory else 'unknown'}",
         "versions: " + ", ".join(f"{name} {version or 'missing'}" for name, version in diagnosis["versions"].items()),
     ]
-
-
-def show(console: Console, *parts: Table | str | Path) -> None:
-    """Print tables and sentences, paths unbroken."""
-    for part in parts:
-        console.print(part, soft_wrap=not isinstance(part, Table), markup=False, highlight=False)
 
 
 def _speedup(row: Mapping[str, Any] | None) -> str:

@@ -1,0 +1,100 @@
+"""Commands that take directories, not recipes; `cli.py` puts them beside its own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compressor.cli_options import AsJson, Device
+from compressor.console import print_json, show
+
+
+def export(
+    model_dir: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="Hugging Face directory of a classifier.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the ONNX variants.")],
+    variants: Annotated[
+        list[str] | None, typer.Option("--variant", help="fp32, optimized or int8; repeatable.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Export a classifier to ONNX, one folder a variant, and check each against PyTorch."""
+    from compressor.export.command import export_directory
+    from compressor.progress import track_for_terminal
+    from compressor.recipe import ExportSpec
+
+    wanted = variants or list(ExportSpec().variants)
+    written = export_directory(model_dir, out, wanted, track=track_for_terminal())
+    if as_json:
+        print_json(written)
+    else:
+        from compressor.terminal import export_table
+
+        show(export_table(written))
+
+
+def bench(
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Model, ONNX or run directories.")],
+    batch_sizes: Annotated[list[int] | None, typer.Option("--batch", help="Batch size; repeatable.")] = None,
+    lengths: Annotated[list[int] | None, typer.Option("--length", help="Tokens; repeatable.")] = None,
+    min_seconds: Annotated[float, typer.Option(help="Shortest measurement of a cell.")] = 5.0,
+    min_runs: Annotated[int, typer.Option(help="Fewest runs of each model in a cell.")] = 100,
+    max_seconds: Annotated[float, typer.Option(help="Longest measurement of a cell.")] = 60.0,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Time model or run directories, interleaved, on a batch x length grid."""
+    from compressor.bench import bench_directories
+    from compressor.pipeline import resolve_device
+    from compressor.progress import track_for_terminal
+    from compressor.recipe_file import benchmark_spec
+
+    spec = benchmark_spec(
+        {"batch_sizes": batch_sizes, "lengths": lengths, "workload": False}
+        | {"min_seconds": min_seconds, "min_runs": min_runs, "max_seconds": max_seconds}
+    )
+    measured = bench_directories(directories, spec, device=resolve_device(device), track=track_for_terminal())
+    if as_json:
+        print_json(measured)
+    else:
+        from compressor.terminal import latency_table
+
+        show(latency_table(measured["latency"]))
+
+
+def report(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A finished run.")], as_json: AsJson = False
+) -> None:
+    """Rebuild report.html, report.md and the figures from result.json."""
+    from compressor.report.build import build_report
+
+    paths = [str(path) for path in build_report(run_dir)]
+    if as_json:
+        print_json(paths)
+    else:
+        show(*paths)
+
+
+def schema() -> None:
+    """Print the JSON Schema of the recipe, for editors."""
+    from compressor.recipe import Recipe
+
+    print_json(Recipe.model_json_schema())
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Show devices, execution providers and versions; say why CUDA is not used, and the remedy."""
+    from compressor.measurement.environment import doctor as examine
+
+    diagnosis = examine()
+    if as_json:
+        print_json(diagnosis.to_dict())
+    else:
+        from compressor.terminal import doctor_lines
+
+        show(*doctor_lines(diagnosis.to_dict()))
+    if not diagnosis.ok:
+        raise typer.Exit(1)
+
+
+COMMANDS = (export, bench, report, schema, doctor)
+"""In the order in which `--help` lists them."""
