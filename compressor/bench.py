@@ -7,13 +7,14 @@ from typing import Any
 
 from compressor.errors import UserError
 from compressor.measurement.environment import environment
-from compressor.measurement.latency import Subject, benchmark, onnx_subject, torch_subject
+from compressor.measurement.latency import Subject, benchmark, grid_cells
 from compressor.measurement.runtime import session
+from compressor.measurement.subjects import onnx_subject, torch_subject
 from compressor.model.load import find_model, load_classifier, longest_input, read_config
 from compressor.progress import Track, silent
 from compressor.recipe import BenchmarkSpec
 from compressor.run import TEACHER
-from compressor.stages import FULL_ONNX, PROVIDERS, grid_cells
+from compressor.stages import FULL_ONNX, PROVIDERS
 
 
 @dataclass(frozen=True)

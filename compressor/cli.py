@@ -79,7 +79,8 @@ def plan(
     """Dry run: stages, what is kept, expected work; then scores and the skip plan, without training or export."""
     from dataclasses import asdict
 
-    from compressor.pipeline import dry_run, run_until
+    from compressor.dry_run import dry_run
+    from compressor.pipeline import run_until
     from compressor.progress import track_for_terminal
     from compressor.recipe_file import load_recipe
     from compressor.rundir import read_json

@@ -20,9 +20,7 @@ from compressor.report.build import build_report
 from compressor.results import build_result
 from compressor.run import TEACHER, Run, prepare
 from compressor.rundir import RunDir, StageRecord, open_run_dir, stage_key, write_json, write_text
-from compressor.selection.search import candidate_sets, count_applications
 from compressor.stages import (
-    ARRAYS,
     FULL_ONNX,
     PREDICTIONS,
     PROVIDERS,
@@ -31,11 +29,10 @@ from compressor.stages import (
     make_latency,
     make_model,
     make_onnx,
-    make_plan,
     make_predictions,
-    make_scores,
     make_teacher,
 )
+from compressor.stages_selection import ARRAYS, make_audit, make_plan, make_scores, make_timing
 
 Say = Callable[[str], None]
 
@@ -74,6 +71,15 @@ def _latency_inputs(run: Run) -> dict[str, Any]:
     return {"benchmark": _spec(run.recipe.benchmark), "machine": machine}
 
 
+def _plan_inputs(run: Run) -> dict[str, Any]:
+    spec, goals = run.recipe.selection, run.recipe.goals
+    inputs = {"selection": spec.model_dump(mode="json", exclude={"audit"}), "split": run.data.selection.sha256}
+    if spec.layers == "auto":
+        inputs["goals"] = goals.model_dump(mode="json", include={"max_drop", "max_flips", "confidence"})
+        inputs["head"] = run.recipe.compensation.head is not None
+    return inputs
+
+
 def _model_inputs(run: Run) -> dict[str, Any]:
     return {"compensation": _spec(run.recipe.compensation), "card": card_recipe(run.recipe)}
 
@@ -85,9 +91,11 @@ STAGES: tuple[Stage, ...] = (
         "plan",
         ("plan.json", f"{ARRAYS}/selection_logits.npy"),
         ("scores",),
-        lambda run: {"selection": _spec(run.recipe.selection), "split": run.data.selection.sha256},
+        _plan_inputs,
         make_plan,
     ),
+    Stage("audit", ("audit.json",), ("plan",), lambda _run: {}, make_audit),
+    Stage("timing", ("timing.json",), ("teacher",), _latency_inputs, make_timing),
     Stage("model", ("model", "model.json"), ("plan",), _model_inputs, make_model),
     Stage("onnx", ("onnx", "onnx.json"), ("model",), lambda run: {"export": _spec(run.recipe.export)}, make_onnx),
     Stage(FULL_ONNX, (FULL_ONNX,), ("teacher",), lambda run: {"export": _spec(run.recipe.export)}, make_full_onnx),
@@ -104,8 +112,9 @@ STAGES: tuple[Stage, ...] = (
 
 
 def stages_of(recipe: Recipe) -> list[Stage]:
-    """Return the stages that a recipe needs: a model that comes fine-tuned needs no teacher stage."""
-    return [stage for stage in STAGES if stage.name != TEACHER or recipe.finetune is not None]
+    """Return the stages that a recipe needs: a model that comes fine-tuned needs no teacher stage, audits are a wish."""
+    unwanted = {TEACHER: recipe.finetune is None, "audit": not recipe.selection.audit}
+    return [stage for stage in STAGES if not unwanted.get(stage.name)]
 
 
 def no_words(_line: str) -> None:
@@ -127,15 +136,6 @@ class RunResult:
         return goals is None or goals["met"] is not False
 
 
-@dataclass(frozen=True)
-class StageStatus:
-    """A stage as a dry run sees it."""
-
-    name: str
-    cached: bool
-    cost: str
-
-
 def run_recipe(
     recipe: Recipe,
     out: str | Path | None = None,
@@ -155,10 +155,16 @@ def run_recipe(
     run = prepare(recipe, path, device, track)
     with open_run_dir(path, fresh=fresh) as folder:
         records = run_stages(run, folder, stages_of(recipe), say)
-        result = build_result(run, records)
-        write_json(path / "result.json", result)
-        build_report(path)
+        result = _conclude(run, records)
     return RunResult(path, result, tuple(records))
+
+
+def _conclude(run: Run, records: list[StageRecord]) -> dict[str, Any]:
+    """Write result.json and the report of a run whose stages are all there."""
+    result = build_result(run, records)
+    write_json(run.path / "result.json", result)
+    build_report(run.path)
+    return result
 
 
 def run_until(
@@ -170,13 +176,21 @@ def run_until(
     track: Track = silent,
     say: Say = no_words,
 ) -> tuple[Path, list[StageRecord]]:
-    """Run the stages up to `last` (a stage name), resuming as `run_recipe` does; return the run directory."""
+    """Run the stages up to `last` (a stage name), resuming as `run_recipe` does; return the run directory.
+
+    Where that completes a run whose other stages were there already, result and report are written as well.
+    """
     path = default_out(recipe, out)
     run = prepare(recipe, path, resolve_device(device), track)
     stages = stages_of(recipe)
     names = [stage.name for stage in stages]
     with open_run_dir(path) as folder:
-        return path, run_stages(run, folder, stages[: names.index(last) + 1], say)
+        records = run_stages(run, folder, stages[: names.index(last) + 1], say)
+        keys = stage_keys(run)
+        whole = all(folder.cached(stage.name, keys[stage.name]) for stage in stages)
+        if whole and not (path / "result.json").exists():
+            _conclude(run, run_stages(run, folder, stages, no_words))
+        return path, records
 
 
 def run_stages(run: Run, folder: RunDir, stages: Sequence[Stage], say: Say) -> list[StageRecord]:
@@ -211,41 +225,6 @@ def stage_keys(run: Run) -> dict[str, str]:
         before = {name: keys[name] for name in stage.after}
         keys[stage.name] = stage_key(stage.name, {**shared, **stage.inputs(run), "after": before})
     return keys
-
-
-def dry_run(recipe: Recipe, out: str | Path | None = None, *, device: str = "auto") -> list[StageStatus]:
-    """Return every stage, whether its result is there already, and what it will cost; nothing is computed or written."""
-    path = default_out(recipe, out)
-    run = prepare(recipe, path, resolve_device(device), silent)
-    folder, keys = RunDir(path), stage_keys(run)
-    costs = stage_costs(run)
-    return [
-        StageStatus(stage.name, folder.cached(stage.name, keys[stage.name]) is not None, costs.get(stage.name, ""))
-        for stage in stages_of(recipe)
-    ]
-
-
-def stage_costs(run: Run) -> dict[str, str]:
-    """Return the expected work of each stage in words and numbers."""
-    recipe, data = run.recipe, run.data
-    spec, layers = recipe.selection, run.source.layers
-    sets = candidate_sets(layers, spec.layers, spec.protect) if spec.search == "exhaustive" else []
-    search = (
-        f"{len(sets)} sets, {count_applications(layers, sets)} layer applications" if sets else f"{spec.search} search"
-    )
-    cells = len(recipe.benchmark.batch_sizes) * (len(recipe.benchmark.lengths) + recipe.benchmark.workload)
-    least, most = cells * recipe.benchmark.min_seconds, cells * recipe.benchmark.max_seconds
-    tuning = recipe.finetune
-    return {
-        "teacher": f"{tuning.epochs} epochs over {len(data.train)} rows" if tuning else "given",
-        "scores": f"1 pass over {len(data.calibration)} calibration rows",
-        "plan": f"{search} over {len(data.selection)} selection rows",
-        "model": f"{recipe.compensation.head.nodes} head nodes" if recipe.compensation.head else "no head",
-        "onnx": ", ".join(recipe.export.variants) or "none",
-        "full-onnx": ", ".join(recipe.export.variants) or "none",
-        "predictions": f"{2 + 2 * len(recipe.export.variants)} models over {len(data.evaluation)} evaluation rows",
-        "latency": f"{cells} cells, {least:.0f} to {most:.0f} s",
-    }
 
 
 def default_out(recipe: Recipe, out: str | Path | None) -> Path:

@@ -102,7 +102,7 @@ class DataSpec(Spec):
 class SeparabilitySpec(Spec):
     """How the [CLS] states of each layer are scored."""
 
-    score: Literal["trace_ratio", "shrunk_fisher", "linear_probe"] = "trace_ratio"
+    score: Literal["trace_ratio", "shrunk_fisher", "h_score", "linear_probe"] = "trace_ratio"
     labels: Literal["gold", "teacher"] = "gold"
     """`teacher` takes the full model's predictions as classes: no labels needed."""
 
@@ -110,10 +110,30 @@ class SeparabilitySpec(Spec):
 class SelectionSpec(Spec):
     """Which layers to skip."""
 
-    search: Literal["ranked", "greedy", "exhaustive", "fixed"] = "exhaustive"
-    """`ranked`: lowest gain first, no trial; `greedy`: one layer after the other; `exhaustive`: every set; `fixed`: `skip`."""
-    layers: PositiveInt = 1
-    """Number of layers to skip."""
+    search: Literal["ranked", "greedy", "beam", "exhaustive", "fixed"] = "exhaustive"
+    """`ranked`: what `rank_by` says, no trial; `greedy`: one layer after the other; `beam`: the same with the `beam_width`
+    best sets of every size; `exhaustive`: every set; `fixed`: `skip`."""
+    layers: PositiveInt | Literal["auto"] = 1
+    """Number of layers to skip; `auto`: as many as goals.max_drop and goals.max_flips allow on the selection split."""
+    beam_width: PositiveInt = 8
+    """With `search: beam`, the number of sets of each size that are widened by one layer more."""
+    rank_by: Literal[
+        "separability",
+        "trace_ratio",
+        "shrunk_fisher",
+        "h_score",
+        "linear_probe",
+        "block_influence",
+        "cls_cosine",
+        "angular_distance",
+        "cka",
+        "top_first",
+        "every_other",
+        "random",
+    ] = "separability"
+    """The score of the ranked plan, lowest first; `separability` is the gain in separability.score."""
+    audit: bool = False
+    """Also measure how far every score deserves trust, and the best set of every size (`compressor audit`)."""
     protect: list[PositiveInt] = []
     """Layers (from 1) that must stay."""
     skip: list[PositiveInt] | None = None
@@ -130,6 +150,8 @@ class SelectionSpec(Spec):
     def _fixed_has_skip(self) -> "SelectionSpec":
         if (self.search == "fixed") != (self.skip is not None):
             raise ValueError("search: fixed and skip: [...] go together")
+        if self.layers == "auto" and self.search in {"ranked", "fixed"}:
+            raise ValueError(f"layers: auto needs a search that tries sets of every size, not {self.search}")
         if self.skip is not None:
             if not self.skip or len(set(self.skip)) != len(self.skip):
                 raise ValueError("skip must name at least one layer, and none twice")
@@ -209,6 +231,8 @@ class GoalsSpec(Spec):
     """Largest share of changed predictions."""
     min_speedup: Annotated[Float, Field(gt=0)] | None = None
     """Smallest claimed speed-up over the full model in the same format, in every cell."""
+    max_p95_ms: Annotated[Float, Field(gt=0)] | None = None
+    """Largest 95th percentile of the latency of a batch, in every cell."""
     confidence: Annotated[Float, Field(gt=0.5, lt=1)] = 0.95
 
 

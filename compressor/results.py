@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from compressor.measurement.cost import FLOPS_TOKENS, encoder_flops, weight_bytes
+from compressor.measurement.prediction import predicted_speedup, prediction_errors
 from compressor.measurement.predictions import fingerprint, flipped_examples
 from compressor.measurement.statistics import compare, metrics
 from compressor.recipe import GoalsSpec
@@ -21,11 +22,13 @@ PROTOCOL = (
 
 def build_result(run: Run, records: list[StageRecord]) -> dict[str, Any]:
     """Return the content of result.json (schema 1) from the files that the stages wrote."""
-    scores, plan, latency = (read_json(run.path / f"{name}.json") for name in ("scores", "plan", "latency"))
+    names = "scores", "plan", "timing", "latency"
+    scores, plan, timing, latency = (read_json(run.path / f"{name}.json") for name in names)
     with np.load(run.path / PREDICTIONS, allow_pickle=False) as file:
         logits = {name: file[name] for name in file.files if name != LABELS}
     data, labels = run.data, run.data.evaluation.labels
     variants = {name: _variant(run, name, logits, plan, latency["rows"].get(name, [])) for name in logits}
+    compared = {name: rows for name, rows in latency["rows"].items() if not name.startswith("full")}
     return {
         "schema": 1,
         "name": run.recipe.name,
@@ -58,8 +61,13 @@ def build_result(run: Run, records: list[StageRecord]) -> dict[str, Any]:
         },
         "parity": read_json(run.path / "parity.json"),
         "fused_nodes": {name: fused for name, fused in read_json(run.path / "onnx.json").items() if fused},
+        "audit": read_json(run.path / "audit.json") if run.recipe.selection.audit else None,
+        "timing": timing,
+        "prediction": prediction_errors(timing["cells"], len(plan["skip"]), compared),
         "analysis": {},
-        "goals": judge_goals(run.recipe.goals, logits, labels, variants, run.recipe.seed),
+        "goals": judge_goals(
+            run.recipe.goals, logits, labels, variants, run.recipe.seed, with_speed(plan["goals"], timing)
+        ),
         "stages": [asdict(record) for record in records],
     }
 
@@ -92,30 +100,47 @@ def _variant(
     }
 
 
+def with_speed(choice: dict[str, Any] | None, timing: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the choice of `layers: auto` with the predicted speed-up of every candidate, that of the slowest cell."""
+    if choice is None:
+        return None
+
+    def speed(size: int) -> float | None:
+        return min((predicted_speedup(cell, size) for cell in timing["cells"]), default=None)
+
+    candidates = [{**entry, "predicted_speedup": speed(entry["size"])} for entry in choice["candidates"]]
+    return {**choice, "candidates": candidates}
+
+
 def judge_goals(
     goals: GoalsSpec | None,
     logits: dict[str, np.ndarray],
     labels: np.ndarray | None,
     variants: dict[str, dict],
     seed: int,
+    selection: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return whether one compressed variant meets all goals, which one, and what the nearest misses.
 
-    `met` is None where the recipe names no goals. A speed-up counts as 1 in a cell where it may not be claimed.
+    `met` is None where the recipe names no goals. A speed-up counts as 1 in a cell where it may not be claimed. With
+    `selection`, the choice of `layers: auto`, the goals must also have been met there: a model that was chosen as the
+    nearest miss is not signed off because the evaluation rows happen to be kind.
     """
     if goals is None:
-        return {"met": None, "variant": None, "misses": []}
+        return {"met": None, "variant": None, "misses": [], "selection": None}
     misses = {
         name: _misses(goals, logits["full"], logits[name], labels, variants[name]["latency"], seed)
         for name in variants
         if not name.startswith("full")
     }
     nearest = min(misses, key=lambda name: len(misses[name]))
-    return {
-        "met": not misses[nearest],
-        "variant": nearest,
-        "misses": [f"{nearest}: {miss}" for miss in misses[nearest]],
-    }
+    found = [f"{nearest}: {miss}" for miss in misses[nearest]]
+    if selection and not selection["met"]:
+        first = selection["candidates"][0]
+        found.insert(
+            0, f"no set of layers meets the goals on the selection split; nearest: {'; '.join(first['misses'])}."
+        )
+    return {"met": not found, "variant": nearest, "misses": found, "selection": selection}
 
 
 def _misses(
@@ -138,4 +163,9 @@ def _misses(
         if slowest is None or slowest < goals.min_speedup:
             got = "no latency was measured" if slowest is None else f"{slowest:.2f}x may be claimed in the slowest cell"
             found.append(f"min_speedup: {got}, wanted is {goals.min_speedup:.2f}x.")
+    if goals.max_p95_ms is not None:
+        slowest = max((row["p95_ms"] for row in latency), default=None)
+        if slowest is None or slowest > goals.max_p95_ms:
+            got = "no latency was measured" if slowest is None else f"{slowest:.2f} ms in the slowest cell"
+            found.append(f"max_p95_ms: {got}, allowed are {goals.max_p95_ms:.2f} ms.")
     return found

@@ -81,7 +81,7 @@ class Run:
 def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
     """Look at the model and read the data; refuse what cannot work before anything expensive or any file is made."""
     source = find_model(recipe.model.path, recipe.model.revision)
-    check_selection(recipe.selection, source.layers)
+    check_selection(recipe.selection, source.layers, recipe.goals)
     head = recipe.compensation.head
     if head is not None:
         check_nodes(head.nodes, source.config[family_of(source.config["model_type"]).width_key])

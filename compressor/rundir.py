@@ -16,6 +16,8 @@ from filelock import FileLock, Timeout
 from compressor.errors import UserError
 
 STAGES_FOLDER = ".stages"
+TRIALS = "trials.json"
+"""Cache of skip sets tried, below STAGES_FOLDER: no manifest, since it grows with every search."""
 HEADER = "recipe.yaml", "environment.json", "log.txt"
 """Files of a run that no stage makes."""
 OUTCOME = "result.json", "report.html", "report.md"
@@ -94,7 +96,7 @@ class RunDir:
         write_text(manifest_file, json.dumps({"key": key, "seconds": seconds, "files": files}, indent=1))
 
     def forget(self) -> None:
-        """Remove every manifest and the outcome, so that all stages are computed anew."""
+        """Remove every manifest, the trials and the outcome, so that all stages are computed anew."""
         for manifest_file in self._stages.glob("*.json"):
             manifest_file.unlink()
         self.forget_outcome()

@@ -1,6 +1,6 @@
 """The stages of a run: what each reads, computes and writes. Their order is `pipeline.py`'s business."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,24 +15,22 @@ from compressor.export.onnx import export_variants
 from compressor.export.parity import check_parity, parity
 from compressor.measurement.cost import parameter_count
 from compressor.measurement.environment import environment
-from compressor.measurement.latency import Cell, benchmark, grid_batches, onnx_subject, torch_subject, workload_batches
+from compressor.measurement.latency import Cell, benchmark, grid_cells, workload_batches
 from compressor.measurement.predictions import predict
 from compressor.measurement.runtime import predict_onnx, session
-from compressor.model.capture import capture_calls
+from compressor.measurement.subjects import onnx_subject, torch_subject
 from compressor.model.card import model_card
 from compressor.model.load import load_classifier
-from compressor.model.states import class_states, final_states
+from compressor.model.states import final_states
 from compressor.model.surgery import drop_layers, save_model
 from compressor.model.training import finetune
-from compressor.recipe import BenchmarkSpec, Recipe
+from compressor.recipe import Recipe
 from compressor.recipe_file import dump_recipe
 from compressor.run import TEACHER, Run
 from compressor.rundir import read_json, write_json
-from compressor.selection.search import find_plan
-from compressor.selection.separability import score_layers
+from compressor.stages_selection import load_array
 
 FULL_ONNX = "full-onnx"
-ARRAYS = "arrays"
 PREDICTIONS, LABELS = "predictions.npz", "labels"
 """Logits of the evaluation split by variant, and beside them the gold labels where there are any."""
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -50,28 +48,6 @@ def make_teacher(run: Run, folder: Path) -> None:
     card = "# The full model\n\nFine-tuned by `compressor` from the model that the run's recipe names.\n"
     save_model(model, run.tokenizer, folder / TEACHER, card)
     write_json(folder / f"{TEACHER}.json", {"loss": losses, "rows": len(train)})
-
-
-def make_scores(run: Run, folder: Path) -> None:
-    """Score every state in one pass over the calibration text; keep the full model's logits for the head."""
-    spec = run.recipe.separability
-    labels = run.data.calibration.labels if spec.labels == "gold" else None
-    states = class_states(
-        run.teacher, run.family, run.calibration, labels, run.classes, seed=run.recipe.seed, track=run.track
-    )
-    scores = score_layers(states, spec.score, spec.labels, seed=run.recipe.seed, track=run.track)
-    write_json(folder / "scores.json", asdict(scores))
-    _save_array(folder, "calibration_logits", states.logits)
-
-
-def make_plan(run: Run, folder: Path) -> None:
-    """Choose the layers to skip by forward passes over the selection split."""
-    layers = read_json(run.path / "scores.json")["layers"]
-    gains = {entry["layer"]: entry["gain"] for entry in layers[1:]}
-    calls, logits = capture_calls(run.teacher, run.family, run.selection, track=run.track)
-    plan = find_plan(run.teacher, run.family, calls, logits, gains, run.recipe.selection, track=run.track)
-    write_json(folder / "plan.json", asdict(plan))
-    _save_array(folder, "selection_logits", logits.numpy())
 
 
 def make_model(run: Run, folder: Path) -> None:
@@ -104,7 +80,7 @@ def _compensate(run: Run, model: PreTrainedModel) -> dict[str, Any]:
     The loss decides, not the labels that agree: on a split of a thousand rows those differ by chance.
     """
     spec, family, data = run.recipe.compensation.head, run.family, run.data
-    teacher = {part: _load_array(run.path, f"{part}_logits") for part in ("calibration", "selection")}
+    teacher = {part: load_array(run.path, f"{part}_logits") for part in ("calibration", "selection")}
     states, _ = final_states(model, family, run.calibration, track=run.track)
     selection_states, stock_logits = final_states(model, family, run.selection, track=run.track)
     if spec.targets == "gold":
@@ -222,15 +198,6 @@ def opponents(names: Iterable[str]) -> dict[str, str]:
     return {name: "full" if name == "compressed" else f"full_{name}" for name in names if not name.startswith("full")}
 
 
-def grid_cells(spec: BenchmarkSpec, vocab_size: int, inputs: Sequence[str], seed: int) -> list[Cell]:
-    """Return the batch x length grid: random token ids, no padding."""
-    return [
-        Cell(size, length, grid_batches(size, length, vocab_size, inputs, seed=seed))
-        for size in spec.batch_sizes
-        for length in spec.lengths
-    ]
-
-
 def onnx_files(run: Run) -> dict[str, Path]:
     """Return variant name of result.json -> ONNX file, the full model's right before the compressed one's."""
     return {
@@ -238,12 +205,3 @@ def onnx_files(run: Run) -> dict[str, Path]:
         for variant in run.recipe.export.variants
         for prefix, folder in (("full_", FULL_ONNX), ("", "onnx"))
     }
-
-
-def _save_array(folder: Path, name: str, values: np.ndarray) -> None:
-    (folder / ARRAYS).mkdir(exist_ok=True)
-    np.save(folder / ARRAYS / f"{name}.npy", values)
-
-
-def _load_array(path: Path, name: str) -> np.ndarray:
-    return np.load(path / ARRAYS / f"{name}.npy", allow_pickle=False)

@@ -5,8 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
+from compressor.dry_run import StageStatus
 from compressor.measurement.statistics import TIERS
-from compressor.pipeline import StageStatus
 from compressor.report.formats import variant_order
 
 
@@ -72,13 +72,13 @@ def scores_table(scores: Mapping[str, Any], skipped: Sequence[int] = ()) -> Tabl
     rows = [
         (
             f"{entry['layer']}{' (embeddings)' if entry['layer'] == 0 else ''}{' skipped' if entry['layer'] in skipped else ''}",
-            *(f"{entry[score]:.4f}" for score in ("trace_ratio", "shrunk_fisher", "linear_probe")),
+            *(f"{entry[score]:.4f}" for score in ("trace_ratio", "shrunk_fisher", "h_score", "linear_probe")),
             "" if entry["gain"] is None else f"{entry['gain']:+.4f}",
         )
         for entry in scores["layers"]
     ]
     title = f"separability by {scores['labels']} labels, {scores['rows']} rows; gain is that of {scores['score']}"
-    return table(title, ["layer", "trace ratio", "shrunk Fisher", "linear probe", "gain"], rows)
+    return table(title, ["layer", "trace ratio", "shrunk Fisher", "H-score", "linear probe", "gain"], rows)
 
 
 def plan_table(plan: Mapping[str, Any]) -> Table:

@@ -69,12 +69,16 @@ def finished(tiny_task):
     return out, json.loads((out / "result.json").read_text(encoding="utf-8"))
 
 
+TIMES = {"timing", "prediction"}
+
+
 def timeless(result):
     """Drop what depends on the clock."""
     for variant in result["variants"].values():
         variant["latency"] = [(row["batch"], row["length"], row["provider"]) for row in variant["latency"]]
-    result["plan"].pop("seconds")
-    return {key: value for key, value in result.items() if key not in {"stages", "benchmark", "goals"}}
+    for key in ("seconds", "predicted_seconds"):
+        result["plan"].pop(key)
+    return {key: value for key, value in result.items() if key not in {"stages", "benchmark", "goals"} | TIMES}
 
 
 def test_a_whole_run_keeps_the_contract(finished):
@@ -93,7 +97,7 @@ def test_a_whole_run_keeps_the_contract(finished):
     assert set(result["parity"]) == {"fp32", "optimized", "int8"}
     assert result["parity"]["fp32"]["agreement"] == 1.0
     assert result["fused_nodes"]["optimized"]["Attention"] == 2
-    assert [stage["name"] for stage in result["stages"]][:3] == ["scores", "plan", "model"]
+    assert [stage["name"] for stage in result["stages"]][:4] == ["scores", "plan", "timing", "model"]
     full, compressed = result["variants"]["full"], result["variants"]["compressed"]
     assert compressed["encoder_flops"] * 3 == full["encoder_flops"] * 2
     assert compressed["parameters"] < full["parameters"]
@@ -165,7 +169,8 @@ def test_goals_missed_end_with_3_and_still_write_everything(finished, tiny_task,
         "goals={max_flips: 1.0, max_drop: 1.0}",
         "--json",
     )
-    assert (code, json.loads(stdout)["goals"]) == (0, {"met": True, "variant": "compressed", "misses": []})
+    met = {"met": True, "variant": "compressed", "misses": [], "selection": None}
+    assert (code, json.loads(stdout)["goals"]) == (0, met)
 
 
 @pytest.mark.parametrize("model_type", ["roberta", "distilbert"])
@@ -363,7 +368,7 @@ def test_a_full_disk_is_told_and_the_run_resumes(tiny_task, tmp_path, command, m
     assert not (out / "model").exists()
     code, stdout, _ = command("run", tiny_task / "recipe.yaml", "--out", out, "--json")
     assert code == 0
-    assert [stage["name"] for stage in json.loads(stdout)["stages"] if stage["cached"]] == ["scores", "plan"]
+    assert [stage["name"] for stage in json.loads(stdout)["stages"] if stage["cached"]] == ["scores", "plan", "timing"]
 
 
 def test_our_own_faults_end_with_1_and_a_traceback_only_on_demand(tiny_task, tmp_path, command, monkeypatch):
@@ -397,11 +402,25 @@ main(sys.argv[1:])
 
 @pytest.mark.slow
 def test_killed_in_every_stage_it_resumes_to_the_same_result(tiny_task, tmp_path, command):
-    recipe, tuned = tiny_task / "recipe.yaml", ("--set", "finetune={epochs: 1, batch_size: 16}")
+    recipe, tuned = (
+        tiny_task / "recipe.yaml",
+        ("--set", "finetune={epochs: 1, batch_size: 16}", "--set", "selection.audit=true"),
+    )
     code, stdout, _ = command("run", recipe, "--out", tmp_path / "whole", "--json", *tuned)
     assert code == 0
     whole = timeless(json.loads(stdout))
-    for name in ("teacher", "scores", "plan", "model", "onnx", "full-onnx", "predictions", "latency"):
+    for name in (
+        "teacher",
+        "scores",
+        "plan",
+        "audit",
+        "timing",
+        "model",
+        "onnx",
+        "full-onnx",
+        "predictions",
+        "latency",
+    ):
         arguments = [sys.executable, "-c", KILL, name, "run", str(recipe), "--out", str(tmp_path / "killed"), *tuned]
         done = subprocess.run(
             arguments, capture_output=True, check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -410,5 +429,5 @@ def test_killed_in_every_stage_it_resumes_to_the_same_result(tiny_task, tmp_path
         assert not (tmp_path / "killed" / "result.json").exists()
     code, stdout, _ = command("run", recipe, "--out", tmp_path / "killed", "--json", *tuned)
     assert code == 0
-    assert [stage["cached"] for stage in json.loads(stdout)["stages"]] == [True] * 7 + [False]
+    assert [stage["cached"] for stage in json.loads(stdout)["stages"]] == [True] * 9 + [False]
     assert timeless(json.loads(stdout)) == whole

@@ -20,8 +20,9 @@ from compressor.errors import UserError
 from compressor.export import onnx as export
 from compressor.export.optimize import check_fused
 from compressor.export.parity import Parity, check_parity, parity
-from compressor.measurement.latency import grid_batches, onnx_subject, torch_subject
+from compressor.measurement.latency import grid_batches
 from compressor.measurement.runtime import predict_onnx, session
+from compressor.measurement.subjects import onnx_subject, torch_subject
 from compressor.model.families import FAMILIES
 from compressor.recipe import ExportSpec
 

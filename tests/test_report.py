@@ -13,7 +13,7 @@ import yaml
 from matplotlib.image import imread
 
 from compressor.errors import UserError
-from compressor.report import figures, formats
+from compressor.report import figures, figures_selection, formats
 from compressor.report.build import OPTIONAL, build_report, latency_rows, render_html, render_markdown, report_context
 
 CELLS = [(1, 32, 9.0), (8, 128, 80.0), (8, "workload", 41.0)]
@@ -455,7 +455,7 @@ def test_formats(shown: str, text: str) -> None:
 
 def test_figures_state_their_finding() -> None:
     result = whole_result()
-    figure = figures.separability_figure(result["layers"], [4], "trace_ratio", 1800)
+    figure = figures_selection.separability_figure(result["layers"], [4], "trace_ratio", 1800)
     # gains: 0.05 (8 - 5.196) = 0.140 of 0.05 * 14.697 = 0.735
     assert figure.get_suptitle() == "Skipped layer 4 adds 0.140 of the 0.735 that all 6 layers add"
     assert "n = 1,800" in figure.axes[1].get_xlabel()

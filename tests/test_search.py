@@ -1,6 +1,7 @@
 """The trie search against plain forward passes, its cost, and every way to choose a plan."""
 
 from itertools import combinations
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,16 +12,10 @@ from compressor.measurement.predictions import predict
 from compressor.model.capture import capture_calls
 from compressor.model.families import head_logits, layer_list
 from compressor.model.surgery import drop_layers
-from compressor.recipe import SelectionSpec
-from compressor.selection.search import (
-    call_groups,
-    candidate_sets,
-    check_selection,
-    count_applications,
-    find_plan,
-    ranked_set,
-    walk_sets,
-)
+from compressor.recipe import GoalsSpec, SelectionSpec
+from compressor.selection.search import SEARCHES, candidate_sets, check_selection, find_plan
+from compressor.selection.trials import Trials
+from compressor.selection.trie import call_groups, count_applications, set_chunks, walk_sets
 
 ALL_SETS = [skip for size in range(5) for skip in combinations(range(1, 5), size)]
 
@@ -44,27 +39,46 @@ def test_trie_equals_naive_search_on_all_sets_and_applies_each_prefix_once(tiny,
 
 def test_sets_of_one_size_share_prefixes():
     # skipping one of four layers: 3 + 2 + 1 + 0 applications behind the skip, and 1, 2, 3 on the way to it
-    assert count_applications(4, candidate_sets(4, 1, [])) == (3 + 2 + 1 + 0) + 3
-    assert count_applications(12, [s for n in range(13) for s in combinations(range(1, 13), n)]) == 4095
+    assert count_applications(4, candidate_sets(4, [1], [])) == (3 + 2 + 1 + 0) + 3
+    assert count_applications(12, candidate_sets(12, range(12), [])) == 4095
 
 
-def plan_of(tiny, **spec):
-    model, family, encodings, _ = tiny("bert")
-    calls, teacher = capture_calls(model, family, encodings)
-    gains = {1: 0.3, 2: 0.1, 3: 0.2, 4: 0.9}
-    return find_plan(model, family, calls, teacher, gains, SelectionSpec(**spec))
+def test_chunks_follow_the_walk_and_cost_at_most_one_prefix_more_each():
+    chunks = set_chunks(ALL_SETS, 5, 4)
+    assert sorted(skip for chunk in chunks for skip in chunk) == sorted(ALL_SETS)
+    assert max(map(len, chunks)) == 5
+    assert sum(count_applications(4, chunk) for chunk in chunks) <= 2**4 - 1 + 4 * (len(chunks) - 1)
+
+
+GAINS = {1: 0.3, 2: 0.1, 3: 0.2, 4: 0.9}
+
+
+def trials_of(tiny, layers=4, **options):
+    model, family, encodings, _ = tiny("bert", layers)
+    calls, teacher = capture_calls(model, family, encodings, batch_size=5)
+    return Trials(model, family, calls, teacher, **options)
+
+
+def ranked(size):
+    return tuple(sorted(sorted(GAINS, key=GAINS.get)[:size]))
+
+
+def plan_of(tiny, goals=None, options=None, **spec):
+    return find_plan(trials_of(tiny, **(options or {})), ranked, SelectionSpec(**spec), goals)
 
 
 def test_exhaustive_takes_the_best_set_and_reports_the_regret_of_the_ranked_plan(tiny):
     plan = plan_of(tiny, search="exhaustive", layers=2)
-    assert (plan.sets_evaluated, plan.sets_total) == (6, 6)
+    assert (plan.sets_evaluated, plan.sets_total, plan.layers_asked) == (6, 6, 2)
     assert plan.chosen == min(plan.trace, key=lambda trial: (-trial.agreement, trial.kl, trial.skip))
     assert plan.ranked.skip == (2, 3)
     assert plan.regret["agreement"] == plan.chosen.agreement - plan.ranked.agreement >= 0
     assert sorted(plan.skip + plan.keep) == [1, 2, 3, 4]
+    assert plan.layer_applications == count_applications(4, candidate_sets(4, [2], []))
+    assert plan.predicted_seconds > 0
 
 
-def test_ranked_skips_the_lowest_gains_and_tries_only_that_set(tiny):
+def test_ranked_skips_what_the_score_says_and_tries_only_that_set(tiny):
     plan = plan_of(tiny, search="ranked", layers=2)
     assert (plan.skip, plan.sets_evaluated, plan.regret) == ((2, 3), 1, None)
 
@@ -75,28 +89,128 @@ def test_greedy_adds_one_layer_after_the_other(tiny):
     assert plan.regret["agreement"] >= 0
 
 
-def test_rows_walked_in_groups_give_the_same_plan(tiny, monkeypatch):
-    whole = plan_of(tiny, search="exhaustive", layers=2)
+def test_a_beam_lies_between_greedy_and_exhaustive(tiny):
+    greedy, narrow = (
+        plan_of(tiny, layers=3, **spec) for spec in ({"search": "greedy"}, {"search": "beam", "beam_width": 1})
+    )
+    assert [trial.skip for trial in greedy.trace] == [trial.skip for trial in narrow.trace]
+    wide, all_sets = plan_of(tiny, search="beam", layers=3, beam_width=99), plan_of(tiny, search="exhaustive", layers=3)
+    assert wide.chosen == all_sets.chosen
+    middle = plan_of(tiny, search="beam", layers=3, beam_width=2)
+    assert all_sets.chosen.cost <= middle.chosen.cost
+    # 4 single layers, then at most 2 * 3 pairs and 2 * 2 triples, and the ranked plan
+    assert greedy.sets_evaluated < middle.sets_evaluated <= 4 + 6 + 4 + 1
+
+
+def test_rows_walked_in_groups_and_sets_in_chunks_give_the_same_trials(tiny, monkeypatch):
+    whole = trials_of(tiny, labels=np.arange(24) % 3)(ALL_SETS, "all")
     model, family, encodings, _ = tiny("bert")
     calls, _ = capture_calls(model, family, encodings, batch_size=4)
     groups = call_groups(calls, 4, budget=calls[0].hidden.nbytes * 5)
     assert len(groups) > 2
     assert [id(call) for group in groups for call in group] == [id(call) for call in calls]
-    monkeypatch.setattr("compressor.selection.search.call_groups", lambda calls, layers: [[call] for call in calls])
-    assert [trial.skip for trial in plan_of(tiny, search="exhaustive", layers=2).trace] == [t.skip for t in whole.trace]
+    monkeypatch.setattr("compressor.selection.trials.call_groups", lambda calls, layers: [[call] for call in calls])
+    monkeypatch.setattr("compressor.selection.trials.STATES_BUDGET", 24 * 32 * 4 * 3)  # the [CLS] states of three sets
+    parts = trials_of(tiny, labels=np.arange(24) % 3)(ALL_SETS, "all")
+    assert [(t.skip, t.agreement, t.gained, t.raw_lost) for t in parts] == [
+        (t.skip, t.agreement, t.gained, t.raw_lost) for t in whole
+    ]
+    np.testing.assert_allclose([t.raw_kl for t in parts], [t.raw_kl for t in whole], atol=1e-6)
+
+
+def test_trials_by_hand(tiny):
+    model, family, encodings, _ = tiny("bert")
+    labels = np.arange(24) % 3
+    trial = trials_of(tiny, labels=labels)([(2, 4)], "one")[0]
+    full, pruned = predict(model, encodings).argmax(1), predict(drop_layers(model, family, (2, 4)), encodings).argmax(1)
+    assert trial.raw_agreement == (full == pruned).mean()
+    assert trial.raw_gained == ((full != labels) & (pruned == labels)).sum()
+    assert trial.raw_lost == ((full == labels) & (pruned != labels)).sum()
+    nothing = trials_of(tiny)([()], "full")[0]
+    assert (nothing.raw_agreement, nothing.raw_gained) == (1.0, None)
+    assert nothing.raw_kl == pytest.approx(0, abs=1e-9)
+
+
+def counted(monkeypatch):
+    """Count layer applications: one a batch of rows and kept prefix."""
+    import compressor.selection.trie as trie
+
+    calls, original = [], trie.apply_layer
+    monkeypatch.setattr(trie, "apply_layer", lambda *given: calls.append(1) or original(*given))
+    return calls
+
+
+def test_a_larger_search_continues_a_smaller_one(tiny, tmp_path, monkeypatch):
+    options, applied = {"cache": tmp_path / "trials.json"}, counted(monkeypatch)
+    small = plan_of(tiny, options=options, search="exhaustive", layers=1)
+    assert len(applied) == small.layer_applications == count_applications(4, candidate_sets(4, [1], []))
+    del applied[:]
+    again = plan_of(tiny, options=options, search="exhaustive", layers=1)
+    assert (len(applied), again.chosen) == (0, small.chosen)
+    greedy = plan_of(tiny, options=options, search="greedy", layers=2)  # its first level is known
+    assert len(applied) == greedy.layer_applications - small.layer_applications
+    assert plan_of(tiny, search="greedy", layers=2).trace == greedy.trace  # and it finds what a fresh one finds
+
+
+def test_trials_of_other_rows_or_labels_are_not_believed(tiny, tmp_path, monkeypatch):
+    cache = tmp_path / "trials.json"
+    trials_of(tiny, cache=cache)([(1,)], "one")
+    applied = counted(monkeypatch)
+    trials_of(tiny, cache=cache, labels=np.zeros(24, dtype=np.int64))([(1,)], "one")
+    assert len(applied) == 3
+    cache.write_text("{ broken", encoding="utf-8")
+    trials_of(tiny, cache=cache)([(1,)], "one")
+    assert len(applied) == 6
+
+
+def test_a_search_that_is_killed_keeps_what_it_tried(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("compressor.selection.trials.SAVE_EVERY_S", 0.0)
+    cache, applied = tmp_path / "trials.json", counted(monkeypatch)
+
+    def killed(iterable, _description, total=None):
+        for count, item in enumerate(iterable):
+            if count == total - 4:
+                raise KeyboardInterrupt
+            yield item
+
+    with pytest.raises(KeyboardInterrupt):
+        trials_of(tiny, cache=cache, track=killed)(ALL_SETS[:-1], "all")
+    before = len(applied)
+    trials_of(tiny, cache=cache)(ALL_SETS[:-1], "all")
+    assert before >= 15 - 5
+    assert len(applied) - before < 15 - 5  # far fewer than from the start
 
 
 def test_fixed_does_as_told(tiny):
     assert plan_of(tiny, search="fixed", skip=[3, 1]).skip == (1, 3)
 
 
-@pytest.mark.parametrize("search", ["ranked", "greedy", "exhaustive"])
+@pytest.mark.parametrize("search", ["greedy", "beam", "exhaustive"])
 def test_protected_layers_stay(tiny, search):
     assert plan_of(tiny, search=search, layers=2, protect=[2, 3]).skip == (1, 4)
 
 
-def test_ranked_set_prefers_later_layers_on_a_tie():
-    assert ranked_set({1: 0.5, 2: 0.1, 3: 0.1}, 1, []) == (3,)
+def test_auto_takes_the_largest_size_that_meets_the_goals_and_the_nearest_miss_where_none_does(tiny):
+    every = plan_of(tiny, GoalsSpec(max_flips=1.0), search="exhaustive", layers="auto")
+    assert (len(every.skip), every.goals.met) == (3, True)
+    assert every.sets_evaluated == every.sets_total == 15  # the full model too; nothing is left if all four are skipped
+    assert every.layer_applications == 15
+    best = {len(t.skip): t for t in reversed(every.trace)}
+    allowed = max(1 - t.agreement for size, t in best.items() if size < 3)
+    if 1 - best[3].agreement > allowed:
+        some = plan_of(tiny, GoalsSpec(max_flips=allowed), search="exhaustive", layers="auto")
+        assert (len(some.skip), some.goals.met) == (2, True)
+    none = plan_of(tiny, GoalsSpec(max_drop=0.0001), search="beam", layers="auto")
+    assert not none.goals.met
+    assert none.goals.candidates[0].skip == none.skip
+    assert none.goals.candidates[0].chosen
+    assert [c.excess for c in none.goals.candidates] == sorted(c.excess for c in none.goals.candidates)
+    assert "max_drop: accuracy may drop by" in none.goals.candidates[0].misses[0]
+    assert none.goals.tried == none.sets_evaluated - 1 - (none.ranked.skip not in {t.skip for t in none.trace})
+
+
+def test_every_search_has_its_row():
+    assert set(SEARCHES) == set(get_args(SelectionSpec.model_fields["search"].annotation))
 
 
 @pytest.mark.parametrize(
@@ -105,6 +219,7 @@ def test_ranked_set_prefers_later_layers_on_a_tie():
         ({"layers": 4}, "cannot skip 4 of the model's 4 layers"),
         ({"layers": 2, "protect": [1, 2, 3]}, "only 1 of 4"),
         ({"layers": 1, "protect": [5]}, "layer 5 does not exist"),
+        ({"layers": "auto"}, "set goals.max_drop or goals.max_flips"),
         ({"search": "fixed", "skip": [5]}, "layers are 1..4"),
         ({"search": "fixed", "skip": [1, 2, 3, 4]}, "leaves none"),
     ],

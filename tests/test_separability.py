@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compressor.errors import UserError
+from compressor.model.geometry import Geometry
 from compressor.model.states import ClassStates, Moments
-from compressor.selection.separability import linear_probe, score_layers, shrunk_fisher, trace_ratio
+from compressor.selection.separability import SCORES, h_score, linear_probe, score_layers, shrunk_fisher, trace_ratio
 
 
 def moments_of(states, labels, parts=1):
@@ -19,7 +21,9 @@ def moments_of(states, labels, parts=1):
 
 
 def class_states(states, labels):
-    return ClassStates(moments_of(states, labels), states, labels, np.zeros((len(labels), 2)))
+    geometry = Geometry(len(states))
+    geometry.add([torch.from_numpy(state[:, None]) for state in states], torch.ones(len(labels), 1))
+    return ClassStates(moments_of(states, labels), states, labels, np.zeros((len(labels), 2)), geometry)
 
 
 def test_trace_ratio_by_hand():
@@ -62,7 +66,7 @@ def test_one_point_for_all_rows_is_degenerate_and_scores_zero():
     assert not scores.layers[1].degenerate
 
 
-@pytest.mark.parametrize("score", ["trace_ratio", "shrunk_fisher", "linear_probe"])
+@pytest.mark.parametrize("score", list(SCORES))
 def test_every_score_rises_with_separation_and_gains_are_differences(score):
     generator = np.random.default_rng(1)
     labels = np.arange(200) % 2
@@ -81,6 +85,13 @@ def test_shrunk_fisher_ignores_scale_and_survives_fewer_rows_than_dimensions():
     value = shrunk_fisher(states, labels)
     assert np.isfinite(value)
     assert shrunk_fisher(1000 * states, labels) == pytest.approx(value, rel=1e-6)
+
+
+def test_h_score_is_the_share_of_scatter_between_the_classes():
+    # one dimension: S_b / S_t = 25 / 26 where nothing is shrunk (a single dimension leaves Ledoit-Wolf nothing to shrink)
+    states, labels = np.array([[0.0], [2.0], [10.0], [12.0]]), np.array([0, 0, 1, 1])
+    assert h_score(states, labels) == pytest.approx(25 / 26)
+    assert h_score(100 * states + 3, labels) == pytest.approx(25 / 26)
 
 
 def test_linear_probe_leaves_out_classes_of_one_row():

@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 
 from compressor.measurement.cost import encoder_flops, weight_bytes
 from compressor.measurement.predictions import fingerprint, flipped_examples
-from compressor.measurement.statistics import TIERS, bootstrap_deltas, compare, kl_divergence, metrics, tier
+from compressor.measurement.statistics import (
+    TIERS,
+    bootstrap_deltas,
+    compare,
+    kl_divergence,
+    metrics,
+    paired_lower_bound,
+    tier,
+)
 
 
 def logits_of(predictions, classes=2):
@@ -50,6 +58,36 @@ def test_equal_models_are_exact_and_small_samples_prove_little():
     assert shifted.tier == "lossy"  # 100 rows without a flip do not show a loss below two points
     many = np.arange(1000) % 2
     assert compare(logits_of(many), 2 * logits_of(many), many).tier == "lossless"
+
+
+def test_lower_bound_by_hand():
+    # nothing changed: Tango's score bound would be -z^2 / (n + z^2), the exact binomial one is lower and is taken
+    assert paired_lower_bound(0, 0, 100) == pytest.approx(-(1 - 0.05 ** (1 / 100)))
+    assert paired_lower_bound(0, 0, 100, 0.999999) < -(4.7534**2) / (100 + 4.7534**2) + 1e-4
+    # many changes, large n: the score bound meets the normal one, delta - z * sqrt(share - delta^2) / sqrt(n)
+    wald = -0.01 - 1.6449 * ((0.05 - 0.0001) / 100_000) ** 0.5
+    assert paired_lower_bound(2000, 3000, 100_000) == pytest.approx(wald, abs=2e-5)
+    assert paired_lower_bound(0, 100, 100) == -1.0
+    assert paired_lower_bound(100, 0, 100) > 0.9
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(61, 500), st.sampled_from([0.9, 0.95, 0.999]))
+def test_lower_bound_is_ordered(gained, lost, rows, confidence):
+    bound = paired_lower_bound(gained, lost, rows, confidence)
+    assert -1 <= bound < (gained - lost) / rows + 1e-9
+    assert paired_lower_bound(gained, lost + 1, rows, confidence) < bound
+    assert paired_lower_bound(gained, lost, rows, (1 + confidence) / 2) < bound
+
+
+@pytest.mark.parametrize(("delta", "changed"), [(-0.01, 0.0101), (-0.01, 0.02), (-0.03, 0.035), (0.0, 0.02)])
+@pytest.mark.parametrize("rows", [277, 1000])
+def test_lower_bound_is_above_the_truth_in_at_most_5_percent_of_samples(delta, changed, rows):
+    shares = [(changed + delta) / 2, (changed - delta) / 2, 1 - changed]
+    counts = np.random.default_rng(1).multinomial(rows, shares, size=4000)
+    pairs, times = np.unique(counts[:, :2], axis=0, return_counts=True)
+    wrong = [paired_lower_bound(int(gained), int(lost), rows) > delta for gained, lost in pairs]
+    assert times[wrong].sum() / 4000 <= 0.05 + 0.006  # 0.006: two standard errors of the simulation
 
 
 def test_without_labels_flips_bound_the_loss():

@@ -5,21 +5,15 @@ twice under two names, and the ratio of the two shows what differences mean noth
 """
 
 import gc
-import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from compressor.data.batches import Encodings, pad
-from compressor.measurement.runtime import feeds
 from compressor.progress import Track, silent
-
-if TYPE_CHECKING:
-    import onnxruntime as ort
-    from torch import nn
+from compressor.recipe import BenchmarkSpec
 
 Batch = dict[str, np.ndarray]
 Subject = Callable[[Batch], object]
@@ -48,6 +42,11 @@ class Latency:
     def p90(self) -> float:
         """90th percentile in milliseconds."""
         return float(np.percentile(self.values_ms, 90))
+
+    @property
+    def p95(self) -> float:
+        """95th percentile in milliseconds."""
+        return float(np.percentile(self.values_ms, 95))
 
     @property
     def p99(self) -> float:
@@ -217,6 +216,15 @@ def grid_batches(
     return batches
 
 
+def grid_cells(spec: BenchmarkSpec, vocab_size: int, inputs: Sequence[str], seed: int) -> list[Cell]:
+    """Return the batch x length grid: random token ids, no padding."""
+    return [
+        Cell(size, length, grid_batches(size, length, vocab_size, inputs, seed=seed))
+        for size in spec.batch_sizes
+        for length in spec.lengths
+    ]
+
+
 def workload_batches(encodings: Encodings, batch_size: int, limit: int = 64, seed: int = 0) -> list[Batch]:
     """Return batches of consecutive rows at their real lengths, each padded to its longest row.
 
@@ -227,44 +235,6 @@ def workload_batches(encodings: Encodings, batch_size: int, limit: int = 64, see
     if len(starts) > limit:
         starts = np.sort(np.random.default_rng(seed).choice(starts, size=limit, replace=False))
     return [pad(encodings, np.arange(start, min(start + batch_size, len(encodings)))) for start in starts]
-
-
-def torch_subject(model: "nn.Module") -> Subject:
-    """Return a subject that copies the batch to the model's device and waits for the logits."""
-    import torch
-
-    accepted = inspect.signature(model.forward).parameters
-    device = next(model.parameters()).device
-
-    @torch.inference_mode()
-    def run(batch: Batch) -> object:
-        tensors = {name: torch.from_numpy(values).to(device) for name, values in batch.items() if name in accepted}
-        logits = model(**tensors).logits
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return logits
-
-    return run
-
-
-def onnx_subject(session: "ort.InferenceSession") -> Subject:
-    """Return a subject that runs a session; off the CPU the logits stay on the device, as they do in `torch_subject`."""
-    names = [node.name for node in session.get_inputs()]
-    outputs = [node.name for node in session.get_outputs()]
-    if session.get_providers()[0] != "CUDAExecutionProvider":
-        return lambda batch: session.run(outputs, feeds(names, batch))
-
-    def run(batch: Batch) -> object:
-        binding = session.io_binding()
-        for name, values in feeds(names, batch).items():
-            binding.bind_cpu_input(name, values)
-        for name in outputs:
-            binding.bind_output(name, "cuda")
-        session.run_with_iobinding(binding)
-        binding.synchronize_outputs()
-        return binding
-
-    return run
 
 
 def _rounds(at_least: int, wanted: int, min_s: float, max_s: float, clock: Callable[[], int]) -> Iterator[int]:
@@ -283,6 +253,7 @@ def _row(latency: Latency, gain: Ratio | None, noise: Ratio, base: str) -> dict:
     return {
         "p50_ms": latency.p50,
         "p90_ms": latency.p90,
+        "p95_ms": latency.p95,
         "p99_ms": latency.p99,
         "runs": len(latency.values_ms),
         "speedup": gain.value if gain else 1.0,

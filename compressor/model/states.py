@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compressor.data.batches import Encodings, padded_batches
 from compressor.model.families import Family, layer_list
+from compressor.model.geometry import Geometry
 from compressor.progress import Track, silent
 
 
@@ -47,14 +48,16 @@ class Moments:
 class ClassStates:
     """What one pass keeps: exact moments of all rows, and the states of a bounded random sample of rows.
 
-    `sample` [L+1, M, H] float32 with `sample_labels` [M]; M is at most the `sample_rows` asked for. `logits` [N, C] are
-    the model's own, in row order, and the only thing kept that grows with the rows.
+    `sample` [L+1, M, H] float32 with `sample_labels` [M]; M is at most the `sample_rows` asked for. `geometry` compares
+    the states of any two depths. `logits` [N, C] are the model's own, in row order, and the only thing kept that grows
+    with the rows.
     """
 
     moments: Moments
     sample: np.ndarray
     sample_labels: np.ndarray
     logits: np.ndarray
+    geometry: Geometry
 
 
 @dataclass
@@ -91,7 +94,7 @@ def class_states(
     seed: int = 0,
     track: Track = silent,
 ) -> ClassStates:
-    """Return the class-wise [CLS] moments of states 0..L in one pass over the texts.
+    """Return the class-wise [CLS] moments of states 0..L and how alike the states are, in one pass over the texts.
 
     `labels` int64 [N] are the classes; None takes the model's own predictions (no gold labels needed).
     """
@@ -99,16 +102,27 @@ def class_states(
     moments = Moments.empty(count + 1, classes, model.config.hidden_size)
     reservoir = _Reservoir(sample_rows, np.random.default_rng(seed))
     logits = np.zeros((len(encodings), model.config.num_labels), dtype=np.float32)
+    geometry = Geometry(count + 1)
 
-    def keep(rows: np.ndarray, batch_logits: Tensor, states: list[Tensor]) -> None:
+    def keep(rows: np.ndarray, mask: Tensor, batch_logits: Tensor, states: list[Tensor]) -> None:
         logits[rows] = batch_logits.float().cpu().numpy()
-        stacked = torch.stack([state.float() for state in states]).cpu().numpy()
+        geometry.add(states, mask)
+        stacked = torch.stack([state[:, 0].float() for state in states]).cpu().numpy()
         batch_labels = logits[rows].argmax(1) if labels is None else labels[rows]
         moments.add(stacked, batch_labels)
         reservoir.add(stacked, batch_labels)
 
-    run_with_states(model, family, encodings, keep, batch_size=batch_size, track=track, description="states")
-    return ClassStates(moments, np.stack(reservoir.rows, axis=1), np.array(reservoir.labels), logits)
+    run_with_states(
+        model,
+        family,
+        encodings,
+        keep,
+        batch_size=batch_size,
+        track=track,
+        description="states",
+        pick=lambda state: state,
+    )
+    return ClassStates(moments, np.stack(reservoir.rows, axis=1), np.array(reservoir.labels), logits, geometry)
 
 
 def final_states(
@@ -118,7 +132,7 @@ def final_states(
     states = np.zeros((len(encodings), model.config.hidden_size), dtype=np.float32)
     logits = np.zeros((len(encodings), model.config.num_labels), dtype=np.float32)
 
-    def keep(rows: np.ndarray, batch_logits: Tensor, batch_states: list[Tensor]) -> None:
+    def keep(rows: np.ndarray, _mask: Tensor, batch_logits: Tensor, batch_states: list[Tensor]) -> None:
         states[rows] = batch_states[-1].float().cpu().numpy()
         logits[rows] = batch_logits.float().cpu().numpy()
 
@@ -126,28 +140,37 @@ def final_states(
     return states, logits
 
 
+def cls_state(hidden: Tensor) -> Tensor:
+    """Return the [CLS] rows [B, H] of a state [B, S, H]; a view would keep the whole of it alive."""
+    return hidden[:, 0].clone()
+
+
 def run_with_states(
     model: nn.Module,
     family: Family,
     encodings: Encodings,
-    keep: Callable[[np.ndarray, Tensor, list[Tensor]], None],
+    keep: Callable[[np.ndarray, Tensor, Tensor, list[Tensor]], None],
     *,
     batch_size: int,
     track: Track = silent,
     description: str = "forward",
+    pick: Callable[[Tensor], Tensor] = cls_state,
 ) -> None:
-    """Run the model over all rows; call `keep(row indices, logits [B, C], [CLS] of states 0..L, each [B, H])` per batch."""
+    """Run the model over all rows; call `keep(row indices, mask [B, S], logits [B, C], picked states 0..L)` per batch.
+
+    `pick` says what of each state [B, S, H] is held until the batch ends; by default its [CLS] rows [B, H].
+    """
     states: list[Tensor] = []
 
     def hook(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
         hidden = output if isinstance(output, Tensor) else output[0]
-        states.append(hidden[:, 0].clone())  # a view would keep the whole [B, S, H] alive
+        states.append(pick(hidden))
 
     first = layer_list(model, family)[0]
 
     def first_input(_module: nn.Module, inputs: tuple, kwargs: dict) -> None:
         # state 0 is what enters layer 1; ELECTRA projects its embeddings on the way there
-        states.append((inputs[0] if inputs else next(iter(kwargs.values())))[:, 0].clone())
+        states.append(pick(inputs[0] if inputs else next(iter(kwargs.values()))))
 
     batches = -(-len(encodings) // batch_size)
     with ExitStack() as stack, torch.inference_mode():
@@ -156,5 +179,6 @@ def run_with_states(
             stack.callback(layer.register_forward_hook(hook).remove)
         for rows, inputs in track(padded_batches(encodings, batch_size), description, total=batches):
             states.clear()
-            logits = model(**{name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}).logits
-            keep(rows, logits, states)
+            tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
+            logits = model(**tensors).logits
+            keep(rows, tensors["attention_mask"], logits, states)

@@ -1,253 +1,203 @@
-"""Search for the layers to skip, by real forward passes that share prefixes.
-
-A skip set is a path through a binary trie (keep or skip layer 1, layer 2, ...). Walking it depth-first computes each
-kept prefix once: all 2^L sets cost 2^L - 1 layer applications, and at most L + 1 states are alive, of as many rows at a
-time as fit into a memory budget.
-"""
+"""Search for the layers to skip, over the trie of skip sets, by trials on the selection split."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
 
-import torch
-from torch import Tensor, nn
-
-from compressor.compensation.readout import crossfit_readout
 from compressor.errors import UserError
-from compressor.measurement.statistics import kl_divergence
-from compressor.model.capture import LayerCall, apply_layer
-from compressor.model.families import Family, head_logits, layer_list
 from compressor.model.surgery import check_skip
-from compressor.progress import Track, silent
-from compressor.recipe import SelectionSpec
+from compressor.recipe import GoalsSpec, SelectionSpec
+from compressor.selection.goals import Choice, choose
+from compressor.selection.trials import Trial, Trials
+from compressor.selection.trie import SkipSet, count_applications
 
-SkipSet = tuple[int, ...]
-STATES_BUDGET = 2**31
-"""Bytes of hidden states that the depth-first walk may keep alive."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What skipping `skip` costs on the selection split, against the full model.
-
-    `agreement` and `kl` (nats) after a cross-fitted closed-form readout; `raw_agreement` with the stock head as it is.
-    """
-
-    skip: SkipSet
-    agreement: float
-    kl: float
-    raw_agreement: float
-
-    @property
-    def cost(self) -> tuple[float, float, SkipSet]:
-        """Sort key: agreement first, then KL, then the layer numbers, so that ties have one answer."""
-        return (-self.agreement, self.kl, self.skip)
+Evaluate = Callable[[Iterable[SkipSet], str], list[Trial]]
+RankedSets = Callable[[int], SkipSet]
+"""Number of layers -> the set that the chosen score would skip, without any trial."""
 
 
 @dataclass(frozen=True)
 class SkipPlan:
-    """The chosen layers and how they were found. `regret` is what the ranked plan loses against the best found."""
+    """The chosen layers and how they were found.
+
+    `ranked` is the trial of the set that the score `rank_by` alone would skip, `regret` what it loses against the best
+    found of that size. `trace` holds the trials of the search, by size, best first. `seconds` were `predicted_seconds`.
+    """
 
     skip: SkipSet
     keep: SkipSet
     search: str
+    rank_by: str
     layers: int
+    layers_asked: int | str
+    rows: int
     sets_evaluated: int
     sets_total: int
     layer_applications: int
+    predicted_seconds: float
     seconds: float
     chosen: Trial
     ranked: Trial | None
     regret: dict[str, float] | None
+    goals: Choice | None
     trace: tuple[Trial, ...]
 
 
-Evaluate = Callable[[Sequence[SkipSet]], list[Trial]]
-
-
-def walk_sets(
-    layers: Sequence[nn.Module],
-    calls: Sequence[LayerCall],
-    sets: Sequence[SkipSet],
-    applied: Callable[[], None] = lambda: None,
-) -> Iterator[tuple[SkipSet, list[Tensor]]]:
-    """Yield (skip set, final hidden states per batch) of every set, in trie order; `applied` is called per application."""
-
-    def walk(index: int, hidden: list[Tensor], members: list[SkipSet]) -> Iterator[tuple[SkipSet, list[Tensor]]]:
-        if index == len(layers):
-            yield members[0], hidden
-            return
-        skipping = [member for member in members if index + 1 in member]
-        keeping = [member for member in members if index + 1 not in member]
-        if keeping:
-            after = apply_layer(layers[index], calls, hidden)
-            applied()
-            yield from walk(index + 1, after, keeping)
-            del after
-        if skipping:
-            yield from walk(index + 1, hidden, skipping)
-
-    if sets:
-        yield from walk(0, [call.hidden for call in calls], sorted(set(sets)))
-
-
-def call_groups(calls: Sequence[LayerCall], layers: int, budget: int = STATES_BUDGET) -> list[list[LayerCall]]:
-    """Return the batches in groups whose states, one a layer, fit into `budget` bytes; the walk takes one at a time."""
-    groups: list[list[LayerCall]] = []
-    used = budget
-    for call in calls:
-        size = call.hidden.nbytes * (layers + 1)
-        if used + size > budget:
-            groups.append([])
-            used = 0
-        groups[-1].append(call)
-        used += size
-    return groups
-
-
-def count_applications(layers: int, sets: Sequence[SkipSet]) -> int:
-    """Return how many layer applications `walk_sets` needs: the kept prefixes that the sets have between them."""
-    return len(
-        {
-            (layer, tuple(skipped for skipped in member if skipped < layer))
-            for member in sets
-            for layer in range(1, layers + 1)
-            if layer not in member
-        }
-    )
-
-
-def ranked_set(gains: dict[int, float], count: int, protect: Sequence[int]) -> SkipSet:
-    """Return the `count` layers of lowest gain, protected ones left out; equal gains skip the later layer first."""
-    free = [layer for layer in gains if layer not in protect]
-    return tuple(sorted(sorted(free, key=lambda layer: (gains[layer], -layer))[:count]))
-
-
 def find_plan(
-    model: nn.Module,
-    family: Family,
-    calls: Sequence[LayerCall],
-    teacher: Tensor,
-    gains: dict[int, float],
+    trials: Trials,
+    ranked: RankedSets,
     spec: SelectionSpec,
+    goals: GoalsSpec | None = None,
     *,
-    track: Track = silent,
+    readout: bool = True,
 ) -> SkipPlan:
-    """Choose the layers to skip; judge every set tried by forward passes over the captured rows.
+    """Choose the layers to skip by trials; with `layers: auto`, as many as the goals allow.
 
-    `calls` and `teacher` (logits [N, C]) are those of `capture_calls` on the selection split, never on evaluation data.
+    `readout` says whether the goals judge a set after the readout, which stands for the head to come, or as it is.
     """
     started = time.perf_counter()
-    layers = list(layer_list(model, family))
-    check_selection(spec, len(layers))
-    trials: dict[SkipSet, Trial] = {}
-    applications = 0
-    groups = call_groups(calls, len(layers))
-    row_order = torch.cat([call.rows for call in calls]).argsort().to(calls[0].hidden.device)
+    layers = len(trials.layers)
+    check_selection(spec, layers, goals)
+    sizes = wanted_sizes(spec, layers)
+    tried: dict[SkipSet, Trial] = {}
+    applications, predicted = 0, 0.0
 
-    def evaluate(sets: Sequence[SkipSet]) -> list[Trial]:
-        nonlocal applications
-        new = [member for member in sets if member not in trials]
-        total = count_applications(len(layers), new)
-        applications += total
-        steps = total * len(groups)
-        ticks = iter(track(range(steps), f"{spec.search} search, layer applications", total=steps))
-        parts: dict[SkipSet, list[Tensor]] = {member: [] for member in new}
-        for group in groups:
-            for skip, hidden in walk_sets(layers, group, new, applied=lambda: next(ticks, None)):
-                parts[skip].append(torch.cat([state[:, 0].float() for state in hidden]))
-                if len(parts[skip]) == len(groups):
-                    states = torch.cat(parts.pop(skip))[row_order]
-                    trials[skip] = _judge(model, family, skip, states, teacher)
-        next(ticks, None)  # closes the bar
-        return [trials[member] for member in sets]
+    def evaluate(sets: Iterable[SkipSet], description: str) -> list[Trial]:
+        nonlocal applications, predicted
+        new = [member for member in dict.fromkeys(sets) if member not in tried]
+        applications += count_applications(layers, new)
+        predicted += trials.seconds(new)
+        found = trials(new, description)
+        tried.update(zip(new, found, strict=True))
+        return found
 
-    ranked_skip = ranked_set(gains, spec.layers, spec.protect)
-    chosen = SEARCHES[spec.search](evaluate, len(layers), ranked_skip, spec)
-    ranked = evaluate([ranked_skip])[0] if spec.search in {"greedy", "exhaustive"} else None
-    best = min(trials.values(), key=lambda trial: (len(trial.skip) != spec.layers, trial.cost))
-    regret = {"agreement": best.agreement - ranked.agreement, "kl": ranked.kl - best.kl} if ranked else None
+    SEARCHES[spec.search](evaluate, layers, sizes, ranked, spec)
+    best = best_by_size(tried.values())
+    choice = None
+    if spec.layers == "auto":
+        rows = {size: trial for size, trial in best.items() if size}
+        choice = choose(rows, goals, tried=sum(1 for skip in tried if skip), rows=trials.rows, readout=readout)
+        chosen = tried[choice.skip]
+    else:
+        chosen = best[spec.layers]
+    by_score = regret = None
+    if spec.search not in {"ranked", "fixed"}:
+        size = len(chosen.skip)
+        evaluate([ranked(size)], "ranked plan")
+        by_score = tried[ranked(size)]
+        best_found = min((trial for skip, trial in tried.items() if len(skip) == size), key=lambda trial: trial.cost)
+        regret = {"agreement": best_found.agreement - by_score.agreement, "kl": by_score.kl - best_found.kl}
     return SkipPlan(
         skip=chosen.skip,
-        keep=tuple(layer for layer in range(1, len(layers) + 1) if layer not in chosen.skip),
+        keep=tuple(layer for layer in range(1, layers + 1) if layer not in chosen.skip),
         search=spec.search,
-        layers=len(layers),
-        sets_evaluated=len(trials),
-        sets_total=sets_total(spec, len(layers)),
+        rank_by=spec.rank_by,
+        layers=layers,
+        layers_asked=spec.layers,
+        rows=trials.rows,
+        sets_evaluated=len(tried),
+        sets_total=sets_total(spec, layers),
         layer_applications=applications,
+        predicted_seconds=predicted,
         seconds=time.perf_counter() - started,
         chosen=chosen,
-        ranked=ranked,
+        ranked=by_score,
         regret=regret,
-        trace=tuple(sorted(trials.values(), key=lambda trial: (len(trial.skip), trial.cost))),
+        goals=choice,
+        trace=tuple(sorted(tried.values(), key=lambda trial: (len(trial.skip), trial.cost))),
     )
 
 
-def candidate_sets(layers: int, count: int, protect: Sequence[int]) -> list[SkipSet]:
-    """Return every set of `count` unprotected layers out of 1..`layers`."""
-    return list(combinations([layer for layer in range(1, layers + 1) if layer not in protect], count))
+def best_by_size(trials: Iterable[Trial]) -> dict[int, Trial]:
+    """Return the best trial of every number of skipped layers that was tried, smallest first."""
+    best: dict[int, Trial] = {}
+    for trial in sorted(trials, key=lambda trial: (len(trial.skip), trial.cost)):
+        best.setdefault(len(trial.skip), trial)
+    return best
+
+
+def wanted_sizes(spec: SelectionSpec, layers: int) -> list[int]:
+    """Return the numbers of layers that the search looks at: the one asked for, or with `auto` all from 0."""
+    if spec.layers != "auto":
+        return [spec.layers]
+    return list(range(min(layers - 1, layers - len(set(spec.protect))) + 1))
+
+
+def candidate_sets(layers: int, sizes: Sequence[int], protect: Sequence[int]) -> list[SkipSet]:
+    """Return every set of as many unprotected layers out of 1..`layers` as one of `sizes` says."""
+    free = [layer for layer in range(1, layers + 1) if layer not in protect]
+    return [skip for size in sizes for skip in combinations(free, size)]
 
 
 def sets_total(spec: SelectionSpec, layers: int) -> int:
-    """Return how many sets of the asked size there are to choose from."""
-    return comb(layers - len(set(spec.protect)), spec.layers)
+    """Return how many sets of the sizes looked at there are to choose from."""
+    return sum(comb(layers - len(set(spec.protect)), size) for size in wanted_sizes(spec, layers))
 
 
-def check_selection(spec: SelectionSpec, layers: int) -> None:
-    """Raise UserError where the recipe's selection does not fit a model of `layers` layers."""
+def check_selection(spec: SelectionSpec, layers: int, goals: GoalsSpec | None = None) -> None:
+    """Raise UserError where the recipe's selection does not fit a model of `layers` layers, or `auto` has no goal."""
     check_skip(spec.protect[:1] if len(spec.protect) >= layers else spec.protect, layers, "selection.protect")
     if spec.skip is not None:
         check_skip(spec.skip, layers)
+    free = layers - len(set(spec.protect))
+    if spec.layers == "auto":
+        if goals is None or (goals.max_drop is None and goals.max_flips is None):
+            raise UserError(
+                "selection.layers: auto takes as many layers as the goals allow; set goals.max_drop or goals.max_flips."
+            )
+        if free < 1:
+            raise UserError("selection.protect: all layers are protected, so none can be skipped.")
+        return
     if spec.layers >= layers:
         raise UserError(
             f"selection.layers: cannot skip {spec.layers} of the model's {layers} layers; skip at most {layers - 1}."
         )
-    free = layers - len(set(spec.protect))
     if spec.layers > free:
         raise UserError(
             f"selection.layers: cannot skip {spec.layers} layers, only {free} of {layers} are not in selection.protect."
         )
 
 
-def _judge(model: nn.Module, family: Family, skip: SkipSet, cls: Tensor, teacher: Tensor) -> Trial:
-    with torch.inference_mode():
-        raw = head_logits(model, family, cls).float().cpu()
-    target = teacher.argmax(1)
-    readout = torch.from_numpy(crossfit_readout(cls.cpu().numpy(), teacher.numpy()))
-    return Trial(
-        skip=skip,
-        agreement=float((readout.argmax(1) == target).double().mean()),
-        kl=kl_divergence(teacher.numpy(), readout.numpy()),
-        raw_agreement=float((raw.argmax(1) == target).double().mean()),
-    )
+def _ranked(evaluate: Evaluate, _layers: int, sizes: list[int], ranked: RankedSets, _spec: SelectionSpec) -> None:
+    evaluate([ranked(size) for size in sizes], "ranked plans")
 
 
-def _ranked(evaluate: Evaluate, _layers: int, ranked: SkipSet, _spec: SelectionSpec) -> Trial:
-    return evaluate([ranked])[0]
+def _fixed(evaluate: Evaluate, _layers: int, _sizes: list[int], _ranked: RankedSets, spec: SelectionSpec) -> None:
+    evaluate([tuple(sorted(spec.skip or ()))], "the recipe's set")
 
 
-def _fixed(evaluate: Evaluate, _layers: int, _ranked: SkipSet, spec: SelectionSpec) -> Trial:
-    return evaluate([tuple(sorted(spec.skip or ()))])[0]
+def _widening(
+    evaluate: Evaluate, layers: int, sizes: list[int], protect: Sequence[int], width: int, description: str
+) -> None:
+    """Try, for one layer more at a time, every layer added to each of the `width` best sets of the size before."""
+    evaluate([()], "full model") if 0 in sizes else None
+    frontier: list[SkipSet] = [()]
+    free = [layer for layer in range(1, layers + 1) if layer not in protect]
+    for size in range(1, max(sizes) + 1):
+        wider = {tuple(sorted((*skip, layer))) for skip in frontier for layer in free if layer not in skip}
+        found = evaluate(sorted(wider), f"{description}, {size} skipped")
+        frontier = [trial.skip for trial in sorted(found, key=lambda trial: trial.cost)[:width]]
 
 
-def _greedy(evaluate: Evaluate, layers: int, _ranked: SkipSet, spec: SelectionSpec) -> Trial:
-    best = Trial((), 1.0, 0.0, 1.0)
-    for _ in range(spec.layers):
-        free = [layer for layer in range(1, layers + 1) if layer not in best.skip and layer not in spec.protect]
-        best = min(evaluate([tuple(sorted((*best.skip, layer))) for layer in free]), key=lambda trial: trial.cost)
-    return best
+def _greedy(evaluate: Evaluate, layers: int, sizes: list[int], _ranked: RankedSets, spec: SelectionSpec) -> None:
+    _widening(evaluate, layers, sizes, spec.protect, 1, "greedy search")
 
 
-def _exhaustive(evaluate: Evaluate, layers: int, _ranked: SkipSet, spec: SelectionSpec) -> Trial:
-    return min(evaluate(candidate_sets(layers, spec.layers, spec.protect)), key=lambda trial: trial.cost)
+def _beam(evaluate: Evaluate, layers: int, sizes: list[int], _ranked: RankedSets, spec: SelectionSpec) -> None:
+    _widening(evaluate, layers, sizes, spec.protect, spec.beam_width, f"beam search of width {spec.beam_width}")
 
 
-SEARCHES: dict[str, Callable[[Evaluate, int, SkipSet, SelectionSpec], Trial]] = {
+def _exhaustive(evaluate: Evaluate, layers: int, sizes: list[int], _ranked: RankedSets, spec: SelectionSpec) -> None:
+    evaluate(candidate_sets(layers, sizes, spec.protect), "exhaustive search")
+
+
+SEARCHES: Mapping[str, Callable[[Evaluate, int, list[int], RankedSets, SelectionSpec], None]] = {
     "ranked": _ranked,
     "greedy": _greedy,
+    "beam": _beam,
     "exhaustive": _exhaustive,
     "fixed": _fixed,
 }
-"""Search name -> function that returns the chosen trial; keys = SelectionSpec.search."""
+"""Search name -> function that tries the sets it wants; keys = SelectionSpec.search."""

@@ -13,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from compressor.errors import UserError
+from compressor.model.geometry import linear_cka
 from compressor.model.states import ClassStates
 from compressor.progress import Track, silent
 
@@ -30,18 +31,23 @@ class LayerScore:
     degenerate: bool
     trace_ratio: float
     shrunk_fisher: float
+    h_score: float
     linear_probe: float
 
 
 @dataclass(frozen=True)
 class LayerScores:
-    """Scores of states 0..L; `rows` went into the moments, `sample_rows` into Ledoit-Wolf and the probe."""
+    """Scores of states 0..L; `rows` went into moments and cosines, `sample_rows` into Ledoit-Wolf, CKA and the probe.
+
+    `pairs` holds how alike the states i and j are, one matrix [L+1, L+1] a measure: see `Geometry` and `linear_cka`.
+    """
 
     score: str
     labels: str
     rows: int
     sample_rows: int
     layers: tuple[LayerScore, ...]
+    pairs: dict[str, list[list[float]]]
 
 
 def trace_ratio(count: np.ndarray, mean: np.ndarray, squares: np.ndarray) -> float:
@@ -69,15 +75,34 @@ def shrunk_fisher(states: np.ndarray, labels: np.ndarray) -> float:
     Shrinkage keeps S_w invertible where there are fewer rows than dimensions. Affine maps hardly change the value,
     unlike the trace ratio's.
     """
+    states, means, index, share = _class_means(states, labels)
+    return _between_over(states - means[index], means, share)
+
+
+def h_score(states: np.ndarray, labels: np.ndarray) -> float:
+    """Return tr(S_t^-1 S_b) of states [M, H]: the H-score (Bao et al. 2019) with the total covariance S_t shrunk.
+
+    Ledoit-Wolf shrinkage as in Ibrahim et al. (2021). Its values are below C - 1, C classes: S_t contains S_b.
+    """
+    states, means, _, share = _class_means(states, labels)
+    return _between_over(states - states.mean(axis=0), means, share)
+
+
+def _class_means(states: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return states in float64, class means [C, H], the class index of every row, and the class shares [C]."""
     classes, index, count = np.unique(labels, return_inverse=True, return_counts=True)
     states = states.astype(np.float64)
     means = np.stack([states[labels == label].mean(axis=0) for label in classes])
-    within, _ = ledoit_wolf(states - means[index], assume_centered=True)
-    if not np.trace(within) > 0:
+    return states, means, index, count / count.sum()
+
+
+def _between_over(centred: np.ndarray, means: np.ndarray, share: np.ndarray) -> float:
+    """Return tr(S^-1 S_b), S the Ledoit-Wolf covariance of rows that are centred already."""
+    covariance, _ = ledoit_wolf(centred, assume_centered=True)
+    if not np.trace(covariance) > 0:
         return float("inf")
-    share = count / count.sum()
-    centred = means - share @ means
-    return float(np.sum(share[:, None] * centred * np.linalg.solve(within, centred.T).T))
+    apart = means - share @ means
+    return float(np.sum(share[:, None] * apart * np.linalg.solve(covariance, apart.T).T))
 
 
 def linear_probe(states: np.ndarray, labels: np.ndarray, seed: int = 0) -> float:
@@ -103,6 +128,7 @@ SCORES: dict[str, Callable[[ClassStates, int, int], float]] = {
         states.moments.count, states.moments.mean[layer], states.moments.squares[layer]
     ),
     "shrunk_fisher": lambda states, layer, _seed: shrunk_fisher(states.sample[layer], states.sample_labels),
+    "h_score": lambda states, layer, _seed: h_score(states.sample[layer], states.sample_labels),
     "linear_probe": lambda states, layer, seed: linear_probe(states.sample[layer], states.sample_labels, seed),
 }
 """Score name -> value of one state, higher is easier to separate; keys = SeparabilitySpec.score."""
@@ -135,7 +161,21 @@ def score_layers(states: ClassStates, score: str, labels: str, *, seed: int = 0,
             )
         gain = values[score] - layers[-1].separability if layers else None
         layers.append(LayerScore(layer, values[score], gain, degenerate, **values))
-    return LayerScores(score, labels, int(states.moments.count.sum()), states.sample.shape[1], tuple(layers))
+    geometry = states.geometry
+    pairs = {
+        "token_cosine": geometry.token_cosine,
+        "cls_cosine": geometry.cls_cosine,
+        "cls_angle": geometry.cls_angle,
+        "cka": linear_cka(states.sample),
+    }
+    return LayerScores(
+        score,
+        labels,
+        int(states.moments.count.sum()),
+        states.sample.shape[1],
+        tuple(layers),
+        {name: values.tolist() for name, values in pairs.items()},
+    )
 
 
 def is_degenerate(states: ClassStates, layer: int) -> bool:

@@ -1,0 +1,58 @@
+"""What a run would do and cost, without doing any of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from compressor.pipeline import default_out, resolve_device, stage_keys, stages_of
+from compressor.progress import silent
+from compressor.recipe import Recipe
+from compressor.run import Run, prepare
+from compressor.rundir import RunDir
+from compressor.selection.search import candidate_sets, wanted_sizes
+from compressor.selection.trie import count_applications
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """A stage as a dry run sees it."""
+
+    name: str
+    cached: bool
+    cost: str
+
+
+def dry_run(recipe: Recipe, out: str | Path | None = None, *, device: str = "auto") -> list[StageStatus]:
+    """Return every stage, whether its result is there already, and what it will cost; nothing is computed or written."""
+    path = default_out(recipe, out)
+    run = prepare(recipe, path, resolve_device(device), silent)
+    folder, keys = RunDir(path), stage_keys(run)
+    costs = stage_costs(run)
+    return [
+        StageStatus(stage.name, folder.cached(stage.name, keys[stage.name]) is not None, costs.get(stage.name, ""))
+        for stage in stages_of(recipe)
+    ]
+
+
+def stage_costs(run: Run) -> dict[str, str]:
+    """Return the expected work of each stage in words and numbers."""
+    recipe, data = run.recipe, run.data
+    spec, layers = recipe.selection, run.source.layers
+    sets = candidate_sets(layers, wanted_sizes(spec, layers), spec.protect) if spec.search == "exhaustive" else []
+    search = (
+        f"{len(sets)} sets, {count_applications(layers, sets)} layer applications" if sets else f"{spec.search} search"
+    )
+    cells = len(recipe.benchmark.batch_sizes) * (len(recipe.benchmark.lengths) + recipe.benchmark.workload)
+    least, most = cells * recipe.benchmark.min_seconds, cells * recipe.benchmark.max_seconds
+    tuning = recipe.finetune
+    return {
+        "teacher": f"{tuning.epochs} epochs over {len(data.train)} rows" if tuning else "given",
+        "scores": f"1 pass over {len(data.calibration)} calibration rows",
+        "plan": f"{search} over {len(data.selection)} selection rows",
+        "audit": f"every score against trials over {len(data.selection)} selection rows",
+        "timing": f"{len(recipe.benchmark.batch_sizes) * len(recipe.benchmark.lengths)} cells",
+        "model": f"{recipe.compensation.head.nodes} head nodes" if recipe.compensation.head else "no head",
+        "onnx": ", ".join(recipe.export.variants) or "none",
+        "full-onnx": ", ".join(recipe.export.variants) or "none",
+        "predictions": f"{2 + 2 * len(recipe.export.variants)} models over {len(data.evaluation)} evaluation rows",
+        "latency": f"{cells} cells, {least:.0f} to {most:.0f} s",
+    }

@@ -1,0 +1,109 @@
+"""The latency of any plan from one timed layer, and how far the prediction was off once the plan is measured."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from compressor.measurement.latency import Batch, Cell, Subject, measure
+from compressor.measurement.subjects import torch_subject
+from compressor.model.capture import LayerCall, apply_layer
+from compressor.model.families import Family, layer_list
+from compressor.progress import Track, silent
+
+
+def time_layers(
+    model: PreTrainedModel,
+    family: Family,
+    cells: Sequence[Cell],
+    *,
+    min_seconds: float,
+    min_runs: int = 30,
+    max_seconds: float = 10.0,
+    seed: int = 0,
+    track: Track = silent,
+) -> list[dict[str, Any]]:
+    """Time the whole model and one of its layers in every cell, interleaved; medians in milliseconds.
+
+    Each run of the layer takes the next one of the stack, so that its weights come from where they do in a whole pass.
+    """
+    rows = []
+    for cell in cells:
+        calls = [capture_layer_call(model, family, batch) for batch in cell.batches]
+        turns = zip(cycle(calls), cycle(layer_list(model, family)), strict=False)
+        subjects = {"full": torch_subject(model), "layer": _layer_subject(turns, model.device.type)}
+        values = measure(
+            subjects,
+            cell.batches,
+            min_seconds=min_seconds,
+            min_runs=min_runs,
+            max_seconds=max_seconds,
+            warmup=5,
+            seed=seed,
+            track=track,
+            description=f"one layer, batch {cell.batch}, {cell.length} tokens",
+        )
+        medians = {f"{name}_ms": float(np.median(times)) for name, times in values.items()}
+        rows.append({"batch": cell.batch, "length": cell.length, **medians, "runs": len(values["full"])})
+    return rows
+
+
+def capture_layer_call(model: PreTrainedModel, family: Family, batch: Batch) -> LayerCall:
+    """Return how the model calls its first layer on a batch of inputs, each int64 [B, S]."""
+    seen: list[LayerCall] = []
+
+    def keep(_module: torch.nn.Module, args: tuple, kwargs: dict) -> None:
+        seen.append(LayerCall(torch.arange(len(batch["input_ids"])), args[0], args[1:], kwargs))
+
+    remove = layer_list(model, family)[0].register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        torch_subject(model)(batch)
+    finally:
+        remove.remove()
+    return seen[0]
+
+
+def predicted_speedup(cell: Mapping[str, Any], skipped: int) -> float:
+    """Return full time over the time without `skipped` layers, each as long as the timed one: the rest stays."""
+    return cell["full_ms"] / predicted_ms(cell, skipped)
+
+
+def predicted_ms(cell: Mapping[str, Any], skipped: int) -> float:
+    """Return the predicted median in milliseconds. Never below a tenth of the full time: noise must not promise more."""
+    return max(cell["full_ms"] - skipped * cell["layer_ms"], 0.1 * cell["full_ms"])
+
+
+def prediction_errors(
+    timing: Sequence[Mapping[str, Any]], skipped: int, latency: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> list[dict[str, Any]]:
+    """Return predicted against measured speed-up of every variant in `latency` that was compared, cell by cell.
+
+    `error` is predicted over measured, less 1.
+    """
+    made = []
+    for cell in timing:
+        place = {"batch": cell["batch"], "length": cell["length"]}
+        predicted = predicted_speedup(cell, skipped)
+        measured = [
+            {"variant": name, "speedup": row["speedup"], "ci95": row["speedup_ci95"]}
+            | {"error": predicted / row["speedup"] - 1}
+            for name, rows in latency.items()
+            for row in rows
+            if row["speedup_ci95"] and {key: row[key] for key in place} == place
+        ]
+        made.append({**place, "size": skipped, "predicted_speedup": predicted, "measured": measured})
+    return made
+
+
+def _layer_subject(turns: Iterator[tuple[LayerCall, torch.nn.Module]], device: str) -> Subject:
+    def run(_batch: Batch) -> object:
+        call, layer = next(turns)
+        output = apply_layer(layer, [call], [call.hidden])
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return output
+
+    return run

@@ -1,0 +1,209 @@
+"""How far a score deserves trust: its ranking against the damage that real forward passes measure."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest, rankdata
+
+from compressor.measurement.statistics import bootstrap_deltas
+from compressor.recipe import SelectionSpec
+from compressor.selection.baselines import RANKINGS, Evidence, drop_order, importances, ranked_set
+from compressor.selection.search import SEARCHES, best_by_size, wanted_sizes
+from compressor.selection.trials import Trial, Trials
+from compressor.selection.trie import SkipSet
+
+DRAWS = 2000
+DAMAGES = ("kl", "flips", "accuracy_lost")
+TOP = 3
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Every score against the trials of one model on one selection split, as plain values for JSON.
+
+    `importance`: predicted damage of every single layer, by score. `damage`: what skipping every contiguous block cost,
+    after a closed-form readout and (`raw_`) as it is. `correlations`: Spearman's rho of the two with a 95 % bootstrap
+    interval over the blocks. `hits`: whether the least damaging layer is a score's first pick, or among its first three.
+    `frontier`: the set of every size that the search found and that each score would skip, and its regret against the
+    best found. `reading`: what that says, in words.
+    """
+
+    search: str
+    layers: int
+    rows: int
+    labelled: bool
+    labels: str
+    scores: tuple[str, ...]
+    importance: dict[str, list[float]]
+    damage: list[dict[str, Any]]
+    correlations: list[dict[str, Any]]
+    hits: list[dict[str, Any]]
+    frontier: list[dict[str, Any]]
+    reading: str
+
+
+def audit_scores(
+    trials: Trials, evidence: Evidence, spec: SelectionSpec, *, labels: str, flops: Callable[[int], int], seed: int = 0
+) -> Audit:
+    """Try every contiguous block, every score's set of every size and the search's own sets; compare.
+
+    `labels` says which labels the separability is that of; `flops(kept layers)` gives the encoder's FLOPs.
+    """
+    layers = len(trials.layers)
+    # a search of one set only has nothing to say about the other sizes
+    every_size = {
+        "layers": "auto",
+        "search": "beam" if spec.search in {"ranked", "fixed"} else spec.search,
+        "skip": None,
+    }
+    search = spec.model_copy(update=every_size)
+    sizes = wanted_sizes(search, layers)
+    searched: dict[SkipSet, Trial] = {}
+
+    def evaluate(sets: Sequence[SkipSet], description: str) -> list[Trial]:
+        found = trials(sets, f"audit, {description}")
+        searched.update({trial.skip: trial for trial in found})
+        return found
+
+    SEARCHES[search.search](evaluate, layers, sizes, lambda _size: (), search)
+    blocks = contiguous_blocks(layers)
+    planned = {(name, size): ranked_set(name, evidence, size, spec.protect) for name in RANKINGS for size in sizes}
+    wanted = list(dict.fromkeys([*blocks, *planned.values()]))
+    known = {**searched, **{trial.skip: trial for trial in trials(wanted, "audit of the scores")}}
+    best = best_by_size(known.values())
+    found = best_by_size(searched.values())
+    series = {(search.search, "search", size): found[size] for size in sizes}
+    series |= {(name, "score", size): known[skip] for (name, size), skip in planned.items()}
+    frontier = [
+        {"series": name, "kind": kind, "size": size, **_point(trial, best[size], trials.rows, seed)}
+        | {"encoder_flops": flops(layers - size)}
+        for (name, kind, size), trial in series.items()
+    ]
+    damage = [_damage(known[skip], trials.rows) for skip in blocks]
+    return Audit(
+        search=search.search,
+        layers=layers,
+        rows=trials.rows,
+        labelled=trials.labelled,
+        labels=labels,
+        scores=tuple(RANKINGS),
+        importance={name: importances(name, evidence) for name in RANKINGS},
+        damage=damage,
+        correlations=correlations(damage, evidence, seed),
+        hits=_hits(evidence, spec.protect, {skip[0]: known[skip] for skip in blocks if len(skip) == 1}),
+        frontier=frontier,
+        reading=reading(frontier, search.search),
+    )
+
+
+def contiguous_blocks(layers: int) -> list[SkipSet]:
+    """Return every run of neighbouring layers but the whole stack, single layers first."""
+    return [
+        tuple(range(first, first + size)) for size in range(1, layers) for first in range(1, layers - size + 2)
+    ]  # fmt: skip
+
+
+def correlations(damage: Sequence[dict[str, Any]], evidence: Evidence, seed: int = 0) -> list[dict[str, Any]]:
+    """Return Spearman's rho of every score with every kind of damage, over single layers and over all blocks.
+
+    The interval resamples the blocks (2,000 draws). Blocks overlap and layers are few, so it is a rough guide. None where
+    a side is constant or was not measured.
+    """
+    made = []
+    for name, function in RANKINGS.items():
+        for units, wanted in (("layers", [row for row in damage if len(row["skip"]) == 1]), ("blocks", list(damage))):
+            predicted = np.array([function(evidence, row["skip"][0], row["skip"][-1]) for row in wanted])
+            for kind in DAMAGES:
+                for readout in (True, False):
+                    values = [row[kind if readout else f"raw_{kind}"] for row in wanted]
+                    rho, interval = (None, None) if None in values else spearman(predicted, np.array(values), seed)
+                    made.append({"score": name, "units": units, "damage": kind, "readout": readout}
+                                | {"rho": rho, "ci95": interval, "n": len(wanted)})  # fmt: skip
+    return made
+
+
+def spearman(
+    predicted: np.ndarray, measured: np.ndarray, seed: int = 0
+) -> tuple[float | None, tuple[float, float] | None]:
+    """Return Spearman's rank correlation of two arrays [n] and its 95 % bootstrap interval over the n units."""
+    draws = np.random.default_rng(seed).integers(len(predicted), size=(DRAWS, len(predicted)))
+    whole = _rank_correlation(predicted[None], measured[None])[0]
+    if np.isnan(whole):
+        return None, None
+    values = _rank_correlation(predicted[draws], measured[draws])
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return float(whole), (float(low), float(high))
+
+
+def reading(frontier: Sequence[dict[str, Any]], search: str) -> str:
+    """Return in words which score loses least against the best sets found, and what separability loses."""
+    mean = {}
+    for name in dict.fromkeys(point["series"] for point in frontier if point["kind"] == "score"):
+        lost = [point["regret"]["agreement"] for point in frontier if point["series"] == name and point["size"]]
+        mean[name] = float(np.mean(lost))
+    least = min(mean, key=lambda name: mean[name])
+    largest = max(point["size"] for point in frontier)
+    own = mean["separability"]
+    over = f"on average over 1 to {largest} skipped layers"
+    if own <= mean[least] + 1e-12:
+        return (
+            f"No score loses less agreement against the best sets found than separability: {100 * own:.1f} points {over}. "
+            f"The {search} search by real forward passes loses none of it."
+        )
+    said = least.replace("_", " ")
+    return (
+        f"Separability is not the best guide here: the sets that it ranks first lose {100 * own:.1f} points of agreement "
+        f"against the best found, {over}; {said} loses {100 * mean[least]:.1f}, the least of all scores. Trust the trials."
+    )
+
+
+def _rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the correlation of the ranks (ties share one) of each row of two arrays [D, n]; NaN where one is constant."""
+    first, second = rankdata(first, axis=1), rankdata(second, axis=1)
+    first, second = first - first.mean(axis=1, keepdims=True), second - second.mean(axis=1, keepdims=True)
+    scale = np.sqrt(np.square(first).sum(axis=1) * np.square(second).sum(axis=1))
+    return np.divide((first * second).sum(axis=1), scale, out=np.full(len(first), np.nan), where=scale > 0)
+
+
+def _damage(trial: Trial, rows: int) -> dict[str, Any]:
+    measured: dict[str, Any] = {"skip": trial.skip}
+    for prefix in ("", "raw_"):
+        gained, lost = getattr(trial, f"{prefix}gained"), getattr(trial, f"{prefix}lost")
+        measured[f"{prefix}kl"] = getattr(trial, f"{prefix}kl")
+        measured[f"{prefix}flips"] = 1 - getattr(trial, f"{prefix}agreement")
+        measured[f"{prefix}accuracy_lost"] = None if lost is None or gained is None else (lost - gained) / rows
+    return measured
+
+
+def _point(trial: Trial, best: Trial, rows: int, seed: int) -> dict[str, Any]:
+    interval = binomtest(round(trial.agreement * rows), rows).proportion_ci(0.95, method="wilson")
+    delta = spread = None
+    if trial.gained is not None and trial.lost is not None:
+        delta = (trial.gained - trial.lost) / rows
+        low, high = np.quantile(bootstrap_deltas(trial.gained, trial.lost, rows, seed), [0.025, 0.975])
+        spread = (float(low), float(high))
+    return {
+        "skip": trial.skip,
+        "agreement": trial.agreement,
+        "agreement_ci95": (float(interval.low), float(interval.high)),
+        "raw_agreement": trial.raw_agreement,
+        "kl": trial.kl,
+        "accuracy_delta": delta,
+        "accuracy_ci95": spread,
+        "regret": {"agreement": best.agreement - trial.agreement, "kl": trial.kl - best.kl},
+    }
+
+
+def _hits(evidence: Evidence, protect: Sequence[int], singles: dict[int, Trial]) -> list[dict[str, Any]]:
+    least = min((trial for layer, trial in singles.items() if layer not in protect), key=lambda trial: trial.cost).skip[
+        0
+    ]
+    made = []
+    for name in RANKINGS:
+        order = drop_order(name, evidence, protect)
+        made.append(
+            {"score": name, "order": order, "best": least, "top1": order[0] == least, "top3": least in order[:TOP]}
+        )
+    return made

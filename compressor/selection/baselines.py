@@ -1,0 +1,117 @@
+"""The scores that others use beside separability, all as one question: what would skipping layers a..b cost?
+
+Every score reads what the scoring pass kept (`Evidence`); none looks at a trial. Low means: skip this first.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from compressor.selection.separability import SCORES
+from compressor.selection.trie import SkipSet
+
+BlockScore = Callable[["Evidence", int, int], float]
+"""(evidence, first layer, last layer) -> predicted damage of skipping layers first..last, numbered from 1."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What scores may look at: `states` [L+1] by state score, `pairs` [L+1, L+1] by measure, and a seed for chance."""
+
+    states: Mapping[str, np.ndarray]
+    pairs: Mapping[str, np.ndarray]
+    seed: int
+
+    @classmethod
+    def of(cls, scores: Mapping[str, Any], seed: int) -> "Evidence":
+        """Return the evidence in the content of scores.json."""
+        names = ("separability", *SCORES)
+        states = {name: np.array([entry[name] for entry in scores["layers"]]) for name in names}
+        return cls(states, {name: np.array(values) for name, values in scores["pairs"].items()}, seed)
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return len(self.states["separability"]) - 1
+
+
+def _gain(name: str) -> BlockScore:
+    """Return the rise of a state score over the block: what its layers add to the classes' distance."""
+    return lambda evidence, first, last: float(evidence.states[name][last] - evidence.states[name][first - 1])
+
+
+def _unlike(name: str) -> BlockScore:
+    """Return 1 minus the similarity of the states before and behind the block."""
+    return lambda evidence, first, last: float(1 - evidence.pairs[name][first - 1, last])
+
+
+def _order(order: Callable[["Evidence"], Sequence[int]]) -> BlockScore:
+    """Return a score from an order of dropping: the sum of the layers' places in it, 1 = dropped first."""
+
+    def place(evidence: Evidence, first: int, last: int) -> float:
+        places = {layer: index for index, layer in enumerate(order(evidence), 1)}
+        return float(sum(places[layer] for layer in range(first, last + 1)))
+
+    return place
+
+
+def top_first(evidence: Evidence) -> list[int]:
+    """Return the layers from the last to the first: top-layer dropping (Sajjad et al. 2023)."""
+    return list(range(evidence.layers, 0, -1))
+
+
+def every_other(evidence: Evidence) -> list[int]:
+    """Return every second layer from the top, the last one kept, then the others: alternate dropping (Sajjad et al. 2023)."""
+    return [*range(evidence.layers - 1, 0, -2), *range(evidence.layers, 0, -2)]
+
+
+def shuffled(evidence: Evidence) -> list[int]:
+    """Return the layers in an order that only the seed decides."""
+    return (np.random.default_rng(evidence.seed).permutation(evidence.layers) + 1).tolist()
+
+
+RANKINGS: dict[str, BlockScore] = {
+    "separability": _gain("separability"),
+    **{name: _gain(name) for name in SCORES},
+    # Men et al. 2024 (ShortGPT), eq. 1, over all tokens; and the same on the [CLS] state alone
+    "block_influence": _unlike("token_cosine"),
+    "cls_cosine": _unlike("cls_cosine"),
+    # Gromov et al. 2024, eq. 8, at the token that the classifier reads
+    "angular_distance": lambda evidence, first, last: float(evidence.pairs["cls_angle"][first - 1, last]),
+    "cka": _unlike("cka"),
+    "top_first": _order(top_first),
+    "every_other": _order(every_other),
+    "random": _order(shuffled),
+}
+"""Score name -> predicted damage of a block; keys = SelectionSpec.rank_by. `separability` is the recipe's own score."""
+
+CONTIGUOUS = ("angular_distance",)
+"""Scores whose authors drop one block of neighbouring layers instead of the lowest layers one by one."""
+
+
+def importances(name: str, evidence: Evidence) -> list[float]:
+    """Return the predicted damage of skipping each of the layers 1..L alone."""
+    return [RANKINGS[name](evidence, layer, layer) for layer in range(1, evidence.layers + 1)]
+
+
+def drop_order(name: str, evidence: Evidence, protect: Sequence[int] = ()) -> list[int]:
+    """Return the layers that are not protected, the least important first; equal ones drop the later layer first."""
+    values = importances(name, evidence)
+    free = [layer for layer in range(1, evidence.layers + 1) if layer not in protect]
+    return sorted(free, key=lambda layer: (values[layer - 1], -layer))
+
+
+def ranked_set(name: str, evidence: Evidence, size: int, protect: Sequence[int] = ()) -> SkipSet:
+    """Return the `size` layers that the score skips, without any trial.
+
+    Scores in CONTIGUOUS take the block of `size` neighbours with the lowest value, where one is free of protected layers.
+    """
+    if name in CONTIGUOUS and size:
+        starts = range(1, evidence.layers - size + 2)
+        blocks = [start for start in starts if not set(range(start, start + size)) & set(protect)]
+        if blocks:
+            start = min(blocks, key=lambda start: (RANKINGS[name](evidence, start, start + size - 1), -start))
+            return tuple(range(start, start + size))
+    return tuple(sorted(drop_order(name, evidence, protect)[:size]))

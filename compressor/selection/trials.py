@@ -1,0 +1,179 @@
+"""Trials: what skipping a set of layers really costs, judged by forward passes and remembered."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compressor.compensation.readout import crossfit_readout
+from compressor.measurement.statistics import kl_divergence
+from compressor.model.capture import LayerCall, apply_layer
+from compressor.model.families import Family, head_logits, layer_list
+from compressor.progress import Track, silent
+from compressor.rundir import write_text
+from compressor.selection.trie import STATES_BUDGET, SkipSet, call_groups, count_applications, set_chunks, walk_sets
+
+SAVE_EVERY_S = 20.0
+FORMAT = 1
+"""Raised whenever a trial's figures are computed in another way, so that older caches are not believed."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What skipping `skip` costs on the selection split, against the full model.
+
+    `agreement`, `kl` (nats), `gained` and `lost` (rows that become right or wrong) hold after a cross-fitted closed-form
+    readout; those that start with `raw` with the stock head as it is. Without labels the counts are None.
+    """
+
+    skip: SkipSet
+    agreement: float
+    kl: float
+    raw_agreement: float
+    raw_kl: float
+    gained: int | None
+    lost: int | None
+    raw_gained: int | None
+    raw_lost: int | None
+
+    @property
+    def cost(self) -> tuple[float, float, SkipSet]:
+        """Sort key: agreement first, then KL, then the layer numbers, so that ties have one answer."""
+        return (-self.agreement, self.kl, self.skip)
+
+
+def judge(skip: SkipSet, cls: np.ndarray, raw: np.ndarray, teacher: np.ndarray, labels: np.ndarray | None) -> Trial:
+    """Return the trial of a set from its final [CLS] states [N, H], its stock logits [N, C] and the teacher's [N, C]."""
+    readout = crossfit_readout(cls, teacher)
+    target = teacher.argmax(1)
+    figures = {}
+    for prefix, logits in (("", readout), ("raw_", raw)):
+        predicted = logits.argmax(1)
+        figures[f"{prefix}agreement"] = float((predicted == target).mean())
+        figures[f"{prefix}kl"] = kl_divergence(teacher, logits)
+        right, was_right = (predicted == labels, target == labels) if labels is not None else (None, None)
+        figures[f"{prefix}gained"] = None if labels is None else int((right & ~was_right).sum())
+        figures[f"{prefix}lost"] = None if labels is None else int((was_right & ~right).sum())
+    return Trial(skip=skip, **figures)
+
+
+class Trials:
+    """Tries skip sets on captured rows; remembers every trial, also in the file `cache` so that a later search goes on.
+
+    `calls` and `teacher` (logits [N, C]) are those of `capture_calls` on the selection split, never on evaluation data;
+    `labels` int64 [N] or None. The file is believed only for the same rows, teacher logits and formulas.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        family: Family,
+        calls: Sequence[LayerCall],
+        teacher: Tensor,
+        labels: np.ndarray | None = None,
+        *,
+        cache: Path | None = None,
+        track: Track = silent,
+    ) -> None:
+        self.layers = list(layer_list(model, family))
+        self.rows = len(teacher)
+        self.labelled = labels is not None
+        self._model, self._family, self._teacher, self._labels = model, family, teacher.numpy(), labels
+        self._groups = call_groups(calls, len(self.layers))
+        self._row_order = torch.cat([call.rows for call in calls]).argsort().to(calls[0].hidden.device)
+        self._cache, self._track = cache, track
+        self._key = self._digest()
+        self._known = self._read()
+        self._layer_seconds, self._readout_seconds = 0.0, 0.0
+
+    def __call__(self, sets: Iterable[SkipSet], description: str) -> list[Trial]:
+        """Return the trials of `sets` in their order; only what is not known yet is computed."""
+        sets = list(sets)
+        new = [member for member in sets if member not in self._known]
+        if new:
+            seconds = self.seconds(new)
+            about = f", about {seconds:.0f} s" if seconds >= 1 else ""
+            self._compute(new, f"{description}: {len(new)} sets{about}; layer applications")
+        return [self._known[member] for member in sets]
+
+    def seconds(self, sets: Sequence[SkipSet]) -> float:
+        """Return the predicted time of trying `sets`: their layer applications and readouts, times one of each, timed."""
+        if not self._layer_seconds:
+            self._time()
+        new = {member for member in sets if member not in self._known}
+        return self._applications(new) * self._layer_seconds + len(new) * self._readout_seconds
+
+    def _chunks(self, sets: Iterable[SkipSet]) -> list[list[SkipSet]]:
+        # with several groups of rows the [CLS] states of all sets of a chunk wait for the last group
+        each = self.rows * self._groups[0][0].hidden.shape[-1] * 4
+        size = max(1, STATES_BUDGET // each) if len(self._groups) > 1 else max(1, len(list(sets)))
+        return set_chunks(list(sets), size, len(self.layers))
+
+    def _applications(self, sets: Iterable[SkipSet]) -> int:
+        return sum(count_applications(len(self.layers), chunk) for chunk in self._chunks(sets))
+
+    def _compute(self, sets: Sequence[SkipSet], description: str) -> None:
+        steps = self._applications(sets) * len(self._groups)
+        ticks = iter(self._track(range(steps), description, total=steps))
+        saved = time.monotonic()
+        for chunk in self._chunks(sets):
+            parts: dict[SkipSet, list[Tensor]] = {member: [] for member in chunk}
+            for group in self._groups:
+                for skip, hidden in walk_sets(self.layers, group, chunk, applied=lambda: next(ticks, None)):
+                    parts[skip].append(torch.cat([state[:, 0].float() for state in hidden]))
+                    if len(parts[skip]) == len(self._groups):
+                        self._known[skip] = self._judge(skip, torch.cat(parts.pop(skip))[self._row_order])
+                        if time.monotonic() - saved > SAVE_EVERY_S:
+                            self._write()
+                            saved = time.monotonic()
+        next(ticks, None)  # closes the bar
+        self._write()
+
+    def _judge(self, skip: SkipSet, cls: Tensor) -> Trial:
+        with torch.inference_mode():
+            raw = head_logits(self._model, self._family, cls).float().cpu().numpy()
+        return judge(skip, cls.cpu().numpy(), raw, self._teacher, self._labels)
+
+    def _time(self) -> None:
+        """Time one application of a layer to the first group of rows, and one readout; a first run of each warms up."""
+        group = self._groups[0]
+        share = sum(call.hidden.nbytes for group in self._groups for call in group) / sum(
+            c.hidden.nbytes for c in group
+        )
+        generator = torch.Generator().manual_seed(0)
+        cls = torch.randn(self.rows, group[0].hidden.shape[-1], generator=generator).to(group[0].hidden.device)
+        for _ in range(2):
+            started = time.perf_counter()
+            apply_layer(self.layers[0], group, [call.hidden for call in group])[-1][:, 0].cpu()  # waits for a GPU
+            self._layer_seconds = (time.perf_counter() - started) * share
+            started = time.perf_counter()
+            self._judge((), cls)
+            self._readout_seconds = time.perf_counter() - started
+
+    def _digest(self) -> str:
+        """Return what the figures depend on: teacher, rows, labels, formulas; the logits stand for model and texts."""
+        digest = hashlib.sha256(json.dumps([FORMAT, len(self.layers)]).encode())
+        digest.update(self._teacher.tobytes())
+        digest.update(b"" if self._labels is None else self._labels.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    def _read(self) -> dict[SkipSet, Trial]:
+        try:
+            stored = json.loads(self._cache.read_text(encoding="utf-8")) if self._cache else {}
+        except (OSError, ValueError):
+            return {}
+        if stored.get("key") != self._key:
+            return {}
+        trials = [Trial(**{**entry, "skip": tuple(entry["skip"])}) for entry in stored["trials"]]
+        return {trial.skip: trial for trial in trials}
+
+    def _write(self) -> None:
+        if self._cache:
+            trials = [asdict(trial) for trial in self._known.values()]
+            write_text(self._cache, json.dumps({"key": self._key, "trials": trials}))

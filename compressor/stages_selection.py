@@ -1,0 +1,106 @@
+"""The stages that look at the full model and decide what to skip: scores, plan, audit, timing of one layer."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from compressor.data.batches import pad
+from compressor.measurement.cost import encoder_flops
+from compressor.measurement.latency import grid_cells
+from compressor.measurement.prediction import time_layers
+from compressor.model.capture import capture_calls
+from compressor.model.states import class_states
+from compressor.run import Run
+from compressor.rundir import STAGES_FOLDER, TRIALS, read_json, write_json
+from compressor.selection.audit import audit_scores
+from compressor.selection.baselines import Evidence, ranked_set
+from compressor.selection.search import find_plan
+from compressor.selection.separability import score_layers
+from compressor.selection.trials import Trials
+
+ARRAYS = "arrays"
+
+
+def make_scores(run: Run, folder: Path) -> None:
+    """Score every state in one pass over the calibration text; keep the full model's logits for the head."""
+    spec = run.recipe.separability
+    labels = run.data.calibration.labels if spec.labels == "gold" else None
+    states = class_states(
+        run.teacher, run.family, run.calibration, labels, run.classes, seed=run.recipe.seed, track=run.track
+    )
+    scores = score_layers(states, spec.score, spec.labels, seed=run.recipe.seed, track=run.track)
+    write_json(folder / "scores.json", asdict(scores))
+    save_array(folder, "calibration_logits", states.logits)
+
+
+def make_plan(run: Run, folder: Path) -> None:
+    """Choose the layers to skip by forward passes over the selection split."""
+    spec, goals = run.recipe.selection, run.recipe.goals
+    trials, logits = _trials(run)
+    evidence = _evidence(run)
+    plan = find_plan(
+        trials,
+        lambda size: ranked_set(spec.rank_by, evidence, size, spec.protect),
+        spec,
+        goals,
+        readout=run.recipe.compensation.head is not None,
+    )
+    write_json(folder / "plan.json", asdict(plan))
+    save_array(folder, "selection_logits", logits)
+
+
+def make_timing(run: Run, folder: Path) -> None:
+    """Time one layer beside the full model, so that the latency of any plan can be predicted."""
+    spec, inputs = run.recipe.benchmark, list(pad(run.evaluation, np.arange(1)))
+    cells = grid_cells(spec, run.teacher.config.vocab_size, inputs, run.recipe.seed)
+    # medians of a few dozen runs do: the benchmark of the finished files is the measurement that counts
+    seconds = {"min_seconds": min(1.0, spec.min_seconds), "max_seconds": min(10.0, spec.max_seconds)}
+    rows = time_layers(
+        run.teacher,
+        run.family,
+        cells,
+        **seconds,
+        min_runs=min(30, spec.min_runs),
+        seed=run.recipe.seed,
+        track=run.track,
+    )
+    threads = torch.get_num_threads()
+    write_json(folder / "timing.json", {"provider": f"PyTorch {run.device.upper()}", "threads": threads, "cells": rows})
+
+
+def make_audit(run: Run, folder: Path) -> None:
+    """Hold every score against trials on the selection split, and find the best set of every size."""
+    family, config = run.family, run.source.config
+    audit = audit_scores(
+        _trials(run)[0],
+        _evidence(run),
+        run.recipe.selection,
+        labels=run.recipe.separability.labels,
+        flops=lambda layers: encoder_flops(layers, config[family.width_key], config[family.ffn_key]),
+        seed=run.recipe.seed,
+    )
+    write_json(folder / "audit.json", asdict(audit))
+
+
+def _trials(run: Run) -> tuple[Trials, np.ndarray]:
+    """Return the trials of the selection split, those of earlier searches in this run directory known, and its logits."""
+    calls, logits = capture_calls(run.teacher, run.family, run.selection, track=run.track)
+    cache, labels = run.path / STAGES_FOLDER / TRIALS, run.data.selection.labels
+    return Trials(run.teacher, run.family, calls, logits, labels, cache=cache, track=run.track), logits.numpy()
+
+
+def _evidence(run: Run) -> Evidence:
+    return Evidence.of(read_json(run.path / "scores.json"), run.recipe.seed)
+
+
+def save_array(folder: Path, name: str, values: np.ndarray) -> None:
+    """Write an array into `folder`/arrays."""
+    (folder / ARRAYS).mkdir(exist_ok=True)
+    np.save(folder / ARRAYS / f"{name}.npy", values)
+
+
+def load_array(path: Path, name: str) -> np.ndarray:
+    """Return an array that a stage wrote."""
+    return np.load(path / ARRAYS / f"{name}.npy", allow_pickle=False)

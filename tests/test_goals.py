@@ -1,0 +1,79 @@
+"""Goals on the selection split: the largest saving, the nearest miss, and what trying many sets costs."""
+
+import numpy as np
+import pytest
+
+from compressor.measurement.statistics import paired_lower_bound
+from compressor.recipe import GoalsSpec
+from compressor.selection.goals import choose, corrected_confidence
+from compressor.selection.trials import Trial
+
+ROWS = 1000
+
+
+def trial(size, gained, lost, other=0):
+    """A set of `size` layers with so many rows gained, lost and wrong both times; the raw figures are far worse."""
+    agreement = 1 - (gained + lost + other) / ROWS
+    return Trial(tuple(range(1, size + 1)), agreement, 0.1, 0.5, 1.0, gained, lost, 0, 500)
+
+
+def test_the_largest_size_that_meets_the_goals_is_taken_even_behind_one_that_does_not():
+    best = {1: trial(1, 2, 2), 2: trial(2, 0, 60), 3: trial(3, 3, 4), 4: trial(4, 0, 300)}
+    choice = choose(best, GoalsSpec(max_drop=0.02), tried=10, rows=ROWS)
+    assert (choice.skip, choice.met) == ((1, 2, 3), True)
+    first = choice.candidates[0]
+    assert (first.size, first.chosen, first.misses) == (3, True, ())
+    assert first.lower_bound == paired_lower_bound(3, 4, ROWS, 1 - 0.05 / 10)
+    assert [entry.size for entry in choice.candidates] == [
+        3,
+        1,
+        2,
+        4,
+    ]  # then the other one that meets them, then misses
+
+
+def test_the_correction_decides_what_one_look_would_allow():
+    best = {1: trial(1, 4, 7)}
+    assert choose(best, GoalsSpec(max_drop=0.01), tried=1, rows=ROWS).met
+    assert not choose(best, GoalsSpec(max_drop=0.01), tried=60, rows=ROWS).met
+
+
+def test_nearest_miss_has_the_fewest_missed_goals_and_then_the_least_excess():
+    best = {1: trial(1, 0, 30), 2: trial(2, 0, 40), 3: trial(3, 45, 45)}
+    choice = choose(best, GoalsSpec(max_drop=0.005, max_flips=0.035), tried=3, rows=ROWS)
+    assert (choice.skip, choice.met) == ((1,), False)  # only the drop is missed, and not the flips
+    assert [len(entry.misses) for entry in choice.candidates] == [1, 2, 2]
+    assert [entry.size for entry in choice.candidates[1:]] == [3, 2]
+    assert "max_flips: 9.00%" in choice.candidates[1].misses[1]
+
+
+def test_without_labels_the_flips_bound_the_drop_and_without_a_head_the_raw_figures_count():
+    unlabelled = Trial((1,), 0.999, 0.1, 0.5, 1.0, None, None, None, None)
+    choice = choose({1: unlabelled}, GoalsSpec(max_drop=0.01), tried=1, rows=ROWS)
+    assert (choice.met, choice.candidates[0].accuracy_delta) == (True, None)
+    assert not choose({1: trial(1, 0, 0)}, GoalsSpec(max_drop=0.01), tried=1, rows=ROWS, readout=False).met
+
+
+@pytest.mark.parametrize("tried", [1, 2, 63, 4095])
+def test_corrected_confidence_shares_the_error(tried):
+    assert (1 - corrected_confidence(0.95, tried)) * tried == pytest.approx(0.05)
+
+
+def best_of_many(generator, tried, rows):
+    """Return (gained, lost) of the best-looking of `tried` sets, every one of which truly loses one point."""
+    gained, lost, _ = generator.multinomial(rows, [0.002, 0.012, 0.986], size=tried).T
+    pick = np.argmax(gained - lost)
+    return int(gained[pick]), int(lost[pick])
+
+
+def test_false_lossless_claims_stay_within_5_percent_however_many_sets_are_tried():
+    generator, rows, tried = np.random.default_rng(11), 2000, 63
+    claims = {"corrected": 0, "naive": 0}
+    for _ in range(400):
+        gained, lost = best_of_many(generator, tried, rows)
+        one = {1: Trial((1,), 1 - (gained + lost) / rows, 0.0, 1.0, 0.0, gained, lost, 0, 0)}
+        goals = GoalsSpec(max_drop=0.01)  # no set has a smaller true drop, so every claim is false
+        claims["corrected"] += choose(one, goals, tried=tried, rows=rows).met
+        claims["naive"] += choose(one, goals, tried=1, rows=rows).met
+    assert claims["corrected"] / 400 <= 0.05
+    assert claims["naive"] / 400 > 0.5  # the simulation would notice a missing correction
