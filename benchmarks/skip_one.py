@@ -12,12 +12,13 @@ import json
 import time
 from pathlib import Path
 
+import readme
+
 from compressor import load_recipe, run_recipe
 from compressor.progress import track_for_terminal
 
 HERE = Path(__file__).parent
 TASKS = "sst2", "cola", "rte", "mrpc", "qnli"
-START, END = "<!-- skip_one: begin -->", "<!-- skip_one: end -->"
 COLUMNS = (
     "task",
     "rows",
@@ -66,7 +67,7 @@ def run_task(task: str, arguments: argparse.Namespace) -> dict:
 
 def table(rows: list[dict]) -> str:
     """Return the Markdown table."""
-    lines = [f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}"]
+    lines = []
     for row in rows:
         versus = row["compressed"]["versus_full"]
         low, high = versus["ci95"]
@@ -84,8 +85,8 @@ def table(rows: list[dict]) -> str:
             f"{cell['speedup']:.2f}x [{cell['speedup_ci95'][0]:.2f}, {cell['speedup_ci95'][1]:.2f}]"
             + ("" if cell["claimed"] else " (within noise)"),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return readme.table(COLUMNS, lines)
 
 
 def main() -> None:
@@ -98,7 +99,7 @@ def main() -> None:
     parser.add_argument("--table-only", action="store_true", help="rewrite the table from results/skip_one.json")
     arguments = parser.parse_args()
     if arguments.table_only:
-        write_table(json.loads((HERE / "results" / "skip_one.json").read_text(encoding="utf-8")))
+        readme.put("skip_one", table(json.loads((HERE / "results" / "skip_one.json").read_text(encoding="utf-8"))))
         return
     rows = [run_task(task, arguments) for task in arguments.task or TASKS]
     print(table(rows))
@@ -106,15 +107,7 @@ def main() -> None:
         return  # the shipped table holds all tasks or none
     (HERE / "results").mkdir(exist_ok=True)
     (HERE / "results" / "skip_one.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    write_table(rows)
-
-
-def write_table(rows: list[dict]) -> None:
-    """Put the table into README.md, between its marks."""
-    readme = (HERE / "README.md").read_text(encoding="utf-8")
-    before, _, rest = readme.partition(START)
-    after = rest.partition(END)[2]
-    (HERE / "README.md").write_text(f"{before}{START}\n{table(rows)}\n{END}{after}", encoding="utf-8")
+    readme.put("skip_one", table(rows))
 
 
 if __name__ == "__main__":

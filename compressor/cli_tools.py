@@ -61,6 +61,25 @@ def bench(
         show(latency_table(measured["latency"]))
 
 
+def compare(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Two or more finished runs.")],
+    variant: Annotated[
+        str, typer.Option("--variant", help="Which model of every run, such as onnx_int8.")
+    ] = "compressed",
+    as_json: AsJson = False,
+) -> None:
+    """Show finished runs side by side, row by row with the first where they were evaluated on the same rows."""
+    from compressor.compare import compare_runs
+
+    compared = compare_runs(run_dirs, variant)
+    if as_json:
+        print_json(compared)
+    else:
+        from compressor.terminal_compare import compare_tables
+
+        show(*compare_tables(compared))
+
+
 def report(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A finished run.")], as_json: AsJson = False
 ) -> None:
@@ -96,5 +115,5 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-COMMANDS = (export, bench, report, schema, doctor)
+COMMANDS = (export, bench, compare, report, schema, doctor)
 """In the order in which `--help` lists them."""

@@ -24,10 +24,10 @@ class Audit:
     """Every score against the trials of one model on one selection split, as plain values for JSON.
 
     `importance`: predicted damage of every single layer, by score. `damage`: what skipping every contiguous block cost,
-    after a closed-form readout and (`raw_`) as it is. `correlations`: Spearman's rho of the two with a 95 % bootstrap
-    interval over the blocks. `hits`: whether the least damaging layer is a score's first pick, or among its first three.
-    `frontier`: the set of every size that the search found and that each score would skip, and its regret against the
-    best found. `reading`: what that says, in words.
+    after a closed-form readout and (`raw_`) as it is, and what every score `predicted`. `correlations`: Spearman's rho of
+    the two with a 95 % bootstrap interval over the blocks. `hits`: whether the least damaging layer is a score's first
+    pick, or among its first three. `frontier`: the set of every size that the search found and that each score would
+    skip, and its regret against the best found. `reading`: what that says, in words.
     """
 
     search: str
@@ -68,7 +68,7 @@ def audit_scores(
         return found
 
     SEARCHES[search.search](evaluate, layers, sizes, lambda _size: (), search)
-    blocks = contiguous_blocks(layers)
+    blocks, scores = contiguous_blocks(layers), list(RANKINGS.items())
     planned = {(name, size): ranked_set(name, evidence, size, spec.protect) for name in RANKINGS for size in sizes}
     wanted = list(dict.fromkeys([*blocks, *planned.values()]))
     known = {**searched, **{trial.skip: trial for trial in trials(wanted, "audit of the scores")}}
@@ -81,7 +81,13 @@ def audit_scores(
         | {"encoder_flops": flops(layers - size)}
         for (name, kind, size), trial in series.items()
     ]
-    damage = [_damage(known[skip], trials.rows) for skip in blocks]
+    damage = [
+        {
+            **_damage(known[skip], trials.rows),
+            "predicted": {name: score(evidence, skip[0], skip[-1]) for name, score in scores},
+        }
+        for skip in blocks
+    ]
     return Audit(
         search=search.search,
         layers=layers,
@@ -91,7 +97,7 @@ def audit_scores(
         scores=tuple(RANKINGS),
         importance={name: importances(name, evidence) for name in RANKINGS},
         damage=damage,
-        correlations=correlations(damage, evidence, seed),
+        correlations=correlations(damage, seed),
         hits=_hits(evidence, spec.protect, {skip[0]: known[skip] for skip in blocks if len(skip) == 1}),
         frontier=frontier,
         reading=reading(frontier, search.search),
@@ -105,16 +111,16 @@ def contiguous_blocks(layers: int) -> list[SkipSet]:
     ]  # fmt: skip
 
 
-def correlations(damage: Sequence[dict[str, Any]], evidence: Evidence, seed: int = 0) -> list[dict[str, Any]]:
+def correlations(damage: Sequence[dict[str, Any]], seed: int = 0) -> list[dict[str, Any]]:
     """Return Spearman's rho of every score with every kind of damage, over single layers and over all blocks.
 
     The interval resamples the blocks (2,000 draws). Blocks overlap and layers are few, so it is a rough guide. None where
     a side is constant or was not measured.
     """
     made = []
-    for name, function in RANKINGS.items():
+    for name in damage[0]["predicted"]:
         for units, wanted in (("layers", [row for row in damage if len(row["skip"]) == 1]), ("blocks", list(damage))):
-            predicted = np.array([function(evidence, row["skip"][0], row["skip"][-1]) for row in wanted])
+            predicted = np.array([row["predicted"][name] for row in wanted])
             for kind in DAMAGES:
                 for readout in (True, False):
                     values = [row[kind if readout else f"raw_{kind}"] for row in wanted]
@@ -129,10 +135,10 @@ def spearman(
 ) -> tuple[float | None, tuple[float, float] | None]:
     """Return Spearman's rank correlation of two arrays [n] and its 95 % bootstrap interval over the n units."""
     draws = np.random.default_rng(seed).integers(len(predicted), size=(DRAWS, len(predicted)))
-    whole = _rank_correlation(predicted[None], measured[None])[0]
+    whole = rank_correlation(predicted[None], measured[None])[0]
     if np.isnan(whole):
         return None, None
-    values = _rank_correlation(predicted[draws], measured[draws])
+    values = rank_correlation(predicted[draws], measured[draws])
     low, high = np.nanquantile(values, [0.025, 0.975])
     return float(whole), (float(low), float(high))
 
@@ -159,7 +165,7 @@ def reading(frontier: Sequence[dict[str, Any]], search: str) -> str:
     )
 
 
-def _rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return the correlation of the ranks (ties share one) of each row of two arrays [D, n]; NaN where one is constant."""
     first, second = rankdata(first, axis=1), rankdata(second, axis=1)
     first, second = first - first.mean(axis=1, keepdims=True), second - second.mean(axis=1, keepdims=True)

@@ -1,0 +1,185 @@
+"""Pool the five tasks of glue_frontier.py and write its tables; intervals resample evaluation rows within each task."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import readme
+
+from compressor.selection.audit import rank_correlation
+
+DRAWS = 2000
+MODES = "stock", "head"
+Key = tuple[str, int, str]
+"""(method, skipped layers, mode)"""
+
+
+def row_scores(
+    chosen: Mapping[tuple[str, int, int], tuple[int, ...]],
+    logits: Mapping[tuple[tuple[int, ...], int | None], np.ndarray],
+    full: np.ndarray,
+    labels: np.ndarray,
+    seeds: Sequence[int],
+) -> dict[Key, np.ndarray]:
+    """Return for each method, size and mode the mean over seeds of (flipped, change of right) of every row, [2, N]."""
+    target, rows = full.argmax(1), {}
+    for method, size in dict.fromkeys((method, size) for method, size, _ in chosen):
+        for mode in MODES:
+            predicted = [
+                logits[chosen[method, size, seed], seed if mode == "head" else None].argmax(1) for seed in seeds
+            ]
+            changed = np.mean([label != target for label in predicted], axis=0)
+            better = np.mean([(label == labels) * 1.0 - (target == labels) for label in predicted], axis=0)
+            rows[method, size, mode] = np.stack([changed, better])
+    return rows
+
+
+def pool(tasks: Mapping[str, Mapping[str, Any]], methods: Sequence[str], sizes: Sequence[int]) -> dict[str, Any]:
+    """Return the averages over tasks with 95 % intervals, the differences to separability, and the pooled audit."""
+    keys = [(method, size, mode) for method in methods for size in sizes for mode in MODES]
+    generator = np.random.default_rng(0)
+    means, draws = [], []
+    for measured in tasks.values():
+        values = np.stack([measured["row_scores"][key] for key in keys])  # [keys, 2, N]
+        count = values.shape[2]
+        weights = generator.multinomial(count, np.full(count, 1 / count), size=DRAWS) / count
+        means.append(values.mean(axis=2))
+        draws.append(np.einsum("dn,kvn->dkv", weights, values, optimize=True))
+    mean, drawn = np.mean(means, axis=0), np.mean(draws, axis=0)
+    place = {key: index for index, key in enumerate(keys)}
+    points = []
+    for (method, size, mode), index in place.items():
+        entry: dict[str, Any] = {"method": method, "size": size, "mode": mode}
+        for column, name in enumerate(("flips", "accuracy_delta")):
+            entry[name] = _estimate(mean[index, column], drawn[:, index, column])
+            for rival in ("separability", "exhaustive"):
+                other = place[rival, size, mode]
+                gap = mean[index, column] - mean[other, column], drawn[:, index, column] - drawn[:, other, column]
+                entry[f"{name}_less_{rival}"] = _estimate(*gap)
+        points.append(entry)
+    return {"points": points, "audit": _pool_audits([measured["audit"] for measured in tasks.values()])}
+
+
+def _estimate(value: float, draws: np.ndarray) -> dict[str, Any]:
+    return {"value": float(value), "ci95": np.quantile(draws, [0.025, 0.975]).tolist()}
+
+
+def _pool_audits(audits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return by score: mean rank correlation over tasks (interval: layers or blocks resampled within each task), hits, regret."""
+    pooled = []
+    for name in audits[0]["scores"]:
+        entry: dict[str, Any] = {"score": name}
+        for units in ("layers", "blocks"):
+            for kind in ("kl", "raw_kl"):
+                generator, whole, draws = np.random.default_rng(0), [], []
+                for audit in audits:
+                    rows = [row for row in audit["damage"] if units == "blocks" or len(row["skip"]) == 1]
+                    predicted = np.array([row["predicted"][name] for row in rows])
+                    measured = np.array([row[kind] for row in rows])
+                    picks = generator.integers(len(rows), size=(DRAWS, len(rows)))
+                    whole.append(rank_correlation(predicted[None], measured[None])[0])
+                    draws.append(rank_correlation(predicted[picks], measured[picks]))
+                entry[f"rho_{units}_{kind}"] = {
+                    "value": float(np.mean(whole)),
+                    "ci95": np.nanquantile(np.nanmean(draws, axis=0), [0.025, 0.975]).tolist(),
+                }
+        hits = [next(hit for hit in audit["hits"] if hit["score"] == name) for audit in audits]
+        entry["top1"], entry["top3"] = (sum(hit[key] for hit in hits) for key in ("top1", "top3"))
+        points = [point for audit in audits for point in audit["frontier"] if point["series"] == name and point["size"]]
+        entry["regret"] = float(np.mean([point["regret"]["agreement"] for point in points]))
+        pooled.append(entry)
+    return pooled
+
+
+def write(results: Mapping[str, Any]) -> None:
+    """Write every table that the results have figures for."""
+    if results.get("pooled"):
+        points = results["pooled"]["points"]
+        sizes, methods = results["settings"]["sizes"], results["settings"]["methods"]
+        by_key = {(point["method"], point["size"], point["mode"]): point for point in points}
+        readme.put("frontier_flips", _grid(by_key, methods, sizes, lambda point: _share(point["flips"])))
+        readme.put("frontier_delta", _grid(by_key, methods, sizes, lambda point: _points(point["accuracy_delta"])))
+        gap = lambda point: _points(point["flips_less_separability"])  # noqa: E731
+        readme.put("frontier_gap", _grid(by_key, [m for m in methods if m != "separability"], sizes, gap, ("head",)))
+        readme.put("frontier_audit", _audit_table(results["pooled"]["audit"]))
+        readme.put("frontier_tasks", _task_table(results["tasks"]))
+    if results.get("twelve"):
+        readme.put("frontier_twelve", _twelve_table(results["twelve"]))
+
+
+def _grid(by_key: Mapping[Key, Any], methods: Sequence[str], sizes: Sequence[int], cell, modes=MODES[::-1]) -> str:  # noqa: ANN001
+    rows = [
+        [method.replace("_", " "), *(cell(by_key[method, size, mode]) for size in sizes)]
+        if len(modes) == 1
+        else [f"{method.replace('_', ' ')}, {mode}", *(cell(by_key[method, size, mode]) for size in sizes)]
+        for mode in modes
+        for method in methods
+    ]
+    return readme.table(["sets chosen by", *(f"{size} skipped" for size in sizes)], rows)
+
+
+def _share(estimate: Mapping[str, Any]) -> str:
+    low, high = estimate["ci95"]
+    return f"{100 * estimate['value']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _points(estimate: Mapping[str, Any]) -> str:
+    low, high = estimate["ci95"]
+    return f"{100 * estimate['value']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def _rho(estimate: Mapping[str, Any]) -> str:
+    low, high = estimate["ci95"]
+    return f"{estimate['value']:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def _audit_table(pooled: Sequence[Mapping[str, Any]]) -> str:
+    columns = ["score", "rho, single layers", "rho, blocks", "rho, layers, no readout", "rho, blocks, no readout"]
+    columns += ["first pick is best", "best among first 3", "mean regret, points"]
+    rows = [
+        [entry["score"].replace("_", " ")]
+        + [_rho(entry[f"rho_{units}_{kind}"]) for kind in ("kl", "raw_kl") for units in ("layers", "blocks")]
+        + [f"{entry['top1']} of 5", f"{entry['top3']} of 5", f"{100 * entry['regret']:.1f}"]
+        for entry in sorted(pooled, key=lambda entry: entry["regret"])
+    ]
+    return readme.table(columns, rows)
+
+
+def _task_table(tasks: Mapping[str, Any]) -> str:
+    rows = []
+    for task, measured in tasks.items():
+        count = measured["evaluation_rows"]
+        for size in (1, 2, 3, 4):
+            points = [point for point in measured["points"] if (point["method"], point["size"]) == ("exhaustive", size)]
+            cells = [task, str(count), f"{measured['accuracy']:.1%}", ", ".join(map(str, points[0]["skip"]))]
+            for mode in MODES:
+                mine = [point for point in points if point["mode"] == mode]
+                flips = [100 * point["flips"] / count for point in mine]
+                delta = [100 * (point["gained"] - point["lost"]) / count for point in mine]
+                cells += [f"{np.mean(flips):.1f} %", f"{np.mean(delta):+.1f}"]
+            cells.append(f"{min(delta):+.1f} to {max(delta):+.1f}")
+            rows.append(cells)
+    columns = [
+        "task",
+        "rows",
+        "accuracy, full",
+        "skipped",
+        "flips, stock",
+        "delta, stock",
+        "flips, head",
+        "delta, head",
+    ]
+    return readme.table([*columns, "delta over 3 head seeds"], rows)
+
+
+def _twelve_table(twelve: Mapping[str, Any]) -> str:
+    best = {point["size"]: point for point in twelve["audit"]["frontier"] if point["kind"] == "search"}
+    gain = {point["size"]: point for point in twelve["audit"]["frontier"] if point["series"] == "separability"}
+    rows = []
+    for size in range(1, 11):
+        found = [beam["best"].get(str(size)) or beam["best"].get(size) for beam in twelve["beam"].values()]
+        cells = [str(size), ", ".join(map(str, best[size]["skip"])), f"{best[size]['agreement']:.1%}"]
+        cells += [f"{trial['agreement']:.1%}" for trial in found] + [f"{gain[size]['agreement']:.1%}"]
+        rows.append(cells)
+    widths = [f"beam of {width}" if str(width) != "1" else "greedy (beam of 1)" for width in twelve["beam"]]
+    return readme.table(["skipped", "exhaustive: layers", "agreement", *widths, "separability"], rows)
