@@ -55,6 +55,11 @@ def run(
 
         show(result_table(done.result), verdict(done.result), f"report: {done.path / 'report.html'}")
     if not done.goals_met:
+        choice = done.result["goals"]["selection"]
+        if choice and not choice["met"] and not as_json:
+            from compressor.terminal_selection import candidates_table
+
+            show(candidates_table(choice))
         for miss in done.result["goals"]["misses"]:
             say(f"goal missed: {miss}")
         raise typer.Exit(GOALS_MISSED)
@@ -83,8 +88,10 @@ def plan(
     from compressor.pipeline import run_until
     from compressor.progress import track_for_terminal
     from compressor.recipe_file import load_recipe
+    from compressor.results import with_speed
     from compressor.rundir import read_json
-    from compressor.terminal import plan_table, scores_table, stages_table
+    from compressor.terminal import plan_table, prediction_table, scores_table, stages_table
+    from compressor.terminal_selection import candidates_table
 
     loaded = load_recipe(recipe, overrides or ())
     stages = dry_run(loaded, out, device=device)
@@ -93,14 +100,20 @@ def plan(
     if any(stage.name == "teacher" and not stage.cached for stage in stages):
         say("scores and plan come once the full model is fine-tuned: `compressor finetune` does that alone.")
         if as_json:
-            print_json({"stages": [asdict(stage) for stage in stages], "scores": None, "plan": None})
+            print_json({"stages": [asdict(stage) for stage in stages], "scores": None, "plan": None, "timing": None})
         return
-    path, _ = run_until(loaded, "plan", out, device=device, track=track_for_terminal(), say=say)
-    scores, found = read_json(path / "scores.json"), read_json(path / "plan.json")
+    path, _ = run_until(loaded, "timing", out, device=device, track=track_for_terminal(), say=say)
+    scores, found, timing = (read_json(path / f"{name}.json") for name in ("scores", "plan", "timing"))
     if as_json:
-        print_json({"stages": [asdict(stage) for stage in stages], "scores": scores, "plan": found})
+        print_json({"stages": [asdict(stage) for stage in stages], "scores": scores, "plan": found, "timing": timing})
     else:
-        show(scores_table(scores, found["skip"]), plan_table(found))
+        choice = [candidates_table(with_speed(found["goals"], timing))] if found["goals"] else []
+        show(
+            scores_table(scores, found["skip"]),
+            plan_table(found),
+            *choice,
+            prediction_table(timing, len(found["skip"])),
+        )
 
 
 @app.command()
@@ -117,6 +130,25 @@ def score(
         print_json(scores)
     else:
         show(scores_table(scores))
+
+
+@app.command()
+def audit(
+    recipe: RecipeFile, out: Out = None, overrides: Overrides = None, device: Device = "auto", as_json: AsJson = False
+) -> None:
+    """Hold every score against the damage that real forward passes measure; find the best set of every size."""
+    from compressor.report.standalone import audit_figures
+    from compressor.rundir import read_json
+    from compressor.terminal_selection import audit_tables, frontier_table
+
+    path = _run_until(recipe, [*(overrides or ()), "selection.audit=true"], "timing", out, device)
+    found, timing, plan = (read_json(path / f"{name}.json") for name in ("audit", "timing", "plan"))
+    figures = audit_figures(path, found, timing, plan)
+    if as_json:
+        print_json({**found, "timing": timing})
+    else:
+        show(*audit_tables(found), frontier_table(found["frontier"], timing), found["reading"])
+        show(*(f"figure: {figure}" for figure in figures))
 
 
 @app.command()

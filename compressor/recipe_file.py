@@ -1,6 +1,6 @@
 """Recipes as YAML files: reading with overrides, writing, and one readable sentence for the first mistake."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,12 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise UserError(_explain(error, path, text, overridden)) from error
 
 
-def dump_recipe(recipe: Recipe, *, leave_out: Set[str] = frozenset()) -> str:
+def dump_recipe(recipe: Recipe, *, leave_out: Mapping[str, Any] | None = None) -> str:
     """Return the resolved recipe, defaults included, as YAML that `load_recipe` reads back to an equal recipe.
 
-    `leave_out` names top-level parts that are not wanted.
+    `leave_out` says what is not wanted: a part by `{part: True}`, a field of one by `{part: {field}}`.
     """
-    values = recipe.model_dump(mode="json", exclude=set(leave_out))
+    values = recipe.model_dump(mode="json", exclude=dict(leave_out or {}))
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from compressor.measurement.cost import FLOPS_TOKENS, encoder_flops, weight_bytes
-from compressor.measurement.prediction import predicted_speedup, prediction_errors
+from compressor.measurement.cost import FLOPS_TOKENS, encoder_flops, predicted_speedup, weight_bytes
+from compressor.measurement.prediction import prediction_errors
 from compressor.measurement.predictions import fingerprint, flipped_examples
 from compressor.measurement.statistics import compare, metrics
 from compressor.recipe import GoalsSpec

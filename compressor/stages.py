@@ -71,7 +71,10 @@ def make_model(run: Run, folder: Path) -> None:
 
 def card_recipe(recipe: Recipe) -> str:
     """Return the part of the recipe that made the model, for its card."""
-    return dump_recipe(recipe, leave_out={"export", "benchmark", "goals"})
+    unused: dict[str, Any] = {"export": True, "benchmark": True, "selection": {"audit"}}
+    if recipe.selection.layers != "auto":
+        unused["goals"] = True
+    return dump_recipe(recipe, leave_out=unused)
 
 
 def _compensate(run: Run, model: PreTrainedModel) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from compressor.dry_run import StageStatus
+from compressor.measurement.cost import predicted_ms, predicted_speedup
 from compressor.measurement.statistics import TIERS
 from compressor.report.formats import variant_order
 
@@ -83,7 +84,11 @@ def scores_table(scores: Mapping[str, Any], skipped: Sequence[int] = ()) -> Tabl
 
 def plan_table(plan: Mapping[str, Any]) -> Table:
     """Return the sets tried, best first, with the chosen one on top."""
-    trials = sorted(plan["trace"], key=lambda trial: (trial["skip"] != plan["skip"], -trial["agreement"], trial["kl"]))
+    size = len(plan["skip"])
+    trials = sorted(
+        (trial for trial in plan["trace"] if len(trial["skip"]) == size),
+        key=lambda trial: (trial["skip"] != plan["skip"], -trial["agreement"], trial["kl"]),
+    )
     rows = [
         (
             ", ".join(map(str, trial["skip"])) + (" (chosen)" if trial["skip"] == plan["skip"] else ""),
@@ -93,8 +98,28 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
         )
         for trial in trials[:20]
     ]
-    title = f"{plan['search']} search: {plan['sets_evaluated']} sets tried; {plan['sets_total']} skip this many layers"
+    asked = f"{plan['sets_total']} skip this many layers" if plan["layers_asked"] != "auto" else "of all sizes"
+    title = (
+        f"{plan['search']} search: {plan['sets_evaluated']} sets tried; {asked}; {plan['seconds']:.1f} s, "
+        f"{plan['predicted_seconds']:.1f} s predicted"
+    )
     return table(title, ["skipped layers", "agreement after readout", "KL (nats)", "agreement as is"], rows)
+
+
+def prediction_table(timing: Mapping[str, Any], skipped: int) -> Table:
+    """Return the latency predicted for a plan that skips so many layers, from one timed layer."""
+    rows = [
+        (
+            f"{cell['batch']} x {cell['length']}",
+            f"{cell['full_ms']:.2f}",
+            f"{cell['layer_ms']:.2f}",
+            f"{predicted_ms(cell, skipped):.2f}",
+            f"{predicted_speedup(cell, skipped):.2f}x",
+        )
+        for cell in timing["cells"]
+    ]
+    title = f"predicted latency with {skipped} layers skipped, {timing['provider']}, {timing['threads']} threads"
+    return table(title, ["batch x tokens", "full ms", "one layer ms", "predicted ms", "predicted speed-up"], rows)
 
 
 def stages_table(stages: Sequence[StageStatus]) -> Table:

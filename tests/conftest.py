@@ -3,6 +3,7 @@
 import pytest
 from tiny import letter_rows, save_model
 
+from compressor.cli import main
 from compressor.data.batches import encode
 from compressor.model.families import family_of
 from compressor.model.load import find_model, load_classifier, load_tokenizer
@@ -53,3 +54,20 @@ benchmark: {{batch_sizes: [1], lengths: [8], workload: true, min_seconds: 0, min
         encoding="utf-8",
     )
     return folder
+
+
+@pytest.fixture
+def command(capsys):
+    """Return a function: arguments -> (exit code, stdout, stderr)."""
+
+    def call(*arguments):
+        capsys.readouterr()
+        code = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = end.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

@@ -109,7 +109,7 @@ def test_the_reading_says_plainly_when_separability_is_not_the_best():
     text = reading(points, "exhaustive")
     assert "Separability is not the best guide" in text
     assert "10.0 points" in text
-    assert "cka loses 2.0" in text
+    assert "the score cka loses 2.0" in text
     points[1] = point("separability", 1, 0.01)
     assert "No score loses less agreement against the best sets found than separability: 1.0 points" in reading(
         points, "beam"

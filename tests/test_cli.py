@@ -42,23 +42,6 @@ VERSUS_KEYS = {"agreement", "flips", "gained", "lost", "accuracy_delta", "ci95",
 LATENCY_KEYS = {"batch", "length", "provider", "p50_ms", "p90_ms", "p99_ms", "runs", "speedup", "speedup_ci95"}
 
 
-@pytest.fixture
-def command(capsys):
-    """Return a function: arguments -> (exit code, stdout, stderr)."""
-
-    def call(*arguments):
-        capsys.readouterr()
-        code = 0
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = end.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def finished(tiny_task):
     """Return the directory of a whole run and its result."""

@@ -20,7 +20,7 @@ TIERS = (
     ("pipeline",),
     ("dry_run",),
     ("terminal",),
-    ("terminal_compare",),
+    ("terminal_compare", "terminal_selection"),
     ("cli_options", "cli_tools"),
     ("cli",),
 )

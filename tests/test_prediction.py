@@ -4,14 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from compressor.measurement.cost import predicted_ms, predicted_speedup
 from compressor.measurement.latency import Cell, grid_batches
-from compressor.measurement.prediction import (
-    capture_layer_call,
-    predicted_ms,
-    predicted_speedup,
-    prediction_errors,
-    time_layers,
-)
+from compressor.measurement.prediction import capture_layer_call, prediction_errors, time_layers
 from compressor.model.capture import apply_layer
 from compressor.model.families import layer_list
 

@@ -1,8 +1,11 @@
-"""Parameters, floating-point operations and file sizes."""
+"""Parameters, floating-point operations, file sizes, and the latency to expect; no torch, so that reports load fast."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 FLOPS_TOKENS = 128
 """Sequence length at which encoder FLOPs are reported."""
@@ -17,7 +20,7 @@ def encoder_flops(layers: int, hidden: int, ffn: int, tokens: int = FLOPS_TOKENS
     return layers * (tokens * (8 * hidden**2 + 4 * hidden * ffn) + 4 * tokens**2 * hidden)
 
 
-def parameter_count(model: nn.Module) -> int:
+def parameter_count(model: "nn.Module") -> int:
     """Return the number of parameters, shared ones counted once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
@@ -29,3 +32,13 @@ def weight_bytes(directory: Path) -> int:
         if files:
             return sum(file.stat().st_size for file in files)
     return 0
+
+
+def predicted_speedup(cell: Mapping[str, Any], skipped: int) -> float:
+    """Return full time over the time without `skipped` layers, each as long as the timed one: the rest stays."""
+    return cell["full_ms"] / predicted_ms(cell, skipped)
+
+
+def predicted_ms(cell: Mapping[str, Any], skipped: int) -> float:
+    """Return the predicted median in milliseconds. Never below a tenth of the full time: noise must not promise more."""
+    return max(cell["full_ms"] - skipped * cell["layer_ms"], 0.1 * cell["full_ms"])

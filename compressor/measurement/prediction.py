@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from compressor.measurement.cost import predicted_speedup
 from compressor.measurement.latency import Batch, Cell, Subject, measure
 from compressor.measurement.subjects import torch_subject
 from compressor.model.capture import LayerCall, apply_layer
@@ -64,16 +65,6 @@ def capture_layer_call(model: PreTrainedModel, family: Family, batch: Batch) -> 
     finally:
         remove.remove()
     return seen[0]
-
-
-def predicted_speedup(cell: Mapping[str, Any], skipped: int) -> float:
-    """Return full time over the time without `skipped` layers, each as long as the timed one: the rest stays."""
-    return cell["full_ms"] / predicted_ms(cell, skipped)
-
-
-def predicted_ms(cell: Mapping[str, Any], skipped: int) -> float:
-    """Return the predicted median in milliseconds. Never below a tenth of the full time: noise must not promise more."""
-    return max(cell["full_ms"] - skipped * cell["layer_ms"], 0.1 * cell["full_ms"])
 
 
 def prediction_errors(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -60,26 +60,29 @@ class ClassStates:
     geometry: Geometry
 
 
-@dataclass
 class _Reservoir:
-    """A uniform sample of the rows seen so far (Vitter 1985, Algorithm R), reproducible by seed."""
+    """A uniform sample of the rows seen so far (Vitter 1985, Algorithm R), reproducible by seed.
 
-    size: int
-    generator: np.random.Generator
-    rows: list[np.ndarray] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    seen: int = 0
+    Its place is taken at once: replacing rows one by one would leave holes in memory that grow with the rows seen.
+    """
+
+    def __init__(self, states: int, size: int, width: int, seed: int) -> None:
+        self._generator, self._seen = np.random.default_rng(seed), 0
+        self._rows = np.empty((states, size, width), dtype=np.float32)
+        self._labels = np.empty(size, dtype=np.int64)
 
     def add(self, states: np.ndarray, labels: np.ndarray) -> None:
+        """Offer the rows of a batch: states [L+1, B, H], labels int64 [B]."""
         for index, label in enumerate(labels):
-            self.seen += 1
-            if len(self.rows) < self.size:
-                self.rows.append(states[:, index].copy())
-                self.labels.append(int(label))
-                continue
-            place = int(self.generator.integers(self.seen))
-            if place < self.size:
-                self.rows[place], self.labels[place] = states[:, index].copy(), int(label)
+            place = self._seen if self._seen < len(self._labels) else int(self._generator.integers(self._seen + 1))
+            self._seen += 1
+            if place < len(self._labels):
+                self._rows[:, place], self._labels[place] = states[:, index], label
+
+    @property
+    def sample(self) -> tuple[np.ndarray, np.ndarray]:
+        """The rows [L+1, M, H] and their labels [M]."""
+        return self._rows[:, : self._seen], self._labels[: self._seen]
 
 
 def class_states(
@@ -100,7 +103,7 @@ def class_states(
     """
     count = len(layer_list(model, family))
     moments = Moments.empty(count + 1, classes, model.config.hidden_size)
-    reservoir = _Reservoir(sample_rows, np.random.default_rng(seed))
+    reservoir = _Reservoir(count + 1, min(sample_rows, len(encodings)), model.config.hidden_size, seed)
     logits = np.zeros((len(encodings), model.config.num_labels), dtype=np.float32)
     geometry = Geometry(count + 1)
 
@@ -122,7 +125,7 @@ def class_states(
         description="states",
         pick=lambda state: state,
     )
-    return ClassStates(moments, np.stack(reservoir.rows, axis=1), np.array(reservoir.labels), logits, geometry)
+    return ClassStates(moments, *reservoir.sample, logits, geometry)
 
 
 def final_states(

@@ -15,19 +15,21 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from compressor.errors import UserError
-from compressor.report import figures, formats, wording
+from compressor.report import figures, figures_selection, formats, style, tables, wording
 
 SCHEMA = 1
 REQUIRED = ("name", "recipe", "environment", "data", "layers", "plan", "variants", "stages")
-OPTIONAL = {"scores": {}, "head": None, "flipped": [], "benchmark": {}, "parity": {}, "fused_nodes": {}, "goals": None}
+OPTIONAL = {
+    **{"scores": {}, "benchmark": {}, "parity": {}, "fused_nodes": {}, "flipped": []},
+    **dict.fromkeys(("head", "goals", "audit", "timing", "prediction")),
+}
 """Parts that a run may lack, and what stands for them."""
-FIGURES = ("separability", "accuracy", "latency", "speedup", "head")
-SETS_SHOWN = 20
+FIGURES = ("separability", "audit", "frontier", "accuracy", "latency", "speedup", "head")
 TEMPLATES = Path(__file__).parent / "templates"
 FILTERS = (
     *("percent", "points", "ratio", "milliseconds", "seconds", "megabytes", "gigaflops", "millions", "count", "number"),
     *("p_value", "score", "change", "points_interval", "percent_interval", "ratio_interval", "layers_text"),
-    *("variant_name", "tie", "plain"),
+    *("variant_name", "tie", "plain", "bare_points", "relative", "correlation", "correlation_interval", "score_name"),
 )
 """Functions of `formats` that the templates use by name."""
 COPY_SCRIPT = """
@@ -60,7 +62,7 @@ def build_report(run_dir: Path) -> list[Path]:
     """
     run_dir = Path(run_dir)
     context = report_context(read_result(run_dir / "result.json"))
-    drawn = {name: (figure, figures.png(figure)) for name, figure in draw_figures(context).items()}
+    drawn = {name: (figure, style.png(figure)) for name, figure in draw_figures(context).items()}
     context["figures"] = {
         name: {"title": " ".join(figure.get_suptitle().split()), "base64": base64.b64encode(data).decode()}
         for name, (figure, data) in drawn.items()
@@ -103,8 +105,7 @@ def read_result(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: {', '.join(missing)} is missing; run the recipe again to write a whole result.")
     # a head that the stock head beats on the selection split is reported but not folded in
     head = {"optimizer": None, "folded": True, **result["head"]} if result.get("head") else None
-    goals = result.get("goals") or {}
-    return {**OPTIONAL, **result, "head": head, "goals": goals if goals.get("met") is not None else None}
+    return {**OPTIONAL, **result, "head": head}
 
 
 def report_context(result: dict[str, Any]) -> dict[str, Any]:
@@ -127,6 +128,8 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
     best = max(
         (row for row in comparisons if row["claimed"]), key=lambda row: (row["complete"], row["speedup"]), default=None
     )
+    goals = result["goals"] or {}
+    judged = goals if goals.get("met") is not None else None
     tokens = result["benchmark"].get("flops_tokens")
     flops_at = f" at {tokens} tokens" if tokens else ""
     facts = {
@@ -134,12 +137,8 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
         "Agreement": wording.agreement_fact(compressed["versus_full"]),
         "Speed": wording.speed_fact(comparisons, best),
         "Size": wording.size_fact(full, compressed, flops_at),
-        "Goals": wording.goals_fact(result["goals"]),
+        "Goals": wording.goals_fact(judged),
     }
-    # stable order: best agreement first, then the smaller divergence, then the set itself
-    sets = sorted(plan["trace"], key=lambda row: (-(row["agreement"] or 0), row["kl"] or 0, row["skip"]))
-    sets = [{**row, "rank": rank, "skip": sorted(row["skip"])} for rank, row in enumerate(sets, 1)]
-    named = [sorted(row["skip"]) if row else None for row in (plan, plan["ranked"])]
     return {
         **result,
         "variants": variants,
@@ -151,9 +150,9 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
         "headline": wording.headline(result, comparisons),
         "facts": facts,
         "plan_reading": wording.plan_reading(plan),
-        "sets": sets[:SETS_SHOWN] + [row for row in sets[SETS_SHOWN:] if row["skip"] in named],
-        "chosen_skip": named[0],
-        "ranked_skip": named[1],
+        **tables.plan_sets(plan),
+        **selection_context(result),
+        "goals": judged,
         "latency": latency,
         "compared": {(row["variant"], row["cell"]): row for row in comparisons},
         "formats": {formats.format_of(row["variant"]): row["variant"] for row in comparisons},
@@ -166,12 +165,35 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def selection_context(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the audit, the frontier, the candidates for the goals and the predicted speed-up; None or empty without."""
+    audit, plan = result["audit"], result["plan"]
+    scores = tables.audit_rows(audit) if audit else []
+    frontier = tables.frontier_rows(audit["frontier"], result["timing"]) if audit and audit.get("frontier") else None
+    candidates = (result["goals"] or {}).get("selection")
+    prediction = tables.prediction_rows(result["prediction"] or [])
+    cells = (result["timing"] or {}).get("cells") or []
+    timed = {formats.cell_name(cell["batch"], cell["length"]): cell for cell in cells}
+    return {
+        "audit_rows": scores,
+        "regret_sizes": tables.regret_sizes(scores),
+        "frontier": frontier,
+        "main_series": tables.main_series(frontier, plan.get("rank_by")) if frontier else [],
+        "candidates": candidates,
+        "candidates_reading": wording.candidates_reading(candidates) if candidates else "",
+        "prediction_rows": prediction,
+        "prediction_reading": wording.prediction_reading(prediction),
+        "timing_cells": dict.fromkeys(row["cell"] for row in prediction) | timed,
+    }
+
+
 def latency_rows(variants: dict[str, dict]) -> list[dict]:
     """Return every latency entry with its variant and cell name: cells by batch and length, formats side by side."""
     rows = [
         {
             "complete": True,
             "speedup_vs_pytorch": None,
+            "p95_ms": None,
             **entry,
             "variant": name,
             "cell": formats.cell_name(entry["batch"], entry["length"]),
@@ -189,11 +211,17 @@ def latency_rows(variants: dict[str, dict]) -> list[dict]:
 
 def draw_figures(context: dict[str, Any]) -> dict[str, Figure]:
     """Return the figures that the result has data for, by name."""
-    scores, head = context["scores"], context["head"]
+    scores, head, audit, frontier = (context[name] for name in ("scores", "head", "audit", "frontier"))
     drawn = {}
     if context["layers"]:
-        drawn["separability"] = figures.separability_figure(
+        drawn["separability"] = figures_selection.separability_figure(
             context["layers"], context["chosen_skip"], scores.get("score", ""), scores.get("rows")
+        )
+    if context["audit_rows"] and audit.get("correlations"):
+        drawn["audit"] = figures_selection.audit_figure(context["audit_rows"])
+    if frontier and frontier["rows"][0]["size"] == 0:
+        drawn["frontier"] = figures_selection.frontier_figure(
+            frontier, context["main_series"], context["plan"]["layers"], audit["rows"], context["plan"]["chosen"]
         )
     compared = [
         (name, variant["versus_full"]) for name, variant in context["variants"].items() if variant["versus_full"]
@@ -253,6 +281,7 @@ def _environment(finalize: Callable[[Any], Any] | None = None) -> Environment:
     )
     environment.filters.update({name: getattr(formats, name) for name in FILTERS})
     environment.globals.update(strip=formats.strip, format_of=formats.format_of, is_full=formats.is_full)
+    environment.globals.update(row_rho=tables.row_rho)
     return environment
 
 

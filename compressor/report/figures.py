@@ -3,83 +3,29 @@
 Colours are the Okabe-Ito set; shape, hatching or fill repeats what colour says. The background is white everywhere.
 """
 
-import io
-import textwrap
 from collections import Counter
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from compressor.report.formats import count, format_of, is_full, layers_text, number, percent, spread_text, variant_name
+from compressor.report.formats import count, format_of, is_full, number, percent, spread_text, variant_name
+from compressor.report.style import (
+    BAND,
+    COMPRESSED,
+    FULL,
+    INK,
+    MUTED,
+    SKIPPED,
+    dress,
+    legend,
+    new_figure,
+)
 
-INK, MUTED, GRID, BAND = "#222222", "#5f6368", "#e3e5e8", "#e6e0f0"
-FULL, COMPRESSED, SKIPPED = "#8a8f98", "#0072b2", "#d55e00"
 FORMAT_COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"]
 FORMAT_MARKERS = ["o", "s", "^", "D", "v", "P"]
-WIDTH, DPI = 8.6, 150
-SCORE_AXES = {
-    "trace_ratio": "separability, tr(S_b) / tr(S_w)",
-    "shrunk_fisher": "separability, tr(S_w⁻¹ S_b)",
-    "linear_probe": "separability, linear probe accuracy",
-}
-
-
-def png(figure: Figure) -> bytes:
-    """Return the figure as PNG; the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    # matplotlib writes its own version into the file unless told not to
-    figure.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def separability_figure(layers: list[dict], skip: list[int], score: str, rows: int | None) -> Figure:
-    """Curve of the separability over states 0..L above bars of each layer's gain; skipped layers are marked in both.
-
-    `layers` holds {layer, separability, gain} with state 0 first and its gain None.
-    """
-    states = [row["layer"] for row in layers]
-    values = [_number(row["separability"]) for row in layers]
-    steps = [(row["layer"], _number(row["gain"])) for row in layers if row["gain"] is not None]
-    title = "Separability of the classes at the [CLS] state"
-    total = sum(gain for _, gain in steps)
-    if skip and total > 0:
-        lost = sum(gain for layer, gain in steps if layer in skip)
-        verb = "adds" if len(skip) == 1 else "add"
-        title = (
-            f"Skipped {layers_text(skip)} {verb} {number(lost)} of the {number(total)} that all {len(steps)} layers add"
-        )
-    figure = _figure(4.9, title)
-    curve, bars = figure.subplots(2, 1, sharex=True, height_ratios=[1.5, 1])
-    for axes in (curve, bars):
-        _dress(axes, "y")
-        for layer in skip:
-            axes.axvspan(layer - 0.5, layer + 0.5, color=SKIPPED, alpha=0.10, linewidth=0)
-    curve.plot(states, values, color=COMPRESSED, linewidth=2, zorder=3)
-    for state, value in zip(states, values, strict=True):
-        fill = "white" if state in skip else COMPRESSED
-        edge = SKIPPED if state in skip else COMPRESSED
-        curve.plot(
-            [state], [value], "o", markersize=7, markerfacecolor=fill, markeredgecolor=edge, markeredgewidth=2, zorder=4
-        )
-    curve.set_ylabel(SCORE_AXES.get(score, "separability").replace(", ", "\n"))
-    curve.axhline(0, color=MUTED, linewidth=0.8)
-    for layer, gain in steps:
-        skipped = layer in skip
-        bars.bar(layer, gain, 0.62, color="white" if skipped else COMPRESSED, edgecolor=SKIPPED if skipped else COMPRESSED,
-                 hatch="///" if skipped else None, linewidth=1.4, zorder=3)  # fmt: skip
-    bars.axhline(0, color=MUTED, linewidth=0.8)
-    bars.set_ylabel("gain of the layer\n(same unit)")
-    sample = f"; n = {count(rows)} calibration texts" if rows else ""
-    bars.set_xlabel(f"state (0 = embeddings, l = output of layer l){sample}")
-    bars.set_xticks(states)
-    kept = Line2D([], [], color=COMPRESSED, marker="o", linewidth=2, label="kept layer")
-    gone = Patch(facecolor="white", edgecolor=SKIPPED, hatch="///", label="skipped layer")
-    _legend(curve, [kept, gone] if skip else [kept])
-    return figure
 
 
 def accuracy_figure(rows: list[dict], n: int) -> Figure:
@@ -102,7 +48,7 @@ def accuracy_figure(rows: list[dict], n: int) -> Figure:
         title = f"Accuracy of {len(rows)} variants against the full model: {said}"
     else:
         title = "The accuracy of no variant is distinguishable from the full model's"
-    figure = _figure(1.5 + 0.42 * len(rows), title)
+    figure = new_figure(1.5 + 0.42 * len(rows), title)
     panels = list(
         figure.subplots(
             1, 2 if labelled else 1, sharey=True, squeeze=False, width_ratios=[1.7, 1][: 2 if labelled else 1]
@@ -110,7 +56,7 @@ def accuracy_figure(rows: list[dict], n: int) -> Figure:
     )
     heights = np.arange(len(rows))[::-1]
     for axes in panels:
-        _dress(axes, "x")
+        dress(axes, "x")
         axes.set_ylim(-0.7, len(rows) - 0.3)
     if labelled:
         forest = panels[0]
@@ -154,10 +100,10 @@ def latency_figure(rows: list[dict]) -> Figure:
     title = f"Lowest median latency in {wins} of {len(cells)} cells: {variant_name(winner)}"
     columns = min(3, len(cells))
     lines = -(-len(cells) // columns)
-    figure = _figure(1.2 + lines * (0.75 + 0.42 * len(formats)), title)
+    figure = new_figure(1.2 + lines * (0.75 + 0.42 * len(formats)), title)
     panels = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
     for axes, cell in zip(panels, cells, strict=False):
-        _dress(axes, "x")
+        dress(axes, "x")
         axes.set_title(cell, fontsize=9.5, color=INK, loc="left")
         for row in (row for row in rows if row["cell"] == cell):
             full = is_full(row["variant"])
@@ -196,9 +142,9 @@ def speedup_figure(comparisons: list[dict], noise: dict[str, list[float]]) -> Fi
     if claimed:
         title = f"Claimed speed-up: {spread_text(claimed)}, in {len(claimed)} of {len(comparisons)} comparisons"
     spacing = 0.8 / max(len(formats), 2)
-    figure = _figure(1.35 + len(cells) * (0.22 + 0.16 * len(formats)), title)
+    figure = new_figure(1.35 + len(cells) * (0.22 + 0.16 * len(formats)), title)
     axes = figure.subplots()
-    _dress(axes, "x")
+    dress(axes, "x")
     for index, cell in enumerate(reversed(cells)):
         if noise.get(cell):
             low, high = noise[cell]
@@ -235,9 +181,9 @@ def head_figure(selection_loss: list[float], best_epoch: int) -> Figure:
     epochs = range(1, len(selection_loss) + 1)
     first, best = number(selection_loss[0]), number(min(selection_loss))
     title = f"The head's selection loss: {first} after the first epoch, {best} at its best"
-    figure = _figure(2.9, title)
+    figure = new_figure(2.9, title)
     axes = figure.subplots()
-    _dress(axes, "y")
+    dress(axes, "y")
     axes.plot(
         epochs,
         selection_loss,
@@ -250,36 +196,12 @@ def head_figure(selection_loss: list[float], best_epoch: int) -> Figure:
         axes.axvline(best_epoch, color=SKIPPED, linewidth=1.2, linestyle=(0, (4, 3)))
         axes.plot([best_epoch], [selection_loss[best_epoch - 1]], "o", markersize=8, markerfacecolor="white",
                   markeredgecolor=SKIPPED, markeredgewidth=2, zorder=4, label=f"best: epoch {best_epoch}")  # fmt: skip
-        _legend(axes, None)
+        legend(axes, None)
     axes.set_xlabel(f"epoch (n = {len(selection_loss)})")
     axes.set_ylabel("loss on the selection split\n(cross-entropy, nats)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else float(value)
-
-
 def _model_style(variant: str) -> dict[str, str]:
     return {"color": FULL, "marker": "s"} if is_full(variant) else {"color": COMPRESSED, "marker": "o"}
-
-
-def _figure(height: float, title: str) -> Figure:
-    figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
-    figure.suptitle("\n".join(textwrap.wrap(title, 84)), x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
-    return figure
-
-
-def _dress(axes: Axes, grid: str) -> None:
-    axes.grid(axis=grid, color=GRID, linewidth=0.9)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(MUTED)
-    axes.tick_params(colors=INK, labelsize=9)
-    for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set(color=MUTED, fontsize=9.5)
-
-
-def _legend(axes: Axes, handles: list | None) -> None:
-    axes.legend(handles=handles, loc="best", fontsize=9, frameon=True, framealpha=0.9, edgecolor=GRID)

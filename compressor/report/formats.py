@@ -10,6 +10,16 @@ from collections.abc import Callable
 from typing import Any
 
 BLANK = "–"
+SCORE_NAMES = {
+    "shrunk_fisher": "shrunk Fisher",
+    "h_score": "H-score",
+    "cls_cosine": "[CLS] cosine",
+    "cka": "CKA",
+    "top_first": "top layers first",
+    "every_other": "every other layer",
+    "random": "random order",
+}
+"""What a score is called where that is not its key with spaces."""
 
 
 def _or_blank(form: Callable[..., str]) -> Callable[..., str]:
@@ -43,9 +53,21 @@ def points(difference: float) -> str:
 
 
 @_or_blank
+def bare_points(difference: float) -> str:
+    """Return 0.121 as `12.10`, for a column whose title says points; only a loss of less than nothing has a sign."""
+    return _signed(100 * difference, 2).removeprefix("+")
+
+
+@_or_blank
+def relative(difference: float) -> str:
+    """Return a relative difference of -0.078 as `−7.8 %`."""
+    return f"{_signed(100 * difference, 1)} %"
+
+
+@_or_blank
 def change(new: float, old: float) -> str:
     """Return the relative change from `old` to `new`, such as `−7.8 %`."""
-    return f"{_signed(100 * (new - old) / old, 1)} %" if old else BLANK
+    return relative((new - old) / old) if old else BLANK
 
 
 @_or_blank
@@ -104,6 +126,12 @@ def score(value: float) -> str:
 
 
 @_or_blank
+def correlation(value: float) -> str:
+    """Return a rank correlation with two decimals: its interval is wider than that."""
+    return _signed(value, 2).removeprefix("+")
+
+
+@_or_blank
 def p_value(value: float) -> str:
     """Return a p-value to two digits."""
     return "<0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
@@ -124,6 +152,11 @@ def ratio_interval(bounds: list[float] | None) -> str:
     return f"{ratio(bounds[0])} to {ratio(bounds[1])}" if bounds else BLANK
 
 
+def correlation_interval(bounds: list[float] | None) -> str:
+    """Return [-0.2, 0.9] as `−0.20 to 0.90`."""
+    return f"{correlation(bounds[0])} to {correlation(bounds[1])}" if bounds else BLANK
+
+
 def tie(text: str) -> str:
     """Return the text with no-break spaces between numbers and what they count, so that a line never ends in between."""
     return re.sub(r"(?<=\d) (?=%|ms|s\b|points|MB|GF|M\b|tokens)|(?<=n) (?==)|(?<==) ", "\u00a0", text)
@@ -140,6 +173,16 @@ def layers_text(layers: list[int]) -> str:
     if len(layers) < 2:
         return f"layer {layers[0]}" if layers else "no layer"
     return f"layers {', '.join(map(str, layers[:-1]))} and {layers[-1]}"
+
+
+def score_name(score: str) -> str:
+    """Return `block influence` for `block_influence`, `H-score` for `h_score`."""
+    return SCORE_NAMES.get(score, score.replace("_", " "))
+
+
+def series_name(row: dict) -> str:
+    """Return the name of a frontier row's series: that of a score, or `exhaustive search` for {kind: search, ...}."""
+    return f"{row['series']} search" if row["kind"] == "search" else score_name(row["series"])
 
 
 def strip(skip: list[int], layers: int) -> str:

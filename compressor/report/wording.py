@@ -3,6 +3,8 @@
 from compressor.measurement.statistics import TIERS
 from compressor.report.formats import (
     change,
+    correlation,
+    correlation_interval,
     count,
     format_of,
     gigaflops,
@@ -12,13 +14,19 @@ from compressor.report.formats import (
     milliseconds,
     number,
     percent,
+    percent_interval,
     points,
     points_interval,
     ratio,
     ratio_interval,
+    relative,
+    score_name,
     spread_text,
 )
+from compressor.report.tables import OWN, row_rho
 
+AGREEMENT_LEVELS = (0.99, 0.98, 0.95, 0.9)
+"""Shares of equal predictions at which the frontier is read, highest first."""
 SMALL_ROWS = 500
 """Below this many evaluation rows the report warns: one example then weighs 0.2 points or more."""
 
@@ -126,19 +134,113 @@ def goals_fact(goals: dict | None) -> tuple[str, str]:
 
 
 def plan_reading(plan: dict) -> str:
-    """Return one sentence on how the plan ranked by separability and the chosen plan differ."""
+    """Return one sentence on how the plan ranked by a score and the chosen plan differ."""
     chosen, ranked, regret = plan["chosen"], plan["ranked"], plan["regret"]
+    by = plan.get("rank_by") or OWN
     if plan["search"] == "fixed":
         return f"The recipe fixed the set: {layers_text(plan['skip'])}; no other set was tried to choose it."
     if not chosen or not ranked or not regret:
         return f"The {plan['search']} plan skips {layers_text(plan['skip'])}; its regret against other sets was not measured."
     if sorted(chosen["skip"]) == sorted(ranked["skip"]):
         return (
-            f"The plan ranked by lowest gain and the chosen plan are the same ({layers_text(plan['skip'])}): regret "
-            f"{100 * regret['agreement']:.2f} points."
+            f"The plan ranked by {'lowest gain' if by == OWN else score_name(by)} and the chosen plan are the same "
+            f"({layers_text(plan['skip'])}): regret {100 * regret['agreement']:.2f} points."
         )
     return (
-        f"The ranked plan (lowest gain first) skips {layers_text(ranked['skip'])}, the chosen one "
-        f"{layers_text(chosen['skip'])}: agreement {percent(ranked['agreement'])} against {percent(chosen['agreement'])}, "
+        f"The ranked plan ({'lowest gain first' if by == OWN else f'by {score_name(by)}'}) skips "
+        f"{layers_text(ranked['skip'])}, the chosen one {layers_text(chosen['skip'])}: agreement "
+        f"{percent(ranked['agreement'])} against {percent(chosen['agreement'])}, "
         f"a regret of {100 * regret['agreement']:.2f} points and {number(regret['kl'])} nats of KL on the selection split."
     )
+
+
+def audit_finding(rows: list[dict]) -> str:
+    """Return which score ranks the damage of single layers best, beside separability, with both intervals.
+
+    `rows` are those of `tables.audit_rows`. No score is called better: whether the intervals overlap is said instead.
+    """
+    known = [(row["score"], row["name"], row_rho(row)) for row in rows if row_rho(row)["rho"] is not None]
+    if not known:
+        return "No score's rank correlation with the damage of one layer is defined"
+    _, name, best = max(known, key=lambda entry: (entry[2]["rho"], entry[0] == OWN))
+    level = [entry for entry in known if entry[2]["rho"] == best["rho"]]
+    if len(level) > 1:
+        name += f" and {len(level) - 1} more"
+    text = f"Highest rank correlation with the damage of one layer: {name} {_with_interval(best)}"
+    own = next((rho for score, _, rho in known if score == OWN), None)
+    if own is None:
+        return text
+    if own is best:
+        others = [rho for score, _, rho in known if score != OWN]
+        overlapping = sum(_overlap(rho, best) != "intervals apart" for rho in others)
+        return text + (f"; not told apart from {overlapping} of {len(others)} other scores" if overlapping else "")
+    return f"{text}, separability {_with_interval(own)}: {_overlap(best, own)}"
+
+
+def _with_interval(rho: dict) -> str:
+    return f"{correlation(rho['rho'])} ({correlation_interval(rho['ci95']) if rho['ci95'] else 'no interval'})"
+
+
+def _overlap(one: dict, other: dict) -> str:
+    """Return whether two correlations can be told apart."""
+    bounds = [rho["ci95"] for rho in (one, other)]
+    # a bootstrap of few units that are all in the right order has no width: that is no certainty
+    if not all(bounds) or any(high - low < 0.005 for low, high in bounds):
+        return "too few layers to tell apart"
+    (low, high), (other_low, other_high) = bounds
+    return "intervals apart" if low > other_high or other_low > high else "intervals overlap"
+
+
+def frontier_finding(frontier: dict, layers: int) -> str:
+    """Return how many layers the best set found skips at the highest of four levels of agreement that it reaches.
+
+    `frontier` is that of `tables.frontier_rows`, `layers` what the full model has. The set's interval is said with it.
+    """
+    first = next(iter(frontier["series"]))
+    for level in AGREEMENT_LEVELS:
+        row = _largest(frontier, first, level)
+        if row is None:
+            continue
+        name = frontier["series"][first]
+        text = (
+            f"{name[0].upper()}{name[1:]} skips up to {len(row['skip'])} of {layers} layers at {100 * level:.0f} % agreement or "
+            f"more ({percent(row['agreement'])}, 95 % interval {percent_interval(row['agreement_ci95'])})"
+        )
+        own = _largest(frontier, OWN, level)
+        if OWN in frontier["series"] and first != OWN:
+            text += f"; separability {'up to ' + str(len(own['skip'])) if own else 'none'}"
+        return text
+    return f"No set that was found skips a layer at {100 * AGREEMENT_LEVELS[-1]:.0f} % agreement or more"
+
+
+def _largest(frontier: dict, series: str, level: float) -> dict | None:
+    """Return the largest set of a series, of one layer or more, whose agreement reaches the level."""
+    rows = [row["cells"][series] for row in frontier["rows"] if row["size"] and series in row["cells"]]
+    return next((row for row in reversed(rows) if row["agreement"] >= level), None)
+
+
+def candidates_reading(selection: dict) -> str:
+    """Return how many sets the goals were judged on, how sure each bound is, and what came of it."""
+    corrected = f"{100 * selection['corrected']:.4f}".rstrip("0").rstrip(".")
+    outcome = (
+        "The chosen set meets the goals there." if selection["met"]
+        else "No set meets the goals there; the chosen one comes nearest."
+    )  # fmt: skip
+    return (
+        f"{count(selection['tried'])} sets were judged on {count(selection['rows'])} rows of the selection split. The best of "
+        f"many looks better than it is, so each bound holds at {corrected} % confidence and all of them together at "
+        f"{percent(selection['confidence'])} (Bonferroni). {outcome}"
+    )
+
+
+def prediction_reading(rows: list[dict]) -> str:
+    """Return how far the predicted speed-up is off in each format; `rows` are those of `tables.prediction_rows`."""
+    parts = []
+    for name in dict.fromkeys(row["format"] for row in rows):
+        own = [row for row in rows if row["format"] == name and row["error"] is not None]
+        judged = [row["inside"] for row in own if row["inside"] is not None]
+        if own:
+            low, high = (relative(bound(row["error"] for row in own)) for bound in (min, max))
+            inside = f", inside the measured interval in {sum(judged)} of {len(judged)} cells" if judged else ""
+            parts.append(f"{name} {low if low == high else f'{low} to {high}'}{inside}")
+    return f"The prediction is off by: {'; '.join(parts)}." if parts else "No prediction was measured."

@@ -72,6 +72,9 @@ def audit_scores(
     planned = {(name, size): ranked_set(name, evidence, size, spec.protect) for name in RANKINGS for size in sizes}
     wanted = list(dict.fromkeys([*blocks, *planned.values()]))
     known = {**searched, **{trial.skip: trial for trial in trials(wanted, "audit of the scores")}}
+    # the full model has its own head, so no readout stands between it and its predictions
+    full = Trial((), 1.0, 0.0, 1.0, 0.0, *([0] * 4 if trials.labelled else [None] * 4))
+    known[()] = searched[()] = full
     best = best_by_size(known.values())
     found = best_by_size(searched.values())
     series = {(search.search, "search", size): found[size] for size in sizes}
@@ -158,7 +161,7 @@ def reading(frontier: Sequence[dict[str, Any]], search: str) -> str:
             f"No score loses less agreement against the best sets found than separability: {100 * own:.1f} points {over}. "
             f"The {search} search by real forward passes loses none of it."
         )
-    said = least.replace("_", " ")
+    said = f"the score {least}"
     return (
         f"Separability is not the best guide here: the sets that it ranks first lose {100 * own:.1f} points of agreement "
         f"against the best found, {over}; {said} loses {100 * mean[least]:.1f}, the least of all scores. Trust the trials."
