@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DIRS ?= runs/demo
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test run recipes bench bench-skip lint format clean
+.PHONY: help install demo test run recipes bench bench-skip bench-glue bench-memory lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -35,6 +35,12 @@ bench: $(STAMP)  ## [DIRS="runs/a runs/b"]: time models or runs against each oth
 
 bench-skip: $(STAMP)  ## [MODELS=folder] [DATA=folder]: the five GLUE recipes, one layer skipped
 	$(BIN)/python benchmarks/skip_one.py $(if $(MODELS),--models $(MODELS)) $(if $(DATA),--data $(DATA))
+
+bench-glue: $(STAMP)  ## [MODELS=folder] [DATA=folder]: the frontier, five GLUE tasks x ways to choose x 1..4 layers
+	$(BIN)/python benchmarks/glue_frontier.py $(if $(MODELS),--models $(MODELS)) $(if $(DATA),--data $(DATA))
+
+bench-memory: $(STAMP)  ## peak memory of the scoring pass at 1,000 and 10,000 rows
+	$(BIN)/python benchmarks/scoring_memory.py
 
 lint: $(STAMP)  ## style and format
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import readme
 
-from compressor.selection.audit import rank_correlation
+from compressor.selection.audit import DAMAGES, rank_correlation
 
 DRAWS = 2000
 MODES = "stock", "head"
@@ -70,25 +70,36 @@ def _pool_audits(audits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for name in audits[0]["scores"]:
         entry: dict[str, Any] = {"score": name}
         for units in ("layers", "blocks"):
-            for kind in ("kl", "raw_kl"):
-                generator, whole, draws = np.random.default_rng(0), [], []
-                for audit in audits:
-                    rows = [row for row in audit["damage"] if units == "blocks" or len(row["skip"]) == 1]
-                    predicted = np.array([row["predicted"][name] for row in rows])
-                    measured = np.array([row[kind] for row in rows])
-                    picks = generator.integers(len(rows), size=(DRAWS, len(rows)))
-                    whole.append(rank_correlation(predicted[None], measured[None])[0])
-                    draws.append(rank_correlation(predicted[picks], measured[picks]))
-                entry[f"rho_{units}_{kind}"] = {
-                    "value": float(np.mean(whole)),
-                    "ci95": np.nanquantile(np.nanmean(draws, axis=0), [0.025, 0.975]).tolist(),
-                }
+            for kind in (*DAMAGES, *(f"raw_{kind}" for kind in DAMAGES)):
+                entry[f"rho_{units}_{kind}"] = _pooled_rho(audits, name, units, kind)
         hits = [next(hit for hit in audit["hits"] if hit["score"] == name) for audit in audits]
         entry["top1"], entry["top3"] = (sum(hit[key] for hit in hits) for key in ("top1", "top3"))
-        points = [point for audit in audits for point in audit["frontier"] if point["series"] == name and point["size"]]
-        entry["regret"] = float(np.mean([point["regret"]["agreement"] for point in points]))
+        entry["regret"] = float(np.mean([_regret(audit, name) for audit in audits]))
         pooled.append(entry)
     return pooled
+
+
+def _pooled_rho(audits: Sequence[Mapping[str, Any]], name: str, units: str, kind: str) -> dict[str, Any] | None:
+    """Return the mean rank correlation over the tasks where it is defined; None where it is nowhere."""
+    generator, whole, draws = np.random.default_rng(0), [], []
+    for audit in audits:
+        rows = [row for row in audit["damage"] if units == "blocks" or len(row["skip"]) == 1]
+        predicted = np.array([row["predicted"][name] for row in rows])
+        measured = np.array([row[kind] for row in rows], dtype=float)
+        picks = generator.integers(len(rows), size=(DRAWS, len(rows)))
+        rho = rank_correlation(predicted[None], measured[None])[0]
+        if not np.isnan(rho):
+            whole.append(rho)
+            draws.append(rank_correlation(predicted[picks], measured[picks]))
+    if not whole:
+        return None
+    interval = np.nanquantile(np.nanmean(draws, axis=0), [0.025, 0.975]).tolist()
+    return {"value": float(np.mean(whole)), "ci95": interval, "tasks": len(whole)}
+
+
+def _regret(audit: Mapping[str, Any], name: str) -> float:
+    points = [point for point in audit["frontier"] if point["series"] == name and point["size"]]
+    return float(np.mean([point["regret"]["agreement"] for point in points]))
 
 
 def write(results: Mapping[str, Any]) -> None:
@@ -102,6 +113,7 @@ def write(results: Mapping[str, Any]) -> None:
         gap = lambda point: _points(point["flips_less_separability"])  # noqa: E731
         readme.put("frontier_gap", _grid(by_key, [m for m in methods if m != "separability"], sizes, gap, ("head",)))
         readme.put("frontier_audit", _audit_table(results["pooled"]["audit"]))
+        readme.put("frontier_audit_tasks", _audit_task_table(results["tasks"]))
         readme.put("frontier_tasks", _task_table(results["tasks"]))
     if results.get("twelve"):
         readme.put("frontier_twelve", _twelve_table(results["twelve"]))
@@ -128,21 +140,44 @@ def _points(estimate: Mapping[str, Any]) -> str:
     return f"{100 * estimate['value']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
-def _rho(estimate: Mapping[str, Any]) -> str:
+def _rho(estimate: Mapping[str, Any] | None) -> str:
+    if estimate is None:
+        return "none"
     low, high = estimate["ci95"]
     return f"{estimate['value']:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def _audit_table(pooled: Sequence[Mapping[str, Any]]) -> str:
-    columns = ["score", "rho, single layers", "rho, blocks", "rho, layers, no readout", "rho, blocks, no readout"]
+    units = {"layers": "layers", "blocks": "blocks"}
+    kinds = {"kl": "KL", "flips": "flips", "accuracy_lost": "accuracy lost"}
+    columns = ["score", *(f"{unit}, {kind}" for unit in units.values() for kind in kinds.values())]
     columns += ["first pick is best", "best among first 3", "mean regret, points"]
     rows = [
         [entry["score"].replace("_", " ")]
-        + [_rho(entry[f"rho_{units}_{kind}"]) for kind in ("kl", "raw_kl") for units in ("layers", "blocks")]
+        + [_rho(entry[f"rho_{unit}_{kind}"]) for unit in units for kind in kinds]
         + [f"{entry['top1']} of 5", f"{entry['top3']} of 5", f"{100 * entry['regret']:.1f}"]
         for entry in sorted(pooled, key=lambda entry: entry["regret"])
     ]
     return readme.table(columns, rows)
+
+
+def _audit_task_table(tasks: Mapping[str, Any]) -> str:
+    rows = []
+    for name in next(iter(tasks.values()))["audit"]["scores"]:
+        cells = [name.replace("_", " ")]
+        for measured in tasks.values():
+            key = name, "layers", "kl", True
+            rho = next(
+                row for row in measured["audit"]["correlations"]
+                if (row["score"], row["units"], row["damage"], row["readout"]) == key
+            )  # fmt: skip
+            first = next(hit["order"][0] for hit in measured["audit"]["hits"] if hit["score"] == name)
+            said = "none" if rho["rho"] is None else f"{rho['rho']:+.2f} [{rho['ci95'][0]:+.2f}, {rho['ci95'][1]:+.2f}]"
+            cells.append(f"{said}, layer {first}, {100 * _regret(measured['audit'], name):.1f}")
+        rows.append(cells)
+    best = [str(measured["audit"]["hits"][0]["best"]) for measured in tasks.values()]
+    rows.append(["least damaging layer", *best])
+    return readme.table(["score", *tasks], rows)
 
 
 def _task_table(tasks: Mapping[str, Any]) -> str:
@@ -176,10 +211,24 @@ def _twelve_table(twelve: Mapping[str, Any]) -> str:
     best = {point["size"]: point for point in twelve["audit"]["frontier"] if point["kind"] == "search"}
     gain = {point["size"]: point for point in twelve["audit"]["frontier"] if point["series"] == "separability"}
     rows = []
-    for size in range(1, 11):
-        found = [beam["best"].get(str(size)) or beam["best"].get(size) for beam in twelve["beam"].values()]
+    for size in range(1, 12):
         cells = [str(size), ", ".join(map(str, best[size]["skip"])), f"{best[size]['agreement']:.1%}"]
-        cells += [f"{trial['agreement']:.1%}" for trial in found] + [f"{gain[size]['agreement']:.1%}"]
-        rows.append(cells)
-    widths = [f"beam of {width}" if str(width) != "1" else "greedy (beam of 1)" for width in twelve["beam"]]
-    return readme.table(["skipped", "exhaustive: layers", "agreement", *widths, "separability"], rows)
+        cells += [f"{beam['best'][str(size)]['agreement']:.1%}" for beam in twelve["beam"].values()]
+        rows.append([*cells, f"{gain[size]['agreement']:.1%}"])
+    rows.append(["sets tried", "", *(f"{found['sets_evaluated']:,}" for found in _searches(twelve)), "11"])
+    rows.append(["layer applications", "", *(f"{found['layer_applications']:,}" for found in _searches(twelve)), ""])
+    widths = [f"beam of {width}" if width != "1" else "greedy (beam of 1)" for width in twelve["beam"]]
+    made = readme.table(["skipped", "exhaustive: layers", "agreement", *widths, "separability"], rows)
+    naive, found = twelve["naive"], twelve["exhaustive"]
+    low, high = naive["ratio_ci95"]
+    return made + (
+        f"\n\nAll {found['sets_evaluated']:,} sets took {found['layer_applications']:,} layer applications over "
+        f"{twelve['rows']} rows and {found['seconds']:.0f} s ({found['predicted_seconds']:.0f} s predicted before the start), "
+        f"readouts included. One by one they would take {naive['layer_applications_of_all_sets']:,} applications and, by "
+        f"{len(naive['seconds_per_set'])} sets drawn at random and timed before and after, {naive['ratio']:.1f} "
+        f"[{low:.1f}, {high:.1f}] times as long."
+    )
+
+
+def _searches(twelve: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [twelve["exhaustive"], *twelve["beam"].values()]

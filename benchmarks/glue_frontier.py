@@ -11,6 +11,7 @@ environment, and the tables in README.md are written from it.
 import argparse
 import json
 import os
+import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -28,14 +29,17 @@ from compressor.measurement.predictions import predict
 from compressor.measurement.statistics import compare
 from compressor.model.capture import capture_calls
 from compressor.model.families import FAMILIES, head_logits, layer_list
+from compressor.model.states import final_states
 from compressor.model.surgery import drop_layers
 from compressor.pipeline import run_until
 from compressor.progress import silent, track_for_terminal
+from compressor.recipe import Recipe
 from compressor.run import Run, prepare
-from compressor.rundir import read_json, write_json
+from compressor.rundir import read_json
 from compressor.selection.baselines import Evidence, ranked_set
 from compressor.selection.search import candidate_sets
-from compressor.selection.trie import SkipSet, call_groups, count_applications, walk_sets
+from compressor.selection.trials import judge
+from compressor.selection.trie import SkipSet, call_groups, walk_sets
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "glue_frontier.json"
@@ -47,13 +51,19 @@ PARTS = "calibration", "selection", "evaluation"
 NAIVE_SETS = 24
 
 
+def recipe_of(task: str, arguments: argparse.Namespace, model: str, *extra: str) -> Recipe:
+    """Return the task's recipe with the model and the data of the command line."""
+    sets = [f"model.path={arguments.models / model}"] if arguments.models else []
+    sets += [f"data.source={arguments.data}"] if arguments.data else []
+    return load_recipe(HERE.parent / "recipes" / f"{task}.yaml", [*sets, *extra])
+
+
 def audited(task: str, arguments: argparse.Namespace, model: str, *extra: str) -> tuple[Run, dict]:
     """Score, search and audit one model; return the run and its audit."""
-    sets = ["selection.audit=true", *extra]
-    sets += [f"model.path={arguments.models / model}"] if arguments.models else []
-    sets += [f"data.source={arguments.data}"] if arguments.data else []
-    recipe, out = load_recipe(HERE.parent / "recipes" / f"{task}.yaml", sets), Path("runs") / "frontier" / model
-    run_until(recipe, "timing", out, track=track_for_terminal(), say=lambda line: print(f"  {line}", flush=True))
+    recipe, out = recipe_of(task, arguments, model, "selection.audit=true", *extra), Path("runs") / "frontier" / model
+    run_until(
+        recipe, "timing", out, device="cpu", track=track_for_terminal(), say=lambda line: print(f"  {line}", flush=True)
+    )
     return prepare(recipe, out, "cpu", silent), read_json(out / "audit.json")
 
 
@@ -139,68 +149,55 @@ def measure_task(task: str, arguments: argparse.Namespace) -> dict:
 
 
 def measure_twelve(arguments: argparse.Namespace) -> dict:
-    """Return the 12-layer model's exhaustive and beam searches, and the trie's time against naive forward passes."""
-    run, audit = audited("sst2", arguments, "sst2-12layers")
-    plan_beam = {}
-    for width in (1, 4, 8):
-        extra = "selection.search=beam", f"selection.beam_width={width}", "selection.layers=11", "selection.audit=false"
-        recipe = load_recipe(
-            HERE.parent / "recipes" / "sst2.yaml",
-            [f"model.path={run.recipe.model.path}", f"data.source={run.recipe.data.source}", *extra],
-        )
-        run_until(recipe, "plan", run.path.with_name(f"sst2-12layers-beam-{width}"), track=track_for_terminal())
-        plan = read_json(run.path.with_name(f"sst2-12layers-beam-{width}") / "plan.json")
-        best = {}
-        for trial in plan["trace"]:
-            best.setdefault(len(trial["skip"]), trial)
-        plan_beam[width] = {
-            "sets": plan["sets_evaluated"],
-            "layer_applications": plan["layer_applications"],
-            "seconds": plan["seconds"],
-            "best": {size: {key: trial[key] for key in ("skip", "agreement", "kl")} for size, trial in best.items()},
-        }
-    return {"audit": audit, "beam": plan_beam, "trie": trie_against_naive(run)}
-
-
-def trie_against_naive(run: Run) -> dict:
-    """Time all 4,095 sets by the trie, and a random sample of them by plain forward passes of pruned models."""
-    calls, _ = capture_calls(run.teacher, run.family, run.selection)
-    layers = list(layer_list(run.teacher, run.family))
-    sets = candidate_sets(len(layers), range(len(layers)), [])
-    applied, naive = [], []
-    sample = np.random.default_rng(0).choice(len(sets), NAIVE_SETS, replace=False)
-    halves = np.array_split(sample, 2)
-
-    def run_naive(picks: np.ndarray) -> None:
-        for pick in picks:
-            pruned = drop_layers(run.teacher, run.family, sets[pick])
-            started = time.perf_counter()
-            predict(pruned, run.selection)
-            naive.append(time.perf_counter() - started)
-
-    run_naive(halves[0])  # half before and half after, so that drift hits both alike
-    started = time.perf_counter()
-    groups = call_groups(calls, len(layers))
-    for group in groups:
-        for _, hidden in walk_sets(layers, group, sets, applied=lambda: applied.append(1)):
-            cls = torch.cat([state[:, 0] for state in hidden])
-            with torch.inference_mode():
-                head_logits(run.teacher, run.family, cls)
-    trie = time.perf_counter() - started
-    run_naive(halves[1])
-    draws = np.random.default_rng(1).choice(naive, (10_000, len(naive))).mean(axis=1) * len(sets) / trie
+    """Return the 12-layer model's exhaustive and beam searches, and the trie's time against naive trials of a sample."""
+    shutil.rmtree(Path("runs") / "frontier" / "sst2-12layers", ignore_errors=True)  # the search must really be timed
+    every = "selection.layers=auto", "goals={max_flips: 0.05}", "data.selection.size=500"
+    recipe = recipe_of("sst2", arguments, "sst2-12layers", *every)
+    run = prepare(recipe, Path("runs") / "frontier" / "sst2-12layers", "cpu", silent)
+    layers = len(layer_list(run.teacher, run.family))
+    sets = candidate_sets(layers, range(layers), [])
+    sample = [sets[pick] for pick in np.random.default_rng(0).choice(len(sets), NAIVE_SETS, replace=False)]
+    seconds = naive_trials(run, sample[: NAIVE_SETS // 2])  # half before and half after, so that drift hits both alike
+    run, audit = audited("sst2", arguments, "sst2-12layers", *every)
+    plan = read_json(run.path / "plan.json")
+    seconds += naive_trials(run, sample[NAIVE_SETS // 2 :])
+    draws = np.random.default_rng(1).choice(seconds, (10_000, len(seconds))).mean(axis=1) * len(sets) / plan["seconds"]
+    beams = {}
+    for width in (1, 4, 8):  # these find their trials in the exhaustive search's cache
+        beam = "selection.search=beam", f"selection.beam_width={width}", "selection.layers=11", "goals=null"
+        run_until(recipe_of("sst2", arguments, "sst2-12layers", *every, *beam), "plan", run.path, device="cpu")
+        found, best = read_json(run.path / "plan.json"), {}
+        for trial in found["trace"]:
+            best.setdefault(len(trial["skip"]), {key: trial[key] for key in ("skip", "agreement", "kl")})
+        beams[str(width)] = {"best": {str(size): trial for size, trial in best.items()}}
+        beams[str(width)] |= {key: found[key] for key in ("sets_evaluated", "layer_applications")}
     return {
-        "sets": len(sets),
-        "rows": len(run.selection),
-        "groups_of_rows": len(groups),
-        "layer_applications_per_group": len(applied) // len(groups),
-        "layer_applications_naive": sum(len(layers) - len(skip) for skip in sets),
-        "counted": count_applications(len(layers), sets),
-        "trie_seconds": trie,
-        "naive_seconds_per_set": naive,
-        "ratio": float(np.mean(naive) * len(sets) / trie),
-        "ratio_ci95": np.quantile(draws, [0.025, 0.975]).tolist(),
+        "audit": audit,
+        "beam": beams,
+        "rows": plan["rows"],
+        "exhaustive": {
+            key: plan[key] for key in ("sets_evaluated", "layer_applications", "predicted_seconds", "seconds")
+        },
+        "naive": {
+            "sample": sample,
+            "seconds_per_set": seconds,
+            "layer_applications_of_all_sets": sum(layers - len(skip) for skip in sets),
+            "ratio": float(np.mean(seconds) * len(sets) / plan["seconds"]),
+            "ratio_ci95": np.quantile(draws, [0.025, 0.975]).tolist(),
+        },
     }
+
+
+def naive_trials(run: Run, sets: list[SkipSet]) -> list[float]:
+    """Return the seconds of judging each set on its own: a forward pass of the pruned model and the readout."""
+    teacher, seconds = predict(run.teacher, run.selection), []
+    for skip in sets:
+        pruned = drop_layers(run.teacher, run.family, skip)
+        started = time.perf_counter()
+        states, logits = final_states(pruned, run.family, run.selection)
+        judge(skip, states, logits, teacher, run.data.selection.labels)
+        seconds.append(time.perf_counter() - started)
+    return seconds
 
 
 def main() -> None:
@@ -229,15 +226,15 @@ def main() -> None:
             }
             if not arguments.task:
                 results["pooled"] = frontier_tables.pool(measured, METHODS, SIZES)
-        if not arguments.skip_twelve and arguments.models and (arguments.models / "sst2-12layers").is_dir():
-            results["twelve"] = measure_twelve(arguments)
         if arguments.task:  # the shipped tables hold all tasks or none
             print(json.dumps(results["tasks"], indent=1))
             return
+        if not arguments.skip_twelve and arguments.models and (arguments.models / "sst2-12layers").is_dir():
+            results["twelve"] = measure_twelve(arguments)
         results["environment"] = environment("cpu")
         results["settings"] = {"methods": METHODS, "sizes": SIZES, "seeds": SEEDS, "naive_sets": NAIVE_SETS}
         RESULTS.parent.mkdir(exist_ok=True)
-        write_json(RESULTS, results)
+        RESULTS.write_text(json.dumps(results, allow_nan=False) + "\n", encoding="utf-8")
     frontier_tables.write(results)
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from compressor.pipeline import default_out, resolve_device, stage_keys, stages_of
 from compressor.progress import silent
-from compressor.recipe import Recipe
+from compressor.recipe import Recipe, SelectionSpec
 from compressor.run import Run, prepare
 from compressor.rundir import RunDir
-from compressor.selection.search import candidate_sets, wanted_sizes
+from compressor.selection.audit import spec_of_all_sizes
+from compressor.selection.search import candidate_sets, most_sets, wanted_sizes
 from compressor.selection.trie import count_applications
 
 
@@ -37,18 +38,15 @@ def stage_costs(run: Run) -> dict[str, str]:
     """Return the expected work of each stage in words and numbers."""
     recipe, data = run.recipe, run.data
     spec, layers = recipe.selection, run.source.layers
-    sets = candidate_sets(layers, wanted_sizes(spec, layers), spec.protect) if spec.search == "exhaustive" else []
-    search = (
-        f"{len(sets)} sets, {count_applications(layers, sets)} layer applications" if sets else f"{spec.search} search"
-    )
+    wide = spec_of_all_sizes(spec, layers)
     cells = len(recipe.benchmark.batch_sizes) * (len(recipe.benchmark.lengths) + recipe.benchmark.workload)
     least, most = cells * recipe.benchmark.min_seconds, cells * recipe.benchmark.max_seconds
     tuning = recipe.finetune
     return {
         "teacher": f"{tuning.epochs} epochs over {len(data.train)} rows" if tuning else "given",
         "scores": f"1 pass over {len(data.calibration)} calibration rows",
-        "plan": f"{search} over {len(data.selection)} selection rows",
-        "audit": f"every score against trials over {len(data.selection)} selection rows",
+        "plan": f"{_search_work(spec, layers)} over {len(data.selection)} selection rows",
+        "audit": f"every score against {_search_work(wide, layers)} over {len(data.selection)} selection rows",
         "timing": f"{len(recipe.benchmark.batch_sizes) * len(recipe.benchmark.lengths)} cells",
         "model": f"{recipe.compensation.head.nodes} head nodes" if recipe.compensation.head else "no head",
         "onnx": ", ".join(recipe.export.variants) or "none",
@@ -56,3 +54,12 @@ def stage_costs(run: Run) -> dict[str, str]:
         "predictions": f"{2 + 2 * len(recipe.export.variants)} models over {len(data.evaluation)} evaluation rows",
         "latency": f"{cells} cells, {least:.0f} to {most:.0f} s",
     }
+
+
+def _search_work(spec: SelectionSpec, layers: int) -> str:
+    if spec.search == "exhaustive":
+        sets = candidate_sets(layers, wanted_sizes(spec, layers), spec.protect)
+        return f"{len(sets):,} sets, {count_applications(layers, sets):,} layer applications"
+    if spec.search in {"greedy", "beam"}:
+        return f"{spec.search} search, at most {most_sets(spec, layers):,} sets"
+    return f"{spec.search} search, 1 set"

@@ -19,7 +19,7 @@ from compressor.recipe_file import dump_recipe
 from compressor.report.build import build_report
 from compressor.results import build_result
 from compressor.run import TEACHER, Run, prepare
-from compressor.rundir import RunDir, StageRecord, open_run_dir, stage_key, write_json, write_text
+from compressor.rundir import RunDir, StageRecord, open_run_dir, read_json, stage_key, write_json, write_text
 from compressor.stages import (
     FULL_ONNX,
     PREDICTIONS,
@@ -159,6 +159,14 @@ def run_recipe(
     return RunResult(path, result, tuple(records))
 
 
+def _concluded(run: Run) -> bool:
+    """Tell whether result.json is there and speaks of this very recipe."""
+    try:
+        return read_json(run.path / "result.json")["recipe"] == run.recipe.model_dump(mode="json")
+    except (OSError, ValueError, KeyError):
+        return False
+
+
 def _conclude(run: Run, records: list[StageRecord]) -> dict[str, Any]:
     """Write result.json and the report of a run whose stages are all there."""
     result = build_result(run, records)
@@ -188,7 +196,7 @@ def run_until(
         records = run_stages(run, folder, stages[: names.index(last) + 1], say)
         keys = stage_keys(run)
         whole = all(folder.cached(stage.name, keys[stage.name]) for stage in stages)
-        if whole and not (path / "result.json").exists():
+        if whole and not _concluded(run):
             _conclude(run, run_stages(run, folder, stages, no_words))
         return path, records
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from compressor.errors import UserError, nearest
 from compressor.recipe import BenchmarkSpec, Recipe, Spec
 
-UNION_TAGS = {"str", "list[str]"}
+UNION_TAGS = {"str", "list[str]", "constrained-int", "literal['auto']"}
 """What pydantic adds to the path of an error to name the branch of a union, as in ("data", "text", "list[str]")."""
 
 
@@ -91,6 +91,10 @@ def _explain(error: ValidationError, path: Path, text: str, overridden: list[str
             f"{where}: {first['input']!r} is not one of {first['ctx']['expected']}{nearest(first['input'], allowed)}."
         )
     message = first["msg"].removeprefix("Value error, ")
+    # a value that is a number or a word has an error for each of the two
+    words = [other["ctx"]["expected"] for other in error.errors() if other["type"] == "literal_error"
+             and tuple(part for part in other["loc"] if part not in UNION_TAGS) == tuple(location)]  # fmt: skip
+    message += f" or {words[0]}" if words else ""
     got = "" if first["type"] == "value_error" else f", not {_shortened(first['input'])}"
     return f"{where}: {message[0].lower() + message[1:]}{got}."
 

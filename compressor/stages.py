@@ -70,11 +70,19 @@ def make_model(run: Run, folder: Path) -> None:
 
 
 def card_recipe(recipe: Recipe) -> str:
-    """Return the part of the recipe that made the model, for its card."""
+    """Return the part of the recipe that made the model, for its card; of local paths the card needs only the names."""
     unused: dict[str, Any] = {"export": True, "benchmark": True, "selection": {"audit"}}
     if recipe.selection.layers != "auto":
         unused["goals"] = True
-    return dump_recipe(recipe, leave_out=unused)
+    files = ("source", "train", "validation", "test")
+    data = {
+        name: Path(getattr(recipe.data, name)).name
+        for name in files
+        if Path(getattr(recipe.data, name) or "").is_absolute()
+    }
+    path = {"path": Path(recipe.model.path).name} if Path(recipe.model.path).is_absolute() else {}
+    parts = {"data": recipe.data.model_copy(update=data), "model": recipe.model.model_copy(update=path)}
+    return dump_recipe(recipe.model_copy(update=parts), leave_out=unused)
 
 
 def _compensate(run: Run, model: PreTrainedModel) -> dict[str, Any]:

@@ -100,8 +100,8 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
     ]
     asked = f"{plan['sets_total']} skip this many layers" if plan["layers_asked"] != "auto" else "of all sizes"
     title = (
-        f"{plan['search']} search: {plan['sets_evaluated']} sets tried; {asked}; {plan['seconds']:.1f} s, "
-        f"{plan['predicted_seconds']:.1f} s predicted"
+        f"{plan['search']} search: {plan['sets_evaluated']} sets tried, {plan['sets_known']} of them known from before; "
+        f"{asked}; {plan['seconds']:.1f} s, {plan['predicted_seconds']:.1f} s predicted"
     )
     return table(title, ["skipped layers", "agreement after readout", "KL (nats)", "agreement as is"], rows)
 

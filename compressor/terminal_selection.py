@@ -96,9 +96,10 @@ def candidates_table(selection: Mapping[str, Any]) -> Table:
         )
         for row in candidates[:SIZES_SHOWN]
     ]
+    judged = "after the readout" if selection["readout"] else "stock head"
     title = (
-        f"goals on the selection split: {selection['tried']:,} sets tried on {selection['rows']:,} rows; each bound at "
-        f"{selection['corrected']:.4%}, together at {selection['confidence']:.0%} confidence"
+        f"goals on the selection split: {selection['tried']:,} sets tried on {selection['rows']:,} rows ({judged}); bound at "
+        f"{selection['corrected']:.4%}, so that {selection['choices']:,} sets hold together at {selection['confidence']:.0%}"
     ) + (f"; {SIZES_SHOWN} of {len(candidates)} sizes" if len(candidates) > SIZES_SHOWN else "")
     made = table(title, ["skipped layers", "accuracy", "bound", "changed", "predicted speed-up", "goals"], rows)
     # sentences and long sets are not numbers: they read from the left and wrap where the window is narrow

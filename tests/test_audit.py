@@ -8,7 +8,7 @@ import pytest
 from compressor.model.capture import capture_calls
 from compressor.model.states import class_states
 from compressor.recipe import SelectionSpec
-from compressor.selection.audit import audit_scores, contiguous_blocks, reading, spearman
+from compressor.selection.audit import audit_scores, contiguous_blocks, reading, spearman, spec_of_all_sizes
 from compressor.selection.baselines import RANKINGS, Evidence, ranked_set
 from compressor.selection.separability import score_layers
 from compressor.selection.trials import Trials
@@ -99,18 +99,43 @@ def test_the_audit_searches_all_sizes_whatever_the_recipe_searches(audited, sear
     assert {point["size"] for point in audit.frontier if point["series"] == series} == {0, 1, 2, 3}
 
 
-def point(series, size, regret):
-    kind = "search" if series == "exhaustive" else "score"
-    return {"series": series, "kind": kind, "size": size, "regret": {"agreement": regret}}
-
-
-def test_the_reading_says_plainly_when_separability_is_not_the_best():
-    points = [point("exhaustive", 1, 0.0), point("separability", 1, 0.10), point("cka", 1, 0.02)]
-    text = reading(points, "exhaustive")
-    assert "Separability is not the best guide" in text
-    assert "10.0 points" in text
-    assert "the score cka loses 2.0" in text
-    points[1] = point("separability", 1, 0.01)
-    assert "No score loses less agreement against the best sets found than separability: 1.0 points" in reading(
-        points, "beam"
+def test_protected_layers_are_no_yardstick(audited):
+    _, trials, evidence = audited
+    least = min(trials([(layer,) for layer in range(1, 5)], "again"), key=lambda trial: trial.cost).skip
+    audit = audit_scores(
+        trials, evidence, SelectionSpec(protect=list(least)), labels="gold", flops=lambda layers: layers
     )
+    assert {point["regret"]["agreement"] for point in audit.frontier if point["kind"] == "search"} == {0.0}
+    assert not any(set(point["skip"]) & set(least) for point in audit.frontier)
+
+
+@pytest.mark.parametrize(
+    ("spec", "layers", "search"),
+    [
+        ({"layers": 2}, 12, "exhaustive"),
+        ({}, 24, "beam"),
+        ({"search": "greedy"}, 24, "greedy"),
+        ({"search": "ranked"}, 4, "beam"),
+    ],
+)
+def test_an_audit_never_tries_more_sets_than_an_exhaustive_search_may(spec, layers, search):
+    assert spec_of_all_sizes(SelectionSpec(**spec), layers).search == search
+
+
+def point(series, size, regret, agreement=0.9):
+    return {"series": series, "kind": "search" if series == "exhaustive" else "score", "size": size} | {
+        "regret": {"agreement": regret},
+        "agreement": agreement - regret,
+    }
+
+
+def test_the_reading_says_plainly_when_separability_is_not_the_best_and_only_when_it_can_be_told():
+    points = [point("exhaustive", 1, 0.0), point("separability", 1, 0.10), point("cka", 1, 0.02)]
+    text = reading(points, 1000)
+    assert text.startswith("Separability is not the best guide here.")
+    assert "lose 10.0 points" in text
+    assert "the score cka loses 2.0, the least of all scores" in text
+    assert "the exhaustive search by real forward passes loses 0.0" in text
+    assert "cannot be told apart on 100 rows" in reading(points, 100)
+    points[1] = point("separability", 1, 0.01)
+    assert "no score loses less" in reading(points, 1000)

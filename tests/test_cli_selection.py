@@ -50,6 +50,10 @@ def test_an_audit_of_a_finished_run_enters_its_report(recipe, tmp_path, command)
     assert after["variants"] == before["variants"]
     assert after["audit"]["layers"] == 3
     assert "Audit of the scores" in (out / "report.html").read_text(encoding="utf-8")
+    command("run", recipe, "--out", out, *QUICK)  # the recipe itself asks for no audit
+    assert json.loads((out / "result.json").read_text(encoding="utf-8"))["audit"] is None
+    command("audit", recipe, "--out", out, *QUICK)
+    assert json.loads((out / "result.json").read_text(encoding="utf-8"))["audit"] == after["audit"]
 
 
 def test_auto_takes_as_many_layers_as_the_goals_allow(recipe, tmp_path, command):
@@ -58,7 +62,7 @@ def test_auto_takes_as_many_layers_as_the_goals_allow(recipe, tmp_path, command)
     result = json.loads(stdout)
     assert (code, len(result["plan"]["skip"]), result["plan"]["layers_asked"]) == (0, 2, "auto")
     choice = result["goals"]["selection"]
-    assert (choice["met"], choice["tried"]) == (True, 6)
+    assert (choice["met"], choice["tried"], choice["choices"]) == (True, 6, 6)
     assert choice["candidates"][0]["chosen"]
     assert choice["candidates"][0]["predicted_speedup"] > choice["candidates"][1]["predicted_speedup"]
     assert (tmp_path / "run" / "model" / "config.json").is_file()
@@ -119,6 +123,7 @@ def test_predicted_speed_of_a_candidate_is_that_of_the_slowest_cell():
         (("selection={layers: auto, search: ranked}",), "layers: auto needs a search that tries sets of every size"),
         (("selection={layers: auto, protect: [1, 2, 3]}", "goals={max_flips: 0.1}"), "all layers are protected"),
         (("selection.beam_width=0",), "beam_width"),
+        (("selection.layers=atuo",), "--set selection.layers: input should be a valid integer or 'auto', not 'atuo'"),
         (("selection.rank_by=block_influenc",), "block_influence"),
         (("goals={max_p95_ms: 0}",), "max_p95_ms"),
     ],

@@ -99,7 +99,7 @@ def candidates(met: bool = True) -> dict:
               "predicted_speedup": 1.4118, "misses": [], "chosen": True}  # fmt: skip
     missed = {"size": 2, "skip": [2, 3], "accuracy_delta": None, "lower_bound": -0.24, "flip_rate": 0.2,
               "predicted_speedup": None, "misses": ["max_drop: a|b, allowed is 2.00%", HOSTILE], "chosen": False}  # fmt: skip
-    return {"met": met, "tried": 6, "confidence": 0.95, "corrected": 1 - 0.05 / 6, "rows": 1000,
+    return {"met": met, "tried": 6, "choices": 6, "readout": True, "confidence": 0.95, "corrected": 1 - 0.05 / 6, "rows": 1000,
             "candidates": [chosen, missed]}  # fmt: skip
 
 
@@ -209,11 +209,10 @@ def test_sections_say_the_numbers() -> None:
         assert "Block influence loses least; trust the trials." in text
         assert "separability (trace ratio)" in text
         assert "98.40 %" in text
-        assert "6 sets were judged on 1,000 rows of the selection split." in text
-        assert (
-            "each bound holds at 99.1667 % confidence and all of them together at 95.00 % (Bonferroni). The chosen"
-            in text
-        )
+        assert "6 sets were judged after the closed-form readout" in text
+        assert "on 1,000 rows of the selection split." in text
+        assert "taken at 99.1667 % confidence: those of all 6 sets that the search could have taken" in text
+        assert "hold together at 95.00 % (Bonferroni). Changed predictions are counted on these rows. The chosen" in text
         assert "−24.00 points" in text
         assert "PyTorch +0.8 %, inside the measured interval in 1 of 1 cells; ONNX fp32 −5.9 %, inside" in text
     assert "layer whose removal does the least damage is layer 2." in page
@@ -437,7 +436,7 @@ def test_terminal_frontier() -> None:
 
 def test_terminal_candidates() -> None:
     text = shown(candidates_table(candidates()))
-    assert "6 sets tried on 1,000 rows; each bound at 99.1667%, together at 95% confidence" in text
+    assert "6 sets tried on 1,000 rows (after the readout); bound at 99.1667%, so that 6 sets hold" in text
     assert "| 2 (chosen) | −0.40 points | −1.17 points | 1.60 % | 1.41x | met |" in text
     assert "| 2, 3 | – | −24.00 points | 20.00 % | – | max_drop: a|b, allowed is 2.00% |" in text
     many = {**candidates(), "candidates": [{**candidates()["candidates"][1], "size": size} for size in range(23)]}

@@ -13,7 +13,7 @@ from compressor.model.capture import capture_calls
 from compressor.model.families import head_logits, layer_list
 from compressor.model.surgery import drop_layers
 from compressor.recipe import GoalsSpec, SelectionSpec
-from compressor.selection.search import SEARCHES, candidate_sets, check_selection, find_plan
+from compressor.selection.search import SEARCHES, candidate_sets, check_selection, find_plan, most_sets
 from compressor.selection.trials import Trials
 from compressor.selection.trie import call_groups, count_applications, set_chunks, walk_sets
 
@@ -144,9 +144,10 @@ def test_a_larger_search_continues_a_smaller_one(tiny, tmp_path, monkeypatch):
     options, applied = {"cache": tmp_path / "trials.json"}, counted(monkeypatch)
     small = plan_of(tiny, options=options, search="exhaustive", layers=1)
     assert len(applied) == small.layer_applications == count_applications(4, candidate_sets(4, [1], []))
+    assert small.sets_known == 0
     del applied[:]
     again = plan_of(tiny, options=options, search="exhaustive", layers=1)
-    assert (len(applied), again.chosen) == (0, small.chosen)
+    assert (len(applied), again.chosen, again.sets_known) == (0, small.chosen, again.sets_evaluated)
     greedy = plan_of(tiny, options=options, search="greedy", layers=2)  # its first level is known
     assert len(applied) == greedy.layer_applications - small.layer_applications
     assert plan_of(tiny, search="greedy", layers=2).trace == greedy.trace  # and it finds what a fresh one finds
@@ -195,18 +196,17 @@ def test_auto_takes_the_largest_size_that_meets_the_goals_and_the_nearest_miss_w
     assert (len(every.skip), every.goals.met) == (3, True)
     assert every.sets_evaluated == every.sets_total == 15  # the full model too; nothing is left if all four are skipped
     assert every.layer_applications == 15
-    best = {len(t.skip): t for t in reversed(every.trace)}
-    allowed = max(1 - t.agreement for size, t in best.items() if size < 3)
-    if 1 - best[3].agreement > allowed:
-        some = plan_of(tiny, GoalsSpec(max_flips=allowed), search="exhaustive", layers="auto")
-        assert (len(some.skip), some.goals.met) == (2, True)
+    flips = {size: 1 - max(t.agreement for t in every.trace if len(t.skip) == size) for size in (1, 2, 3)}
+    for limit in sorted({*flips.values()}):
+        plan = plan_of(tiny, GoalsSpec(max_flips=limit), search="exhaustive", layers="auto")
+        assert (len(plan.skip), plan.goals.met) == (max(size for size in flips if flips[size] <= limit), True)
     none = plan_of(tiny, GoalsSpec(max_drop=0.0001), search="beam", layers="auto")
     assert not none.goals.met
     assert none.goals.candidates[0].skip == none.skip
     assert none.goals.candidates[0].chosen
     assert [c.excess for c in none.goals.candidates] == sorted(c.excess for c in none.goals.candidates)
     assert "max_drop: accuracy may drop by" in none.goals.candidates[0].misses[0]
-    assert none.goals.tried == none.sets_evaluated - 1 - (none.ranked.skip not in {t.skip for t in none.trace})
+    assert (none.goals.tried, none.goals.choices) == (none.sets_evaluated - 1, 14)  # the full model is no candidate
 
 
 def test_every_search_has_its_row():
@@ -227,3 +227,23 @@ def test_every_search_has_its_row():
 def test_impossible_selections_are_refused(spec, words):
     with pytest.raises(UserError, match=words):
         check_selection(SelectionSpec(**spec), 4)
+
+
+@pytest.mark.parametrize(
+    ("spec", "layers", "words"),
+    [
+        ({"layers": "auto"}, 24, "exhaustive would try 16,777,215 sets of the model's 24 layers; use search: beam"),
+        ({"layers": 12}, 24, "tries at most 1,608"),
+        ({"layers": "auto"}, 1, "the model has one layer"),
+    ],
+)
+def test_what_is_too_much_or_too_little_is_refused(spec, layers, words):
+    with pytest.raises(UserError, match=words):
+        check_selection(SelectionSpec(**spec), layers, GoalsSpec(max_flips=0.1))
+    check_selection(SelectionSpec(search="beam", layers="auto"), 24, GoalsSpec(max_flips=0.1))
+
+
+def test_most_sets_is_what_a_beam_tries_at_most(tiny):
+    spec = SelectionSpec(search="beam", layers=3, beam_width=2)
+    assert most_sets(spec, 4) == 4 + 6 + 4
+    assert plan_of(tiny, **spec.model_dump(exclude={"audit", "skip"})).sets_evaluated <= 4 + 6 + 4 + 1

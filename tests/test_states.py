@@ -1,5 +1,7 @@
 """The one-pass [CLS] states against the hidden states that the model itself returns."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -52,3 +54,20 @@ def test_stock_head_on_the_final_state_gives_the_models_logits(tiny, model_type)
     states, logits = final_states(model, family, encodings)
     with torch.inference_mode():
         np.testing.assert_allclose(head_logits(model, family, torch.from_numpy(states)).numpy(), logits, atol=1e-5)
+
+
+def test_memory_of_the_pass_does_not_grow_with_the_rows(tiny):
+    model, family, encodings, _ = tiny("bert")
+
+    def peak(copies):
+        repeated = encodings.take(np.tile(np.arange(len(encodings)), copies))
+        tracemalloc.start()
+        class_states(model, family, repeated, None, 3, sample_rows=20, batch_size=8)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    peak(1)
+    few, many = peak(2), peak(20)  # 48 and 480 rows
+    # logits, lengths and their order are kept, 70 bytes a row here; its five states would be 640
+    assert many - few < (480 - 48) * 100

@@ -226,10 +226,16 @@ def candidates_reading(selection: dict) -> str:
         "The chosen set meets the goals there." if selection["met"]
         else "No set meets the goals there; the chosen one comes nearest."
     )  # fmt: skip
+    judged = (
+        "after the closed-form readout, which stands for the head to come"
+        if selection["readout"]
+        else "with the stock head"
+    )
     return (
-        f"{count(selection['tried'])} sets were judged on {count(selection['rows'])} rows of the selection split. The best of "
-        f"many looks better than it is, so each bound holds at {corrected} % confidence and all of them together at "
-        f"{percent(selection['confidence'])} (Bonferroni). {outcome}"
+        f"{count(selection['tried'])} sets were judged {judged}, on {count(selection['rows'])} rows of the selection split. The "
+        f"best of many looks better than it is, so the bound on the drop is taken at {corrected} % confidence: those of all "
+        f"{count(selection['choices'])} sets that the search could have taken then hold together at "
+        f"{percent(selection['confidence'])} (Bonferroni). Changed predictions are counted on these rows. {outcome}"
     )
 
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest, rankdata
+from scipy.stats import binomtest, norm, rankdata
 
 from compressor.measurement.statistics import bootstrap_deltas
 from compressor.recipe import SelectionSpec
 from compressor.selection.baselines import RANKINGS, Evidence, drop_order, importances, ranked_set
-from compressor.selection.search import SEARCHES, best_by_size, wanted_sizes
+from compressor.selection.search import MOST_SETS, SEARCHES, best_by_size, sets_total, wanted_sizes
 from compressor.selection.trials import Trial, Trials
 from compressor.selection.trie import SkipSet
 
@@ -75,7 +75,7 @@ def audit_scores(
     # the full model has its own head, so no readout stands between it and its predictions
     full = Trial((), 1.0, 0.0, 1.0, 0.0, *([0] * 4 if trials.labelled else [None] * 4))
     known[()] = searched[()] = full
-    best = best_by_size(known.values())
+    best = best_by_size(trial for skip, trial in known.items() if not set(skip) & set(spec.protect))
     found = best_by_size(searched.values())
     series = {(search.search, "search", size): found[size] for size in sizes}
     series |= {(name, "score", size): known[skip] for (name, size), skip in planned.items()}
@@ -103,8 +103,20 @@ def audit_scores(
         correlations=correlations(damage, seed),
         hits=_hits(evidence, spec.protect, {skip[0]: known[skip] for skip in blocks if len(skip) == 1}),
         frontier=frontier,
-        reading=reading(frontier, search.search),
+        reading=reading(frontier, trials.rows),
     )
+
+
+def spec_of_all_sizes(spec: SelectionSpec, layers: int) -> SelectionSpec:
+    """Return the search that an audit makes of the recipe's: over all sizes, by a beam where exhaustive means too many.
+
+    A search of one set only has nothing to say about the other sizes, so a beam replaces it, too.
+    """
+    every = spec.model_copy(update={"layers": "auto", "skip": None})
+    narrow = spec.search in {"ranked", "fixed"} or (
+        spec.search == "exhaustive" and sets_total(every, layers) > MOST_SETS
+    )
+    return every.model_copy(update={"search": "beam"}) if narrow else every
 
 
 def contiguous_blocks(layers: int) -> list[SkipSet]:
@@ -146,25 +158,40 @@ def spearman(
     return float(whole), (float(low), float(high))
 
 
-def reading(frontier: Sequence[dict[str, Any]], search: str) -> str:
-    """Return in words which score loses least against the best sets found, and what separability loses."""
-    mean = {}
-    for name in dict.fromkeys(point["series"] for point in frontier if point["kind"] == "score"):
-        lost = [point["regret"]["agreement"] for point in frontier if point["series"] == name and point["size"]]
-        mean[name] = float(np.mean(lost))
-    least = min(mean, key=lambda name: mean[name])
-    largest = max(point["size"] for point in frontier)
-    own = mean["separability"]
-    over = f"on average over 1 to {largest} skipped layers"
-    if own <= mean[least] + 1e-12:
+def reading(frontier: Sequence[dict[str, Any]], rows: int) -> str:
+    """Return in words which score loses least against the best sets found, and what separability loses.
+
+    Two scores are told apart only where their mean regrets differ by more than the error of two shares of `rows` rows
+    allows at 95 %, corrected for the number of scores that separability is compared with. Their rows are the same, which
+    this ignores: it errs on the side of saying less.
+    """
+    points = {(point["series"], point["size"]): point for point in frontier if point["size"]}
+    sizes = sorted({size for _, size in points})
+    names = list(dict.fromkeys(point["series"] for point in frontier if point["kind"] == "score"))
+    search = next(point["series"] for point in frontier if point["kind"] == "search")
+
+    def regret(name: str) -> float:
+        return float(np.mean([points[name, size]["regret"]["agreement"] for size in sizes]))
+
+    def error(name: str) -> float:
+        shares = np.array([points[name, size]["agreement"] for size in sizes])
+        return float(np.mean(np.sqrt(shares * (1 - shares) / rows)))
+
+    least = min(names, key=regret)
+    over = f"on average over {'1' if len(sizes) == 1 else f'1 to {sizes[-1]}'} skipped layers"
+    own, rival = regret("separability"), regret(least)
+    margin = norm.ppf(1 - 0.025 / max(len(names) - 1, 1)) * np.hypot(error("separability"), error(least))
+    found = f"the {search} search by real forward passes loses {100 * regret(search):.1f}"
+    lost = f"The sets that separability ranks first lose {100 * own:.1f} points of agreement against the best found, {over}"
+    if own <= rival + 1e-12:
+        return f"{lost}: no score loses less; {found}."
+    if own - rival <= margin:
         return (
-            f"No score loses less agreement against the best sets found than separability: {100 * own:.1f} points {over}. "
-            f"The {search} search by real forward passes loses none of it."
+            f"{lost}; the score {least} loses {100 * rival:.1f}, which cannot be told apart on {rows:,} rows; {found}."
         )
-    said = f"the score {least}"
     return (
-        f"Separability is not the best guide here: the sets that it ranks first lose {100 * own:.1f} points of agreement "
-        f"against the best found, {over}; {said} loses {100 * mean[least]:.1f}, the least of all scores. Trust the trials."
+        f"Separability is not the best guide here. {lost}; the score {least} loses {100 * rival:.1f}, the least of all "
+        f"scores; {found}."
     )
 
 

@@ -1,7 +1,8 @@
 """As many layers as the goals allow: non-inferiority on the selection split, corrected for the number of sets tried."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 from compressor.measurement.statistics import paired_lower_bound, rate_upper_bound
 from compressor.recipe import GoalsSpec
@@ -11,8 +12,9 @@ from compressor.selection.trie import SkipSet
 
 @dataclass(frozen=True)
 class Candidate:
-    """The best set of one size against the goals. `lower_bound` is one-sided at the corrected confidence.
+    """One size's set against the goals: the best that meets them, else the one that comes nearest.
 
+    `lower_bound` of the accuracy delta is one-sided at the corrected confidence, `flip_rate` the share on these rows.
     `misses` has one sentence a missed goal; `excess` is how far beyond the goals it lies, in multiples of them.
     """
 
@@ -28,40 +30,69 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """What `layers: auto` took and why: the candidates, the chosen one first, then by how nearly they meet the goals."""
+    """What `layers: auto` took and why: the candidates, the chosen one first, then by how nearly they meet the goals.
+
+    `tried` sets were judged on `rows` rows, after the closed-form readout or (`readout` False) with the stock head as it
+    is. `corrected` is the confidence of each bound, so that those of all `choices` sets hold together at `confidence`.
+    """
 
     skip: SkipSet
     met: bool
     tried: int
+    choices: int
     rows: int
+    readout: bool
     confidence: float
     corrected: float
     candidates: tuple[Candidate, ...]
 
 
-def corrected_confidence(confidence: float, tried: int) -> float:
-    """Return the confidence of each of `tried` bounds so that all hold together at `confidence` (Bonferroni).
+def corrected_confidence(confidence: float, choices: int) -> float:
+    """Return the confidence of each of `choices` bounds so that all hold together at `confidence` (Bonferroni).
 
     The best of many sets looks better than it is; with the corrected level the chance that any bound is wrong, and so
     that of the one picked because of it, stays within `1 - confidence`, however the sets depend on each other.
     """
-    return 1 - (1 - confidence) / max(tried, 1)
+    return 1 - (1 - confidence) / max(choices, 1)
 
 
-def choose(best: Mapping[int, Trial], goals: GoalsSpec, *, tried: int, rows: int, readout: bool = True) -> Choice:
-    """Return the largest size whose best set meets `max_drop` and `max_flips`; where none does, the nearest miss.
+def choose(trials: Iterable[Trial], goals: GoalsSpec, *, choices: int, rows: int, readout: bool = True) -> Choice:
+    """Return the set of the largest size of which one meets `max_drop` and `max_flips`; where none does, the nearest miss.
 
-    `best` maps sizes (from 1) to their best trials out of `tried` sets over `rows` rows. Speed goals do not enter:
-    each further layer makes a model faster, so they cannot forbid the largest saving; they are measured at the end.
+    `trials` are those of sets of one layer or more over `rows` rows. `choices` counts the sets that the search could have
+    taken, not only those it tried: a beam goes where these same rows look kind, so the sets that it never tried were
+    looked at as well. Speed goals do not enter: each further layer makes a model faster, so they cannot forbid the
+    largest saving; they are measured at the end.
     """
-    corrected = corrected_confidence(goals.confidence, tried)
-    candidates = [_judge(trial, goals, corrected, rows, readout) for _, trial in sorted(best.items(), reverse=True)]
+    corrected, trials = corrected_confidence(goals.confidence, choices), list(trials)
+    by_size = groupby(sorted(trials, key=lambda trial: -len(trial.skip)), key=lambda trial: len(trial.skip))
+    candidates = [_best_of(list(same), goals, corrected, rows, readout) for _, same in by_size]
     met = [candidate for candidate in candidates if not candidate.misses]
-    ranking = sorted(candidates, key=lambda candidate: (len(candidate.misses), candidate.excess))
+    ranking = sorted(candidates, key=_distance)
     first = met[0] if met else ranking[0]
     ordered = [first, *(candidate for candidate in ranking if candidate is not first)]
-    marked = tuple(Candidate(**{**vars(candidate), "chosen": candidate is first}) for candidate in ordered)
-    return Choice(first.skip, bool(met), tried, rows, goals.confidence, corrected, marked)
+    marked = tuple(replace(candidate, chosen=candidate is first) for candidate in ordered)
+    return Choice(first.skip, bool(met), len(trials), choices, rows, readout, goals.confidence, corrected, marked)
+
+
+def _distance(candidate: Candidate) -> tuple[int, float]:
+    return len(candidate.misses), candidate.excess
+
+
+def _best_of(trials: list[Trial], goals: GoalsSpec, corrected: float, rows: int, readout: bool) -> Candidate:
+    """Return the set with the best agreement of those that meet the goals, else the nearest miss."""
+
+    def cost(trial: Trial) -> tuple[float, float, SkipSet]:
+        return trial.cost if readout else (-trial.raw_agreement, trial.raw_kl, trial.skip)
+
+    nearest = None
+    for trial in sorted(trials, key=cost):
+        candidate = _judge(trial, goals, corrected, rows, readout)
+        if not candidate.misses:
+            return candidate
+        if nearest is None or _distance(candidate) < _distance(nearest):
+            nearest = candidate
+    return nearest
 
 
 def _judge(trial: Trial, goals: GoalsSpec, corrected: float, rows: int, readout: bool) -> Candidate:

@@ -11,9 +11,11 @@ from compressor.model.surgery import check_skip
 from compressor.recipe import GoalsSpec, SelectionSpec
 from compressor.selection.goals import Choice, choose
 from compressor.selection.trials import Trial, Trials
-from compressor.selection.trie import SkipSet, count_applications
+from compressor.selection.trie import SkipSet
 
 Evaluate = Callable[[Iterable[SkipSet], str], list[Trial]]
+MOST_SETS = 50_000
+"""Sets that an exhaustive search takes on: all of 15 layers, or 4 of 32."""
 RankedSets = Callable[[int], SkipSet]
 """Number of layers -> the set that the chosen score would skip, without any trial."""
 
@@ -23,7 +25,8 @@ class SkipPlan:
     """The chosen layers and how they were found.
 
     `ranked` is the trial of the set that the score `rank_by` alone would skip, `regret` what it loses against the best
-    found of that size. `trace` holds the trials of the search, by size, best first. `seconds` were `predicted_seconds`.
+    found of that size. `trace` holds the trials of the search, by size, best first. `sets_known` of the sets were tried
+    before; the others took `seconds`, and `predicted_seconds` were expected.
     """
 
     skip: SkipSet
@@ -34,6 +37,7 @@ class SkipPlan:
     layers_asked: int | str
     rows: int
     sets_evaluated: int
+    sets_known: int
     sets_total: int
     layer_applications: int
     predicted_seconds: float
@@ -62,13 +66,14 @@ def find_plan(
     check_selection(spec, layers, goals)
     sizes = wanted_sizes(spec, layers)
     tried: dict[SkipSet, Trial] = {}
-    applications, predicted = 0, 0.0
+    applications, predicted, known = 0, 0.0, 0
 
     def evaluate(sets: Iterable[SkipSet], description: str) -> list[Trial]:
-        nonlocal applications, predicted
+        nonlocal applications, predicted, known
         new = [member for member in dict.fromkeys(sets) if member not in tried]
-        applications += count_applications(layers, new)
+        applications += trials.applications(new)
         predicted += trials.seconds(new)
+        known += len(new) - len(trials.unknown(new))
         found = trials(new, description)
         tried.update(zip(new, found, strict=True))
         return found
@@ -77,8 +82,8 @@ def find_plan(
     best = best_by_size(tried.values())
     choice = None
     if spec.layers == "auto":
-        rows = {size: trial for size, trial in best.items() if size}
-        choice = choose(rows, goals, tried=sum(1 for skip in tried if skip), rows=trials.rows, readout=readout)
+        some = [trial for skip, trial in tried.items() if skip]
+        choice = choose(some, goals, choices=sets_total(spec, layers) - 1, rows=trials.rows, readout=readout)
         chosen = tried[choice.skip]
     else:
         chosen = best[spec.layers]
@@ -98,6 +103,7 @@ def find_plan(
         layers_asked=spec.layers,
         rows=trials.rows,
         sets_evaluated=len(tried),
+        sets_known=known,
         sets_total=sets_total(spec, layers),
         layer_applications=applications,
         predicted_seconds=predicted,
@@ -147,8 +153,11 @@ def check_selection(spec: SelectionSpec, layers: int, goals: GoalsSpec | None = 
             raise UserError(
                 "selection.layers: auto takes as many layers as the goals allow; set goals.max_drop or goals.max_flips."
             )
+        if layers == 1:
+            raise UserError("selection.layers: the model has one layer, and skipping it would leave none.")
         if free < 1:
             raise UserError("selection.protect: all layers are protected, so none can be skipped.")
+        _check_effort(spec, layers)
         return
     if spec.layers >= layers:
         raise UserError(
@@ -158,6 +167,23 @@ def check_selection(spec: SelectionSpec, layers: int, goals: GoalsSpec | None = 
         raise UserError(
             f"selection.layers: cannot skip {spec.layers} layers, only {free} of {layers} are not in selection.protect."
         )
+    _check_effort(spec, layers)
+
+
+def _check_effort(spec: SelectionSpec, layers: int) -> None:
+    total = sets_total(spec, layers)
+    if spec.search == "exhaustive" and total > MOST_SETS:
+        raise UserError(
+            f"selection.search: exhaustive would try {total:,} sets of the model's {layers} layers; use search: beam, which "
+            f"tries at most {most_sets(spec, layers):,}."
+        )
+
+
+def most_sets(spec: SelectionSpec, layers: int) -> int:
+    """Return the largest number of sets that a greedy or beam search tries."""
+    width, free = 1 if spec.search == "greedy" else spec.beam_width, layers - len(set(spec.protect))
+    widest = range(1, max(wanted_sizes(spec, layers)) + 1)
+    return sum(min(comb(free, size), width * (free - size + 1)) for size in widest)
 
 
 def _ranked(evaluate: Evaluate, _layers: int, sizes: list[int], ranked: RankedSets, _spec: SelectionSpec) -> None:

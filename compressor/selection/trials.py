@@ -95,7 +95,7 @@ class Trials:
     def __call__(self, sets: Iterable[SkipSet], description: str) -> list[Trial]:
         """Return the trials of `sets` in their order; only what is not known yet is computed."""
         sets = list(sets)
-        new = [member for member in sets if member not in self._known]
+        new = self.unknown(sets)
         if new:
             seconds = self.seconds(new)
             about = f", about {seconds:.0f} s" if seconds >= 1 else ""
@@ -106,20 +106,25 @@ class Trials:
         """Return the predicted time of trying `sets`: their layer applications and readouts, times one of each, timed."""
         if not self._layer_seconds:
             self._time()
-        new = {member for member in sets if member not in self._known}
-        return self._applications(new) * self._layer_seconds + len(new) * self._readout_seconds
+        new = self.unknown(sets)
+        return self.applications(new) * self._layer_seconds + len(new) * self._readout_seconds
 
-    def _chunks(self, sets: Iterable[SkipSet]) -> list[list[SkipSet]]:
+    def unknown(self, sets: Iterable[SkipSet]) -> list[SkipSet]:
+        """Return those of `sets` that have not been tried yet."""
+        return [member for member in dict.fromkeys(sets) if member not in self._known]
+
+    def applications(self, sets: Iterable[SkipSet]) -> int:
+        """Return how many layer applications over all rows it takes to try `sets` when none is known."""
+        return sum(count_applications(len(self.layers), chunk) for chunk in self._chunks(list(sets)))
+
+    def _chunks(self, sets: Sequence[SkipSet]) -> list[list[SkipSet]]:
         # with several groups of rows the [CLS] states of all sets of a chunk wait for the last group
         each = self.rows * self._groups[0][0].hidden.shape[-1] * 4
-        size = max(1, STATES_BUDGET // each) if len(self._groups) > 1 else max(1, len(list(sets)))
-        return set_chunks(list(sets), size, len(self.layers))
-
-    def _applications(self, sets: Iterable[SkipSet]) -> int:
-        return sum(count_applications(len(self.layers), chunk) for chunk in self._chunks(sets))
+        size = max(1, STATES_BUDGET // each) if len(self._groups) > 1 else max(1, len(sets))
+        return set_chunks(sets, size, len(self.layers))
 
     def _compute(self, sets: Sequence[SkipSet], description: str) -> None:
-        steps = self._applications(sets) * len(self._groups)
+        steps = self.applications(sets) * len(self._groups)
         ticks = iter(self._track(range(steps), description, total=steps))
         saved = time.monotonic()
         for chunk in self._chunks(sets):

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from compressor.model.capture import LayerCall, apply_layer
 
 SkipSet = tuple[int, ...]
-STATES_BUDGET = 2**31
-"""Bytes of hidden states that the depth-first walk may keep alive."""
+STATES_BUDGET = 2**30
+"""Bytes of hidden states that the depth-first walk may keep alive, and of final [CLS] states that may wait beside it."""
 
 
 def walk_sets(
