@@ -57,14 +57,14 @@ def pool(tasks: Mapping[str, Mapping[str, Any]], methods: Sequence[str], sizes: 
                 gap = mean[index, column] - mean[other, column], drawn[:, index, column] - drawn[:, other, column]
                 entry[f"{name}_less_{rival}"] = _estimate(*gap)
         points.append(entry)
-    return {"points": points, "audit": _pool_audits([measured["audit"] for measured in tasks.values()])}
+    return {"points": points, "audit": pool_audits([measured["audit"] for measured in tasks.values()])}
 
 
 def _estimate(value: float, draws: np.ndarray) -> dict[str, Any]:
     return {"value": float(value), "ci95": np.quantile(draws, [0.025, 0.975]).tolist()}
 
 
-def _pool_audits(audits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def pool_audits(audits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return by score: mean rank correlation over tasks (interval: layers or blocks resampled within each task), hits, regret."""
     pooled = []
     for name in audits[0]["scores"]:

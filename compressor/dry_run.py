@@ -48,7 +48,8 @@ def stage_costs(run: Run) -> dict[str, str]:
         "plan": f"{_search_work(spec, layers)} over {len(data.selection)} selection rows",
         "audit": f"every score against {_search_work(wide, layers)} over {len(data.selection)} selection rows",
         "timing": f"{len(recipe.benchmark.batch_sizes) * len(recipe.benchmark.lengths)} cells",
-        "model": f"{recipe.compensation.head.nodes} head nodes" if recipe.compensation.head else "no head",
+        "model": ("closed-form refit, " if recipe.compensation.refit else "")
+        + (f"{recipe.compensation.head.nodes} head nodes" if recipe.compensation.head else "no head"),
         "onnx": ", ".join(recipe.export.variants) or "none",
         "full-onnx": ", ".join(recipe.export.variants) or "none",
         "predictions": f"{2 + 2 * len(recipe.export.variants)} models over {len(data.evaluation)} evaluation rows",

@@ -182,10 +182,27 @@ class HeadSpec(Spec):
     """`auto` balances gold classes when the rarest has less than half of an even share; teacher targets stay as they are."""
 
 
+class RefitSpec(Spec):
+    """Closed-form refit of feed-forward outputs to the full model's states, on calibration text, without labels."""
+
+    method: Literal["closed_form"] = "closed_form"
+    layers: Literal["gaps", "later"] = "gaps"
+    """`gaps`: the layer in front of every gap; `later`: every kept layer from the first gap on."""
+    cls_weight: Annotated[Float, Field(ge=1)] = 10.0
+    """Weight of the [CLS] rows against those of the other tokens."""
+
+
 class CompensationSpec(Spec):
     """What makes up for the removed layers."""
 
+    refit: RefitSpec | None = None
+    """Refit the kept layers in closed form before the head is trained; `closed_form` for the defaults."""
     head: HeadSpec | None = HeadSpec()
+
+    @field_validator("refit", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:  # noqa: ANN401
+        return {"method": value} if isinstance(value, str) else value
 
 
 class ExportSpec(Spec):

@@ -26,7 +26,7 @@ def build_result(run: Run, records: list[StageRecord]) -> dict[str, Any]:
     scores, plan, timing, latency = (read_json(run.path / f"{name}.json") for name in names)
     with np.load(run.path / PREDICTIONS, allow_pickle=False) as file:
         logits = {name: file[name] for name in file.files if name != LABELS}
-    data, labels = run.data, run.data.evaluation.labels
+    data, labels, made = run.data, run.data.evaluation.labels, read_json(run.path / "model.json")
     variants = {name: _variant(run, name, logits, plan, latency["rows"].get(name, [])) for name in logits}
     compared = {name: rows for name, rows in latency["rows"].items() if not name.startswith("full")}
     return {
@@ -47,7 +47,7 @@ def build_result(run: Run, records: list[StageRecord]) -> dict[str, Any]:
         "layers": scores["layers"],
         "scores": {key: scores[key] for key in ("score", "labels", "rows", "sample_rows")},
         "plan": plan,
-        "head": read_json(run.path / "model.json")["head"],
+        **{key: made[key] for key in ("refit", "head")},
         "variants": variants,
         "flipped": flipped_examples(
             logits["full"], logits["compressed"], labels, data.evaluation.texts, data.evaluation.ids, data.label_names

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from compressor.compensation.head import TRAINERS, cross_entropy, fold_error, fold_head, hard_targets, soft_targets
+from compressor.compensation.refit import refit_gaps
 from compressor.data.batches import pad
 from compressor.export.onnx import export_variants
 from compressor.export.parity import check_parity, parity
@@ -19,6 +20,7 @@ from compressor.measurement.latency import Cell, benchmark, grid_cells, workload
 from compressor.measurement.predictions import predict
 from compressor.measurement.runtime import predict_onnx, session
 from compressor.measurement.subjects import onnx_subject, torch_subject
+from compressor.model.capture import capture_calls
 from compressor.model.card import model_card
 from compressor.model.load import load_classifier
 from compressor.model.states import final_states
@@ -54,6 +56,7 @@ def make_model(run: Run, folder: Path) -> None:
     """Drop the layers, train the head on the pruned model's states, fold it in, save a stock directory."""
     skip = tuple(read_json(run.path / "plan.json")["skip"])
     model = drop_layers(run.teacher, run.family, skip)
+    refits = [] if run.recipe.compensation.refit is None else _refit(run, model, skip)
     report = None if run.recipe.compensation.head is None else _compensate(run, model)
     card = model_card(
         name=run.recipe.name,
@@ -62,11 +65,21 @@ def make_model(run: Run, folder: Path) -> None:
         skip=skip,
         layers=run.source.layers,
         nodes=report["nodes"] if report and report["folded"] else None,
+        refitted=[refit["layer"] for refit in refits if refit["strength"] is not None],
         recipe=card_recipe(run.recipe),
     )
     save_model(model, run.tokenizer, folder / "model", card)
     parameters = {"full": parameter_count(run.teacher), "compressed": parameter_count(model)}
-    write_json(folder / "model.json", {"parameters": parameters, "head": report})
+    write_json(folder / "model.json", {"parameters": parameters, "refit": refits, "head": report})
+
+
+def _refit(run: Run, model: PreTrainedModel, skip: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Refit the kept layers of `model` in place on the calibration text; return what was done."""
+    keep = [layer for layer in range(1, run.source.layers + 1) if layer not in skip]
+    calls, _ = capture_calls(run.teacher, run.family, run.calibration, track=run.track)
+    spec = run.recipe.compensation.refit
+    done = refit_gaps(run.teacher, model, run.family, keep, calls, spec, track=run.track)
+    return [asdict(refit) for refit in done]
 
 
 def card_recipe(recipe: Recipe) -> str:

@@ -212,7 +212,9 @@ def test_sections_say_the_numbers() -> None:
         assert "6 sets were judged after the closed-form readout" in text
         assert "on 1,000 rows of the selection split." in text
         assert "taken at 99.1667 % confidence: those of all 6 sets that the search could have taken" in text
-        assert "hold together at 95.00 % (Bonferroni). Changed predictions are counted on these rows. The chosen" in text
+        assert (
+            "hold together at 95.00 % (Bonferroni). Changed predictions are counted on these rows. The chosen" in text
+        )
         assert "−24.00 points" in text
         assert "PyTorch +0.8 %, inside the measured interval in 1 of 1 cells; ONNX fp32 −5.9 %, inside" in text
     assert "layer whose removal does the least damage is layer 2." in page

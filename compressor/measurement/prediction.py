@@ -57,7 +57,8 @@ def capture_layer_call(model: PreTrainedModel, family: Family, batch: Batch) -> 
     seen: list[LayerCall] = []
 
     def keep(_module: torch.nn.Module, args: tuple, kwargs: dict) -> None:
-        seen.append(LayerCall(torch.arange(len(batch["input_ids"])), args[0], args[1:], kwargs))
+        rows, mask = torch.arange(len(batch["input_ids"])), torch.from_numpy(batch["attention_mask"])
+        seen.append(LayerCall(rows, mask, args[0], args[1:], kwargs))
 
     remove = layer_list(model, family)[0].register_forward_pre_hook(keep, with_kwargs=True)
     try:

@@ -13,9 +13,10 @@ from compressor.progress import Track, silent
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One batch in front of layer 1: its rows, state 0 [B, S, H], and the other arguments (masks) of the call."""
+    """One batch in front of layer 1: its rows, which tokens are text (`mask` [B, S]), state 0 [B, S, H], other arguments."""
 
     rows: Tensor
+    mask: Tensor
     hidden: Tensor
     args: tuple
     kwargs: dict
@@ -42,7 +43,7 @@ def capture_calls(
                 tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
                 logits[rows] = model(**tensors).logits.float().cpu()
                 args, kwargs = seen.pop()
-                calls.append(LayerCall(torch.from_numpy(rows), args[0], args[1:], kwargs))
+                calls.append(LayerCall(torch.from_numpy(rows), tensors["attention_mask"], args[0], args[1:], kwargs))
     finally:
         remove.remove()
     return calls, logits

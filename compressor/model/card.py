@@ -1,5 +1,7 @@
 """The model card that travels with a compressed model."""
 
+from collections.abc import Sequence
+
 CARD = """---
 library_name: transformers
 pipeline_tag: text-classification
@@ -27,12 +29,26 @@ What the removal costs in accuracy and gains in latency is in `result.json` and 
 
 
 def model_card(
-    *, name: str, base: str, model_class: str, skip: tuple[int, ...], layers: int, nodes: int | None, recipe: str
+    *,
+    name: str,
+    base: str,
+    model_class: str,
+    skip: tuple[int, ...],
+    layers: int,
+    nodes: int | None,
+    refitted: Sequence[int],
+    recipe: str,
 ) -> str:
-    """Return the README.md of a compressed model; `nodes` is None where the stock head stayed as it was."""
+    """Return the README.md of a compressed model; `nodes` is None where the stock head stayed as it was.
+
+    `refitted` names the layers (in the full model's numbers) whose feed-forward outputs were refitted.
+    """
     head = (
         "the classification head as it was." if nodes is None else f"a head of {nodes} nodes folded into the stock one."
     )
+    if refitted:
+        which = f"layer{'' if len(refitted) == 1 else 's'} {', '.join(map(str, refitted))}"
+        head = f"the feed-forward output of {which} refitted in closed form, {head}"
     return CARD.format(
         name=name,
         base=base,

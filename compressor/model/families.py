@@ -34,6 +34,10 @@ class Family:
     """Config field with the width of the states."""
     position_offset: bool = False
     """Whether positions start behind the padding id, so that fewer tokens fit than there are positions."""
+    ffn_output: str = "output.dense"
+    """Inside a layer: the linear map that ends the feed-forward block, [H, F]."""
+    ffn_norm: str = "output.LayerNorm"
+    """Inside a layer: the norm over the sum of attention and feed-forward outputs, which ends the layer."""
     token_types: bool = True
     """Whether the model takes token type ids (segments)."""
 
@@ -71,6 +75,8 @@ FAMILIES: dict[str, Family] = {
         output="classifier",
         ffn_key="hidden_dim",
         width_key="dim",
+        ffn_output="ffn.lin2",
+        ffn_norm="output_layer_norm",
         token_types=False,
     ),
     "electra": Family(

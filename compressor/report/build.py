@@ -21,7 +21,7 @@ SCHEMA = 1
 REQUIRED = ("name", "recipe", "environment", "data", "layers", "plan", "variants", "stages")
 OPTIONAL = {
     **{"scores": {}, "benchmark": {}, "parity": {}, "fused_nodes": {}, "flipped": []},
-    **dict.fromkeys(("head", "goals", "audit", "timing", "prediction")),
+    **dict.fromkeys(("head", "refit", "goals", "audit", "timing", "prediction")),
 }
 """Parts that a run may lack, and what stands for them."""
 FIGURES = ("separability", "audit", "frontier", "accuracy", "latency", "speedup", "head")

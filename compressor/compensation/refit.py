@@ -1,0 +1,183 @@
+"""Closed-form refit of a feed-forward output, so that a kept layer lands where the layers behind it would have led.
+
+No labels, no gradients, no new parameter: behind a gap of skipped layers the model should be where the full model was.
+BERT's layers end in `LayerNorm(v)`, v = a + W_2 phi + b_2, with a the attention output and phi the activations inside the
+feed-forward block. The refit changes W_2 and b_2 alone, by ridge regression over the tokens of unlabelled text.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compressor.model.capture import LayerCall, apply_layer
+from compressor.model.families import Family, layer_list
+from compressor.progress import Track, silent
+from compressor.recipe import RefitSpec
+
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Ridge strengths tried, in multiples of the mean squared activation; held-out rows choose among them."""
+HELD_OUT = 5
+"""Every fifth batch is held out of the fit."""
+
+
+@dataclass(frozen=True)
+class Refit:
+    """What was done behind one gap: errors are weighted mean squares of (target - v) on held-out rows.
+
+    `layer` is the kept layer whose feed-forward output was refitted, in the numbers of the full model; `target` the state
+    it should reach. `strength` is None where no refit lowered the held-out error, and the layer stayed as it was.
+    """
+
+    layer: int
+    target: int
+    rows: int
+    strength: float | None
+    error_before: float
+    error_after: float
+    condition: float
+
+
+@dataclass
+class NormalEquations:
+    """Weighted sums for the ridge regression of R [N, H] on [phi, 1] [N, F + 1], in float64; one pass, any N."""
+
+    gram: Tensor
+    cross: Tensor
+    energy: float = 0.0
+    weight: float = 0.0
+
+    @classmethod
+    def empty(cls, inputs: int, outputs: int, device: torch.device) -> "NormalEquations":
+        """Return the sums of no rows."""
+        zeros = [
+            torch.zeros(inputs + 1, columns, dtype=torch.float64, device=device) for columns in (inputs + 1, outputs)
+        ]
+        return cls(*zeros)
+
+    def add(self, phi: Tensor, wanted: Tensor, weight: Tensor) -> None:
+        """Add rows: phi [N, F], wanted [N, H], weight [N]."""
+        phi = torch.cat([phi.double(), torch.ones(len(phi), 1, dtype=torch.float64, device=phi.device)], dim=1)
+        weighted, wanted = phi * weight.double()[:, None], wanted.double()
+        self.gram += weighted.T @ phi
+        self.cross += weighted.T @ wanted
+        self.energy += float((weight.double()[:, None] * wanted.square()).sum())
+        self.weight += float(weight.double().sum())
+
+    def error(self, change: Tensor) -> float:
+        """Return the weighted mean square of R - [phi, 1] D for a change D [F + 1, H]."""
+        squares = (change * (self.gram @ change)).sum() - 2 * (change * self.cross).sum()
+        return (self.energy + float(squares)) / self.weight
+
+    def solve(self, strength: float) -> Tensor:
+        """Return the change D [F + 1, H] that ridge regression asks for, shrunk towards no change."""
+        count = len(self.gram) - 1
+        penalty = torch.full((count + 1,), strength * float(self.gram.diagonal()[:count].mean()), dtype=torch.float64)
+        penalty[count] = 0.0  # the bias moves freely
+        return torch.linalg.solve(self.gram + torch.diag(penalty.to(self.gram.device)), self.cross)
+
+    def condition(self, strength: float) -> float:
+        """Return the condition number of the penalised system."""
+        count = len(self.gram) - 1
+        values = torch.linalg.eigvalsh(self.gram[:count, :count])
+        floor = strength * float(self.gram.diagonal()[:count].mean())
+        return float((values[-1] + floor) / (values[0].clamp_min(0) + floor))
+
+
+@torch.no_grad()
+def refit_gaps(
+    teacher: nn.Module,
+    student: nn.Module,
+    family: Family,
+    keep: Sequence[int],
+    calls: Sequence[LayerCall],
+    spec: RefitSpec,
+    *,
+    track: Track = silent,
+) -> list[Refit]:
+    """Refit `student` in place, from the first layer to the last: student states in, the teacher's states as targets.
+
+    `keep` are the full model's layers (from 1) that the student has; `calls` those of `capture_calls` on unlabelled text.
+    With `spec.layers: gaps` only the layer in front of a gap is refitted, with `later` every layer from the first gap on.
+    Layers skipped before the first kept one have nothing in front of them to refit.
+    """
+    full, kept = list(layer_list(teacher, family)), list(layer_list(student, family))
+    reach = [*(layer - 1 for layer in keep[1:]), len(full)]  # the state that each kept layer should lead to
+    chosen = [index for index, layer in enumerate(keep) if reach[index] > layer]
+    if chosen and spec.layers == "later":
+        chosen = list(range(chosen[0], len(keep)))
+    done = []
+    for index in chosen:
+        fit, held = (
+            NormalEquations.empty(*_sizes(kept[index], family), calls[0].hidden.device) for _ in range(2)
+        )  # fmt: skip
+        batches = track(enumerate(calls), f"refit of layer {keep[index]}", total=len(calls))
+        rows = 0
+        for number, call in batches:
+            target = _run(full[: reach[index]], call)
+            before = _run(kept[:index], call)
+            phi, wanted, weight = _regression(kept[index], family, call, before, target, spec.cls_weight)
+            (held if number % HELD_OUT == HELD_OUT - 1 else fit).add(phi, wanted, weight)
+            rows += len(call.rows)
+        done.append(_apply(kept[index], family, fit, held, keep[index], reach[index], rows))
+    return done
+
+
+def _apply(
+    layer: nn.Module, family: Family, fit: NormalEquations, held: NormalEquations, number: int, target: int, rows: int
+) -> Refit:
+    """Take the strength with the lowest held-out error, write the change into the layer; none if it does not help."""
+    judge = held if held.weight else fit  # a single batch: nothing can be held out
+    before = judge.error(torch.zeros_like(fit.cross))
+    errors = {strength: judge.error(fit.solve(strength)) for strength in STRENGTHS}
+    best = min(errors, key=lambda strength: errors[strength])
+    condition = fit.condition(best)
+    if not errors[best] < before:
+        return Refit(number, target, rows, None, before, before, condition)
+    change = fit.solve(best)
+    output = layer.get_submodule(family.ffn_output)
+    with torch.no_grad():
+        output.weight += change[:-1].T.to(output.weight)
+        output.bias += change[-1].to(output.bias)
+    return Refit(number, target, rows, best, before, errors[best], condition)
+
+
+def _regression(
+    layer: nn.Module, family: Family, call: LayerCall, before: Tensor, target: Tensor, cls_weight: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return phi [N, F], what should be added to v [N, H], and the weight [N] of every token that is not padding.
+
+    The layer's norm gives gamma (v - mu) / sigma + beta, so that it yields the target G where v is
+    `u* = sigma (G - beta) / gamma + mu`, with v's own mu and sigma.
+    """
+    seen: dict[str, Tensor] = {}
+    with ExitStack() as stack:
+        output, norm = layer.get_submodule(family.ffn_output), layer.get_submodule(family.ffn_norm)
+        stack.callback(output.register_forward_pre_hook(lambda _m, args: seen.update(phi=args[0])).remove)
+        stack.callback(norm.register_forward_pre_hook(lambda _m, args: seen.update(v=args[0])).remove)
+        apply_layer(layer, [call], [before])
+    v, gamma = seen["v"].float(), norm.weight.float()
+    mu = v.mean(-1, keepdim=True)
+    sigma = (v.var(-1, correction=0, keepdim=True) + norm.eps).sqrt()
+    # where gamma is next to nothing the norm hides the dimension, and dividing by it would ask for the impossible
+    steep = gamma.abs() > 1e-3 * gamma.abs().mean()
+    wanted = torch.where(steep, sigma * (target.float() - norm.bias) / torch.where(steep, gamma, 1.0) + mu - v, 0.0)
+    weight = torch.ones(v.shape[:2], device=v.device)
+    weight[:, 0] = cls_weight
+    kept = call.mask.to(v.device).bool()
+    return seen["phi"][kept], wanted[kept], weight[kept]
+
+
+def _run(layers: Sequence[nn.Module], call: LayerCall) -> Tensor:
+    """Return the state behind `layers` for one batch, [B, S, H]."""
+    hidden = call.hidden
+    for layer in layers:
+        hidden = apply_layer(layer, [call], [hidden])[0]
+    return hidden
+
+
+def _sizes(layer: nn.Module, family: Family) -> tuple[int, int]:
+    output = layer.get_submodule(family.ffn_output)
+    return output.in_features, output.out_features
