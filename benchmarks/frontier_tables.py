@@ -112,6 +112,8 @@ def write(results: Mapping[str, Any]) -> None:
         readme.put("frontier_delta", _grid(by_key, methods, sizes, lambda point: _points(point["accuracy_delta"])))
         gap = lambda point: _points(point["flips_less_separability"])  # noqa: E731
         readme.put("frontier_gap", _grid(by_key, [m for m in methods if m != "separability"], sizes, gap, ("head",)))
+        lag = lambda point: _points(point["flips_less_exhaustive"])  # noqa: E731
+        readme.put("frontier_lag", _grid(by_key, [m for m in methods if m != "exhaustive"], sizes, lag, ("head",)))
         readme.put("frontier_audit", _audit_table(results["pooled"]["audit"]))
         readme.put("frontier_audit_tasks", _audit_task_table(results["tasks"]))
         readme.put("frontier_tasks", _task_table(results["tasks"]))

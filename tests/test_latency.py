@@ -179,6 +179,7 @@ def test_benchmark_rows():
         "provider": "fake",
         "p50_ms": 6.0,
         "p90_ms": 7.0,
+        "p95_ms": 7.0,
         "p99_ms": 7.0,
         "runs": 40,
         "speedup": 1.0,
