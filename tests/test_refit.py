@@ -1,5 +1,7 @@
 """The closed-form refit: normal equations by hand, recovery of a known change, guards, and whole models."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -126,3 +128,18 @@ def test_the_recipe_takes_a_name_or_a_section():
     assert CompensationSpec(refit="closed_form").refit == RefitSpec()
     assert CompensationSpec(refit={"layers": "later"}).refit.layers == "later"
     assert CompensationSpec().refit is None
+
+
+def test_a_run_with_a_refit_says_what_was_done_and_stays_stock(tiny_task, tmp_path, command):
+    sets = "compensation.refit=closed_form", "selection={search: fixed, skip: [2]}", "export.variants=[optimized]"
+    arguments = [part for pair in (*sets, "benchmark.workload=false") for part in ("--set", pair)]
+    out = tmp_path / "run"
+    code, stdout, _ = command("run", tiny_task / "recipe.yaml", "--out", out, "--json", *arguments)
+    result = json.loads(stdout)
+    assert code == 0
+    assert [(refit["layer"], refit["target"], refit["rows"]) for refit in result["refit"]] == [(1, 2, 60)]
+    assert result["refit"][0]["error_after"] <= result["refit"][0]["error_before"]
+    assert "Closed-form refit" in (out / "report.html").read_text(encoding="utf-8")
+    card = (out / "model" / "README.md").read_text(encoding="utf-8")
+    assert ("layer 1 refitted in closed form" in card) == (result["refit"][0]["strength"] is not None)
+    assert result["parity"]["optimized"]["agreement"] == 1.0

@@ -25,7 +25,7 @@ HELD_OUT = 5
 
 @dataclass(frozen=True)
 class Refit:
-    """What was done behind one gap: errors are weighted mean squares of (target - v) on held-out rows.
+    """What was done behind one gap; errors are weighted mean squares of what the norm's input lacks, on held-out rows.
 
     `layer` is the kept layer whose feed-forward output was refitted, in the numbers of the full model; `target` the state
     it should reach. `strength` is None where no refit lowered the held-out error, and the layer stayed as it was.
@@ -136,7 +136,10 @@ def _apply(
     condition = fit.condition(best)
     if not errors[best] < before:
         return Refit(number, target, rows, None, before, before, condition)
-    change = fit.solve(best)
+    gamma = layer.get_submodule(family.ffn_norm).weight.double()
+    # where gamma is next to nothing the norm hides the dimension, and dividing by it would ask for the impossible
+    seen = gamma.abs() > 1e-3 * gamma.abs().mean()
+    change = torch.where(seen, fit.solve(best) / torch.where(seen, gamma, 1.0), 0.0)
     output = layer.get_submodule(family.ffn_output)
     with torch.no_grad():
         output.weight += change[:-1].T.to(output.weight)
@@ -147,10 +150,11 @@ def _apply(
 def _regression(
     layer: nn.Module, family: Family, call: LayerCall, before: Tensor, target: Tensor, cls_weight: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return phi [N, F], what should be added to v [N, H], and the weight [N] of every token that is not padding.
+    """Return phi [N, F], what v [N, H] lacks in units of gamma, and the weight [N] of every token that is not padding.
 
     The layer's norm gives gamma (v - mu) / sigma + beta, so that it yields the target G where v is
-    `u* = sigma (G - beta) / gamma + mu`, with v's own mu and sigma.
+    `u* = sigma (G - beta) / gamma + mu`, with v's own mu and sigma. What is wanted is gamma (u* - v), and a token weighs
+    1 / sigma^2: squares are then those of the state behind the norm, and a dimension that gamma hides counts for little.
     """
     seen: dict[str, Tensor] = {}
     with ExitStack() as stack:
@@ -158,14 +162,11 @@ def _regression(
         stack.callback(output.register_forward_pre_hook(lambda _m, args: seen.update(phi=args[0])).remove)
         stack.callback(norm.register_forward_pre_hook(lambda _m, args: seen.update(v=args[0])).remove)
         apply_layer(layer, [call], [before])
-    v, gamma = seen["v"].float(), norm.weight.float()
-    mu = v.mean(-1, keepdim=True)
-    sigma = (v.var(-1, correction=0, keepdim=True) + norm.eps).sqrt()
-    # where gamma is next to nothing the norm hides the dimension, and dividing by it would ask for the impossible
-    steep = gamma.abs() > 1e-3 * gamma.abs().mean()
-    wanted = torch.where(steep, sigma * (target.float() - norm.bias) / torch.where(steep, gamma, 1.0) + mu - v, 0.0)
-    weight = torch.ones(v.shape[:2], device=v.device)
-    weight[:, 0] = cls_weight
+    v = seen["v"].float()
+    mu, variance = v.mean(-1, keepdim=True), v.var(-1, correction=0, keepdim=True) + norm.eps
+    wanted = variance.sqrt() * (target.float() - norm.bias) + norm.weight * (mu - v)
+    weight = 1 / variance[..., 0]
+    weight[:, 0] *= cls_weight
     kept = call.mask.to(v.device).bool()
     return seen["phi"][kept], wanted[kept], weight[kept]
 
