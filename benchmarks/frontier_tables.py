@@ -210,8 +210,9 @@ def _task_table(tasks: Mapping[str, Any]) -> str:
 
 
 def _twelve_table(twelve: Mapping[str, Any]) -> str:
-    best = {point["size"]: point for point in twelve["audit"]["frontier"] if point["kind"] == "search"}
-    gain = {point["size"]: point for point in twelve["audit"]["frontier"] if point["series"] == "separability"}
+    audit = twelve["audit"]
+    best = {point["size"]: point for point in audit["frontier"] if point["series"] == audit["search"]}
+    gain = {point["size"]: point for point in audit["frontier"] if point["series"] == "separability"}
     rows = []
     for size in range(1, 12):
         cells = [str(size), ", ".join(map(str, best[size]["skip"])), f"{best[size]['agreement']:.1%}"]

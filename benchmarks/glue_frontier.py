@@ -69,7 +69,7 @@ def audited(task: str, arguments: argparse.Namespace, model: str, *extra: str) -
 
 def chosen_sets(run: Run, audit: dict) -> dict[tuple[str, int, int], SkipSet]:
     """Return (method, size, seed) -> skip set; only random depends on the seed."""
-    best = {point["size"]: tuple(point["skip"]) for point in audit["frontier"] if point["kind"] == "search"}
+    best = {point["size"]: tuple(point["skip"]) for point in audit["frontier"] if point["series"] == audit["search"]}
     scores = read_json(run.path / "scores.json")
     return {
         (method, size, seed): best[size]

@@ -74,7 +74,12 @@ def frontier_table(frontier: Sequence[Mapping[str, Any]], timing: Mapping[str, A
         )
         for row in view["rows"]
     ]
-    columns = ["skipped", "FLOPs", *(["predicted"] if view["cell"] else []), *(view["series"][key] for key in shown)]
+    columns = [
+        "skipped",
+        "FLOPs",
+        *(["predicted"] if view["cell"] else []),
+        *(view["series"][key].replace(" ", "\n") for key in shown),
+    ]
     title = "agreement with the full model (selection split, after the readout) by layers skipped"
     return table(title + (f"; predicted latency at {view['cell']}" if view["cell"] else ""), columns, rows)
 

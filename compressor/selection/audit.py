@@ -17,6 +17,8 @@ from compressor.selection.trie import SkipSet
 DRAWS = 2000
 DAMAGES = ("kl", "flips", "accuracy_lost")
 TOP = 3
+CHEAPER = {"exhaustive": ("beam", "greedy"), "beam": ("greedy",), "greedy": ()}
+"""Search -> those that try fewer sets; what they would have found stands beside it, mostly at no further trial."""
 
 
 @dataclass(frozen=True)
@@ -60,24 +62,28 @@ def audit_scores(
     }
     search = spec.model_copy(update=every_size)
     sizes = wanted_sizes(search, layers)
-    searched: dict[SkipSet, Trial] = {}
+    found: dict[str, dict[SkipSet, Trial]] = {}
+    for name in (search.search, *CHEAPER[search.search]):
+        tried = found[name] = {}
 
-    def evaluate(sets: Sequence[SkipSet], description: str) -> list[Trial]:
-        found = trials(sets, f"audit, {description}")
-        searched.update({trial.skip: trial for trial in found})
-        return found
+        def evaluate(sets: Sequence[SkipSet], description: str, tried: dict[SkipSet, Trial] = tried) -> list[Trial]:
+            made = trials(sets, f"audit, {description}")
+            tried.update({trial.skip: trial for trial in made})
+            return made
 
-    SEARCHES[search.search](evaluate, layers, sizes, lambda _size: (), search)
+        SEARCHES[name](evaluate, layers, sizes, lambda _size: (), search)
     blocks, scores = contiguous_blocks(layers), list(RANKINGS.items())
     planned = {(name, size): ranked_set(name, evidence, size, spec.protect) for name in RANKINGS for size in sizes}
     wanted = list(dict.fromkeys([*blocks, *planned.values()]))
-    known = {**searched, **{trial.skip: trial for trial in trials(wanted, "audit of the scores")}}
+    known = {trial.skip: trial for trial in trials(wanted, "audit of the scores")}
+    known |= {skip: trial for tried in found.values() for skip, trial in tried.items()}
     # the full model has its own head, so no readout stands between it and its predictions
     full = Trial((), 1.0, 0.0, 1.0, 0.0, *([0] * 4 if trials.labelled else [None] * 4))
-    known[()] = searched[()] = full
+    for tried in (known, *found.values()):
+        tried[()] = full
     best = best_by_size(trial for skip, trial in known.items() if not set(skip) & set(spec.protect))
-    found = best_by_size(searched.values())
-    series = {(search.search, "search", size): found[size] for size in sizes}
+    by_search = {name: best_by_size(tried.values()) for name, tried in found.items()}
+    series = {(name, "search", size): sets[size] for name, sets in by_search.items() for size in sizes}
     series |= {(name, "score", size): known[skip] for (name, size), skip in planned.items()}
     frontier = [
         {"series": name, "kind": kind, "size": size, **_point(trial, best[size], trials.rows, seed)}
