@@ -97,9 +97,8 @@ def greedy_claim(generator, choices, layers=12, rows=2000):
     def outcome(skip):
         if skip not in made:
             fresh = generator.choice([1, -1, 0], rows, p=[0.002, 0.0125, 0.9855])
-            made[skip] = np.where(
-                generator.random(rows) < 0.5, made[skip[:-1]], fresh
-            )  # half of the rows as the parent
+            like_parent = generator.random(rows) < 0.9
+            made[skip] = np.where(like_parent, made[skip[:-1]], fresh)
         return made[skip]
 
     parent, trials = (), []
