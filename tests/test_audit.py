@@ -125,6 +125,14 @@ def test_an_audit_never_tries_more_sets_than_an_exhaustive_search_may(spec, laye
     assert spec_of_all_sizes(SelectionSpec(**spec), layers).search == search
 
 
+def test_an_audit_goes_over_to_a_beam_where_all_sets_are_too_many(audited, monkeypatch):
+    _, trials, evidence = audited
+    monkeypatch.setattr("compressor.selection.audit.MOST_SETS", 14)
+    audit = audit_scores(trials, evidence, SelectionSpec(), labels="gold", flops=lambda layers: layers)
+    assert audit.search == "beam"
+    assert "exhaustive" not in {point["series"] for point in audit.frontier}
+
+
 def point(series, size, regret, agreement=0.9):
     return {"series": series, "kind": "search" if series == "exhaustive" else "score", "size": size} | {
         "regret": {"agreement": regret},

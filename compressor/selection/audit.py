@@ -54,13 +54,7 @@ def audit_scores(
     `labels` says which labels the separability is that of; `flops(kept layers)` gives the encoder's FLOPs.
     """
     layers = len(trials.layers)
-    # a search of one set only has nothing to say about the other sizes
-    every_size = {
-        "layers": "auto",
-        "search": "beam" if spec.search in {"ranked", "fixed"} else spec.search,
-        "skip": None,
-    }
-    search = spec.model_copy(update=every_size)
+    search = spec_of_all_sizes(spec, layers)
     sizes = wanted_sizes(search, layers)
     found: dict[str, dict[SkipSet, Trial]] = {}
     for name in (search.search, *CHEAPER[search.search]):
