@@ -20,8 +20,8 @@ from pathlib import Path
 import frontier_tables
 import numpy as np
 import torch
+from glue import TASKS, add_sources, recipe_of
 
-from compressor import load_recipe
 from compressor.compensation.head import cross_entropy, fit_head, soft_targets
 from compressor.data.batches import Encodings
 from compressor.measurement.environment import environment
@@ -33,7 +33,6 @@ from compressor.model.states import final_states
 from compressor.model.surgery import drop_layers
 from compressor.pipeline import run_until
 from compressor.progress import silent, track_for_terminal
-from compressor.recipe import Recipe
 from compressor.run import Run, prepare
 from compressor.rundir import read_json
 from compressor.selection.baselines import Evidence, ranked_set
@@ -43,19 +42,11 @@ from compressor.selection.trie import SkipSet, call_groups, walk_sets
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "glue_frontier.json"
-TASKS = "sst2", "cola", "rte", "mrpc", "qnli"
 METHODS = "separability", "block_influence", "cka", "top_first", "every_other", "random", "exhaustive"
 SIZES = 1, 2, 3, 4
 SEEDS = 0, 1, 2
 PARTS = "calibration", "selection", "evaluation"
 NAIVE_SETS = 24
-
-
-def recipe_of(task: str, arguments: argparse.Namespace, model: str, *extra: str) -> Recipe:
-    """Return the task's recipe with the model and the data of the command line."""
-    sets = [f"model.path={arguments.models / model}"] if arguments.models else []
-    sets += [f"data.source={arguments.data}"] if arguments.data else []
-    return load_recipe(HERE.parent / "recipes" / f"{task}.yaml", [*sets, *extra])
 
 
 def audited(task: str, arguments: argparse.Namespace, model: str, *extra: str) -> tuple[Run, dict]:
@@ -203,8 +194,7 @@ def naive_trials(run: Run, sets: list[SkipSet]) -> list[float]:
 def main() -> None:
     """Run the tasks, write the figures and the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, help="folder with a fine-tuned classifier for each task")
-    parser.add_argument("--data", type=Path, help="folder with the GLUE parquet files of each task")
+    add_sources(parser)
     parser.add_argument(
         "--task", action="append", choices=TASKS, help="only this task; may be repeated; writes no table"
     )

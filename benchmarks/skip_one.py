@@ -13,12 +13,12 @@ import time
 from pathlib import Path
 
 import readme
+from glue import TASKS, add_sources, recipe_of
 
-from compressor import load_recipe, run_recipe
+from compressor import run_recipe
 from compressor.progress import track_for_terminal
 
 HERE = Path(__file__).parent
-TASKS = "sst2", "cola", "rte", "mrpc", "qnli"
 COLUMNS = (
     "task",
     "rows",
@@ -35,10 +35,7 @@ COLUMNS = (
 
 def run_task(task: str, arguments: argparse.Namespace) -> dict:
     """Run one recipe; return its figures."""
-    sets = [f"selection.layers={arguments.layers}"]
-    sets += [f"model.path={arguments.models / task}"] if arguments.models else []
-    sets += [f"data.source={arguments.data}"] if arguments.data else []
-    recipe = load_recipe(HERE.parent / "recipes" / f"{task}.yaml", sets)
+    recipe = recipe_of(task, arguments, task, f"selection.layers={arguments.layers}")
     out, started = Path("runs") / f"skip-{arguments.layers}" / task, time.perf_counter()
     result = run_recipe(recipe, out, track=track_for_terminal(), say=lambda line: print(f"  {line}", flush=True)).result
     print(f"{task}: {time.perf_counter() - started:.0f} s of this call", flush=True)
@@ -92,8 +89,7 @@ def table(rows: list[dict]) -> str:
 def main() -> None:
     """Run the tasks and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, help="folder with a fine-tuned classifier for each task")
-    parser.add_argument("--data", type=Path, help="folder with the GLUE parquet files of each task")
+    add_sources(parser)
     parser.add_argument("--layers", type=int, default=1, help="number of layers to skip")
     parser.add_argument("--task", action="append", choices=TASKS, help="only this task; may be repeated")
     parser.add_argument("--table-only", action="store_true", help="rewrite the table from results/skip_one.json")

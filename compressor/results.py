@@ -10,6 +10,7 @@ from compressor.measurement.prediction import prediction_errors
 from compressor.measurement.predictions import fingerprint, flipped_examples
 from compressor.measurement.statistics import compare, metrics
 from compressor.recipe import GoalsSpec
+from compressor.report.formats import is_full
 from compressor.run import Run
 from compressor.rundir import StageRecord, read_json
 from compressor.stages import FULL_ONNX, LABELS, PREDICTIONS
@@ -28,7 +29,7 @@ def build_result(run: Run, records: list[StageRecord]) -> dict[str, Any]:
         logits = {name: file[name] for name in file.files if name != LABELS}
     data, labels, made = run.data, run.data.evaluation.labels, read_json(run.path / "model.json")
     variants = {name: _variant(run, name, logits, plan, latency["rows"].get(name, [])) for name in logits}
-    compared = {name: rows for name, rows in latency["rows"].items() if not name.startswith("full")}
+    compared = {name: rows for name, rows in latency["rows"].items() if not is_full(name)}
     return {
         "schema": 1,
         "name": run.recipe.name,
@@ -76,7 +77,7 @@ def _variant(
     run: Run, name: str, logits: dict[str, np.ndarray], plan: dict[str, Any], latency: list[dict]
 ) -> dict[str, Any]:
     """Return the entry of one variant: a PyTorch model or an ONNX file, full or compressed."""
-    full, labels = name.startswith("full"), run.data.evaluation.labels
+    full, labels = is_full(name), run.data.evaluation.labels
     measured = asdict(metrics(logits[name], labels)) if labels is not None else {}
     directory = run.teacher_source.path if full else run.path / "model"
     if "onnx" in name:
@@ -131,7 +132,7 @@ def judge_goals(
     misses = {
         name: _misses(goals, logits["full"], logits[name], labels, variants[name]["latency"], seed)
         for name in variants
-        if not name.startswith("full")
+        if not is_full(name)
     }
     nearest = min(misses, key=lambda name: len(misses[name]))
     found = [f"{nearest}: {miss}" for miss in misses[nearest]]

@@ -28,6 +28,7 @@ from compressor.model.surgery import drop_layers, save_model
 from compressor.model.training import finetune
 from compressor.recipe import Recipe
 from compressor.recipe_file import dump_recipe
+from compressor.report.formats import is_full
 from compressor.run import TEACHER, Run
 from compressor.rundir import read_json, write_json
 from compressor.stages_selection import load_array
@@ -169,7 +170,7 @@ def make_predictions(run: Run, folder: Path) -> None:
     }
     parities = {}
     for name, file in onnx_files(run).items():
-        own, variant = "full" if name.startswith("full") else "compressed", name.rpartition("_")[2]
+        own, variant = "full" if is_full(name) else "compressed", name.rpartition("_")[2]
         logits[name] = predict_onnx(session(file, provider=PROVIDERS[run.device]), run.evaluation, track=run.track)
         found = parity(logits[own], logits[name])
         check_parity(variant, found)
@@ -219,7 +220,7 @@ def make_latency(run: Run, folder: Path) -> None:
 
 def opponents(names: Iterable[str]) -> dict[str, str]:
     """Return compressed variant -> the full model in the same format."""
-    return {name: "full" if name == "compressed" else f"full_{name}" for name in names if not name.startswith("full")}
+    return {name: "full" if name == "compressed" else f"full_{name}" for name in names if not is_full(name)}
 
 
 def onnx_files(run: Run) -> dict[str, Path]:

@@ -27,18 +27,18 @@ def result_table(result: Mapping[str, Any]) -> Table:
     variants = result["variants"]
     for name in sorted(variants, key=variant_order):
         variant = variants[name]
-        accuracy, interval, versus = variant["accuracy"], variant["accuracy_ci95"], variant["versus_full"]
+        versus = variant["versus_full"]
         latency = variant["latency"][0] if variant["latency"] else None
         rows.append(
             (
                 name,
-                f"{accuracy:.1%} [{interval[0]:.1%}, {interval[1]:.1%}]" if interval else "no labels",
+                accuracy_text(variant),
                 f"{versus['agreement']:.1%}" if versus else "",
                 f"{variant['parameters'] / 1e6:.1f} M",
                 f"{variant['encoder_flops'] / 1e9:.2f} GF",
                 f"{variant['bytes'] / 1e6:.1f} MB",
                 f"{latency['p50_ms']:.2f} ms" if latency else "",
-                _speedup(latency),
+                speedup_text(latency),
             )
         )
     first = next((variant["latency"][0] for variant in variants.values() if variant["latency"]), None)
@@ -140,7 +140,7 @@ def latency_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
             f"{row['p99_ms']:.2f}",
             f"{1000 * row['batch'] / row['p50_ms']:.0f}",
             str(row["runs"]) + ("" if row["complete"] else " (cut)"),
-            _speedup(row),
+            speedup_text(row),
         )
         for name, cells in rows.items()
         for row in cells
@@ -179,7 +179,16 @@ def doctor_lines(diagnosis: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _speedup(row: Mapping[str, Any] | None) -> str:
+def accuracy_text(variant: Mapping[str, Any]) -> str:
+    """Return the accuracy of a variant with its interval."""
+    if variant["accuracy"] is None:
+        return "no labels"
+    low, high = variant["accuracy_ci95"]
+    return f"{variant['accuracy']:.1%} [{low:.1%}, {high:.1%}]"
+
+
+def speedup_text(row: Mapping[str, Any] | None) -> str:
+    """Return the speed-up of a latency row with its interval; nothing where the row was compared with none."""
     if not row or not row["speedup_ci95"]:
         return ""
     low, high = row["speedup_ci95"]

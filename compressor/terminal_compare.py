@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from compressor.report.formats import BLANK, layers_text, p_value
-from compressor.terminal import table
+from compressor.terminal import accuracy_text, speedup_text, table
 
 RUNS_ABREAST = 5
 CELL_WIDTH = 24
@@ -35,7 +35,7 @@ def _runs_table(names: Sequence[str], runs: Sequence[Mapping[str, Any]], cell: M
         ("task", *(run["task"] for run in runs)),
         ("evaluation rows", *(f"{run['evaluation']['rows']:,}" for run in runs)),
         ("skipped layers", *(_skipped(run) for run in runs)),
-        ("accuracy [95 %]", *(_accuracy(run) for run in runs)),
+        ("accuracy [95 %]", *(accuracy_text(run) for run in runs)),
         ("agreement", *(BLANK if run["agreement"] is None else f"{run['agreement']:.1%}" for run in runs)),
         ("flips", *(BLANK if run["flips"] is None else f"{run['flips']:,}" for run in runs)),
         ("tier", *(run["tier"] or BLANK for run in runs)),
@@ -46,7 +46,7 @@ def _runs_table(names: Sequence[str], runs: Sequence[Mapping[str, Any]], cell: M
     if cell:
         rows += [
             (f"p50 ({cell['batch']} x {cell['length']})", *(_median(run["latency"]) for run in runs)),
-            ("speed-up [95 %]", *(_speedup(run["latency"]) for run in runs)),
+            ("speed-up [95 %]", *(speedup_text(run["latency"]) or BLANK for run in runs)),
         ]
     title = f"{runs[0]['variant']}, each run against its own full model"
     return table(title, ["", *map(_wrapped, names)], [tuple(map(_wrapped, row)) for row in rows])
@@ -66,22 +66,8 @@ def _skipped(run: Mapping[str, Any]) -> str:
     return f"{len(run['skip'])} of {run['layers']}{which}"
 
 
-def _accuracy(run: Mapping[str, Any]) -> str:
-    if run["accuracy"] is None:
-        return "no labels"
-    low, high = run["accuracy_ci95"]
-    return f"{run['accuracy']:.1%} [{low:.1%}, {high:.1%}]"
-
-
 def _median(latency: Mapping[str, Any]) -> str:
     return f"{latency['p50_ms']:.2f} ms{'' if latency['complete'] else ' (cut)'}"
-
-
-def _speedup(latency: Mapping[str, Any]) -> str:
-    if not latency["speedup_ci95"]:
-        return BLANK
-    low, high = latency["speedup_ci95"]
-    return f"{latency['speedup']:.2f}x [{low:.2f}, {high:.2f}]{'' if latency['claimed'] else ' (noise)'}"
 
 
 def _wrapped(text: str) -> str:

@@ -2,11 +2,11 @@
 
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
 
-from compressor.cli import main
 from compressor.compare import compare_runs
 from compressor.measurement.predictions import fingerprint
 from compressor.terminal_compare import CELL_WIDTH, RUNS_ABREAST
@@ -72,19 +72,9 @@ def runs(tmp_path):
 
 
 @pytest.fixture
-def command(capsys):
-    """Return a function: arguments -> (exit code, stdout, stderr)."""
-
-    def call(*arguments):
-        code = 0
-        try:
-            main(["compare", *map(str, arguments)])
-        except SystemExit as end:
-            code = end.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+def compare(command):
+    """Return a function: arguments of `compressor compare` -> (exit code, stdout, stderr)."""
+    return partial(command, "compare")
 
 
 def test_gained_lost_and_delta_are_those_counted_by_hand(runs):
@@ -143,14 +133,14 @@ def test_other_label_names_are_not_paired(tmp_path, runs):
     assert "label 2 is 'mixed' against None" in compare_runs([runs[0], more])["notes"][0]
 
 
-def test_unlabelled_runs_are_paired_by_their_predictions_alone(tmp_path, command):
+def test_unlabelled_runs_are_paired_by_their_predictions_alone(tmp_path, compare):
     folders = [make_run(tmp_path / name, predicted, gold=None) for name, predicted in (("a", FIRST), ("b", SECOND))]
     compared = compare_runs(folders)
     (row,) = compared["paired"]
     assert (row["agreement"], row["flips"], row["verdict"]) == (5 / 8, 3, "not measured")
     assert [row[key] for key in ("gained", "lost", "accuracy_delta", "ci95", "mcnemar_p")] == [None] * 5
     assert not any("gold labels" in note for note in compared["notes"])
-    code, stdout, _ = command(*folders)
+    code, stdout, _ = compare(*folders)
     assert (code, "no labels" in stdout, "not measured" in stdout) == (0, True, True)
 
 
@@ -181,16 +171,16 @@ def test_the_cell_is_the_first_that_all_runs_measured(tmp_path):
     assert [run["latency"]["p50_ms"] for run in compared["runs"]] == [18.0] * 3
 
 
-def test_real_lengths_are_one_cell_only_where_the_texts_are_the_same(tmp_path, command):
+def test_real_lengths_are_one_cell_only_where_the_texts_are_the_same(tmp_path, compare):
     workload = ((1, "workload"),)
     a, b = (make_run(tmp_path / name, cells=workload) for name in "ab")
     other = make_run(tmp_path / "other", cells=workload, sha="cd" * 32)
     assert compare_runs([a, b])["cell"] == {"batch": 1, "length": "workload"}
-    assert "p50 (1 x workload)" in command(a, b)[1]
+    assert "p50 (1 x workload)" in compare(a, b)[1]
     compared = compare_runs([a, b, other])
     assert (compared["cell"], [run["latency"] for run in compared["runs"]]) == (None, [None] * 3)
     assert compared["notes"][-1].startswith("No latency is shown")
-    code, stdout, _ = command(a, b, other)
+    code, stdout, _ = compare(a, b, other)
     assert (code, "p50" in stdout) == (0, False)
 
 
@@ -205,11 +195,11 @@ def test_latencies_of_different_runs_come_with_a_warning(tmp_path, runs):
         assert f"'{tmp_path}/other {number}'`" in warned[0]
 
 
-def test_the_table_marks_noise_and_cut_measurements_and_keeps_every_number(tmp_path, command):
+def test_the_table_marks_noise_and_cut_measurements_and_keeps_every_number(tmp_path, compare):
     noise = [latency_row(1, 32, 12.345, speedup=1.02, speedup_ci95=[0.95, 1.09], claimed=False, complete=False)]
     many = {"skip": tuple(range(1, 24, 2)), "layers": 24, "latency": noise, "name": "[red] and a long name that wraps"}
     folders = [make_run(tmp_path / str(number), **many) for number in range(RUNS_ABREAST + 1)]
-    code, stdout, _ = command(*folders)
+    code, stdout, _ = compare(*folders)
     assert (code, "…" in stdout) == (0, False)
     table_lines = [line for line in stdout.splitlines() if line.startswith(("│", "┃"))]
     assert max(map(len, table_lines)) <= 160
@@ -221,16 +211,16 @@ def test_the_table_marks_noise_and_cut_measurements_and_keeps_every_number(tmp_p
     assert len("1.02x [0.95, 1.09]") <= CELL_WIDTH
 
 
-def test_the_table_shows_runs_pairs_and_notes(runs, command):
-    code, stdout, stderr = command(*runs)
+def test_the_table_shows_runs_pairs_and_notes(runs, compare):
+    code, stdout, stderr = compare(*runs)
     assert (code, stderr) == (0, "")
     shown = ("75.0% [65.0%, 85.0%]", "2 of 6 (layers 2 and 4)", "20.9 M", "2.39 GF", "83.8 MB", "11.00 ms", "1.20x [1.10, 1.30]",
              "p50 (1 x 32)", "+12.50 points", "62.5%", "not distinguishable", "note: ", f"2: {runs[1]}")  # fmt: skip
     assert [text for text in shown if text not in stdout] == []
 
 
-def test_json_is_alone_on_stdout(runs, command):
-    code, stdout, stderr = command(*runs, "--json", "--variant", "onnx_int8")
+def test_json_is_alone_on_stdout(runs, compare):
+    code, stdout, stderr = compare(*runs, "--json", "--variant", "onnx_int8")
     compared = json.loads(stdout)
     assert (code, stderr) == (0, "")
     assert list(compared) == ["runs", "cell", "paired", "notes"]
@@ -238,11 +228,11 @@ def test_json_is_alone_on_stdout(runs, command):
     assert {run["variant"] for run in compared["runs"]} == {"onnx_int8"}
 
 
-def test_the_full_models_of_two_runs_can_be_compared_and_skip_nothing(runs, command):
+def test_the_full_models_of_two_runs_can_be_compared_and_skip_nothing(runs, compare):
     compared = compare_runs(runs, "full")
     assert [(run["skip"], run["tier"]) for run in compared["runs"]] == [([], None)] * 2
     assert compared["paired"][0]["verdict"] == "identical predictions"
-    code, stdout, _ = command(*runs, "--variant", "full")
+    code, stdout, _ = compare(*runs, "--variant", "full")
     assert (code, "0 of 6" in stdout) == (0, True)
 
 
@@ -332,9 +322,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", list(BAD))
-def test_bad_input_is_one_sentence_with_exit_code_2(runs, command, case):
+def test_bad_input_is_one_sentence_with_exit_code_2(runs, compare, case):
     make_arguments, words = BAD[case]
-    code, stdout, stderr = command(*make_arguments(*runs))
+    code, stdout, stderr = compare(*make_arguments(*runs))
     assert (code, stdout) == (2, "")
     assert stderr.startswith("error: ")
     assert len(stderr.strip().splitlines()) == 1

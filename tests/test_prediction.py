@@ -6,8 +6,8 @@ import torch
 
 from compressor.measurement.cost import predicted_ms, predicted_speedup
 from compressor.measurement.latency import Cell, grid_batches
-from compressor.measurement.prediction import capture_layer_call, prediction_errors, time_layers
-from compressor.model.capture import apply_layer
+from compressor.measurement.prediction import prediction_errors, time_layers
+from compressor.model.capture import apply_layer, capture_call
 from compressor.model.families import layer_list
 
 CELL = {"batch": 1, "length": 32, "full_ms": 10.0, "layer_ms": 1.5}
@@ -34,7 +34,7 @@ def test_errors_compare_like_with_like():
 def test_one_layer_of_a_real_model_is_timed_beside_the_whole(tiny, model_type):
     model, family, _, _ = tiny(model_type)
     batch = grid_batches(2, 8, 64, ["input_ids", "attention_mask"])[0]
-    call = capture_layer_call(model, family, batch)
+    call = capture_call(model, family, np.arange(2), batch)[0]
     with torch.inference_mode():
         tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
         states = model(**tensors, output_hidden_states=True).hidden_states

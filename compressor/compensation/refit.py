@@ -131,7 +131,8 @@ def _apply(
     """Take the strength with the lowest held-out error, write the change into the layer; none if it does not help."""
     judge = held if held.weight else fit  # a single batch: nothing can be held out
     before = judge.error(torch.zeros_like(fit.cross))
-    errors = {strength: judge.error(fit.solve(strength)) for strength in STRENGTHS}
+    changes = {strength: fit.solve(strength) for strength in STRENGTHS}
+    errors = {strength: judge.error(change) for strength, change in changes.items()}
     best = min(errors, key=lambda strength: errors[strength])
     condition = fit.condition(best)
     if not errors[best] < before:
@@ -139,11 +140,10 @@ def _apply(
     gamma = layer.get_submodule(family.ffn_norm).weight.double()
     # where gamma is next to nothing the norm hides the dimension, and dividing by it would ask for the impossible
     seen = gamma.abs() > 1e-3 * gamma.abs().mean()
-    change = torch.where(seen, fit.solve(best) / torch.where(seen, gamma, 1.0), 0.0)
+    change = torch.where(seen, changes[best] / torch.where(seen, gamma, 1.0), 0.0)
     output = layer.get_submodule(family.ffn_output)
-    with torch.no_grad():
-        output.weight += change[:-1].T.to(output.weight)
-        output.bias += change[-1].to(output.bias)
+    output.weight += change[:-1].T.to(output.weight)
+    output.bias += change[-1].to(output.bias)
     return Refit(number, target, rows, best, before, errors[best], condition)
 
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from compressor.measurement.cost import predicted_speedup
 from compressor.measurement.latency import Batch, Cell, Subject, measure
 from compressor.measurement.subjects import torch_subject
-from compressor.model.capture import LayerCall, apply_layer
+from compressor.model.capture import LayerCall, apply_layer, capture_call
 from compressor.model.families import Family, layer_list
 from compressor.progress import Track, silent
 
@@ -33,7 +33,7 @@ def time_layers(
     """
     rows = []
     for cell in cells:
-        calls = [capture_layer_call(model, family, batch) for batch in cell.batches]
+        calls = [capture_call(model, family, np.arange(cell.batch), batch)[0] for batch in cell.batches]
         turns = zip(cycle(calls), cycle(layer_list(model, family)), strict=False)
         subjects = {"full": torch_subject(model), "layer": _layer_subject(turns, model.device.type)}
         values = measure(
@@ -50,22 +50,6 @@ def time_layers(
         medians = {f"{name}_ms": float(np.median(times)) for name, times in values.items()}
         rows.append({"batch": cell.batch, "length": cell.length, **medians, "runs": len(values["full"])})
     return rows
-
-
-def capture_layer_call(model: PreTrainedModel, family: Family, batch: Batch) -> LayerCall:
-    """Return how the model calls its first layer on a batch of inputs, each int64 [B, S]."""
-    seen: list[LayerCall] = []
-
-    def keep(_module: torch.nn.Module, args: tuple, kwargs: dict) -> None:
-        rows, mask = torch.arange(len(batch["input_ids"])), torch.from_numpy(batch["attention_mask"])
-        seen.append(LayerCall(rows, mask, args[0], args[1:], kwargs))
-
-    remove = layer_list(model, family)[0].register_forward_pre_hook(keep, with_kwargs=True)
-    try:
-        torch_subject(model)(batch)
-    finally:
-        remove.remove()
-    return seen[0]
 
 
 def prediction_errors(

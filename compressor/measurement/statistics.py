@@ -56,11 +56,10 @@ def metrics(logits: np.ndarray, labels: np.ndarray) -> Metrics:
     """Return the metrics of logits [N, C] against labels int64 [N]."""
     predicted = logits.argmax(1)
     correct = int((predicted == labels).sum())
-    interval = binomtest(correct, len(labels)).proportion_ci(0.95, method="wilson")
     average = "binary" if logits.shape[1] == 2 else "macro"
     return Metrics(
         accuracy=correct / len(labels),
-        accuracy_ci95=(float(interval.low), float(interval.high)),
+        accuracy_ci95=share_interval(correct, len(labels)),
         f1=float(f1_score(labels, predicted, average=average, zero_division=0)),
         mcc=float(matthews_corrcoef(labels, predicted)),
     )
@@ -83,11 +82,9 @@ def compare(
         bounds = {level: -rate_upper_bound(flips, rows, level) for level in (confidence, 0.95)}
         gained = lost = delta = interval = p_value = None
     else:
-        right_full, right = predicted_full == labels, predicted == labels
-        gained, lost = int((right & ~right_full).sum()), int((right_full & ~right).sum())
+        gained, lost = discordant(predicted_full, predicted, labels)
         delta = (gained - lost) / rows
-        draws = bootstrap_deltas(gained, lost, rows, seed)
-        interval = (float(np.quantile(draws, 0.025)), float(np.quantile(draws, 0.975)))
+        interval = delta_interval(gained, lost, rows, seed)
         bounds = {level: paired_lower_bound(gained, lost, rows, level) for level in (confidence, 0.95)}
         p_value = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
     return Comparison(
@@ -104,6 +101,24 @@ def compare(
         max_abs_logit=max_abs,
         tier=tier(flips / rows, max_abs, bounds[0.95]),
     )
+
+
+def discordant(full: np.ndarray, other: np.ndarray, labels: np.ndarray) -> tuple[int, int]:
+    """Return how many rows the other model (predicted labels [N]) gained and lost against the full one."""
+    right_full, right = full == labels, other == labels
+    return int((right & ~right_full).sum()), int((right_full & ~right).sum())
+
+
+def share_interval(count: int, rows: int) -> tuple[float, float]:
+    """Return the 95 % Wilson interval of a share, `count` out of `rows`."""
+    interval = binomtest(count, rows).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def delta_interval(gained: int, lost: int, rows: int, seed: int) -> tuple[float, float]:
+    """Return the 95 % paired bootstrap interval of the accuracy delta."""
+    low, high = np.quantile(bootstrap_deltas(gained, lost, rows, seed), [0.025, 0.975])
+    return float(low), float(high)
 
 
 def bootstrap_deltas(gained: int, lost: int, rows: int, seed: int) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Call single encoder layers of any family: record how the model calls layer 1, then call any layer that way."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,23 +31,32 @@ def capture_calls(
     All supported families give each layer the same arguments besides the hidden state, so a call recorded at layer 1
     serves every layer.
     """
-    seen: list[tuple[tuple, dict]] = []
     calls: list[LayerCall] = []
     logits = torch.zeros(len(encodings), model.config.num_labels)
+    batches = -(-len(encodings) // batch_size)
+    for rows, inputs in track(padded_batches(encodings, batch_size), "full model", total=batches):
+        call, batch_logits = capture_call(model, family, rows, inputs)
+        calls.append(call)
+        logits[rows] = batch_logits.float().cpu()
+    return calls, logits
+
+
+def capture_call(
+    model: nn.Module, family: Family, rows: np.ndarray, inputs: Mapping[str, np.ndarray]
+) -> tuple[LayerCall, Tensor]:
+    """Return how the model calls layer 1 on one batch, and its logits [B, C]; `inputs` by name, each int64 [B, S]."""
+    seen: list[tuple[tuple, dict]] = []
     remove = layer_list(model, family)[0].register_forward_pre_hook(
         lambda _module, args, kwargs: seen.append((args, kwargs)), with_kwargs=True
     )
-    batches = -(-len(encodings) // batch_size)
     try:
         with torch.inference_mode():
-            for rows, inputs in track(padded_batches(encodings, batch_size), "full model", total=batches):
-                tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
-                logits[rows] = model(**tensors).logits.float().cpu()
-                args, kwargs = seen.pop()
-                calls.append(LayerCall(torch.from_numpy(rows), tensors["attention_mask"], args[0], args[1:], kwargs))
+            tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
+            logits = model(**tensors).logits
     finally:
         remove.remove()
-    return calls, logits
+    args, kwargs = seen.pop()
+    return LayerCall(torch.from_numpy(rows), tensors["attention_mask"], args[0], args[1:], kwargs), logits
 
 
 def apply_layer(layer: nn.Module, calls: Sequence[LayerCall], hidden: Sequence[Tensor]) -> list[Tensor]:

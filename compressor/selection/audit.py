@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest, norm, rankdata
+from scipy.stats import norm, rankdata
 
-from compressor.measurement.statistics import bootstrap_deltas
+from compressor.measurement.statistics import delta_interval, share_interval
 from compressor.recipe import SelectionSpec
 from compressor.selection.baselines import RANKINGS, Evidence, drop_order, importances, ranked_set
 from compressor.selection.search import MOST_SETS, SEARCHES, best_by_size, sets_total, wanted_sizes
@@ -68,8 +68,7 @@ def audit_scores(
         SEARCHES[name](evaluate, layers, sizes, lambda _size: (), search)
     blocks, scores = contiguous_blocks(layers), list(RANKINGS.items())
     planned = {(name, size): ranked_set(name, evidence, size, spec.protect) for name in RANKINGS for size in sizes}
-    wanted = list(dict.fromkeys([*blocks, *planned.values()]))
-    known = {trial.skip: trial for trial in trials(wanted, "audit of the scores")}
+    known = {trial.skip: trial for trial in trials([*blocks, *planned.values()], "audit of the scores")}
     known |= {skip: trial for tried in found.values() for skip, trial in tried.items()}
     # the full model has its own head, so no readout stands between it and its predictions
     full = Trial((), 1.0, 0.0, 1.0, 0.0, *([0] * 4 if trials.labelled else [None] * 4))
@@ -214,16 +213,14 @@ def _damage(trial: Trial, rows: int) -> dict[str, Any]:
 
 
 def _point(trial: Trial, best: Trial, rows: int, seed: int) -> dict[str, Any]:
-    interval = binomtest(round(trial.agreement * rows), rows).proportion_ci(0.95, method="wilson")
     delta = spread = None
     if trial.gained is not None and trial.lost is not None:
         delta = (trial.gained - trial.lost) / rows
-        low, high = np.quantile(bootstrap_deltas(trial.gained, trial.lost, rows, seed), [0.025, 0.975])
-        spread = (float(low), float(high))
+        spread = delta_interval(trial.gained, trial.lost, rows, seed)
     return {
         "skip": trial.skip,
         "agreement": trial.agreement,
-        "agreement_ci95": (float(interval.low), float(interval.high)),
+        "agreement_ci95": share_interval(round(trial.agreement * rows), rows),
         "raw_agreement": trial.raw_agreement,
         "kl": trial.kl,
         "accuracy_delta": delta,
@@ -233,9 +230,8 @@ def _point(trial: Trial, best: Trial, rows: int, seed: int) -> dict[str, Any]:
 
 
 def _hits(evidence: Evidence, protect: Sequence[int], singles: dict[int, Trial]) -> list[dict[str, Any]]:
-    least = min((trial for layer, trial in singles.items() if layer not in protect), key=lambda trial: trial.cost).skip[
-        0
-    ]
+    free = [layer for layer in singles if layer not in protect]
+    least = min(free, key=lambda layer: singles[layer].cost)
     made = []
     for name in RANKINGS:
         order = drop_order(name, evidence, protect)

@@ -109,9 +109,8 @@ def _judge(trial: Trial, goals: GoalsSpec, corrected: float, rows: int, readout:
             f"confidence, corrected to {corrected:.4%}), allowed is {goals.max_drop:.2%}"
         )
         excess += -bound / max(goals.max_drop, 1 / rows) - 1
-    if (
-        goals.max_flips is not None and flips > goals.max_flips * rows + 1e-9
-    ):  # 3 of 24 rows are not more than 0.125 of them
+    # the margin is for rounding: 3 of 24 rows are not more than 0.125 of them
+    if goals.max_flips is not None and flips > goals.max_flips * rows + 1e-9:
         misses.append(
             f"max_flips: {flips / rows:.2%} of the predictions change on the selection split, allowed are {goals.max_flips:.2%}"
         )

@@ -79,20 +79,19 @@ def find_plan(
         return found
 
     SEARCHES[spec.search](evaluate, layers, sizes, ranked, spec)
-    best = best_by_size(tried.values())
     choice = None
     if spec.layers == "auto":
         some = [trial for skip, trial in tried.items() if skip]
         choice = choose(some, goals, choices=sets_total(spec, layers) - 1, rows=trials.rows, readout=readout)
         chosen = tried[choice.skip]
     else:
-        chosen = best[spec.layers]
+        chosen = best_by_size(tried.values())[spec.layers]
     by_score = regret = None
     if spec.search not in {"ranked", "fixed"}:
         size = len(chosen.skip)
         evaluate([ranked(size)], "ranked plan")
         by_score = tried[ranked(size)]
-        best_found = min((trial for skip, trial in tried.items() if len(skip) == size), key=lambda trial: trial.cost)
+        best_found = best_by_size(tried.values())[size]
         regret = {"agreement": best_found.agreement - by_score.agreement, "kl": by_score.kl - best_found.kl}
     return SkipPlan(
         skip=chosen.skip,
@@ -198,7 +197,8 @@ def _widening(
     evaluate: Evaluate, layers: int, sizes: list[int], protect: Sequence[int], width: int, description: str
 ) -> None:
     """Try, for one layer more at a time, every layer added to each of the `width` best sets of the size before."""
-    evaluate([()], "full model") if 0 in sizes else None
+    if 0 in sizes:
+        evaluate([()], "full model")
     frontier: list[SkipSet] = [()]
     free = [layer for layer in range(1, layers + 1) if layer not in protect]
     for size in range(1, max(sizes) + 1):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.compensation.readout import crossfit_readout
-from compressor.measurement.statistics import kl_divergence
+from compressor.measurement.statistics import discordant, kl_divergence
 from compressor.model.capture import LayerCall, apply_layer
 from compressor.model.families import Family, head_logits, layer_list
 from compressor.progress import Track, silent
@@ -57,9 +57,8 @@ def judge(skip: SkipSet, cls: np.ndarray, raw: np.ndarray, teacher: np.ndarray, 
         predicted = logits.argmax(1)
         figures[f"{prefix}agreement"] = float((predicted == target).mean())
         figures[f"{prefix}kl"] = kl_divergence(teacher, logits)
-        right, was_right = (predicted == labels, target == labels) if labels is not None else (None, None)
-        figures[f"{prefix}gained"] = None if labels is None else int((right & ~was_right).sum())
-        figures[f"{prefix}lost"] = None if labels is None else int((was_right & ~right).sum())
+        counts = (None, None) if labels is None else discordant(target, predicted, labels)
+        figures[f"{prefix}gained"], figures[f"{prefix}lost"] = counts
     return Trial(skip=skip, **figures)
 
 
@@ -148,9 +147,8 @@ class Trials:
     def _time(self) -> None:
         """Time one application of a layer to the first group of rows, and one readout; a first run of each warms up."""
         group = self._groups[0]
-        share = sum(call.hidden.nbytes for group in self._groups for call in group) / sum(
-            c.hidden.nbytes for c in group
-        )
+        sizes = [sum(call.hidden.nbytes for call in calls) for calls in self._groups]
+        share = sum(sizes) / sizes[0]
         generator = torch.Generator().manual_seed(0)
         cls = torch.randn(self.rows, group[0].hidden.shape[-1], generator=generator).to(group[0].hidden.device)
         for _ in range(2):
