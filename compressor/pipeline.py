@@ -14,7 +14,8 @@ import torch
 from compressor.errors import UserError
 from compressor.measurement.environment import doctor, environment, provider_works
 from compressor.progress import Track, silent
-from compressor.recipe import Recipe, Spec
+from compressor.recipe import Recipe
+from compressor.recipe_base import Spec
 from compressor.recipe_file import dump_recipe
 from compressor.report.build import build_report
 from compressor.results import build_result
@@ -24,14 +25,13 @@ from compressor.stages import (
     FULL_ONNX,
     PREDICTIONS,
     PROVIDERS,
-    card_recipe,
     make_full_onnx,
     make_latency,
-    make_model,
     make_onnx,
     make_predictions,
     make_teacher,
 )
+from compressor.stages_model import card_recipe, make_model
 from compressor.stages_selection import ARRAYS, make_audit, make_plan, make_scores, make_timing
 
 Say = Callable[[str], None]

@@ -2,18 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-# YAML 1.1 reads `5e-5` as text, so floats are converted; everything else must have its own type already.
-Float = Annotated[float, Field(strict=False, allow_inf_nan=False)]
-Share = Annotated[float, Field(strict=False, ge=0, le=1)]
-PositiveInt = Annotated[int, Field(ge=1)]
-
-
-class Spec(BaseModel):
-    """Base of every part of a recipe: frozen, typed strictly, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+from compressor.recipe_base import Float, PositiveInt, Share, Spec
+from compressor.recipe_training import CascadeSpec, CompensationSpec, FinetuneSpec
 
 
 class ModelSpec(Spec):
@@ -23,19 +15,6 @@ class ModelSpec(Spec):
     """A directory, a hub id, or `package:NAME` for the model that an installed Python package carries."""
     revision: str | None = None
     """Hub revision (branch, tag or commit)."""
-
-
-class FinetuneSpec(Spec):
-    """Fine-tune the model on `train` before compressing it."""
-
-    epochs: PositiveInt = 3
-    lr: Annotated[Float, Field(gt=0)] = 5e-5
-    batch_size: PositiveInt = 32
-    freeze_embeddings: bool = False
-    """Keep the embedding tables as they are: faster, and enough for short fine-tuning."""
-    weight_decay: Annotated[Float, Field(ge=0)] = 0.01
-    warmup: Share = 0.1
-    """Share of the steps during which the learning rate rises to `lr`; it then falls linearly to 0."""
 
 
 class CalibrationSpec(Spec):
@@ -162,49 +141,6 @@ class SelectionSpec(Spec):
         return self
 
 
-class HeadSpec(Spec):
-    """The compensation head: a few nodes on the final [CLS] state, folded into the stock classifier."""
-
-    nodes: Annotated[int, Field(ge=2)] = 8
-    trainer: Literal["gradient"] = "gradient"
-    optimizer: Literal["adamw", "lbfgs"] = "lbfgs"
-    targets: Literal["teacher", "gold"] = "teacher"
-    """Learn the full model's probabilities (no labels needed) or the gold labels."""
-    epochs: PositiveInt = 200
-    """Largest number of passes (adamw) or outer iterations (lbfgs); early stopping usually ends sooner."""
-    lr: Annotated[Float, Field(gt=0)] = 0.01
-    """Learning rate of adamw; lbfgs uses a line search."""
-    weight_decay: Annotated[Float, Field(ge=0)] = 1e-3
-    """L2 penalty on the head's weights, on standardised inputs."""
-    patience: PositiveInt = 20
-    """Epochs without a better selection loss before training stops."""
-    class_weights: Literal["auto", "balanced", "none"] = "auto"
-    """`auto` balances gold classes when the rarest has less than half of an even share; teacher targets stay as they are."""
-
-
-class RefitSpec(Spec):
-    """Closed-form refit of feed-forward outputs to the full model's states, on calibration text, without labels."""
-
-    method: Literal["closed_form"] = "closed_form"
-    layers: Literal["gaps", "later"] = "gaps"
-    """`gaps`: the layer in front of every gap; `later`: every kept layer from the first gap on."""
-    cls_weight: Annotated[Float, Field(ge=1)] = 10.0
-    """Weight of the [CLS] rows against those of the other tokens."""
-
-
-class CompensationSpec(Spec):
-    """What makes up for the removed layers."""
-
-    refit: RefitSpec | None = None
-    """Refit the kept layers in closed form before the head is trained; `closed_form` for the defaults."""
-    head: HeadSpec | None = HeadSpec()
-
-    @field_validator("refit", mode="before")
-    @classmethod
-    def _by_name(cls, value: Any) -> Any:  # noqa: ANN401
-        return {"method": value} if isinstance(value, str) else value
-
-
 class ExportSpec(Spec):
     """Which ONNX files to write."""
 
@@ -265,6 +201,7 @@ class Recipe(Spec):
     separability: SeparabilitySpec = SeparabilitySpec()
     selection: SelectionSpec = SelectionSpec()
     compensation: CompensationSpec = CompensationSpec()
+    cascade: CascadeSpec | None = None
     export: ExportSpec = ExportSpec()
     benchmark: BenchmarkSpec = BenchmarkSpec()
     goals: GoalsSpec | None = None

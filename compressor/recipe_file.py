@@ -8,7 +8,8 @@ import yaml
 from pydantic import ValidationError
 
 from compressor.errors import UserError, nearest
-from compressor.recipe import BenchmarkSpec, Recipe, Spec
+from compressor.recipe import BenchmarkSpec, Recipe
+from compressor.recipe_base import Spec
 
 UNION_TAGS = {"str", "list[str]", "constrained-int", "literal['auto']"}
 """What pydantic adds to the path of an error to name the branch of a union, as in ("data", "text", "list[str]")."""

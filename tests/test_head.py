@@ -22,7 +22,7 @@ from compressor.errors import UserError
 from compressor.measurement.predictions import predict
 from compressor.model.families import FAMILIES
 from compressor.model.states import final_states
-from compressor.recipe import HeadSpec
+from compressor.recipe_training import HeadSpec
 
 
 def random_head(nodes, width, classes):

@@ -7,14 +7,16 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "compressor"
 TIERS = (
-    ("errors", "console", "progress", "recipe", "recipe_file", "rundir"),
+    ("errors", "console", "progress", "recipe_base", "recipe_training", "recipe", "recipe_file", "rundir"),
     ("data",),
     ("model", "measurement"),
     ("compensation",),
+    ("cascade",),
     ("selection", "export"),
     ("report",),
     ("run",),
     ("stages_selection",),
+    ("stages_model",),
     ("stages",),
     ("results", "bench", "compare"),
     ("pipeline",),

@@ -9,8 +9,9 @@ import pytest
 from compressor.compensation.head import OPTIMIZERS, TRAINERS
 from compressor.errors import UserError
 from compressor.export.onnx import VARIANTS
-from compressor.recipe import ExportSpec, HeadSpec, Recipe, SelectionSpec, SeparabilitySpec
+from compressor.recipe import ExportSpec, Recipe, SelectionSpec, SeparabilitySpec
 from compressor.recipe_file import benchmark_spec, dump_recipe, load_recipe
+from compressor.recipe_training import HeadSpec
 from compressor.selection.search import SEARCHES
 from compressor.selection.separability import SCORES
 

@@ -12,7 +12,7 @@ from compressor.compensation.refit import NormalEquations, refit_gaps
 from compressor.model.capture import capture_calls
 from compressor.model.families import FAMILIES, layer_list
 from compressor.model.surgery import drop_layers
-from compressor.recipe import CompensationSpec, RefitSpec
+from compressor.recipe_training import CompensationSpec, RefitSpec
 
 CPU = torch.device("cpu")
 

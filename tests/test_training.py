@@ -11,7 +11,7 @@ from compressor.measurement.predictions import predict
 from compressor.model.families import family_of
 from compressor.model.load import find_model, load_classifier, load_tokenizer
 from compressor.model.training import finetune
-from compressor.recipe import FinetuneSpec
+from compressor.recipe_training import FinetuneSpec
 
 
 def test_fine_tuning_learns_repeats_itself_and_keeps_frozen_embeddings(tmp_path):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from compressor.errors import UserError
 from compressor.model.families import Family, head_logits
 from compressor.progress import Track, silent
-from compressor.recipe import HeadSpec
+from compressor.recipe_training import HeadSpec
 
 LBFGS_STEPS = 5
 """Quasi-Newton steps between two looks at the selection loss."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from compressor.model.capture import LayerCall, apply_layer
 from compressor.model.families import Family, layer_list
 from compressor.progress import Track, silent
-from compressor.recipe import RefitSpec
+from compressor.recipe_training import RefitSpec
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Ridge strengths tried, in multiples of the mean squared activation; held-out rows choose among them."""

@@ -11,7 +11,7 @@ from compressor.data.batches import Encodings, pad, shuffled_rows
 from compressor.errors import UserError
 from compressor.model.families import Family
 from compressor.progress import Track, silent
-from compressor.recipe import FinetuneSpec
+from compressor.recipe_training import FinetuneSpec
 
 
 def finetune(

@@ -1,0 +1,101 @@
+"""The parts of a recipe that train or refit something."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from compressor.recipe_base import Float, PositiveInt, Share, Spec
+
+
+class FinetuneSpec(Spec):
+    """Fine-tune the model on `train` before compressing it."""
+
+    epochs: PositiveInt = 3
+    lr: Annotated[Float, Field(gt=0)] = 5e-5
+    batch_size: PositiveInt = 32
+    freeze_embeddings: bool = False
+    """Keep the embedding tables as they are: faster, and enough for short fine-tuning."""
+    weight_decay: Annotated[Float, Field(ge=0)] = 0.01
+    warmup: Share = 0.1
+    """Share of the steps during which the learning rate rises to `lr`; it then falls linearly to 0."""
+
+
+class HeadSpec(Spec):
+    """The compensation head: a few nodes on the final [CLS] state, folded into the stock classifier."""
+
+    nodes: Annotated[int, Field(ge=2)] = 8
+    trainer: Literal["gradient", "forward"] = "gradient"
+    """`gradient`: all nodes at once by an optimiser; `forward`: node by node in closed form (charge flow)."""
+    optimizer: Literal["adamw", "lbfgs"] = "lbfgs"
+    targets: Literal["teacher", "gold"] = "teacher"
+    """Learn the full model's probabilities (no labels needed) or the gold labels."""
+    epochs: PositiveInt = 200
+    """Largest number of passes (adamw) or outer iterations (lbfgs); early stopping usually ends sooner."""
+    lr: Annotated[Float, Field(gt=0)] = 0.01
+    """Learning rate of adamw; lbfgs uses a line search."""
+    weight_decay: Annotated[Float, Field(ge=0)] = 1e-3
+    """L2 penalty on the head's weights, on standardised inputs."""
+    patience: PositiveInt = 20
+    """Epochs without a better selection loss before training stops."""
+    class_weights: Literal["auto", "balanced", "none"] = "auto"
+    """`auto` balances gold classes when the rarest has less than half of an even share; teacher targets stay as they are."""
+
+
+class RefitSpec(Spec):
+    """Closed-form refit of feed-forward outputs to the full model's states, on calibration text, without labels."""
+
+    method: Literal["closed_form"] = "closed_form"
+    layers: Literal["gaps", "later"] = "gaps"
+    """`gaps`: the layer in front of every gap; `later`: every kept layer from the first gap on."""
+    cls_weight: Annotated[Float, Field(ge=1)] = 10.0
+    """Weight of the [CLS] rows against those of the other tokens."""
+
+
+class DistillSpec(Spec):
+    """Train the whole compressed model towards the full model's logits and states, where closed form is not enough."""
+
+    text: list[Literal["train", "calibration"]] = ["train", "calibration"]
+    """The parts of the data to learn from; neither needs labels."""
+    epochs: PositiveInt = 3
+    lr: Annotated[Float, Field(gt=0)] = 1e-4
+    batch_size: PositiveInt = 32
+    temperature: Annotated[Float, Field(gt=0)] = 2.0
+    """Softens both sets of probabilities (Hinton et al. 2015)."""
+    logits_weight: Annotated[Float, Field(ge=0)] = 1.0
+    states_weight: Annotated[Float, Field(ge=0)] = 1.0
+    """Weight of the mean squared distance between the states that kept layers should lead to, in units of their variance."""
+    gold_weight: Annotated[Float, Field(ge=0)] = 0.0
+    """Weight of the cross-entropy with gold labels, on the rows that have them."""
+    weight_decay: Annotated[Float, Field(ge=0)] = 0.01
+    warmup: Share = 0.1
+    """Share of the steps during which the learning rate rises to `lr`; it then falls linearly to 0."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto`: bf16 autocast on GPUs that have it, fp32 elsewhere."""
+    checkpoint_minutes: Annotated[Float, Field(gt=0)] = 5
+    """Minutes of training between two checkpoints; a killed run goes on from the last."""
+
+
+class CompensationSpec(Spec):
+    """What makes up for the removed layers."""
+
+    refit: RefitSpec | None = None
+    """Refit the kept layers in closed form before the head is trained; `closed_form` for the defaults."""
+    distill: DistillSpec | None = None
+    """Distil after surgery and refits, before the head; null: no gradients but the head's."""
+    head: HeadSpec | None = HeadSpec()
+
+    @field_validator("refit", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:  # noqa: ANN401
+        return {"method": value} if isinstance(value, str) else value
+
+
+class CascadeSpec(Spec):
+    """Guarded early exit: easy texts are answered behind an early layer, with a bound on changed predictions."""
+
+    exits: Literal["auto"] | list[PositiveInt] = "auto"
+    """Layers (from 1) behind which texts may leave, at most two; `auto` takes those with the lowest expected cost."""
+    max_flips: Annotated[Float, Field(gt=0, lt=1)] = 0.01
+    """Largest share of predictions that may differ from the full model's."""
+    confidence: Annotated[Float, Field(gt=0.5, lt=1)] = 0.95
+    """Confidence with which the bound holds on texts like those of the calibration."""
