@@ -80,6 +80,36 @@ def compare(
         show(*compare_tables(compared))
 
 
+def explain(
+    model_dir: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL_DIR", help="Hugging Face directory of a classifier, such as RUN_DIR/model."),
+    ],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="The text to classify, in quotes.")],
+    text_pair: Annotated[
+        str | None, typer.Argument(metavar="TEXT_PAIR", help="Its second text, for tasks on pairs.")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", help="Tokens shown for each node.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Account for one prediction node by node: charges that sum to the logits, tokens that move them, confidence.
+
+    Each node of the classification head gives every class a charge: its activation times its output weight. Charges and
+    bias sum to the logits. Tokens are hidden one at a time to see which move a node most. A compressed model with a
+    folded head has a few nodes; of another model the 16 with the largest charges are shown.
+    """
+    from compressor.explain import explain_directory
+    from compressor.progress import track_for_terminal
+
+    found = explain_directory(model_dir, text, text_pair, top=top, track=track_for_terminal())
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        from compressor.terminal_explain import explain_tables
+
+        show(*explain_tables(found))
+
+
 def report(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A finished run.")], as_json: AsJson = False
 ) -> None:
@@ -115,5 +145,5 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-COMMANDS = (export, bench, compare, report, schema, doctor)
+COMMANDS = (export, bench, compare, explain, report, schema, doctor)
 """In the order in which `--help` lists them."""

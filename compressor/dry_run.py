@@ -49,12 +49,21 @@ def stage_costs(run: Run) -> dict[str, str]:
         "audit": f"every score against {_search_work(wide, layers)} over {len(data.selection)} selection rows",
         "timing": f"{len(recipe.benchmark.batch_sizes) * len(recipe.benchmark.lengths)} cells",
         "model": ("closed-form refit, " if recipe.compensation.refit else "")
+        + _distillation_work(run)
         + (f"{recipe.compensation.head.nodes} head nodes" if recipe.compensation.head else "no head"),
         "onnx": ", ".join(recipe.export.variants) or "none",
         "full-onnx": ", ".join(recipe.export.variants) or "none",
         "predictions": f"{2 + 2 * len(recipe.export.variants)} models over {len(data.evaluation)} evaluation rows",
         "latency": f"{cells} cells, {least:.0f} to {most:.0f} s",
     }
+
+
+def _distillation_work(run: Run) -> str:
+    spec = run.recipe.compensation.distill
+    if spec is None:
+        return ""
+    rows = sum(len(getattr(run.data, part)) for part in spec.text)
+    return f"distillation: {spec.epochs} epochs over {rows} rows with both models, "
 
 
 def _search_work(spec: SelectionSpec, layers: int) -> str:

@@ -22,6 +22,7 @@ from compressor.results import build_result
 from compressor.run import TEACHER, Run, prepare
 from compressor.rundir import RunDir, StageRecord, open_run_dir, read_json, stage_key, write_json, write_text
 from compressor.stages import (
+    EXPLAINED,
     FULL_ONNX,
     PREDICTIONS,
     PROVIDERS,
@@ -31,6 +32,7 @@ from compressor.stages import (
     make_predictions,
     make_teacher,
 )
+from compressor.stages_cascade import FITTED, FOLDER, MEASURED, make_cascade, make_cascade_evaluation
 from compressor.stages_model import card_recipe, make_model
 from compressor.stages_selection import ARRAYS, make_audit, make_plan, make_scores, make_timing
 
@@ -84,6 +86,12 @@ def _model_inputs(run: Run) -> dict[str, Any]:
     return {"compensation": _spec(run.recipe.compensation), "card": card_recipe(run.recipe)}
 
 
+def _cascade_inputs(run: Run) -> dict[str, Any]:
+    data = run.data
+    texts = {"train": data.train.sha256, "selection": data.selection.sha256, "guard": data.guard and data.guard.sha256}
+    return {"cascade": _spec(run.recipe.cascade), "texts": texts, "max_length": run.recipe.data.max_length}
+
+
 STAGES: tuple[Stage, ...] = (
     Stage("teacher", (TEACHER, f"{TEACHER}.json"), (), _teacher_inputs, make_teacher),
     Stage("scores", ("scores.json", f"{ARRAYS}/calibration_logits.npy"), ("teacher",), _scores_inputs, make_scores),
@@ -101,19 +109,29 @@ STAGES: tuple[Stage, ...] = (
     Stage(FULL_ONNX, (FULL_ONNX,), ("teacher",), lambda run: {"export": _spec(run.recipe.export)}, make_full_onnx),
     Stage(
         "predictions",
-        (PREDICTIONS, "parity.json"),
+        (PREDICTIONS, "parity.json", EXPLAINED),
         ("onnx", FULL_ONNX),
         lambda run: {"evaluation": run.data.evaluation.sha256, "device": run.device},
         make_predictions,
     ),
     Stage("latency", ("latency.json", "latency_raw.json"), ("predictions",), _latency_inputs, make_latency),
+    Stage("cascade", (FOLDER, FITTED), ("teacher", "model", "onnx"), _cascade_inputs, make_cascade),
+    Stage(
+        "cascade-evaluation",
+        (f"{MEASURED}.npz", f"{MEASURED}.json"),
+        ("cascade", "predictions"),
+        _latency_inputs,
+        make_cascade_evaluation,
+    ),
 )
 """Every stage, in the order in which they run."""
 
 
 def stages_of(recipe: Recipe) -> list[Stage]:
     """Return the stages that a recipe needs: a model that comes fine-tuned needs no teacher stage, audits are a wish."""
+    no_cascade = recipe.cascade is None
     unwanted = {TEACHER: recipe.finetune is None, "audit": not recipe.selection.audit}
+    unwanted |= {"cascade": no_cascade, "cascade-evaluation": no_cascade}
     return [stage for stage in STAGES if not unwanted.get(stage.name)]
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from compressor.recipe_base import Float, PositiveInt, Share, Spec
 
@@ -73,6 +73,16 @@ class DistillSpec(Spec):
     """`auto`: bf16 autocast on GPUs that have it, fp32 elsewhere."""
     checkpoint_minutes: Annotated[Float, Field(gt=0)] = 5
     """Minutes of training between two checkpoints; a killed run goes on from the last."""
+    freeze_embeddings: bool = True
+    """Keep the embeddings as the full model has them: faster, and the states start from the same place."""
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> "DistillSpec":
+        if not self.text or len(set(self.text)) != len(self.text):
+            raise ValueError("text must name at least one part of the data, and none twice")
+        if not self.logits_weight + self.states_weight + self.gold_weight:
+            raise ValueError("logits_weight, states_weight and gold_weight are all 0, so there is nothing to learn")
+        return self
 
 
 class CompensationSpec(Spec):
@@ -93,9 +103,23 @@ class CompensationSpec(Spec):
 class CascadeSpec(Spec):
     """Guarded early exit: easy texts are answered behind an early layer, with a bound on changed predictions."""
 
+    model: Literal["full", "compressed"] = "full"
+    """The model whose layers run: the full one, or the compressed one, which then answers what no exit does. For the
+    latter half of the calibration text is set aside, since nothing that shaped the model may certify it."""
     exits: Literal["auto"] | list[PositiveInt] = "auto"
-    """Layers (from 1) behind which texts may leave, at most two; `auto` takes those with the lowest expected cost."""
+    """Layers (of that model, from 1) behind which texts may leave, at most two; `auto`: the lowest expected cost."""
     max_flips: Annotated[Float, Field(gt=0, lt=1)] = 0.01
     """Largest share of predictions that may differ from the full model's."""
     confidence: Annotated[Float, Field(gt=0.5, lt=1)] = 0.95
     """Confidence with which the bound holds on texts like those of the calibration."""
+    fit_size: PositiveInt = 10000
+    """Largest number of training texts that the exits are fitted on, without their labels."""
+
+    @field_validator("exits")
+    @classmethod
+    def _one_or_two(cls, exits: str | list[int]) -> str | list[int]:
+        if isinstance(exits, list):
+            if not 1 <= len(exits) <= 2 or len(set(exits)) != len(exits):
+                raise ValueError("exits names one or two different layers, or is auto")
+            return sorted(exits)
+        return exits

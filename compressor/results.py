@@ -13,7 +13,7 @@ from compressor.recipe import GoalsSpec
 from compressor.report.formats import is_full
 from compressor.run import Run
 from compressor.rundir import StageRecord, read_json
-from compressor.stages import FULL_ONNX, LABELS, PREDICTIONS
+from compressor.stages import EXPLAINED, FULL_ONNX, LABELS, PREDICTIONS
 
 PROTOCOL = (
     "Rounds interleave all models in an order drawn anew; speed-up is the ratio of medians with a 95 % bootstrap interval "
@@ -48,11 +48,13 @@ def build_result(run: Run, records: list[StageRecord]) -> dict[str, Any]:
         "layers": scores["layers"],
         "scores": {key: scores[key] for key in ("score", "labels", "rows", "sample_rows")},
         "plan": plan,
-        **{key: made[key] for key in ("refit", "head")},
+        **{key: made.get(key) for key in ("refit", "distill", "head")},
         "variants": variants,
         "flipped": flipped_examples(
             logits["full"], logits["compressed"], labels, data.evaluation.texts, data.evaluation.ids, data.label_names
         ),
+        # predictions kept from an earlier version have no account beside them
+        "explain": read_json(run.path / EXPLAINED) if (run.path / EXPLAINED).is_file() else [],
         "benchmark": {
             "noise_floor": latency["noise_floor"],
             "threads": latency["threads"],

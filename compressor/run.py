@@ -1,20 +1,27 @@
 """One recipe in one run directory: its inputs, checked before anything expensive, and what several stages share."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from compressor.cascade.plan import check_exits
+from compressor.cascade.thresholds import rows_needed
+from compressor.compensation.distill import check_labels
 from compressor.compensation.head import check_nodes
-from compressor.data.batches import Encodings, encode
+from compressor.data.batches import Encodings, encode, join
 from compressor.data.splits import Split
 from compressor.data.tasks import TaskData, load_task
 from compressor.errors import UserError
+from compressor.model.checkpoint import Checkpoint
 from compressor.model.families import Family, family_of
 from compressor.model.load import ModelSource, find_model, load_classifier, load_tokenizer, longest_input
 from compressor.progress import Track
 from compressor.recipe import Recipe
+from compressor.rundir import CHECKPOINTS, STAGES_FOLDER, stage_key
 from compressor.selection.search import check_selection
 
 TEACHER = "teacher"
@@ -73,6 +80,27 @@ class Run:
         """Tokens of the evaluation split."""
         return self.encode(self.data.evaluation)
 
+    @cached_property
+    def guard(self) -> Encodings:
+        """Tokens of the rows that certify the cascade."""
+        return self.encode(self.data.guard)
+
+    @cached_property
+    def exit_text(self) -> Encodings:
+        """Tokens of the texts that the cascade's exits are fitted on: training text, then the selection split."""
+        size, parts = self.recipe.cascade.fit_size, []
+        for part in (self.data.train, self.data.selection):
+            parts.append(self.encode(part.take(list(range(min(size, len(part)))))))
+            size -= len(parts[-1])
+        return join(parts)
+
+    def checkpoint(self, name: str, inputs: Mapping[str, Any], minutes: float = 5.0) -> Checkpoint:
+        """Return the checkpoint of training `name` in this run directory; `inputs` (JSON) decide the result with the seed."""
+        shared = {"seed": self.recipe.seed, "max_length": self.recipe.data.max_length, "device": self.device}
+        return Checkpoint(
+            self.path / STAGES_FOLDER / CHECKPOINTS / name, stage_key(name, {**shared, **inputs}), minutes
+        )
+
     def encode(self, split: Split) -> Encodings:
         """Tokenise a split."""
         return encode(split.texts, self.tokenizer, self.recipe.data.max_length)
@@ -104,12 +132,45 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
             f"model.path {recipe.model.path!r}: the model has one output (regression); a classifier is needed."
         )
     data = load_task(recipe.data, model_labels=source.label_names if fine_tuned else None, seed=recipe.seed)
+    _check_labels(recipe, data)
+    if recipe.cascade is not None:
+        data = _with_guard(recipe, data, source.layers)
+    return Run(recipe, source, tokenizer, data, path, device, track)
+
+
+def _check_labels(recipe: Recipe, data: TaskData) -> None:
+    """Raise UserError where the recipe asks for labels that the data does not have."""
     if recipe.finetune is not None and data.train.labels is None:
         raise UserError("finetune: the training data has no labels; set data.label, or give a fine-tuned model.")
+    if recipe.compensation.distill is not None:
+        labelled = [name for name in ("train", "calibration") if getattr(data, name).labels is not None]
+        check_labels(recipe.compensation.distill, labelled)
     if data.calibration.labels is None:
         remedy = "set it to teacher, or calibrate on labelled text (data.calibration.split: train)"
         if recipe.separability.labels == "gold":
             raise UserError(f"separability.labels: gold, but the calibration text has no labels; {remedy}.")
+        head = recipe.compensation.head
         if head is not None and head.targets == "gold":
             raise UserError(f"compensation.head.targets: gold, but the calibration text has no labels; {remedy}.")
-    return Run(recipe, source, tokenizer, data, path, device, track)
+
+
+def _with_guard(recipe: Recipe, data: TaskData, layers: int) -> TaskData:
+    """Return `data` with the rows that certify the cascade; raises UserError where they cannot certify anything."""
+    spec, skipped = recipe.cascade, recipe.selection.layers
+    if spec.model == "compressed":
+        # refits, head and distillation learn from the calibration text, so it cannot certify what they made
+        half = len(data.calibration) // 2
+        calibration = data.calibration.take(list(range(half)))
+        data = replace(data, calibration=calibration, guard=data.calibration.take(list(range(half, 2 * half))))
+    else:
+        data = replace(data, guard=data.calibration)
+    if spec.exits != "auto" and not (spec.model == "compressed" and skipped == "auto"):
+        check_exits(spec.exits, layers - (skipped if spec.model == "compressed" else 0))
+    needed = rows_needed(spec.max_flips, spec.confidence)
+    if len(data.guard) < needed:
+        raise UserError(
+            f"cascade.max_flips: {spec.max_flips:.2%} at {spec.confidence:.0%} confidence takes at least {needed} "
+            f"calibration rows that nothing else uses, here are {len(data.guard)}; raise data.calibration.size, give more "
+            "text, or allow more flips."
+        )
+    return data

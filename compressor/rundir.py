@@ -18,6 +18,8 @@ from compressor.errors import UserError
 STAGES_FOLDER = ".stages"
 TRIALS = "trials.json"
 """Cache of skip sets tried, below STAGES_FOLDER: no manifest, since it grows with every search."""
+CHECKPOINTS, PROGRESS = "checkpoints", "progress.json"
+"""Folder below STAGES_FOLDER with a folder for each training that is not over, and the file that makes it one."""
 HEADER = "recipe.yaml", "environment.json", "log.txt"
 """Files of a run that no stage makes."""
 OUTCOME = "result.json", "report.html", "report.md"
@@ -96,9 +98,10 @@ class RunDir:
         write_text(manifest_file, json.dumps({"key": key, "seconds": seconds, "files": files}, indent=1))
 
     def forget(self) -> None:
-        """Remove every manifest, the trials and the outcome, so that all stages are computed anew."""
+        """Remove every manifest, the trials, the checkpoints and the outcome, so that all stages are computed anew."""
         for manifest_file in self._stages.glob("*.json"):
             manifest_file.unlink()
+        shutil.rmtree(self._stages / CHECKPOINTS, ignore_errors=True)
         self.forget_outcome()
 
     def forget_outcome(self) -> None:
@@ -112,7 +115,7 @@ def open_run_dir(path: str | Path, *, fresh: bool = False) -> Iterator[RunDir]:
     """Yield the run directory at `path`, created and locked for this process.
 
     Raises UserError if it cannot be written, holds files of something else, or another run is using it. Without any
-    stage result, what was made here is removed again, and so are the folders that this call created, if empty.
+    stage result or checkpoint, what was made here is removed again, and so are the folders that this call created, if empty.
     """
     path = Path(path)
     try:
@@ -134,7 +137,8 @@ def open_run_dir(path: str | Path, *, fresh: bool = False) -> Iterator[RunDir]:
             shutil.rmtree(left_over, ignore_errors=True)
         yield run
     finally:
-        empty = not any((path / STAGES_FOLDER).glob("*.json"))
+        kept = "*.json", f"{CHECKPOINTS}/*/{PROGRESS}"
+        empty = not any(any((path / STAGES_FOLDER).glob(pattern)) for pattern in kept)
         if empty:
             for name in HEADER:
                 (path / name).unlink(missing_ok=True)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from compressor.data.batches import pad
+from compressor.explain import explained_examples
 from compressor.export.onnx import export_variants
 from compressor.export.parity import check_parity, parity
 from compressor.measurement.environment import environment
@@ -20,11 +21,13 @@ from compressor.model.surgery import save_model
 from compressor.model.training import finetune
 from compressor.report.formats import is_full
 from compressor.run import TEACHER, Run
-from compressor.rundir import write_json
+from compressor.rundir import read_json, write_json
 
 FULL_ONNX = "full-onnx"
 PREDICTIONS, LABELS = "predictions.npz", "labels"
 """Logits of the evaluation split by variant, and beside them the gold labels where there are any."""
+EXPLAINED = "explain.json"
+"""Charges of the nodes for some changed and some confidently wrong predictions."""
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Device -> ONNX Runtime's execution provider."""
 
@@ -34,12 +37,19 @@ def make_teacher(run: Run, folder: Path) -> None:
     recipe, names = run.recipe, run.data.label_names
     model = load_classifier(run.source, device=run.device, new_labels=names, seed=recipe.seed)
     train = run.encode(run.data.train)
-    losses = finetune(
-        model, run.family, train, run.data.train.labels, recipe.finetune, seed=recipe.seed, track=run.track
-    )
+    spec, labels = recipe.finetune, run.data.train.labels
+    inputs = {
+        "model": run.source.sha256,
+        "finetune": spec.model_dump(),
+        "train": run.data.train.sha256,
+        "labels": names,
+    }
+    checkpoint = run.checkpoint(TEACHER, inputs)
+    losses = finetune(model, run.family, train, labels, spec, seed=recipe.seed, track=run.track, checkpoint=checkpoint)
     card = "# The full model\n\nFine-tuned by `compressor` from the model that the run's recipe names.\n"
     save_model(model, run.tokenizer, folder / TEACHER, card)
     write_json(folder / f"{TEACHER}.json", {"loss": losses, "rows": len(train)})
+    checkpoint.remove()
 
 
 def make_onnx(run: Run, folder: Path) -> None:
@@ -71,6 +81,20 @@ def make_predictions(run: Run, folder: Path) -> None:
     labels = run.data.evaluation.labels
     np.savez(folder / PREDICTIONS, **logits, **({} if labels is None else {LABELS: labels}))
     write_json(folder / "parity.json", parities)
+    head, data = read_json(run.path / "model.json")["head"], run.data
+    examples = []
+    if head and head["folded"]:  # a stock head has hundreds of nodes: nothing to show in a figure
+        examples = explained_examples(
+            run.compressed,
+            run.family,
+            run.evaluation,
+            logits,
+            labels,
+            data.evaluation.texts,
+            data.evaluation.ids,
+            data.label_names,
+        )
+    write_json(folder / EXPLAINED, examples)
 
 
 def make_latency(run: Run, folder: Path) -> None:

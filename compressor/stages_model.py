@@ -1,4 +1,4 @@
-"""The stage that makes the compressed model: surgery, refits, the compensation head."""
+"""The stage that makes the compressed model: surgery, refits, distillation, the compensation head."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from compressor.compensation.head import TRAINERS, cross_entropy, fold_error, fold_head, hard_targets, soft_targets
+from compressor.compensation.head import cross_entropy, fold_error, fold_head, hard_targets, soft_targets
 from compressor.compensation.refit import refit_gaps
+from compressor.compensation.trainers import TRAINERS
 from compressor.measurement.cost import parameter_count
 from compressor.model.capture import capture_calls
 from compressor.model.card import model_card
@@ -18,14 +19,16 @@ from compressor.recipe import Recipe
 from compressor.recipe_file import dump_recipe
 from compressor.run import Run
 from compressor.rundir import read_json, write_json
+from compressor.stages_distill import distill_checkpoint, distill_model
 from compressor.stages_selection import load_array
 
 
 def make_model(run: Run, folder: Path) -> None:
-    """Drop the layers, train the head on the pruned model's states, fold it in, save a stock directory."""
+    """Drop the layers, refit and distil where the recipe says so, fold in a head trained on the states, save a stock model."""
     skip = tuple(read_json(run.path / "plan.json")["skip"])
     model = drop_layers(run.teacher, run.family, skip)
     refits = [] if run.recipe.compensation.refit is None else _refit(run, model, skip)
+    distillation = None if run.recipe.compensation.distill is None else distill_model(run, model, skip)
     report = None if run.recipe.compensation.head is None else _compensate(run, model)
     card = model_card(
         name=run.recipe.name,
@@ -35,11 +38,16 @@ def make_model(run: Run, folder: Path) -> None:
         layers=run.source.layers,
         nodes=report["nodes"] if report and report["folded"] else None,
         refitted=[refit["layer"] for refit in refits if refit["strength"] is not None],
+        distilled=distillation is not None and distillation["kept"],
         recipe=card_recipe(run.recipe),
     )
     save_model(model, run.tokenizer, folder / "model", card)
     parameters = {"full": parameter_count(run.teacher), "compressed": parameter_count(model)}
-    write_json(folder / "model.json", {"parameters": parameters, "refit": refits, "head": report})
+    write_json(
+        folder / "model.json", {"parameters": parameters, "refit": refits, "distill": distillation, "head": report}
+    )
+    if distillation is not None:
+        distill_checkpoint(run, skip).remove()
 
 
 def _refit(run: Run, model: PreTrainedModel, skip: tuple[int, ...]) -> list[dict[str, Any]]:
@@ -97,9 +105,9 @@ def _compensate(run: Run, model: PreTrainedModel) -> dict[str, Any]:
     agreements = [float((part.argmax(1) == wanted).mean()) for part in (stock_logits, logits.numpy())]
     folded = losses[1] < losses[0]
     report = {
-        "nodes": spec.nodes,
+        "nodes": len(fit.head.b1),
         "trainer": spec.trainer,
-        "optimizer": spec.optimizer,
+        "optimizer": spec.optimizer if spec.trainer == "gradient" else None,
         "targets": spec.targets,
         "epochs": fit.epochs,
         "best_epoch": fit.best_epoch,

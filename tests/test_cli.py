@@ -344,7 +344,7 @@ def test_a_full_disk_is_told_and_the_run_resumes(tiny_task, tmp_path, command, m
 
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr("compressor.stages.save_model", full)
+        patch.setattr("compressor.stages_model.save_model", full)
         code, _, stderr = command("run", tiny_task / "recipe.yaml", "--out", out)
     assert code == 2
     assert "the disk is full (model.safetensors)" in stderr

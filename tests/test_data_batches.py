@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from compressor.data.batches import Encodings, bucketed_rows, encode, pad, padded_batches, shuffled_rows
+from compressor.data.batches import Encodings, bucketed_rows, encode, join, pad, padded_batches, shuffled_rows
 
 
 def tokenizer_of(*inputs):
@@ -27,6 +27,13 @@ def test_encode_one_text_and_pairs_by_hand():
     pair = encode([("a", "b c")], tokenizer, 10)
     assert pair.input_ids == [[2, 4, 3, 5, 6, 3]]
     assert pair.token_types == [[0, 0, 0, 1, 1, 1]]
+
+
+def test_join_puts_parts_one_after_the_other():
+    for types in ("token_type_ids",), ():
+        tokenizer = tokenizer_of(*types, "attention_mask")
+        parts = [encode(texts, tokenizer, 10) for texts in ([("a b",), ("c",)], [], [("b",)])]
+        assert join(parts) == encode([("a b",), ("c",), ("b",)], tokenizer, 10)
 
 
 def test_encode_truncates_the_longer_text_first():

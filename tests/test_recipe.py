@@ -6,7 +6,8 @@ from typing import get_args
 
 import pytest
 
-from compressor.compensation.head import OPTIMIZERS, TRAINERS
+from compressor.compensation.head import OPTIMIZERS
+from compressor.compensation.trainers import TRAINERS
 from compressor.errors import UserError
 from compressor.export.onnx import VARIANTS
 from compressor.recipe import ExportSpec, Recipe, SelectionSpec, SeparabilitySpec

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from compressor.errors import UserError
-from compressor.rundir import open_run_dir, stage_key, write_json
+from compressor.rundir import CHECKPOINTS, PROGRESS, STAGES_FOLDER, open_run_dir, stage_key, write_json
 
 
 def writer(text, folder_too=True):
@@ -112,6 +112,19 @@ def test_fresh_forgets_every_stage(tmp_path):
     with open_run_dir(tmp_path / "run", fresh=True) as run:
         assert not run.stage("s", "k", OUTPUTS, writer("two")).cached
         assert (run.path / "a.json").read_text() == "two"
+
+
+def test_a_checkpoint_keeps_a_directory_without_results_and_fresh_forgets_it(tmp_path):
+    with pytest.raises(RuntimeError), open_run_dir(tmp_path / "run") as run:
+        folder = run.path / STAGES_FOLDER / CHECKPOINTS / "teacher"
+        folder.mkdir(parents=True)
+        write_json(folder / PROGRESS, {})
+        raise RuntimeError
+    with open_run_dir(tmp_path / "run"):
+        assert (folder / PROGRESS).is_file()
+    with open_run_dir(tmp_path / "run", fresh=True):
+        assert not folder.exists()
+    assert not (tmp_path / "run" / STAGES_FOLDER).exists()
 
 
 def test_keys_depend_on_inputs_not_on_their_order():

@@ -220,5 +220,3 @@ def _lbfgs(
 
 OPTIMIZERS: dict[str, Callable[..., Callable[[], None]]] = {"adamw": _adamw, "lbfgs": _lbfgs}
 """Optimizer name -> function that returns one epoch of training; keys = HeadSpec.optimizer."""
-TRAINERS: dict[str, Callable[..., HeadFit]] = {"gradient": fit_head}
-"""Trainer name -> function that fits a head; keys = HeadSpec.trainer."""

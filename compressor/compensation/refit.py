@@ -104,7 +104,7 @@ def refit_gaps(
     Layers skipped before the first kept one have nothing in front of them to refit.
     """
     full, kept = list(layer_list(teacher, family)), list(layer_list(student, family))
-    reach = [*(layer - 1 for layer in keep[1:]), len(full)]  # the state that each kept layer should lead to
+    reach = reached_states(keep, len(full))
     chosen = [index for index, layer in enumerate(keep) if reach[index] > layer]
     if chosen and spec.layers == "later":
         chosen = list(range(chosen[0], len(keep)))
@@ -123,6 +123,11 @@ def refit_gaps(
             rows += len(call.rows)
         done.append(_apply(kept[index], family, fit, held, keep[index], reach[index], rows))
     return done
+
+
+def reached_states(keep: Sequence[int], layers: int) -> list[int]:
+    """Return the full model's state that each kept layer should lead to: that in front of the next one, or the last."""
+    return [*(layer - 1 for layer in keep[1:]), layers]
 
 
 def _apply(

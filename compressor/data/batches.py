@@ -1,6 +1,6 @@
 """Tokenise once; hand out length-bucketed batches with dynamic padding."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,14 @@ class Encodings:
         """Return the encodings of `rows` only, in that order."""
         token_types = None if self.token_types is None else [self.token_types[row] for row in rows]
         return Encodings([self.input_ids[row] for row in rows], token_types, self.pad_id)
+
+
+def join(parts: Sequence[Encodings]) -> Encodings:
+    """Return the rows of all `parts`, one part after the other; they come from one tokenizer."""
+    token_types = None
+    if parts[0].token_types is not None:
+        token_types = [types for part in parts for types in part.token_types]
+    return Encodings([ids for part in parts for ids in part.input_ids], token_types, parts[0].pad_id)
 
 
 def encode(texts: list[tuple[str, ...]], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encodings:

@@ -31,6 +31,8 @@ class TaskData:
     """Names of the classes in id order; the labels of every part are these ids."""
     removed_overlaps: dict[str, int]
     """Rows removed from train, calibration and selection because their text also stands in a later part."""
+    guard: Split | None = None
+    """Rows that certify a cascade: the calibration part, or what was set aside of it."""
 
 
 @dataclass(frozen=True)

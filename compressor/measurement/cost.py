@@ -20,6 +20,15 @@ def encoder_flops(layers: int, hidden: int, ffn: int, tokens: int = FLOPS_TOKENS
     return layers * (tokens * (8 * hidden**2 + 4 * hidden * ffn) + 4 * tokens**2 * hidden)
 
 
+def cls_row_flops(hidden: int, ffn: int, heads: int, tokens: int = FLOPS_TOKENS) -> int:
+    """Return the FLOPs of one layer's [CLS] row alone (`model/cls_row.py`) for one sequence.
+
+    Six maps of a single row (query, key and value re-associated, attention output; both of the FFN) cost
+    `8 d^2 + 4 d f`, the scores and the weighted sum of the tokens `4 n s d` with n heads.
+    """
+    return 8 * hidden**2 + 4 * hidden * ffn + 4 * heads * tokens * hidden
+
+
 def parameter_count(model: "nn.Module") -> int:
     """Return the number of parameters, shared ones counted once."""
     return sum(parameter.numel() for parameter in model.parameters())

@@ -37,15 +37,19 @@ def model_card(
     layers: int,
     nodes: int | None,
     refitted: Sequence[int],
+    distilled: bool,
     recipe: str,
 ) -> str:
     """Return the README.md of a compressed model; `nodes` is None where the stock head stayed as it was.
 
-    `refitted` names the layers (in the full model's numbers) whose feed-forward outputs were refitted.
+    `refitted` names the layers (in the full model's numbers) whose feed-forward outputs were refitted, `distilled` says whether
+    the whole model was then trained towards the full one.
     """
     head = (
         "the classification head as it was." if nodes is None else f"a head of {nodes} nodes folded into the stock one."
     )
+    if distilled:
+        head = f"all layers then trained towards the full model's outputs (distillation), {head}"
     if refitted:
         which = f"layer{'' if len(refitted) == 1 else 's'} {', '.join(map(str, refitted))}"
         head = f"the feed-forward output of {which} refitted in closed form, {head}"

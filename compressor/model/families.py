@@ -34,6 +34,18 @@ class Family:
     """Config field with the width of the states."""
     position_offset: bool = False
     """Whether positions start behind the padding id, so that fewer tokens fit than there are positions."""
+    query: str = "attention.self.query"
+    """Inside a layer: the linear map to the queries of all heads, [H, H]; `key` and `value` likewise."""
+    key: str = "attention.self.key"
+    value: str = "attention.self.value"
+    attention_output: str = "attention.output.dense"
+    """Inside a layer: the linear map that ends the attention block, [H, H]."""
+    attention_norm: str = "attention.output.LayerNorm"
+    """Inside a layer: the norm over the sum of the layer's input and the attention output."""
+    ffn_input: str = "intermediate.dense"
+    """Inside a layer: the linear map that begins the feed-forward block, [F, H]."""
+    ffn_activation: str = "intermediate.intermediate_act_fn"
+    """Inside a layer: the activation inside the feed-forward block."""
     ffn_output: str = "output.dense"
     """Inside a layer: the linear map that ends the feed-forward block, [H, F]."""
     ffn_norm: str = "output.LayerNorm"
@@ -75,6 +87,13 @@ FAMILIES: dict[str, Family] = {
         output="classifier",
         ffn_key="hidden_dim",
         width_key="dim",
+        query="attention.q_lin",
+        key="attention.k_lin",
+        value="attention.v_lin",
+        attention_output="attention.out_lin",
+        attention_norm="sa_layer_norm",
+        ffn_input="ffn.lin1",
+        ffn_activation="ffn.activation",
         ffn_output="ffn.lin2",
         ffn_norm="output_layer_norm",
         token_types=False,

@@ -15,16 +15,16 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from compressor.errors import UserError
-from compressor.report import figures, figures_selection, formats, style, tables, wording
+from compressor.report import figures, figures_charges, figures_selection, formats, style, tables, wording
 
 SCHEMA = 1
 REQUIRED = ("name", "recipe", "environment", "data", "layers", "plan", "variants", "stages")
 OPTIONAL = {
-    **{"scores": {}, "benchmark": {}, "parity": {}, "fused_nodes": {}, "flipped": []},
-    **dict.fromkeys(("head", "refit", "goals", "audit", "timing", "prediction")),
+    **{"scores": {}, "benchmark": {}, "parity": {}, "fused_nodes": {}, "flipped": [], "explain": []},
+    **dict.fromkeys(("head", "refit", "distill", "goals", "audit", "timing", "prediction")),
 }
 """Parts that a run may lack, and what stands for them."""
-FIGURES = ("separability", "audit", "frontier", "accuracy", "latency", "speedup", "head")
+FIGURES = ("separability", "audit", "frontier", "accuracy", "latency", "speedup", "head", "charges")
 TEMPLATES = Path(__file__).parent / "templates"
 FILTERS = (
     *("percent", "points", "ratio", "milliseconds", "seconds", "megabytes", "gigaflops", "millions", "count", "number"),
@@ -182,6 +182,7 @@ def selection_context(result: dict[str, Any]) -> dict[str, Any]:
         "candidates": candidates,
         "candidates_reading": wording.candidates_reading(candidates) if candidates else "",
         "prediction_rows": prediction,
+        "distillation_reading": wording.distillation_reading(result["distill"]) if result["distill"] else "",
         "prediction_reading": wording.prediction_reading(prediction),
         "timing_cells": dict.fromkeys(row["cell"] for row in prediction) | timed,
     }
@@ -243,7 +244,10 @@ def draw_figures(context: dict[str, Any]) -> dict[str, Figure]:
     if context["comparisons"]:
         drawn["speedup"] = figures.speedup_figure(context["comparisons"], context["noise"])
     if head and head["selection_loss"]:
-        drawn["head"] = figures.head_figure(head["selection_loss"], head["best_epoch"])
+        unit = "node" if head["trainer"] == "forward" else "epoch"
+        drawn["head"] = figures.head_figure(head["selection_loss"], head["best_epoch"], unit)
+    if context["explain"]:
+        drawn["charges"] = figures_charges.charges_figure(context["explain"])
     return drawn
 
 

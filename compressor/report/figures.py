@@ -176,11 +176,11 @@ def speedup_figure(comparisons: list[dict], noise: dict[str, list[float]]) -> Fi
     return figure
 
 
-def head_figure(selection_loss: list[float], best_epoch: int) -> Figure:
-    """Selection loss of the compensation head over its epochs, the best marked."""
+def head_figure(selection_loss: list[float], best_epoch: int, unit: str = "epoch") -> Figure:
+    """Selection loss of the compensation head over its epochs or nodes (`unit`), the best marked."""
     epochs = range(1, len(selection_loss) + 1)
     first, best = number(selection_loss[0]), number(min(selection_loss))
-    title = f"The head's selection loss: {first} after the first epoch, {best} at its best"
+    title = f"The head's selection loss: {first} after the first {unit}, {best} at its best"
     figure = new_figure(2.9, title)
     axes = figure.subplots()
     dress(axes, "y")
@@ -195,9 +195,9 @@ def head_figure(selection_loss: list[float], best_epoch: int) -> Figure:
     if best_epoch in epochs:
         axes.axvline(best_epoch, color=SKIPPED, linewidth=1.2, linestyle=(0, (4, 3)))
         axes.plot([best_epoch], [selection_loss[best_epoch - 1]], "o", markersize=8, markerfacecolor="white",
-                  markeredgecolor=SKIPPED, markeredgewidth=2, zorder=4, label=f"best: epoch {best_epoch}")  # fmt: skip
+                  markeredgecolor=SKIPPED, markeredgewidth=2, zorder=4, label=f"best: {unit} {best_epoch}")  # fmt: skip
         legend(axes, None)
-    axes.set_xlabel(f"epoch (n = {len(selection_loss)})")
+    axes.set_xlabel(f"{unit} (n = {len(selection_loss)})")
     axes.set_ylabel("loss on the selection split\n(cross-entropy, nats)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure

@@ -250,3 +250,17 @@ def prediction_reading(rows: list[dict]) -> str:
             inside = f", inside the measured interval in {sum(judged)} of {len(judged)} cells" if judged else ""
             parts.append(f"{name} {low if low == high else f'{low} to {high}'}{inside}")
     return f"The prediction is off by: {'; '.join(parts)}." if parts else "No prediction was measured."
+
+
+def distillation_reading(distill: dict) -> str:
+    """Return what the distillation learned from, with which weights, and how near it came on the selection split."""
+    weights = ", ".join(f"{name} {number(weight)}" for name, weight in distill["weights"].items() if weight)
+    labels = f", {count(distill['labelled'])} of them with labels" if distill["labelled"] else ""
+    return (
+        f"The whole model was trained towards the full model's outputs for {len(distill['losses'])} epochs on "
+        f"{count(distill['rows'])} texts ({' and '.join(distill['text'])}{labels}) in {distill['precision']}, at temperature "
+        f"{number(distill['temperature'])}. Weights of the loss: {weights}. On the selection split: KL to the full model "
+        f"{number(distill['kl_before'])} → {number(distill['kl_after'])} nats, which decides; agreement "
+        f"{percent(distill['agreement_before'])} → {percent(distill['agreement_after'])}. Losses are means over each epoch, "
+        "times their weights; those of the states are in units of their variance."
+    )

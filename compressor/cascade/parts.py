@@ -1,0 +1,126 @@
+"""The ONNX parts of a cascade: the fused graph of the model, cut behind each exit, with the exit's head at the cut."""
+
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import compose, helper
+from torch import nn
+
+from compressor.cascade.exits import ExitHead, ExitModule
+from compressor.model.families import Family
+
+HIDDEN, EXIT_LOGITS, LOGITS = "hidden", "exit_logits", "logits"
+"""Names of the state that the next part takes, of an exit's logits, and of the last part's."""
+OPSET = 18
+
+
+def part_names(exits: int) -> list[str]:
+    """Return the file names of the parts of a cascade with one or two exits."""
+    return ["front.onnx", *(["middle.onnx"] if exits == 2 else []), "back.onnx"]
+
+
+def write_parts(
+    fused: Path, model: nn.Module, family: Family, heads: Sequence[ExitHead], folder: Path
+) -> dict[str, list[str]]:
+    """Cut the fused ONNX classifier `fused` behind the layers of `heads`; return file name -> names of its inputs.
+
+    Every part but the last gives `hidden` [B, S, H] and `exit_logits` [B, C], the last `logits` [B, C]. The nodes are
+    those of `fused`, so front and back together compute what it computes, bit for bit.
+    """
+    whole = onnx.load(str(fused))
+    states = [node.input[0] for node in whole.graph.node if node.op_type == "Attention"]  # state k enters layer k + 1
+    width, begin, written = model.config.hidden_size, None, {}
+    names = part_names(len(heads))
+    for name, head in zip(names, [*heads, None], strict=True):
+        end = whole.graph.output[0].name if head is None else states[head.layer]
+        part = _between(whole, begin, end, width)
+        if head is not None:
+            part = _with_exit(part, model, family, head)
+        onnx.checker.check_model(part, full_check=False)
+        onnx.save_model(part, str(folder / name), save_as_external_data=part.ByteSize() > 2**31 - 2**20)
+        written[name] = [value.name for value in part.graph.input]
+        begin = end
+    return written
+
+
+def _between(whole: onnx.ModelProto, begin: str | None, end: str, width: int) -> onnx.ModelProto:
+    """Return the nodes of `whole` that lead from the state `begin` (None: the inputs) to the tensor `end`."""
+    producers = {output: node for node in whole.graph.node for output in node.output if output}
+    inputs = {value.name: value for value in whole.graph.input}
+    weights = {value.name: value for value in whole.graph.initializer}
+    wanted, needed, seen = [end], [], set()
+    while wanted:
+        name = wanted.pop()
+        if name in seen or not name:
+            continue
+        seen.add(name)
+        if name == begin or name not in producers:
+            continue
+        node = producers[name]
+        needed.append(id(node))
+        wanted += node.input
+    nodes = [node for node in whole.graph.node if id(node) in set(needed)]
+    shape = ["batch_size", "sequence_length", width]
+    taken = [value for name, value in inputs.items() if name in seen]
+    if begin is not None:
+        nodes.insert(0, helper.make_node("Identity", [HIDDEN], [begin], name="from_the_part_before"))
+        taken.insert(0, helper.make_tensor_value_info(HIDDEN, onnx.TensorProto.FLOAT, shape))
+    if end == whole.graph.output[0].name:
+        given = [whole.graph.output[0]]
+    else:
+        hidden = HIDDEN if begin is None else f"{HIDDEN}_out"
+        nodes.append(helper.make_node("Identity", [end], [hidden], name="to_the_part_behind"))
+        given = [helper.make_tensor_value_info(hidden, onnx.TensorProto.FLOAT, shape)]
+    held = [weights[name] for name in weights if name in seen]
+    graph = helper.make_graph(nodes, "part", taken, given, held)
+    part = helper.make_model(graph, opset_imports=whole.opset_import)
+    part.ir_version = whole.ir_version
+    return part
+
+
+def _with_exit(part: onnx.ModelProto, model: nn.Module, family: Family, head: ExitHead) -> onnx.ModelProto:
+    """Return `part` with the exit's head on its hidden state, and a second output, `exit_logits`."""
+    exit_graph = compose.add_prefix(_exit_graph(model, family, head), "exit/")
+    state = part.graph.output[0].name
+    joined = compose.merge_graphs(
+        part.graph,
+        exit_graph.graph,
+        io_map=[(state, f"exit/{HIDDEN}")],
+        outputs=[state, f"exit/{EXIT_LOGITS}"],
+    )
+    nodes = list(joined.node)
+    # the mask enters twice: the head reads the model's own input
+    inputs = [value for value in joined.input if value.name != "exit/attention_mask"]
+    if "attention_mask" not in [value.name for value in inputs]:
+        inputs.append(next(value for value in part.graph.input if value.name == "attention_mask"))
+    nodes.insert(0, helper.make_node("Identity", ["attention_mask"], ["exit/attention_mask"]))
+    nodes.append(helper.make_node("Identity", [f"exit/{EXIT_LOGITS}"], [EXIT_LOGITS]))
+    logits = helper.make_tensor_value_info(EXIT_LOGITS, onnx.TensorProto.FLOAT, ["batch_size", head.weight.shape[1]])
+    graph = helper.make_graph(nodes, "part", inputs, [part.graph.output[0], logits], joined.initializer)
+    merged = helper.make_model(graph, opset_imports=part.opset_import)
+    merged.ir_version = part.ir_version
+    return merged
+
+
+def _exit_graph(model: nn.Module, family: Family, head: ExitHead) -> onnx.ModelProto:
+    module = ExitModule(model, family, head).cpu().eval()
+    buffer = io.BytesIO()
+    example = torch.zeros(2, 3, model.config.hidden_size), torch.ones(2, 3, dtype=torch.int64)
+    axes = {0: "batch_size", 1: "sequence_length"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own notice of its successor
+        torch.onnx.export(
+            module,
+            example,
+            buffer,
+            input_names=[HIDDEN, "attention_mask"],
+            output_names=[EXIT_LOGITS],
+            dynamic_axes={HIDDEN: axes, "attention_mask": axes, EXIT_LOGITS: {0: "batch_size"}},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    return onnx.load_from_string(buffer.getvalue())

@@ -1,0 +1,108 @@
+"""Put exits together: what they cost, which to take, and the path of thresholds to certify."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from compressor.cascade.exits import ExitFit, HeldOut
+from compressor.cascade.thresholds import (
+    Outcome,
+    Thresholds,
+    allowed_flips,
+    choose_exits,
+    exit_sets,
+    frontier,
+    margin,
+    threshold_path,
+)
+from compressor.errors import UserError
+from compressor.measurement.cost import cls_row_flops, encoder_flops
+from compressor.recipe_training import CascadeSpec
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What decides the work of a model's encoder: layers, width, FFN width, heads."""
+
+    layers: int
+    hidden: int
+    ffn: int
+    heads: int
+
+    def costs(self, exits: Sequence[int], lengths: np.ndarray) -> np.ndarray:
+        """Return the FLOPs [E + 1, N] of rows of `lengths` tokens that leave at each of `exits`, or at the end.
+
+        A row pays for the layers it passed and for every exit it was tried at, the one where it leaves included.
+        """
+        layer = encoder_flops(1, self.hidden, self.ffn, lengths.astype(np.int64))
+        tried = cls_row_flops(self.hidden, self.ffn, self.heads, lengths.astype(np.int64))
+        passed = [*exits, self.layers]
+        return np.stack([
+            depth * layer + min(index + 1, len(exits)) * tried for index, depth in enumerate(passed)
+        ]).astype(float)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CascadePlan:
+    """The exits taken, the path of their thresholds, and what held-out rows say of every candidate.
+
+    `candidates`: exits, and the share of the encoder's work expected at `rate` flips on the held-out rows.
+    """
+
+    exits: tuple[int, ...]
+    path: list[Thresholds]
+    rate: float
+    candidates: list[dict[str, Any]]
+
+
+def check_exits(exits: list[int], layers: int) -> list[int]:
+    """Return `exits`; raises UserError for one at or behind the last layer."""
+    wrong = [layer for layer in exits if layer >= layers]
+    if wrong:
+        raise UserError(
+            f"cascade.exits: {wrong[0]} is no early exit of a model with {layers} layers; name layers of 1..{layers - 1}."
+        )
+    return exits
+
+
+def outcome_of(
+    shape: Shape,
+    exits: Sequence[int],
+    logits: Mapping[int, np.ndarray],
+    end: np.ndarray,
+    wanted: np.ndarray,
+    lengths: np.ndarray,
+) -> Outcome:
+    """Return the outcome of `exits` on rows: their logits [N, C] by layer, those at the end, and the full model's."""
+    labels = wanted.argmax(1)
+    return Outcome(
+        margins=np.stack([margin(logits[layer]) for layer in exits]),
+        wrong=np.stack([logits[layer].argmax(1) != labels for layer in exits]),
+        wrong_at_end=end.argmax(1) != labels,
+        costs=shape.costs(exits, lengths),
+    )
+
+
+def plan_cascade(
+    fits: Sequence[ExitFit], held: HeldOut, lengths: np.ndarray, shape: Shape, spec: CascadeSpec, certified_rows: int
+) -> CascadePlan:
+    """Choose exits and fix the path of thresholds on the held-out rows alone; `lengths` [M] are their tokens.
+
+    The rate of flips aimed at is the largest that `certified_rows` rows can certify.
+    """
+    logits = {fit.head.layer: fit.logits for fit in fits}
+    sets = exit_sets(sorted(logits)) if spec.exits == "auto" else [tuple(spec.exits)]
+    outcomes = {exits: outcome_of(shape, exits, logits, held.own, held.wanted, lengths) for exits in sets}
+    rate = allowed_flips(certified_rows, spec.max_flips, spec.confidence) / certified_rows
+    chosen = choose_exits(outcomes, rate)
+    whole = shape.costs((), lengths)[-1].mean()
+    candidates = [
+        {"exits": list(exits), "work": _expected(outcomes[exits], rate * len(lengths), whole)} for exits in sets
+    ]
+    return CascadePlan(chosen, threshold_path(outcomes[chosen]), rate, candidates)
+
+
+def _expected(outcome: Outcome, flips: float, whole: float) -> float | None:
+    return min((cost / whole for count, cost, _ in frontier(outcome) if count <= flips), default=None)

@@ -1,0 +1,150 @@
+"""Run an exported cascade: ONNX Runtime, numpy and tokenizers are all it needs; no torch, no transformers."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from tokenizers import Tokenizer
+
+from compressor.errors import UserError
+
+SETTINGS = "cascade.json"
+INTEGERS = "tensor(int32)", "tensor(int64)"
+
+Text = str | tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One prediction: its label, the softmax of its logits at that label, and the layer behind which the text left."""
+
+    label: str
+    score: float
+    layer: int
+
+
+class CascadeClassifier:
+    """A classifier that answers easy texts behind an early layer.
+
+    `directory` holds cascade.json, the ONNX parts and tokenizer.json, as `compressor run` writes them to
+    onnx/cascade. Rows that no exit answers go on together, so no work is done twice. A row's answer does not depend on
+    the batch that it comes in, but for the rounding of float32 sums. `stats()` counts where the rows left.
+    """
+
+    def __init__(
+        self, directory: str | Path, *, providers: Sequence[str] = ("CPUExecutionProvider",), threads: int | None = None
+    ) -> None:
+        folder = Path(directory)
+        if not (folder / SETTINGS).is_file():
+            raise UserError(f"{folder}: holds no {SETTINGS}; a run with `cascade:` in its recipe writes onnx/cascade.")
+        self.settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        options = ort.SessionOptions()
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        self._sessions = [
+            ort.InferenceSession(str(folder / name), options, providers=list(providers))
+            for name in self.settings["parts"]
+        ]
+        if self._sessions[0].get_providers()[0] != providers[0]:
+            raise UserError(
+                f"{folder}: asked for {providers[0]}, but ONNX Runtime would run on "
+                f"{self._sessions[0].get_providers()[0]}; `compressor doctor` says why."
+            )
+        self._inputs = [[value.name for value in session.get_inputs()] for session in self._sessions]
+        # null stands for a threshold that nothing reaches: JSON has no infinity
+        self._thresholds = [np.inf if value is None else value for value in self.settings["thresholds"]]
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(self.settings["max_length"])
+        self._left = np.zeros(len(self._sessions), dtype=np.int64)
+
+    def __call__(self, texts: Text | Sequence[Text], batch_size: int = 32) -> list[Answer]:
+        """Classify texts, or pairs of texts, in their order; batches are made of texts of like length."""
+        several = [texts] if isinstance(texts, str) or (isinstance(texts, tuple) and len(texts) == 2) else list(texts)
+        encoded = self._tokenizer.encode_batch(several)
+        order = sorted(range(len(encoded)), key=lambda row: len(encoded[row].ids))
+        answers: list[Answer | None] = [None] * len(encoded)
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            logits, exits = self.run(self._padded([encoded[row] for row in rows]))
+            for row, row_logits, part in zip(rows, logits, exits, strict=True):
+                answers[row] = self._answer(row_logits, int(part))
+        return answers
+
+    def run(self, batch: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the logits [B, C] and the index of the part that gave them [B] for inputs by name, int64 [B, S]."""
+        logits, exits = self.compute(batch, self._thresholds)
+        self._left += np.bincount(exits, minlength=len(self._left))
+        return logits, exits
+
+    def compute(self, batch: Mapping[str, np.ndarray], thresholds: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+        """Do what `run` does with other thresholds, and do not count the rows."""
+        rows = np.arange(len(batch["attention_mask"]))
+        logits = np.zeros((len(rows), len(self.settings["label_names"])), dtype=np.float32)
+        exits = np.full(len(rows), len(self._sessions) - 1)
+        current = dict(batch)
+        for part, session in enumerate(self._sessions[:-1]):
+            hidden, found = session.run(None, self._feeds(part, current))
+            top = np.sort(found, axis=1)[:, -2:]
+            sure = top[:, 1] - top[:, 0] >= thresholds[part]
+            logits[rows[sure]], exits[rows[sure]] = found[sure], part
+            if sure.all():
+                return logits, exits
+            rows = rows[~sure]
+            current = {name: values[~sure] for name, values in current.items() if name != "hidden"}
+            current = _trimmed({**current, "hidden": hidden[~sure]})
+        logits[rows] = self._sessions[-1].run(None, self._feeds(len(self._sessions) - 1, current))[0]
+        return logits, exits
+
+    def every_logit(self, batch: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Return the logits [B, C] of every part for all rows, as if no row left early: what a certificate needs."""
+        current, found = dict(batch), []
+        for part, session in enumerate(self._sessions[:-1]):
+            current["hidden"], logits = session.run(None, self._feeds(part, current))
+            found.append(logits)
+        return [*found, self._sessions[-1].run(None, self._feeds(len(found), current))[0]]
+
+    def stats(self) -> dict[str, object]:
+        """Return how many rows `run` and calls have answered, and the share that left behind each layer."""
+        rows = int(self._left.sum())
+        shares = [
+            {"layer": layer, "rows": int(left), "share": left / rows if rows else 0.0}
+            for layer, left in zip(self._layers(), self._left, strict=True)
+        ]
+        return {"rows": rows, "exits": shares}
+
+    def _layers(self) -> list[int]:
+        return [*self.settings["exits"], self.settings["layers"]]
+
+    def _answer(self, logits: np.ndarray, part: int) -> Answer:
+        shifted = np.exp(logits - logits.max())
+        best = int(logits.argmax())
+        return Answer(self.settings["label_names"][best], float(shifted[best] / shifted.sum()), self._layers()[part])
+
+    def _feeds(self, part: int, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        missing = {
+            name: np.zeros_like(batch["attention_mask"]) for name in self._inputs[part] if name not in batch
+        }  # token types that a batch lacks are 0
+        return {name: missing[name] if name in missing else batch[name] for name in self._inputs[part]}
+
+    def _padded(self, encoded: Sequence) -> dict[str, np.ndarray]:
+        longest = max(len(row.ids) for row in encoded)
+
+        def stack(rows: list[list[int]], fill: int) -> np.ndarray:
+            return np.array([row + [fill] * (longest - len(row)) for row in rows], dtype=np.int64)
+
+        return {
+            "input_ids": stack([row.ids for row in encoded], self.settings["pad_id"]),
+            "attention_mask": stack([row.attention_mask for row in encoded], 0),
+            "token_type_ids": stack([row.type_ids for row in encoded], 0),
+        }
+
+
+def _trimmed(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Cut the columns on the right that are padding in every row that goes on: the long rows may have left."""
+    used = np.flatnonzero(batch["attention_mask"].any(axis=0))
+    stop = int(used[-1]) + 1 if len(used) else 1
+    return {name: values[:, :stop] for name, values in batch.items()}

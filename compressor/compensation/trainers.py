@@ -1,0 +1,9 @@
+"""The table of trainers of the compensation head."""
+
+from collections.abc import Callable
+
+from compressor.compensation.chargeflow import fit_charge_flow
+from compressor.compensation.head import HeadFit, fit_head
+
+TRAINERS: dict[str, Callable[..., HeadFit]] = {"gradient": fit_head, "forward": fit_charge_flow}
+"""Trainer name -> function that fits a head; keys = HeadSpec.trainer."""

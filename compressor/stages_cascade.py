@@ -1,0 +1,187 @@
+"""The stages of the guarded early exit: fit, cut and certify it; then measure it on the evaluation split."""
+
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from compressor.cascade.exits import fit_exits
+from compressor.cascade.parts import part_names, write_parts
+from compressor.cascade.plan import Shape, check_exits, outcome_of, plan_cascade
+from compressor.cascade.runtime import SETTINGS, CascadeClassifier
+from compressor.cascade.thresholds import Certificate, Outcome, Thresholds, certify
+from compressor.data.batches import Encodings, padded_batches
+from compressor.export.onnx import export_optimized, quiet
+from compressor.measurement.latency import Cell, benchmark, workload_batches
+from compressor.measurement.predictions import predict
+from compressor.measurement.runtime import session
+from compressor.measurement.statistics import rate_upper_bound
+from compressor.measurement.subjects import onnx_subject
+from compressor.model.load import ModelSource, find_model
+from compressor.run import Run
+from compressor.rundir import write_json
+from compressor.stages import PROVIDERS
+
+CASCADE = "onnx_cascade"
+"""Name of the cascade among the variants."""
+FOLDER, FITTED, MEASURED = "onnx/cascade", "cascade.json", "cascade_evaluation"
+
+
+def make_cascade(run: Run, folder: Path) -> None:
+    """Fit exits on training text, cut the fused graph, and certify thresholds with the finished files."""
+    spec, target = run.recipe.cascade, folder / FOLDER
+    full = spec.model == "full"
+    source = run.teacher_source if full else find_model(str(run.path / "model"))
+    model, family = (run.teacher if full else run.compressed), run.family
+    shape = shape_of(run, source)
+    text = run.exit_text
+    wanted = None if full else predict(run.teacher, text, track=run.track, description="full model")
+    layers = range(1, shape.layers) if spec.exits == "auto" else check_exits(spec.exits, shape.layers)
+    fits, held = fit_exits(model, family, text, layers, wanted, track=run.track)
+    plan = plan_cascade(fits, held, text.lengths[held.rows], shape, spec, len(run.guard))
+    target.mkdir(parents=True)
+    taken = [fit for fit in fits if fit.head.layer in plan.exits]
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as work:
+        with quiet():
+            fused = export_optimized(source, Path(work))
+        write_parts(fused, model, family, [fit.head for fit in taken], target)
+    with quiet():
+        run.tokenizer.save_pretrained(target)
+    write_settings(run, target, plan.exits, shape.layers, (np.inf,) * len(plan.exits))
+    teacher = predict(run.teacher, run.guard, track=run.track, description="certificate, full model")
+    outcome = measured_outcome(target, shape, plan.exits, run.guard, teacher)
+    certificate = certify(plan.path, outcome, spec.max_flips, spec.confidence)
+    write_settings(run, target, plan.exits, shape.layers, certificate.thresholds)
+    whole = Shape(run.source.layers, shape.hidden, shape.ffn, shape.heads).costs((), run.guard.lengths)[-1].mean()
+    write_json(
+        folder / FITTED,
+        {
+            "model": spec.model,
+            "layers": shape.layers,
+            "fit_rows": len(text),
+            "exits": [
+                {
+                    "layer": fit.head.layer,
+                    "threshold": json_number(value),
+                    "explained": fit.explained,
+                    "strength": fit.strength,
+                }
+                for fit, value in zip(taken, certificate.thresholds, strict=True)
+            ],
+            "candidates": plan.candidates,
+            "aimed_rate": plan.rate,
+            "certificate": {
+                **asdict(certificate),
+                "thresholds": [json_number(value) for value in certificate.thresholds],
+                "shares": shares(outcome, certificate.thresholds),
+                "work": outcome.cost(certificate.thresholds) / whole,
+            },
+            "path": path_points(plan.path, outcome, certificate, whole),
+        },
+    )
+
+
+def make_cascade_evaluation(run: Run, folder: Path) -> None:
+    """Answer the evaluation split with the cascade, row by row as a user would, and time it on the real workload."""
+    spec, provider = run.recipe.benchmark, PROVIDERS[run.device]
+    classifier = CascadeClassifier(run.path / FOLDER, providers=(provider,), threads=torch.get_num_threads())
+    logits = np.zeros((len(run.evaluation), run.classes), dtype=np.float32)
+    exits = np.zeros(len(run.evaluation), dtype=np.int64)
+    for rows, batch in padded_batches(run.evaluation, 32):
+        logits[rows], exits[rows] = classifier.run(batch)
+    np.savez(folder / f"{MEASURED}.npz", logits=logits, exits=exits)
+    latency: dict[str, Any] = {"rows": [], "noise_floor": []}
+    if spec.workload:
+        latency = _time(run, classifier, provider)
+    write_json(folder / f"{MEASURED}.json", latency)
+
+
+def _time(run: Run, classifier: CascadeClassifier, provider: str) -> dict[str, Any]:
+    """Time the cascade against the fused full model, on batches of evaluation texts in their real lengths."""
+    spec = run.recipe.benchmark
+    with tempfile.TemporaryDirectory() as work:
+        with quiet():
+            fused = export_optimized(run.teacher_source, Path(work))
+        opponent = onnx_subject(session(fused, provider=provider, threads=torch.get_num_threads()))
+        measured = benchmark(
+            {"full": opponent, CASCADE: lambda batch: classifier.run(batch)},
+            {CASCADE: "full"},
+            dict.fromkeys(("full", CASCADE), provider),
+            [Cell(size, "workload", workload_batches(run.evaluation, size)) for size in spec.batch_sizes],
+            min_seconds=spec.min_seconds,
+            min_runs=spec.min_runs,
+            max_seconds=spec.max_seconds,
+            seed=run.recipe.seed,
+            track=run.track,
+        )
+    return {"rows": measured.latency[CASCADE], "noise_floor": measured.noise_floor}
+
+
+def shape_of(run: Run, source: ModelSource) -> Shape:
+    """Return what decides the encoder's work of the model at `source`."""
+    config, family = source.config, run.family
+    heads = config.get("num_attention_heads", config.get("n_heads"))
+    return Shape(source.layers, config[family.width_key], config[family.ffn_key], heads)
+
+
+def measured_outcome(
+    directory: Path, shape: Shape, exits: tuple[int, ...], encodings: Encodings, wanted: np.ndarray
+) -> Outcome:
+    """Return what the exported parts do on all rows, each row passed through every part."""
+    classifier = CascadeClassifier(directory)
+    found = [np.zeros_like(wanted) for _ in range(len(exits) + 1)]
+    for rows, batch in padded_batches(encodings, 32):
+        for part, logits in zip(found, classifier.every_logit(batch), strict=True):
+            part[rows] = logits
+    return outcome_of(shape, exits, dict(zip(exits, found, strict=False)), found[-1], wanted, encodings.lengths)
+
+
+def write_settings(run: Run, folder: Path, exits: tuple[int, ...], layers: int, thresholds: Thresholds) -> None:
+    """Write what the runtime needs to know beside the parts."""
+    settings = {
+        "parts": part_names(len(exits)),
+        "exits": list(exits),
+        "layers": layers,
+        "thresholds": [json_number(value) for value in thresholds],
+        "label_names": list(run.data.label_names),
+        "max_length": run.recipe.data.max_length,
+        "pad_id": run.tokenizer.pad_token_id,
+        "max_flips": run.recipe.cascade.max_flips,
+        "confidence": run.recipe.cascade.confidence,
+    }
+    (folder / SETTINGS).write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def json_number(value: float) -> float | None:
+    """Return a threshold as JSON knows it: null for one that nothing reaches."""
+    return float(value) if np.isfinite(value) else None
+
+
+def shares(outcome: Outcome, thresholds: Thresholds) -> list[float]:
+    """Return the share of rows that leaves at each exit, and at the end."""
+    left = outcome.leaves(thresholds)
+    return [float((left == part).mean()) for part in range(len(thresholds) + 1)]
+
+
+def path_points(
+    path: list[Thresholds], outcome: Outcome, certificate: Certificate, whole: float
+) -> list[dict[str, Any]]:
+    """Return flips, their bound and the work of the path's points on the certification rows, for the report.
+
+    Points far beyond the certificate are left out.
+    """
+    points = []
+    for index, thresholds in enumerate(path):
+        flips = outcome.flips(thresholds)
+        bound = rate_upper_bound(flips, certificate.rows, certificate.confidence)
+        points.append({
+            "flips": flips / certificate.rows, "bound": bound, "work": outcome.cost(thresholds) / whole,
+            "tested": index < certificate.tested,
+        })  # fmt: skip
+        if bound > 4 * certificate.max_flips and index >= certificate.tested:
+            break
+    return points
