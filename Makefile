@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DIRS ?= runs/demo
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test run recipes bench bench-skip bench-glue bench-memory lint format clean
+.PHONY: help install demo test run recipes bench bench-skip bench-glue bench-compensation bench-memory lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -38,6 +38,9 @@ bench-skip: $(STAMP)  ## [MODELS=folder] [DATA=folder]: the five GLUE recipes, o
 
 bench-glue: $(STAMP)  ## [MODELS=folder] [DATA=folder]: the frontier, five GLUE tasks x ways to choose x 1..4 layers
 	$(BIN)/python benchmarks/glue_frontier.py $(if $(MODELS),--models $(MODELS)) $(if $(DATA),--data $(DATA))
+
+bench-compensation: $(STAMP)  ## [MODELS=folder] [DATA=folder]: five GLUE tasks x ways to compensate x 1..3 layers; the cascade
+	$(BIN)/python benchmarks/compensation.py $(if $(MODELS),--models $(MODELS)) $(if $(DATA),--data $(DATA))
 
 bench-memory: $(STAMP)  ## peak memory of the scoring pass at 1,000 and 10,000 rows
 	$(BIN)/python benchmarks/scoring_memory.py

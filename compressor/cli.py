@@ -51,9 +51,12 @@ def run(
     if as_json:
         print_json(done.result)
     else:
+        from compressor.report.wording_cascade import cascade_line
         from compressor.terminal import result_table, verdict
 
-        show(result_table(done.result), verdict(done.result), f"report: {done.path / 'report.html'}")
+        cascade = done.result.get("cascade")
+        show(result_table(done.result), *([cascade_line(cascade)] if cascade else []), verdict(done.result))
+        show(f"report: {done.path / 'report.html'}")
     if not done.goals_met:
         choice = done.result["goals"]["selection"]
         if choice and not choice["met"] and not as_json:

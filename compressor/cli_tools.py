@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from compressor.cli_options import AsJson, Device
-from compressor.console import print_json, show
+from compressor.console import print_json, say, show
+from compressor.errors import UserError
 
 
 def export(
@@ -33,32 +34,56 @@ def export(
 
 
 def bench(
-    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Model, ONNX or run directories.")],
+    directories: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="Model, ONNX, cascade or run directories.")
+    ],
     batch_sizes: Annotated[list[int] | None, typer.Option("--batch", help="Batch size; repeatable.")] = None,
     lengths: Annotated[list[int] | None, typer.Option("--length", help="Tokens; repeatable.")] = None,
     min_seconds: Annotated[float, typer.Option(help="Shortest measurement of a cell.")] = 5.0,
     min_runs: Annotated[int, typer.Option(help="Fewest runs of each model in a cell.")] = 100,
     max_seconds: Annotated[float, typer.Option(help="Longest measurement of a cell.")] = 60.0,
+    texts: Annotated[
+        Path | None,
+        typer.Option(
+            "--texts", help="Replay these texts at their real lengths: csv, tsv, jsonl, parquet, or txt by line."
+        ),
+    ] = None,
+    text_columns: Annotated[
+        list[str] | None, typer.Option("--text-column", help="Column of --texts; twice for pairs.")
+    ] = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Time model or run directories, interleaved, on a batch x length grid."""
-    from compressor.bench import bench_directories
+    """Time model or run directories, interleaved, on a batch x length grid or on real texts.
+
+    A cascade (guarded early exit) is timed on real texts alone: random tokens say nothing of its exits.
+    """
+    from compressor.bench import bench_directories, read_texts
     from compressor.pipeline import resolve_device
     from compressor.progress import track_for_terminal
     from compressor.recipe_file import benchmark_spec
 
+    if texts is None and text_columns:
+        raise UserError("--text-column: names a column of --texts FILE, which is not given.")
+    if texts is not None and lengths:
+        raise UserError("--length: the texts of --texts have their own lengths; give one of the two.")
     spec = benchmark_spec(
         {"batch_sizes": batch_sizes, "lengths": lengths, "workload": False}
         | {"min_seconds": min_seconds, "min_runs": min_runs, "max_seconds": max_seconds}
     )
-    measured = bench_directories(directories, spec, device=resolve_device(device), track=track_for_terminal())
+    rows = None if texts is None else read_texts(texts, text_columns or ())
+    measured = bench_directories(
+        directories, spec, texts=rows, device=resolve_device(device), track=track_for_terminal()
+    )
+    for name in measured["left_out"]:
+        say(f"{name}: left out, a cascade is timed on real texts alone; give some with --texts FILE.")
     if as_json:
         print_json(measured)
     else:
-        from compressor.terminal import latency_table
+        from compressor.terminal import latency_table, stats_line
 
-        show(latency_table(measured["latency"]))
+        lines = [stats_line(name, stats) for name, stats in measured["cascades"].items()]
+        show(latency_table(measured["latency"]), *lines)
 
 
 def compare(

@@ -15,9 +15,10 @@ from compressor.errors import UserError, nearest
 from compressor.measurement.predictions import fingerprint
 from compressor.measurement.statistics import compare
 from compressor.report.build import read_result
-from compressor.report.formats import is_full
+from compressor.report.formats import is_cascade, is_full
 from compressor.report.wording import verdict
 from compressor.stages import LABELS, PREDICTIONS
+from compressor.stages_cascade import MEASURED
 
 Cell = tuple[int, int | str]
 """Batch size, and length in tokens or "workload"."""
@@ -109,7 +110,9 @@ def read_run(directory: Path, number: int, variant: str) -> FinishedRun:
         raise UserError(
             f"{path}: a part is missing or of the wrong kind ({error}); run the recipe again to write a whole result."
         ) from error
-    logits, labels = _read_predictions(directory / PREDICTIONS, variant)
+    logits, labels = _read_predictions(directory / PREDICTIONS, "full" if is_cascade(variant) else variant)
+    if is_cascade(variant):
+        logits, _ = _read_predictions(directory / f"{MEASURED}.npz", "logits")
     rows = summary["evaluation"]["rows"]
     whole = logits.ndim == 2 and logits.dtype.kind == "f" and logits.size > 0 and len(logits) == rows
     if not whole or fingerprint(logits) != sha256:
@@ -220,6 +223,7 @@ def _variant(directory: Path, result: dict[str, Any], name: str) -> dict[str, An
 
 def _summary(directory: Path, result: dict[str, Any], name: str) -> dict[str, Any]:
     variant, plan, environment = result["variants"][name], result["plan"], result["environment"]
+    whole = is_cascade(name) and result["cascade"]["model"] == "full"
     versus, evaluation = variant["versus_full"], result["data"]["splits"]["evaluation"]
     return {
         "name": result["name"],
@@ -227,7 +231,7 @@ def _summary(directory: Path, result: dict[str, Any], name: str) -> dict[str, An
         "task": result["data"]["task"],
         "variant": name,
         "evaluation": {key: evaluation[key] for key in ("rows", "sha256")},
-        "skip": [] if is_full(name) else list(plan["skip"]),
+        "skip": [] if is_full(name) or whole else list(plan["skip"]),
         "layers": plan["layers"],
         **{key: variant[key] for key in ("accuracy", "accuracy_ci95")},
         **{key: versus[key] if versus else None for key in ("agreement", "flips", "tier")},

@@ -6,6 +6,7 @@ from pathlib import Path
 from compressor.pipeline import default_out, resolve_device, stage_keys, stages_of
 from compressor.progress import silent
 from compressor.recipe import Recipe, SelectionSpec
+from compressor.report.formats import layers_text
 from compressor.run import Run, prepare
 from compressor.rundir import RunDir
 from compressor.selection.audit import spec_of_all_sizes
@@ -55,6 +56,22 @@ def stage_costs(run: Run) -> dict[str, str]:
         "full-onnx": ", ".join(recipe.export.variants) or "none",
         "predictions": f"{2 + 2 * len(recipe.export.variants)} models over {len(data.evaluation)} evaluation rows",
         "latency": f"{cells} cells, {least:.0f} to {most:.0f} s",
+        **_cascade_work(run),
+    }
+
+
+def _cascade_work(run: Run) -> dict[str, str]:
+    recipe, data = run.recipe, run.data
+    spec, timing = recipe.cascade, recipe.benchmark
+    if spec is None:
+        return {}
+    texts = min(spec.fit_size, len(data.train) + len(data.selection))
+    exits = "every layer" if spec.exits == "auto" else layers_text(spec.exits)
+    cells = len(timing.batch_sizes) * timing.workload
+    return {
+        "cascade": f"exits behind {exits} fitted on {texts} texts, certified on {len(data.guard)} calibration rows",
+        "cascade-evaluation": f"{len(data.evaluation)} evaluation rows, {cells} cells, "
+        f"{cells * timing.min_seconds:.0f} to {cells * timing.max_seconds:.0f} s",
     }
 
 

@@ -24,8 +24,9 @@ class HeadSpec(Spec):
     """The compensation head: a few nodes on the final [CLS] state, folded into the stock classifier."""
 
     nodes: Annotated[int, Field(ge=2)] = 8
-    trainer: Literal["gradient", "forward"] = "gradient"
-    """`gradient`: all nodes at once by an optimiser; `forward`: node by node in closed form (charge flow)."""
+    trainer: Literal["gradient", "forward", "readout"] = "gradient"
+    """`gradient`: all nodes at once by an optimiser, from the readout on; `forward`: node by node in closed form (charge
+    flow); `readout`: the best linear readout alone, C - 1 nodes for C classes."""
     optimizer: Literal["adamw", "lbfgs"] = "lbfgs"
     targets: Literal["teacher", "gold"] = "teacher"
     """Learn the full model's probabilities (no labels needed) or the gold labels."""
@@ -113,7 +114,7 @@ class CascadeSpec(Spec):
     confidence: Annotated[Float, Field(gt=0.5, lt=1)] = 0.95
     """Confidence with which the bound holds on texts like those of the calibration."""
     fit_size: PositiveInt = 10000
-    """Largest number of training texts that the exits are fitted on, without their labels."""
+    """Largest number of texts (training, then selection) that the exits are fitted on, without their labels."""
 
     @field_validator("exits")
     @classmethod

@@ -8,7 +8,8 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from compressor.cascade.plan import check_exits
+from compressor.cascade.exits import LEAST_ROWS
+from compressor.cascade.plan import layers_to_try
 from compressor.cascade.thresholds import rows_needed
 from compressor.compensation.distill import check_labels
 from compressor.compensation.head import check_nodes
@@ -135,6 +136,11 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
     _check_labels(recipe, data)
     if recipe.cascade is not None:
         data = _with_guard(recipe, data, source.layers)
+        if not tokenizer.is_fast:
+            raise UserError(
+                f"cascade: the tokenizer of {recipe.model.path!r} has no fast form (tokenizer.json), which the exported "
+                "classifier needs; save one beside the model, or leave cascade out."
+            )
     return Run(recipe, source, tokenizer, data, path, device, track)
 
 
@@ -164,8 +170,14 @@ def _with_guard(recipe: Recipe, data: TaskData, layers: int) -> TaskData:
         data = replace(data, calibration=calibration, guard=data.calibration.take(list(range(half, 2 * half))))
     else:
         data = replace(data, guard=data.calibration)
-    if spec.exits != "auto" and not (spec.model == "compressed" and skipped == "auto"):
-        check_exits(spec.exits, layers - (skipped if spec.model == "compressed" else 0))
+    if spec.model == "full" or skipped != "auto":  # how deep a model of layers: auto is, the search decides
+        layers_to_try(spec.exits, layers - (skipped if spec.model == "compressed" else 0))
+    texts = min(spec.fit_size, len(data.train) + len(data.selection))
+    if texts < LEAST_ROWS:
+        raise UserError(
+            f"cascade: the exits take at least {LEAST_ROWS} texts to fit, here are {texts}; give more training text, or "
+            "raise cascade.fit_size."
+        )
     needed = rows_needed(spec.max_flips, spec.confidence)
     if len(data.guard) < needed:
         raise UserError(

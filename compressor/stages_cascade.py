@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from compressor.cascade.exits import fit_exits
 from compressor.cascade.parts import part_names, write_parts
-from compressor.cascade.plan import Shape, check_exits, outcome_of, plan_cascade
+from compressor.cascade.plan import Shape, layers_to_try, outcome_of, plan_cascade
 from compressor.cascade.runtime import SETTINGS, CascadeClassifier
 from compressor.cascade.thresholds import Certificate, Outcome, Thresholds, certify
 from compressor.data.batches import Encodings, padded_batches
@@ -40,7 +40,7 @@ def make_cascade(run: Run, folder: Path) -> None:
     shape = shape_of(run, source)
     text = run.exit_text
     wanted = None if full else predict(run.teacher, text, track=run.track, description="full model")
-    layers = range(1, shape.layers) if spec.exits == "auto" else check_exits(spec.exits, shape.layers)
+    layers = layers_to_try(spec.exits, shape.layers)
     fits, held = fit_exits(model, family, text, layers, wanted, track=run.track)
     plan = plan_cascade(fits, held, text.lengths[held.rows], shape, spec, len(run.guard))
     target.mkdir(parents=True)
@@ -53,10 +53,11 @@ def make_cascade(run: Run, folder: Path) -> None:
         run.tokenizer.save_pretrained(target)
     write_settings(run, target, plan.exits, shape.layers, (np.inf,) * len(plan.exits))
     teacher = predict(run.teacher, run.guard, track=run.track, description="certificate, full model")
-    outcome = measured_outcome(target, shape, plan.exits, run.guard, teacher)
+    outcome = measured_outcome(target, shape, plan.exits, run.guard, teacher, PROVIDERS[run.device])
     certificate = certify(plan.path, outcome, spec.max_flips, spec.confidence)
     write_settings(run, target, plan.exits, shape.layers, certificate.thresholds)
-    whole = Shape(run.source.layers, shape.hidden, shape.ffn, shape.heads).costs((), run.guard.lengths)[-1].mean()
+    whole = full_work(run, shape, run.guard).mean()
+    share = shape.layers / run.source.layers  # the plan knows the work of this model alone
     write_json(
         folder / FITTED,
         {
@@ -72,7 +73,7 @@ def make_cascade(run: Run, folder: Path) -> None:
                 }
                 for fit, value in zip(taken, certificate.thresholds, strict=True)
             ],
-            "candidates": plan.candidates,
+            "candidates": [{**entry, "work": entry["work"] and share * entry["work"]} for entry in plan.candidates],
             "aimed_rate": plan.rate,
             "certificate": {
                 **asdict(certificate),
@@ -118,7 +119,11 @@ def _time(run: Run, classifier: CascadeClassifier, provider: str) -> dict[str, A
             seed=run.recipe.seed,
             track=run.track,
         )
-    return {"rows": measured.latency[CASCADE], "noise_floor": measured.noise_floor}
+    rows = [
+        {**row, "against_p50_ms": full["p50_ms"]}
+        for row, full in zip(measured.latency[CASCADE], measured.latency["full"], strict=True)
+    ]
+    return {"rows": rows, "noise_floor": measured.noise_floor}
 
 
 def shape_of(run: Run, source: ModelSource) -> Shape:
@@ -128,11 +133,24 @@ def shape_of(run: Run, source: ModelSource) -> Shape:
     return Shape(source.layers, config[family.width_key], config[family.ffn_key], heads)
 
 
+def full_work(run: Run, shape: Shape, encodings: Encodings) -> np.ndarray:
+    """Return the encoder FLOPs [N] of the full model for each row: what every share of work refers to."""
+    return replace(shape, layers=run.source.layers).costs((), encodings.lengths)[-1]
+
+
 def measured_outcome(
-    directory: Path, shape: Shape, exits: tuple[int, ...], encodings: Encodings, wanted: np.ndarray
+    directory: Path,
+    shape: Shape,
+    exits: tuple[int, ...],
+    encodings: Encodings,
+    wanted: np.ndarray,
+    provider: str = "CPUExecutionProvider",
 ) -> Outcome:
-    """Return what the exported parts do on all rows, each row passed through every part."""
-    classifier = CascadeClassifier(directory)
+    """Return what the exported parts do on all rows, each row passed through every part.
+
+    `provider` is where the cascade is to run: the GPU rounds otherwise, and the certificate covers what it is given.
+    """
+    classifier = CascadeClassifier(directory, providers=(provider,))
     found = [np.zeros_like(wanted) for _ in range(len(exits) + 1)]
     for rows, batch in padded_batches(encodings, 32):
         for part, logits in zip(found, classifier.every_logit(batch), strict=True):
@@ -150,6 +168,8 @@ def write_settings(run: Run, folder: Path, exits: tuple[int, ...], layers: int, 
         "label_names": list(run.data.label_names),
         "max_length": run.recipe.data.max_length,
         "pad_id": run.tokenizer.pad_token_id,
+        "truncation_side": run.tokenizer.truncation_side,
+        "token_types": "token_type_ids" in run.tokenizer.model_input_names,
         "max_flips": run.recipe.cascade.max_flips,
         "confidence": run.recipe.cascade.confidence,
     }
@@ -179,6 +199,7 @@ def path_points(
         flips = outcome.flips(thresholds)
         bound = rate_upper_bound(flips, certificate.rows, certificate.confidence)
         points.append({
+            "thresholds": [json_number(value) for value in thresholds],
             "flips": flips / certificate.rows, "bound": bound, "work": outcome.cost(thresholds) / whole,
             "tested": index < certificate.tested,
         })  # fmt: skip

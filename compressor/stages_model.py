@@ -72,6 +72,10 @@ def card_recipe(recipe: Recipe) -> str:
     }
     path = {"path": Path(recipe.model.path).name} if Path(recipe.model.path).is_absolute() else {}
     parts = {"data": recipe.data.model_copy(update=data), "model": recipe.model.model_copy(update=path)}
+    if recipe.cascade is not None and recipe.cascade.model == "full":
+        parts["cascade"] = None
+    elif recipe.cascade is not None:  # it halves the calibration text that this model learned from
+        unused["cascade"] = {"exits", "max_flips", "confidence", "fit_size"}
     return dump_recipe(recipe.model_copy(update=parts), leave_out=unused)
 
 

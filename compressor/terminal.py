@@ -25,10 +25,12 @@ def result_table(result: Mapping[str, Any]) -> Table:
     """Return full against compressed: accuracy with interval, agreement, size, work, latency of the first cell."""
     rows = []
     variants = result["variants"]
+    first = next((variant["latency"][0] for variant in variants.values() if variant["latency"]), None)
     for name in sorted(variants, key=variant_order):
         variant = variants[name]
         versus = variant["versus_full"]
-        latency = variant["latency"][0] if variant["latency"] else None
+        # a cascade is timed on real lengths alone, so it may have no row for the column's cell
+        latency = next((row for row in variant["latency"] if first and _cell(row) == _cell(first)), None)
         rows.append(
             (
                 name,
@@ -41,7 +43,6 @@ def result_table(result: Mapping[str, Any]) -> Table:
                 speedup_text(latency),
             )
         )
-    first = next((variant["latency"][0] for variant in variants.values() if variant["latency"]), None)
     cell = f"p50 ({first['batch']} x {first['length']})" if first else "p50"
     columns = [
         "variant",
@@ -56,6 +57,10 @@ def result_table(result: Mapping[str, Any]) -> Table:
     skipped = ", ".join(map(str, result["plan"]["skip"]))
     count, layers = len(result["plan"]["skip"]), result["plan"]["layers"]
     return table(f"{result['name']}: {count} of {layers} layers skipped (layer {skipped})", columns, rows)
+
+
+def _cell(row: Mapping[str, Any]) -> tuple[Any, Any]:
+    return row["batch"], row["length"]
 
 
 def verdict(result: Mapping[str, Any]) -> str:
@@ -147,6 +152,12 @@ def latency_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     ]
     columns = ["model", "runs on", "batch x tokens", "p50 ms", "p90", "p99", "texts/s", "runs", "speed-up [95 %]"]
     return table("latency", columns, lines)
+
+
+def stats_line(name: str, stats: Mapping[str, Any]) -> str:
+    """Return where the rows left a cascade, over all timed runs."""
+    shares = ", ".join(f"{entry['share']:.1%} behind layer {entry['layer']}" for entry in stats["exits"])
+    return f"{name}: answered {shares}"
 
 
 def export_table(written: Mapping[str, Mapping[str, Any]]) -> Table:

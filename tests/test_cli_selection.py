@@ -101,8 +101,8 @@ def test_a_nearest_miss_is_not_signed_off_by_kind_evaluation_rows():
     [(5.0, []), (4.9, ["compressed: max_p95_ms: 5.00 ms in the slowest cell, allowed are 4.90 ms."])],
 )
 def test_max_p95_is_that_of_the_slowest_cell(limit, misses):
-    logits, row = np.eye(2)[[0, 1]], {"speedup": 1.0, "claimed": False}
-    latency = [{**row, "p95_ms": 3.0}, {**row, "p95_ms": 5.0}]
+    logits, row = np.eye(2)[[0, 1]], {"batch": 1, "speedup": 1.0, "claimed": False}
+    latency = [{**row, "length": 32, "p95_ms": 3.0}, {**row, "length": 128, "p95_ms": 5.0}]
     variants = {"full": {"latency": []}, "compressed": {"latency": latency}}
     given = GoalsSpec(max_p95_ms=limit), {"full": logits, "compressed": logits}, np.array([0, 1]), variants, 0
     assert judge_goals(*given)["misses"] == misses

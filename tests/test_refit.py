@@ -86,12 +86,12 @@ def test_a_known_change_of_the_feed_forward_output_is_undone(tiny):
     wanted = states(model, family, calls)
     damaged = drop_layers(model, family, [])
     with torch.no_grad():
-        layer_list(damaged, family)[3].output.dense.weight += 0.05 * torch.randn(
+        layer_list(damaged, family)[2].output.dense.weight += 0.05 * torch.randn(
             32, 64, generator=torch.Generator().manual_seed(0)
         )
     before = distance(states(damaged, family, calls), wanted, calls)
-    # a full model has no gap, so pretend that its last layer is the third of four that lead to state 4
-    fits = refit_gaps(model, damaged, family, [1, 2, 3, 3.5], calls, RefitSpec(cls_weight=1.0))
+    # a full model has no gap, so pretend that its third layer is another second one, which should lead to state 3
+    fits = refit_gaps(model, damaged, family, [1, 2, 2, 4], calls, RefitSpec(cls_weight=1.0))
     assert len(fits) == 1
     assert distance(states(damaged, family, calls), wanted, calls) < 0.1 * before
 

@@ -12,7 +12,8 @@ from report_cases import HOSTILE, built, check_figures, check_pages, pages, whol
 
 from compressor.errors import UserError
 from compressor.report import figures, figures_selection, formats
-from compressor.report.build import OPTIONAL, build_report, latency_rows, report_context
+from compressor.report.build import OPTIONAL, build_report, report_context
+from compressor.report.context import latency_rows
 
 
 def unlabelled(result: dict) -> dict:

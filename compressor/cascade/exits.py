@@ -12,6 +12,8 @@ from compressor.model.cls_row import cls_row
 from compressor.model.families import Family, layer_list
 from compressor.progress import Track, silent
 
+LEAST_ROWS = 40
+"""Fewer texts than these fit nothing: three of four are fitted, and the rest decides ridge strengths and exits."""
 HELD_OUT = 4
 """Every fourth row is held out of the fit: it chooses ridge strengths, exits and the path of thresholds."""
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)

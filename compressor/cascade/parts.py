@@ -1,5 +1,6 @@
 """The ONNX parts of a cascade: the fused graph of the model, cut behind each exit, with the exit's head at the cut."""
 
+import copy
 import io
 import warnings
 from collections.abc import Sequence
@@ -107,7 +108,8 @@ def _with_exit(part: onnx.ModelProto, model: nn.Module, family: Family, head: Ex
 
 
 def _exit_graph(model: nn.Module, family: Family, head: ExitHead) -> onnx.ModelProto:
-    module = ExitModule(model, family, head).cpu().eval()
+    # a copy: moving the head to the CPU would take the layer of a model on the GPU along
+    module = copy.deepcopy(ExitModule(model, family, head)).cpu().eval()
     buffer = io.BytesIO()
     example = torch.zeros(2, 3, model.config.hidden_size), torch.ones(2, 3, dtype=torch.int64)
     axes = {0: "batch_size", 1: "sequence_length"}

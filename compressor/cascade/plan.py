@@ -57,8 +57,12 @@ class CascadePlan:
     candidates: list[dict[str, Any]]
 
 
-def check_exits(exits: list[int], layers: int) -> list[int]:
-    """Return `exits`; raises UserError for one at or behind the last layer."""
+def layers_to_try(exits: Sequence[int] | str, layers: int) -> Sequence[int]:
+    """Return the layers that `exits` of the recipe stands for; raises UserError for one at or behind the last layer."""
+    if layers < 2:
+        raise UserError("cascade: a model with one layer has no earlier one to leave behind; leave cascade out.")
+    if exits == "auto":
+        return range(1, layers)
     wrong = [layer for layer in exits if layer >= layers]
     if wrong:
         raise UserError(

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from compressor.errors import UserError
 
 SETTINGS = "cascade.json"
-INTEGERS = "tensor(int32)", "tensor(int64)"
 
 Text = str | tuple[str, str]
 
@@ -38,12 +37,13 @@ class CascadeClassifier:
         self, directory: str | Path, *, providers: Sequence[str] = ("CPUExecutionProvider",), threads: int | None = None
     ) -> None:
         folder = Path(directory)
-        if not (folder / SETTINGS).is_file():
-            raise UserError(f"{folder}: holds no {SETTINGS}; a run with `cascade:` in its recipe writes onnx/cascade.")
-        self.settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        self.settings = _settings(folder)
         options = ort.SessionOptions()
-        if threads is not None:
-            options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or 0
+        # the parts take turns: threads of one that spin on after its run would steal the cores of the next
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if providers[0] != "CPUExecutionProvider" and hasattr(ort, "preload_dlls"):
+            ort.preload_dlls()  # CUDA libraries that pip installed lie where the loader does not look
         self._sessions = [
             ort.InferenceSession(str(folder / name), options, providers=list(providers))
             for name in self.settings["parts"]
@@ -58,13 +58,14 @@ class CascadeClassifier:
         self._thresholds = [np.inf if value is None else value for value in self.settings["thresholds"]]
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(self.settings["max_length"])
+        self._tokenizer.enable_truncation(
+            self.settings["max_length"], direction=self.settings.get("truncation_side", "right")
+        )
         self._left = np.zeros(len(self._sessions), dtype=np.int64)
 
     def __call__(self, texts: Text | Sequence[Text], batch_size: int = 32) -> list[Answer]:
         """Classify texts, or pairs of texts, in their order; batches are made of texts of like length."""
-        several = [texts] if isinstance(texts, str) or (isinstance(texts, tuple) and len(texts) == 2) else list(texts)
-        encoded = self._tokenizer.encode_batch(several)
+        encoded = self.tokenize([texts] if isinstance(texts, str | tuple) else list(texts))
         order = sorted(range(len(encoded)), key=lambda row: len(encoded[row].ids))
         answers: list[Answer | None] = [None] * len(encoded)
         for start in range(0, len(order), batch_size):
@@ -73,6 +74,10 @@ class CascadeClassifier:
             for row, row_logits, part in zip(rows, logits, exits, strict=True):
                 answers[row] = self._answer(row_logits, int(part))
         return answers
+
+    def tokenize(self, texts: Sequence[Text]) -> list[Encoding]:
+        """Return the tokens of texts or pairs, cut to the length that the cascade was certified at, unpadded."""
+        return self._tokenizer.encode_batch(list(texts))
 
     def run(self, batch: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Return the logits [B, C] and the index of the part that gave them [B] for inputs by name, int64 [B, S]."""
@@ -130,17 +135,38 @@ class CascadeClassifier:
         }  # token types that a batch lacks are 0
         return {name: missing[name] if name in missing else batch[name] for name in self._inputs[part]}
 
-    def _padded(self, encoded: Sequence) -> dict[str, np.ndarray]:
+    def _padded(self, encoded: Sequence[Encoding]) -> dict[str, np.ndarray]:
         longest = max(len(row.ids) for row in encoded)
 
         def stack(rows: list[list[int]], fill: int) -> np.ndarray:
             return np.array([row + [fill] * (longest - len(row)) for row in rows], dtype=np.int64)
 
-        return {
+        batch = {
             "input_ids": stack([row.ids for row in encoded], self.settings["pad_id"]),
             "attention_mask": stack([row.attention_mask for row in encoded], 0),
-            "token_type_ids": stack([row.type_ids for row in encoded], 0),
         }
+        # a tokenizer may give segment ids that the model behind it does not embed
+        types = (
+            {"token_type_ids": stack([row.type_ids for row in encoded], 0)}
+            if self.settings.get("token_types", True)
+            else {}
+        )
+        return batch | types
+
+
+def _settings(folder: Path) -> dict:
+    """Return the content of cascade.json; raises UserError where `folder` is no whole cascade."""
+    if not (folder / SETTINGS).is_file():
+        raise UserError(f"{folder}: holds no {SETTINGS}; a run with `cascade:` in its recipe writes onnx/cascade.")
+    try:
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        files = [*settings["parts"], "tokenizer.json"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / SETTINGS}: not the settings of a cascade ({error}); export it again.") from error
+    missing = [name for name in files if not (folder / name).is_file()]
+    if missing:
+        raise UserError(f"{folder}: {', '.join(missing)} is missing; copy the whole folder, or run the recipe again.")
+    return settings
 
 
 def _trimmed(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -85,7 +85,11 @@ def allowed_flips(rows: int, max_flips: float, confidence: float) -> int:
 
 def rows_needed(max_flips: float, confidence: float) -> int:
     """Return the smallest number of rows that can certify `max_flips`, if none of them flips: (1 - m)^n <= 1 - c."""
-    return int(np.ceil(np.log(1 - confidence) / np.log1p(-max_flips)))
+    rows = max(1, int(np.log(1 - confidence) / np.log1p(-max_flips)))
+    # rounding must not promise a certificate that the bound then refuses
+    while rate_upper_bound(0, rows, confidence) > max_flips:
+        rows += 1
+    return rows
 
 
 def frontier(outcome: Outcome) -> list[tuple[int, float, Thresholds]]:

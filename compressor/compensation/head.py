@@ -8,11 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compressor.compensation.readout import linear_nodes, newton_readouts
 from compressor.errors import UserError
 from compressor.model.families import Family, head_logits
 from compressor.progress import Track, silent
 from compressor.recipe_training import HeadSpec
 
+START_SLOPE = 5.0
+"""Training starts from the linear readout, its nodes this much steeper than those of the readout alone."""
 LBFGS_STEPS = 5
 """Quasi-Newton steps between two looks at the selection loss."""
 
@@ -37,7 +40,10 @@ class Head:
 
 @dataclass(frozen=True)
 class HeadFit:
-    """A trained head and how it came about; losses are mean cross-entropies in nats on the selection split."""
+    """A trained head and how it came about; losses are mean cross-entropies in nats on the selection split.
+
+    For the gradient trainer the first epoch is the linear readout that training starts from.
+    """
 
     head: Head
     epochs: int
@@ -67,17 +73,14 @@ def fit_head(
     targets, selection_targets = targets.double(), selection_targets.double()
     weights = balanced_weights(targets, spec)
     generator = torch.Generator().manual_seed(seed)
-    shapes = (spec.nodes, states.shape[1]), (spec.nodes,), (targets.shape[1], spec.nodes), (targets.shape[1],)
-    scales = states.shape[1] ** -0.5, 0.0, spec.nodes**-0.5, 0.0
-    parameters = [
-        (torch.randn(shape, generator=generator, dtype=torch.float64) * scale).requires_grad_()
-        for shape, scale in zip(shapes, scales, strict=True)
-    ]
 
     def loss(rows: Tensor, row_targets: Tensor) -> Tensor:
         log_p = _forward(rows, *parameters, activation).log_softmax(1)
         weighted = row_targets if weights is None else row_targets * weights
         return -(weighted * log_p).sum() / weighted.sum()
+
+    wanted, held = (part if weights is None else part * weights for part in (targets, selection_targets))
+    parameters = _start(inputs, wanted, selection, held, spec, activation, generator)
 
     def penalised(rows: Tensor, row_targets: Tensor) -> Tensor:
         return loss(rows, row_targets) + spec.weight_decay * sum(p.square().sum() for p in parameters[::2])
@@ -86,7 +89,8 @@ def fit_head(
     history: list[float] = []
     best, best_epoch = [p.detach().clone() for p in parameters], 0
     for epoch in track(range(1, spec.epochs + 1), "head", total=spec.epochs):
-        step()
+        if epoch > 1:  # the first look is at the readout that training starts from
+            step()
         with torch.no_grad():
             history.append(float(loss(selection, selection_targets)))
         if not math.isfinite(history[-1]):
@@ -97,6 +101,35 @@ def fit_head(
             break
     class_weights = None if weights is None else tuple(weights.tolist())
     return HeadFit(Head(mean, deviation, *best), len(history), best_epoch, tuple(history), class_weights)
+
+
+def _start(
+    inputs: Tensor,
+    targets: Tensor,
+    selection: Tensor,
+    selection_targets: Tensor,
+    spec: HeadSpec,
+    activation: Callable[[Tensor], Tensor],
+    generator: torch.Generator,
+) -> list[Tensor]:
+    """Return the parameters that training starts from: the linear readout in the first nodes, the others at random.
+
+    The others have no say at first (their column of W2 is 0), so training begins with the loss of the readout, that of
+    the ridge strength with the lowest selection loss.
+    """
+    _, weight, bias = min(
+        newton_readouts(inputs, targets),
+        key=lambda readout: cross_entropy(selection @ readout[1] + readout[2], selection_targets),
+    )
+    nodes = linear_nodes(inputs, weight, bias, spec.nodes, activation, steeper=START_SLOPE)
+    shapes = (spec.nodes, inputs.shape[1]), (spec.nodes,), (targets.shape[1], spec.nodes), (targets.shape[1],)
+    w1 = torch.randn(shapes[0], generator=generator, dtype=torch.float64) * inputs.shape[1] ** -0.5
+    parameters = [w1, *(torch.zeros(shape, dtype=torch.float64) for shape in shapes[1:])]
+    used = len(nodes[0])
+    for parameter, value, place in zip(parameters, nodes, (0, 0, 1, None), strict=True):
+        part = parameter if place is None else parameter.narrow(place, 0, used)
+        part.copy_(value)
+    return [parameter.requires_grad_() for parameter in parameters]
 
 
 def standardisation(states: Tensor) -> tuple[Tensor, Tensor]:

@@ -101,27 +101,35 @@ def refit_gaps(
 
     `keep` are the full model's layers (from 1) that the student has; `calls` those of `capture_calls` on unlabelled text.
     With `spec.layers: gaps` only the layer in front of a gap is refitted, with `later` every layer from the first gap on.
-    Layers skipped before the first kept one have nothing in front of them to refit.
+    Layers skipped before the first kept one have nothing in front of them to refit. The states of both models go from
+    layer to layer with the loop, so every layer runs once; beside `calls`, memory is twice the state of all tokens.
     """
     full, kept = list(layer_list(teacher, family)), list(layer_list(student, family))
     reach = reached_states(keep, len(full))
     chosen = [index for index, layer in enumerate(keep) if reach[index] > layer]
     if chosen and spec.layers == "later":
         chosen = list(range(chosen[0], len(keep)))
-    done = []
-    for index in chosen:
-        fit, held = (
-            NormalEquations.empty(*_sizes(kept[index], family), calls[0].hidden.device) for _ in range(2)
-        )  # fmt: skip
-        batches = track(enumerate(calls), f"refit of layer {keep[index]}", total=len(calls))
-        rows = 0
-        for number, call in batches:
-            target = _run(full[: reach[index]], call)
-            before = _run(kept[:index], call)
-            phi, wanted, weight = _regression(kept[index], family, call, before, target, spec.cls_weight)
-            (held if number % HELD_OUT == HELD_OUT - 1 else fit).add(phi, wanted, weight)
-            rows += len(call.rows)
-        done.append(_apply(kept[index], family, fit, held, keep[index], reach[index], rows))
+    done: list[Refit] = []
+    wanted_states, states = ([call.hidden for call in calls] for _ in range(2))
+    depth = 0
+    for index in range(chosen[-1] + 1 if chosen else 0):
+        batches = track(range(len(calls)), f"refit: layer {keep[index]}", total=len(calls))
+        fit, held = (NormalEquations.empty(*_sizes(kept[index], family), states[0].device) for _ in range(2))
+        for number in batches:
+            wanted_states[number] = _run(full[depth : reach[index]], calls[number], wanted_states[number])
+            if index in chosen:
+                part = held if number % HELD_OUT == HELD_OUT - 1 else fit
+                part.add(
+                    *_regression(
+                        kept[index], family, calls[number], states[number], wanted_states[number], spec.cls_weight
+                    )
+                )
+        depth = reach[index]
+        if index in chosen:
+            rows = sum(len(call.rows) for call in calls)
+            done.append(_apply(kept[index], family, fit, held, keep[index], reach[index], rows))
+        for number, call in enumerate(calls):
+            states[number] = _run(kept[index : index + 1], call, states[number])
     return done
 
 
@@ -176,9 +184,8 @@ def _regression(
     return seen["phi"][kept], wanted[kept], weight[kept]
 
 
-def _run(layers: Sequence[nn.Module], call: LayerCall) -> Tensor:
-    """Return the state behind `layers` for one batch, [B, S, H]."""
-    hidden = call.hidden
+def _run(layers: Sequence[nn.Module], call: LayerCall, hidden: Tensor) -> Tensor:
+    """Return the state behind `layers` for one batch, given that in front of them, [B, S, H]."""
     for layer in layers:
         hidden = apply_layer(layer, [call], [hidden])[0]
     return hidden

@@ -4,6 +4,11 @@ from collections.abc import Callable
 
 from compressor.compensation.chargeflow import fit_charge_flow
 from compressor.compensation.head import HeadFit, fit_head
+from compressor.compensation.linear import fit_readout
 
-TRAINERS: dict[str, Callable[..., HeadFit]] = {"gradient": fit_head, "forward": fit_charge_flow}
+TRAINERS: dict[str, Callable[..., HeadFit]] = {
+    "gradient": fit_head,
+    "forward": fit_charge_flow,
+    "readout": fit_readout,
+}
 """Trainer name -> function that fits a head; keys = HeadSpec.trainer."""

@@ -9,22 +9,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from compressor.errors import UserError
-from compressor.report import figures, figures_charges, figures_selection, formats, style, tables, wording
+from compressor.report import (
+    figures,
+    figures_cascade,
+    figures_charges,
+    figures_selection,
+    formats,
+    style,
+    tables,
+)
+from compressor.report.context import report_context
 
 SCHEMA = 1
 REQUIRED = ("name", "recipe", "environment", "data", "layers", "plan", "variants", "stages")
 OPTIONAL = {
     **{"scores": {}, "benchmark": {}, "parity": {}, "fused_nodes": {}, "flipped": [], "explain": []},
-    **dict.fromkeys(("head", "refit", "distill", "goals", "audit", "timing", "prediction")),
+    **dict.fromkeys(("head", "refit", "distill", "goals", "audit", "timing", "prediction", "cascade")),
 }
 """Parts that a run may lack, and what stands for them."""
-FIGURES = ("separability", "audit", "frontier", "accuracy", "latency", "speedup", "head", "charges")
+FIGURES = ("separability", "audit", "frontier", "accuracy", "latency", "speedup", "cascade", "head", "charges")
 TEMPLATES = Path(__file__).parent / "templates"
 FILTERS = (
     *("percent", "points", "ratio", "milliseconds", "seconds", "megabytes", "gigaflops", "millions", "count", "number"),
@@ -108,108 +116,6 @@ def read_result(path: Path) -> dict[str, Any]:
     return {**OPTIONAL, **result, "head": head}
 
 
-def report_context(result: dict[str, Any]) -> dict[str, Any]:
-    """Return everything that the templates and figures show: the result, its latency rows and its sentences."""
-    variants, plan = (
-        dict(sorted(result["variants"].items(), key=lambda item: formats.variant_order(item[0]))),
-        result["plan"],
-    )
-    full, compressed = variants["full"], variants["compressed"]
-    latency = latency_rows(variants)
-    median = {(row["variant"], row["cell"]): row["p50_ms"] for row in latency}
-    noise = {
-        formats.cell_name(row["batch"], row["length"]): row["ci95"]
-        for row in result["benchmark"].get("noise_floor") or []
-    }
-    comparisons = [
-        {**row, "against_p50_ms": median.get((row["against"], row["cell"]))} for row in latency
-        if not formats.is_full(row["variant"]) and row["speedup"] is not None and row["against"] not in (None, row["variant"])
-    ]  # fmt: skip
-    best = max(
-        (row for row in comparisons if row["claimed"]), key=lambda row: (row["complete"], row["speedup"]), default=None
-    )
-    goals = result["goals"] or {}
-    judged = goals if goals.get("met") is not None else None
-    tokens = result["benchmark"].get("flops_tokens")
-    flops_at = f" at {tokens} tokens" if tokens else ""
-    facts = {
-        "Accuracy": wording.accuracy_fact(full, compressed),
-        "Agreement": wording.agreement_fact(compressed["versus_full"]),
-        "Speed": wording.speed_fact(comparisons, best),
-        "Size": wording.size_fact(full, compressed, flops_at),
-        "Goals": wording.goals_fact(judged),
-    }
-    return {
-        **result,
-        "variants": variants,
-        "full": full,
-        "compressed": compressed,
-        "versus": compressed["versus_full"],
-        "labelled": full["accuracy"] is not None,
-        "tier_meaning": wording.tier_meaning(compressed["versus_full"]["tier"]),
-        "headline": wording.headline(result, comparisons),
-        "facts": facts,
-        "plan_reading": wording.plan_reading(plan),
-        **tables.plan_sets(plan),
-        **selection_context(result),
-        "goals": judged,
-        "latency": latency,
-        "compared": {(row["variant"], row["cell"]): row for row in comparisons},
-        "formats": {formats.format_of(row["variant"]): row["variant"] for row in comparisons},
-        "comparisons": comparisons,
-        "noise": noise,
-        "onnx": [name.removeprefix("onnx_") for name in variants if name.startswith("onnx_")],
-        "flops_at": flops_at,
-        "max_length": (result["recipe"].get("data") or {}).get("max_length", 128),
-        "recipe_yaml": yaml.safe_dump(result["recipe"], sort_keys=False, allow_unicode=True),
-    }
-
-
-def selection_context(result: dict[str, Any]) -> dict[str, Any]:
-    """Return the audit, the frontier, the candidates for the goals and the predicted speed-up; None or empty without."""
-    audit, plan = result["audit"], result["plan"]
-    scores = tables.audit_rows(audit) if audit else []
-    frontier = tables.frontier_rows(audit["frontier"], result["timing"]) if audit and audit.get("frontier") else None
-    candidates = (result["goals"] or {}).get("selection")
-    prediction = tables.prediction_rows(result["prediction"] or [])
-    cells = (result["timing"] or {}).get("cells") or []
-    timed = {formats.cell_name(cell["batch"], cell["length"]): cell for cell in cells}
-    return {
-        "audit_rows": scores,
-        "regret_sizes": tables.regret_sizes(scores),
-        "frontier": frontier,
-        "main_series": tables.main_series(frontier, plan.get("rank_by")) if frontier else [],
-        "candidates": candidates,
-        "candidates_reading": wording.candidates_reading(candidates) if candidates else "",
-        "prediction_rows": prediction,
-        "distillation_reading": wording.distillation_reading(result["distill"]) if result["distill"] else "",
-        "prediction_reading": wording.prediction_reading(prediction),
-        "timing_cells": dict.fromkeys(row["cell"] for row in prediction) | timed,
-    }
-
-
-def latency_rows(variants: dict[str, dict]) -> list[dict]:
-    """Return every latency entry with its variant and cell name: cells by batch and length, formats side by side."""
-    rows = [
-        {
-            "complete": True,
-            "speedup_vs_pytorch": None,
-            "p95_ms": None,
-            **entry,
-            "variant": name,
-            "cell": formats.cell_name(entry["batch"], entry["length"]),
-        }
-        for name, variant in variants.items()
-        for entry in variant["latency"]
-    ]
-
-    def place(row: dict) -> tuple:
-        workload = isinstance(row["length"], str)
-        return row["batch"], workload, 0 if workload else row["length"], formats.variant_order(row["variant"])
-
-    return sorted(rows, key=place)
-
-
 def draw_figures(context: dict[str, Any]) -> dict[str, Figure]:
     """Return the figures that the result has data for, by name."""
     scores, head, audit, frontier = (context[name] for name in ("scores", "head", "audit", "frontier"))
@@ -246,6 +152,8 @@ def draw_figures(context: dict[str, Any]) -> dict[str, Figure]:
     if head and head["selection_loss"]:
         unit = "node" if head["trainer"] == "forward" else "epoch"
         drawn["head"] = figures.head_figure(head["selection_loss"], head["best_epoch"], unit)
+    if context["cascade"]:
+        drawn["cascade"] = figures_cascade.cascade_figure(context["cascade"])
     if context["explain"]:
         drawn["charges"] = figures_charges.charges_figure(context["explain"])
     return drawn

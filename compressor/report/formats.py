@@ -190,6 +190,11 @@ def strip(skip: list[int], layers: int) -> str:
     return "".join("○" if layer in skip else "●" for layer in range(1, layers + 1))
 
 
+def is_cascade(variant: str) -> bool:
+    """Return whether the variant is the guarded early exit, which is timed on real texts alone."""
+    return variant == "onnx_cascade"
+
+
 def is_full(variant: str) -> bool:
     """Return whether the variant is the uncompressed model in some format."""
     return variant == "full" or variant.startswith("full_")
@@ -209,6 +214,8 @@ def variant_order(variant: str) -> tuple[int, str, bool]:
 
 def variant_name(variant: str) -> str:
     """Return `full, ONNX int8` for `full_onnx_int8`, `compressed, PyTorch` for `compressed`."""
+    if is_cascade(variant):
+        return "guarded early exit, ONNX"
     return f"{'full' if is_full(variant) else 'compressed'}, {format_of(variant)}"
 
 

@@ -157,3 +157,20 @@ def finite(value: float | None) -> float | None:
 
 def _rank(rho: float | None) -> float:
     return -2.0 if rho is None else rho
+
+
+def exit_rows(cascade: Row) -> list[dict[str, Any]]:
+    """Return {name, threshold, certified, evaluation, explained} of every exit, and of the last layer."""
+    ends = [*cascade["exits"], {"layer": cascade["layers"], "threshold": None, "explained": None}]
+    certified, measured = cascade["certificate"]["shares"], cascade["evaluation"]["shares"]
+    return [
+        {
+            "name": f"layer {entry['layer']}" + (" (the last)" if index == len(ends) - 1 else ""),
+            "threshold": entry["threshold"],
+            "closed": index < len(ends) - 1 and entry["threshold"] is None,
+            "certified": certified[index],
+            "evaluation": measured[index],
+            "explained": entry["explained"],
+        }
+        for index, entry in enumerate(ends)
+    ]

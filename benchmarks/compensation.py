@@ -1,0 +1,279 @@
+"""What does compensation buy? Five GLUE tasks x ways to compensate x 1..3 skipped layers, and the guarded early exit.
+
+    python benchmarks/compensation.py --models DIR --data DIR [--task sst2] [--part heads|distilled|cascade|tables]
+
+`--models` holds one fine-tuned classifier a task (DIR/sst2, DIR/cola, ...), `--data` the GLUE parquet files. Layers are
+chosen by an exhaustive search on the selection split; everything learns from unlabelled `test` text (distillation also
+from `train` text) and is measured on the evaluation split. results/compensation.json keeps every prediction, so that all
+intervals can be computed anew from it; runs of single tasks and parts are merged into it.
+"""
+
+import argparse
+import copy
+import shutil
+import time
+from pathlib import Path
+
+import compensation_tables
+import numpy as np
+import torch
+from filelock import FileLock
+from glue import TASKS, add_sources, recipe_of
+
+from compressor.cascade.runtime import CascadeClassifier
+from compressor.cascade.thresholds import Outcome, certify
+from compressor.compensation.distill import distill
+from compressor.compensation.head import cross_entropy, fold_head, soft_targets
+from compressor.compensation.refit import refit_gaps
+from compressor.compensation.trainers import TRAINERS
+from compressor.data.batches import join, padded_batches
+from compressor.measurement.environment import environment
+from compressor.measurement.predictions import predict
+from compressor.model.capture import capture_calls
+from compressor.model.states import final_states
+from compressor.model.surgery import drop_layers
+from compressor.pipeline import run_until
+from compressor.progress import silent, track_for_terminal
+from compressor.recipe_training import DistillSpec, HeadSpec, RefitSpec
+from compressor.run import Run, prepare
+from compressor.rundir import read_json, write_json
+from compressor.stages_cascade import FITTED, FOLDER, make_cascade, measured_outcome, shape_of
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "compensation.json"
+SIZES = 1, 2, 3
+PARTS = "calibration", "selection", "evaluation"
+DISTIL_ROWS = 40_000
+"""Training texts at most; SST-2 has 67,349."""
+EPOCHS = {"sst2": 2, "cola": 4, "rte": 4, "mrpc": 4, "qnli": 4}
+MAX_FLIPS = 0.01, 0.02
+SIMULATIONS = 200
+
+
+def planned(task: str, size: int, arguments: argparse.Namespace) -> tuple[Run, tuple[int, ...]]:
+    """Search for the best `size` layers to skip; return the run and the layers."""
+    recipe = recipe_of(task, arguments, task, f"selection.layers={size}")
+    out = Path("runs") / "compensation" / f"{task}-{size}"
+    run_until(recipe, "plan", out, device="cpu", track=track_for_terminal())
+    return prepare(recipe, out, "cpu", silent), tuple(read_json(out / "plan.json")["skip"])
+
+
+def digits(logits: np.ndarray) -> str:
+    """Return the predicted classes of all rows as one string of digits."""
+    return "".join(map(str, logits.argmax(1)))
+
+
+class Measured:
+    """The figures of one task, filled piece by piece."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.teacher = {part: predict(run.teacher, getattr(run, part)) for part in PARTS}
+        self.targets = {part: soft_targets(self.teacher[part]) for part in PARTS[:2]}
+
+    def truth(self) -> dict[str, str]:
+        """Return the labels of the evaluation split and the full model's predictions."""
+        labels = "".join(map(str, self.run.data.evaluation.labels))
+        return {"labels": labels, "full": digits(self.teacher["evaluation"])}
+
+    def heads(self, model: torch.nn.Module, trainers: dict[str, HeadSpec]) -> dict[str, dict]:
+        """Return the entry of `model` with its stock head and with a head of each trainer, kept if its loss is lower."""
+        family = self.run.family
+        states, logits = {}, {}
+        for part in PARTS:
+            states[part], logits[part] = final_states(model, family, getattr(self.run, part))
+        stock = cross_entropy(torch.from_numpy(logits["selection"]), self.targets["selection"])
+        found = {"stock": {"predictions": digits(logits["evaluation"])}}
+        for name, spec in trainers.items():
+            started = time.perf_counter()
+            fit = TRAINERS[spec.trainer](
+                torch.from_numpy(states["calibration"]),
+                self.targets["calibration"],
+                torch.from_numpy(states["selection"]),
+                self.targets["selection"],
+                spec,
+                family.activation,
+            )
+            seconds = time.perf_counter() - started
+            kept = min(fit.selection_loss) < stock
+            folded = copy.deepcopy(model)
+            fold_head(folded, family, fit.head)
+            predicted = predict(folded, self.run.evaluation) if kept else logits["evaluation"]
+            found[name] = {"predictions": digits(predicted), "seconds": seconds, "kept": kept}
+        return found
+
+
+def measure_heads(task: str, arguments: argparse.Namespace) -> dict:
+    """Return the task's entry with every way to compensate that takes no training of the whole model."""
+    specs = {trainer: HeadSpec(trainer=trainer) for trainer in TRAINERS}
+    skips, measured = {}, None
+    for size in SIZES:
+        run, skip = planned(task, size, arguments)
+        measured = measured or Measured(run)
+        measured.run = run
+        keep = [layer for layer in range(1, run.source.layers + 1) if layer not in skip]
+        plain = measured.heads(drop_layers(run.teacher, run.family, skip), specs)
+        methods = {"none": plain.pop("stock"), **plain}
+        calls, _ = capture_calls(run.teacher, run.family, run.calibration)
+        for name, spec in (("refit", RefitSpec(layers="gaps")), ("refit later", RefitSpec(layers="later"))):
+            model, started = drop_layers(run.teacher, run.family, skip), time.perf_counter()
+            refit_gaps(run.teacher, model, run.family, keep, calls, spec)
+            seconds = time.perf_counter() - started
+            made = measured.heads(model, {trainer: specs[trainer] for trainer in ("readout", "forward")})
+            methods |= {name: made["stock"] | {"seconds": seconds}}
+            methods |= {f"{name} + {trainer}": made[trainer] for trainer in ("readout", "forward")}
+        skips[str(size)] = {"skip": list(skip), "methods": methods}
+        print(f"{task}, {size} skipped {list(skip)}: {_flips(methods, measured)}", flush=True)
+    return {"skips": skips, **measured.truth()}
+
+
+def measure_distilled(task: str, arguments: argparse.Namespace) -> dict:
+    """Return the task's entry with the refitted model distilled, and a readout behind it."""
+    skips, measured = {}, None
+    for size in arguments.sizes:
+        run, skip = planned(task, size, arguments)
+        measured = Measured(run)
+        keep = [layer for layer in range(1, run.source.layers + 1) if layer not in skip]
+        model, started = drop_layers(run.teacher, run.family, skip), time.perf_counter()
+        calls, _ = capture_calls(run.teacher, run.family, run.calibration)
+        refit_gaps(run.teacher, model, run.family, keep, calls, RefitSpec(layers="later"))
+        spec = DistillSpec(epochs=EPOCHS[task], lr=arguments.lr, gold_weight=arguments.gold)
+        train = run.data.train.take(list(range(min(DISTIL_ROWS, len(run.data.train)))))
+        labels = np.concatenate([train.labels, np.full(len(run.calibration), -1)])
+        text = join([run.encode(train), run.calibration])
+        fit = distill(run.teacher, model, run.family, keep, text, spec, labels=labels, track=track_for_terminal())
+        seconds = time.perf_counter() - started
+        made = measured.heads(model, {"readout": HeadSpec(trainer="readout"), "forward": HeadSpec(trainer="forward")})
+        methods = {"distilled": made["stock"] | {"seconds": seconds, "rows": fit.rows, "losses": fit.losses}}
+        methods |= {f"distilled + {trainer}": made[trainer] for trainer in ("readout", "forward")}
+        skips[str(size)] = {"skip": list(skip), "methods": methods}
+        print(f"{task}, {size} skipped {list(skip)}, {seconds:.0f} s: {_flips(methods, measured)}", flush=True)
+    return {"skips": skips, **measured.truth()}
+
+
+def _flips(methods: dict[str, dict], measured: Measured) -> str:
+    full, labels = measured.teacher["evaluation"].argmax(1), measured.run.data.evaluation.labels
+    lines = []
+    for name, entry in methods.items():
+        predicted = np.array(list(entry["predictions"]), dtype=int)
+        delta = (predicted == labels).mean() - (full == labels).mean()
+        lines.append(f"{name} {(predicted != full).mean():.1%} {100 * delta:+.1f}")
+    return ", ".join(lines)
+
+
+def measure_cascade(task: str, arguments: argparse.Namespace) -> dict:
+    """Return the task's entry with the certified cascade of the full model, and simulations of its certificate."""
+    cascades = {}
+    for max_flips in MAX_FLIPS:
+        sets = f"cascade.max_flips={max_flips}", "data.calibration.size=null"
+        out = Path("runs") / "compensation" / f"{task}-cascade-{max_flips}"
+        run = prepare(recipe_of(task, arguments, task, *sets), out, "cpu", track_for_terminal())
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        started = time.perf_counter()
+        make_cascade(run, out)
+        seconds, fitted = time.perf_counter() - started, read_json(out / FITTED)
+        exits = [entry["layer"] for entry in fitted["exits"]]
+        shape, lengths = shape_of(run, run.source), run.evaluation.lengths
+        logits = np.zeros((len(run.evaluation), run.classes), dtype=np.float32)
+        left = np.zeros(len(run.evaluation), dtype=np.int64)
+        classifier = CascadeClassifier(out / FOLDER)
+        for rows, batch in padded_batches(run.evaluation, 32):
+            logits[rows], left[rows] = classifier.run(batch)
+        work = shape.costs(exits, lengths)[left, np.arange(len(lengths))]
+        guard = measured_outcome(out / FOLDER, shape, exits, run.guard, predict(run.teacher, run.guard))
+        entry = {
+            "exits": exits,
+            "explained": [entry["explained"] for entry in fitted["exits"]],
+            "certificate": fitted["certificate"],
+            "seconds": seconds,
+            "fit_rows": fitted["fit_rows"],
+            "predictions": digits(logits),
+            "left": "".join(map(str, left)),
+            "lengths": lengths.tolist(),
+            "work": (work / shape.costs((), lengths)[-1].mean()).tolist(),
+            "simulation": simulate(fitted["path"], guard, max_flips),
+        }
+        cascades[str(max_flips)] = entry
+        full = predict(run.teacher, run.evaluation)
+        flips = (logits.argmax(1) != full.argmax(1)).mean()
+        print(
+            f"{task}, cascade {max_flips:.0%}: exits {exits}, {entry['certificate']['flips']} of "
+            f"{entry['certificate']['rows']} rows flip (at most {entry['certificate']['bound']:.2%}), "
+            f"measured {flips:.2%}, {1 / np.mean(entry['work']):.2f}x less work, {entry['simulation']}",
+            flush=True,
+        )
+    return {"cascade": cascades, "labels": "".join(map(str, run.data.evaluation.labels)), "full": digits(full)}
+
+
+def simulate(path: list[dict], outcome: Outcome, max_flips: float, confidence: float = 0.95) -> dict[str, int]:
+    """Draw certification rows anew from those at hand, as if these were the whole world; count the broken bounds.
+
+    A bound is broken where the certified thresholds change more than `max_flips` of the whole world's predictions. The
+    naive rule takes the last thresholds of the path whose observed flips are within `max_flips`.
+    """
+    thresholds = [tuple(np.inf if value is None else value for value in point["thresholds"]) for point in path]
+    wrong = np.vstack([outcome.wrong, outcome.wrong_at_end])
+    rows = wrong.shape[1]
+    flips = np.stack([wrong[outcome.leaves(point), np.arange(rows)] for point in thresholds])  # [path, rows]
+    truth = flips.mean(axis=1)
+    generator = np.random.default_rng(0)
+    broken = naive = 0
+    for _ in range(SIMULATIONS):
+        drawn = generator.integers(0, rows, rows)
+        taken = certify(thresholds, _rows(outcome, drawn), max_flips, confidence)
+        broken += taken.met and truth[thresholds.index(taken.thresholds)] > max_flips
+        within = np.flatnonzero(flips[:, drawn].mean(axis=1) <= max_flips)
+        naive += len(within) > 0 and truth[within[-1]] > max_flips
+    return {"draws": SIMULATIONS, "broken": int(broken), "broken_naive": int(naive)}
+
+
+def _rows(outcome: Outcome, rows: np.ndarray) -> Outcome:
+    return Outcome(*(part[..., rows] for part in (outcome.margins, outcome.wrong, outcome.wrong_at_end, outcome.costs)))
+
+
+MEASURES = {"heads": measure_heads, "distilled": measure_distilled, "cascade": measure_cascade}
+
+
+def main() -> None:
+    """Measure the tasks asked for, merge them into the results, write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_sources(parser)
+    parser.add_argument("--task", choices=TASKS, action="append", help="only this task; repeatable")
+    parser.add_argument("--part", choices=[*MEASURES, "tables"], action="append", help="only this part; repeatable")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="layers skipped before distilling")
+    parser.add_argument("--lr", type=float, default=3e-4, help="learning rate of the distillation")
+    parser.add_argument("--gold", type=float, default=0.0, help="weight of the gold labels in the distillation")
+    parser.add_argument("--threads", type=int, help="threads of PyTorch")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    RESULTS.parent.mkdir(exist_ok=True)
+    for task in arguments.task or TASKS:
+        for part in arguments.part or MEASURES:
+            if part == "tables":
+                continue
+            entry = MEASURES[part](task, arguments)
+            with FileLock("runs/compensation.lock"):  # tasks may run side by side
+                results = _read()
+                merge(results["tasks"].setdefault(task, {}), entry)
+                results["environment"] = environment("cpu")
+                write_json(RESULTS, results)
+    compensation_tables.write(_read())
+
+
+def merge(known: dict, new: dict) -> None:
+    """Write `new` into `known`, dictionary by dictionary."""
+    for key, value in new.items():
+        if isinstance(value, dict) and isinstance(known.get(key), dict):
+            merge(known[key], value)
+        else:
+            known[key] = value
+
+
+def _read() -> dict:
+    return read_json(RESULTS) if RESULTS.is_file() else {"tasks": {}}
+
+
+if __name__ == "__main__":
+    main()

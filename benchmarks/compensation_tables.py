@@ -1,0 +1,173 @@
+"""The tables of compensation.py, computed from the predictions in its results; intervals resample rows within each task."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import readme
+
+from compressor.measurement.statistics import paired_lower_bound, share_interval
+
+DRAWS = 2000
+METHODS = {
+    "none": "none",
+    "gradient": "head (gradient)",
+    "forward": "charge-flow head",
+    "readout": "readout",
+    "refit": "refit, gaps",
+    "refit + readout": "refit, gaps + readout",
+    "refit later": "refit, later layers",
+    "refit later + readout": "refit, later + readout",
+    "refit later + forward": "refit, later + charge flow",
+    "distilled": "refit + distillation",
+    "distilled + readout": "refit + distillation + readout",
+    "distilled + forward": "refit + distillation + charge flow",
+}
+"""Method of the results -> its name in the tables."""
+CLOSED = "refit later + forward"
+"""The method without labels and gradients that the tables hold against no compensation."""
+
+
+def flips_of(task: Mapping[str, Any], entry: Mapping[str, Any]) -> np.ndarray:
+    """Return which of the task's evaluation rows changed, float [N]."""
+    return (_digits(entry["predictions"]) != _digits(task["full"])).astype(float)
+
+
+def better_of(task: Mapping[str, Any], entry: Mapping[str, Any]) -> np.ndarray:
+    """Return for each row 1 where it became right, -1 where it became wrong, else 0."""
+    labels = _digits(task["labels"])
+    return (_digits(entry["predictions"]) == labels) * 1.0 - (_digits(task["full"]) == labels)
+
+
+def pooled(columns: Sequence[np.ndarray]) -> tuple[float, float, float]:
+    """Return the mean over all rows of all tasks, and its 95 % interval: rows resampled within each task."""
+    generator = np.random.default_rng(0)
+    total = sum(map(len, columns))
+    drawn = np.zeros(DRAWS)
+    for values in columns:
+        kinds, counts = np.unique(values, return_counts=True)
+        drawn += generator.multinomial(len(values), counts / len(values), size=DRAWS) @ kinds
+    low, high = np.quantile(drawn / total, [0.025, 0.975])
+    return sum(values.sum() for values in columns) / total, float(low), float(high)
+
+
+def pooled_bound(columns: Sequence[np.ndarray]) -> float:
+    """Return the one-sided 95 % bound of the pooled accuracy delta (Tango's score bound over the discordant rows)."""
+    gained, lost = (sum(int((values == sign).sum()) for values in columns) for sign in (1, -1))
+    return paired_lower_bound(gained, lost, sum(map(len, columns)))
+
+
+def method_table(results: Mapping[str, Any], size: str, column: Callable[..., np.ndarray], unit: str) -> str:
+    """Return the table of one number of skipped layers: methods x tasks, and all rows pooled."""
+    tasks = results["tasks"]
+    rows = []
+    for method, name in METHODS.items():
+        found = {
+            task: column(entry, entry["skips"][size]["methods"][method])
+            for task, entry in tasks.items()
+            if method in entry["skips"].get(size, {}).get("methods", {})
+        }
+        if not found:
+            continue
+        cells = [f"{unit.format(100 * found[task].mean())}" if task in found else "" for task in tasks]
+        every = list(found.values())
+        value, low, high = (100 * part for part in pooled(every))
+        whole = f"{unit.format(value)} [{unit.format(low)}, {unit.format(high)}]" if len(found) == len(tasks) else ""
+        rows.append([name, *cells, whole])
+    skips = [f"{task} ({', '.join(map(str, tasks[task]['skips'][size]['skip']))})" for task in tasks]
+    return readme.table(["compensation", *skips, "all rows [95 %]"], rows)
+
+
+def reading(results: Mapping[str, Any]) -> str:
+    """Return the sentences that hold the results against what was aimed at."""
+    tasks = results["tasks"].values()
+    lines = []
+    one = [entry["skips"]["1"]["methods"] for entry in tasks]
+    plain, closed = (
+        [flips_of(task, methods[name]) for task, methods in zip(tasks, one, strict=True)] for name in ("none", CLOSED)
+    )
+    fewer = sum(after.sum() < before.sum() for before, after in zip(plain, closed, strict=True))
+    before, after = (sum(part.sum() for part in parts) for parts in (plain, closed))
+    gap, low, high = (100 * part for part in pooled([one - other for one, other in zip(plain, closed, strict=True)]))
+    lines.append(
+        f"One layer skipped, no labels, no gradients ({METHODS[CLOSED]}): fewer changed predictions than without "
+        f"compensation on {fewer} of {len(plain)} tasks, {1 - after / before:.0%} fewer over all rows "
+        f"({before:.0f} → {after:.0f}; {gap:.1f} points [{low:.1f}, {high:.1f}])."
+    )
+    for size in ("1", "2", "3"):
+        heads = [
+            [better_of(task, task["skips"][size]["methods"][name]) for task in tasks]
+            for name in ("forward", "gradient")
+        ]
+        gap, low, high = (100 * part for part in pooled([one - other for one, other in zip(*heads, strict=True)]))
+        seconds = [
+            [task["skips"][size]["methods"][name]["seconds"] for task in tasks] for name in ("gradient", "forward")
+        ]
+        lines.append(
+            f"Charge-flow less gradient head, {size} skipped: accuracy {gap:+.2f} points [{low:+.2f}, {high:+.2f}]; "
+            f"training {sum(seconds[0]) / sum(seconds[1]):.1f}x as fast ({sum(seconds[0]):.1f} s against "
+            f"{sum(seconds[1]):.2f} s for {len(seconds[0])} heads)."
+        )
+    for size in ("1", "2", "3"):
+        made = [task["skips"][size]["methods"] for task in tasks if "distilled" in task["skips"][size]["methods"]]
+        if len(made) == len(plain):
+            deltas = [better_of(task, task["skips"][size]["methods"]["distilled"]) for task in tasks]
+            gap, low, high = (100 * part for part in pooled(deltas))
+            lines.append(
+                f"Distilled, {size} of 6 layers skipped: accuracy {gap:+.2f} points [{low:+.2f}, {high:+.2f}] over all "
+                f"rows, one-sided 95 % bound {100 * pooled_bound(deltas):+.2f}."
+            )
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def cascade_table(results: Mapping[str, Any]) -> str:
+    """Return the table of the certified cascades."""
+    rows = []
+    for name, task in results["tasks"].items():
+        for allowed, entry in task["cascade"].items():
+            changed, work = flips_of(task, entry), np.array(entry["work"])
+            low, high = share_interval(int(changed.sum()), len(changed))
+            certificate, simulation = entry["certificate"], entry["simulation"]
+            generator = np.random.default_rng(0)
+            means = work[generator.integers(0, len(work), (DRAWS, len(work)))].mean(axis=1)
+            fastest, slowest = 1 / np.quantile(means, [0.025, 0.975])
+            left = _digits(entry["left"])
+            shares = [f"{(left == part).mean():.0%}" for part in range(len(entry["exits"]) + 1)]
+            delta = 100 * better_of(task, entry).mean()
+            rows.append([
+                name,
+                f"{float(allowed):.0%}",
+                f"{' and '.join(map(str, entry['exits']))} ({' / '.join(shares)})",
+                f"{certificate['flips']} of {certificate['rows']}: at most {100 * certificate['bound']:.2f} %",
+                f"{100 * changed.mean():.2f} % [{100 * low:.2f}, {100 * high:.2f}]",
+                f"{delta:+.2f}",
+                f"{1 / work.mean():.2f}x [{slowest:.2f}, {fastest:.2f}]",
+                f"{simulation['broken']} of {simulation['draws']} ({simulation['broken_naive']})",
+            ])  # fmt: skip
+    columns = (
+        "task", "allowed flips", "exits (rows that leave there / go to the end)", "certified on unlabelled text, 95 %",
+        "flips measured [95 %]", "accuracy delta, points", "less encoder work [95 %]", "bound broken (naive rule)",
+    )  # fmt: skip
+    return readme.table(columns, rows)
+
+
+def write(results: Mapping[str, Any]) -> None:
+    """Put every table whose figures are there into README.md."""
+    tasks = {name: task for name, task in results["tasks"].items() if task.get("skips")}
+    if tasks:
+        known = {"tasks": tasks}
+        sizes = sorted({size for task in tasks.values() for size in task["skips"]})
+        parts = [reading(known)] if len(tasks) > 1 else []
+        for size in sizes:
+            parts += [f"**{size} of 6 layers skipped, changed predictions (%)**"]
+            parts += [method_table(known, size, flips_of, "{:.1f}")]
+            parts += [f"**{size} of 6 layers skipped, accuracy delta (points)**"]
+            parts += [method_table(known, size, better_of, "{:+.1f}")]
+        readme.put("compensation", "\n\n".join(parts))
+    cascades = {name: task for name, task in results["tasks"].items() if task.get("cascade")}
+    if cascades:
+        readme.put("cascade", cascade_table({"tasks": cascades}))
+
+
+def _digits(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), dtype=np.uint8) - ord("0")

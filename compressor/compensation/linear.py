@@ -1,0 +1,46 @@
+"""The readout trainer: the best linear readout, in closed steps, as a head that folds like any other."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from compressor.compensation.head import Head, HeadFit, balanced_weights, check_nodes, standardisation
+from compressor.compensation.readout import linear_nodes, newton_readouts
+from compressor.progress import Track, silent
+from compressor.recipe_training import HeadSpec
+
+
+def fit_readout(
+    states: Tensor,
+    targets: Tensor,
+    selection_states: Tensor,
+    selection_targets: Tensor,
+    spec: HeadSpec,
+    activation: Callable[[Tensor], Tensor],
+    *,
+    seed: int = 0,  # noqa: ARG001 (every trainer takes one; here nothing is drawn)
+    track: Track = silent,
+) -> HeadFit:
+    """Fit the linear readout; the ridge strength with the lowest selection loss wins.
+
+    states [N, H], targets [N, C] (probabilities; one-hot for gold labels), the same for the selection split. The head
+    has C - 1 nodes (at most `spec.nodes`), each where its activation is a straight line. In the result `epochs` are the
+    strengths tried, strongest first, `best_epoch` the one taken.
+    """
+    check_nodes(spec.nodes, states.shape[1])
+    mean, deviation = standardisation(states)
+    inputs = (states.double() - mean) / deviation
+    weights = balanced_weights(targets.double(), spec)
+    wanted, held = (
+        part.double() if weights is None else part.double() * weights for part in (targets, selection_targets)
+    )
+    history: list[float] = []
+    best = None
+    for _, weight, bias in track(newton_readouts(inputs, wanted), "head"):
+        head = Head(mean, deviation, *linear_nodes(inputs, weight, bias, spec.nodes, activation))
+        logits = head.logits(selection_states, activation)
+        history.append(float(-(held * logits.log_softmax(1)).sum() / held.sum()))
+        if history[-1] <= min(history):
+            best = head
+    class_weights = None if weights is None else tuple(weights.tolist())
+    return HeadFit(best, len(history), 1 + history.index(min(history)), tuple(history), class_weights)

@@ -1,0 +1,82 @@
+"""The sentences on the guarded early exit, for the report and the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from compressor.report.formats import count, layers_text, percent, percent_interval, ratio, ratio_interval
+
+
+def uses_exits(cascade: Mapping[str, Any]) -> bool:
+    """Return whether any text may leave early: a threshold is set, and not all are out of reach."""
+    return any(entry["threshold"] is not None for entry in cascade["exits"])
+
+
+def cascade_reading(cascade: Mapping[str, Any]) -> list[str]:
+    """Return three paragraphs: what happens to a text, what is certified on which assumption, what was measured."""
+    certificate, measured = cascade["certificate"], cascade["evaluation"]
+    exits = layers_text([entry["layer"] for entry in cascade["exits"]])
+    model = "full" if cascade["model"] == "full" else "compressed"
+    early = 1 - measured["shares"][-1]
+    happens = (
+        f"Behind {exits} of the {model} model a small linear head looks at each text; where its lead over the next class "
+        "reaches the threshold, the text is answered there, and only the others go on to the last layer. "
+        f"The heads were fitted in closed form to the full model's logits on {count(cascade['fit_rows'])} texts, without labels."
+    )
+    changed = f"{count(certificate['flips'])} of {count(certificate['rows'])} calibration texts"
+    if not certificate["met"]:
+        holds = (
+            f"Nothing could be certified: even with every text passing all layers, {changed} get another prediction than "
+            f"from the full model, and up to {percent(certificate['bound'])} may in general, more than the "
+            f"{percent(certificate['max_flips'])} allowed. So no text leaves early."
+        )
+    else:
+        holds = (
+            f"Certificate: with {100 * certificate['confidence']:g} % confidence at most {percent(certificate['max_flips'])} "
+            "of all predictions differ from the full model's, if the texts to come are drawn like the calibration texts. "
+            f"{changed} changed, which bounds the share at {percent(certificate['bound'])} (Clopper and Pearson); thresholds "
+            f"were tested in an order fixed beforehand, up to the first that failed ({count(certificate['tested'])} tests)."
+        )
+        if not uses_exits(cascade):
+            holds += " No threshold that lets a text leave early passed, so none does."
+    found = (
+        f"On the evaluation split {percent(early)} of the texts left early; {count(measured['flips'])} of "
+        f"{count(measured['rows'])} predictions changed ({percent(measured['flip_rate'])}, 95 % interval "
+        f"{percent_interval(measured['flip_ci95'])}). The encoder did {percent(measured['work'])} of the full model's work: "
+        f"{saving(measured)} (95 % interval of the ratio {ratio_interval(measured['compute_ratio_ci95'])}), counted in FLOPs at "
+        "the texts' real lengths, exits included."
+    )
+    return [happens, holds, found]
+
+
+def saving(measured: Mapping[str, Any]) -> str:
+    """Return `1.67x less encoder work`, or how much more where the exits cost more than they save."""
+    if measured["compute_ratio"] < 1:
+        return f"{ratio(measured['work'])} the encoder work"
+    return f"{ratio(measured['compute_ratio'])} less encoder work"
+
+
+def cascade_line(cascade: Mapping[str, Any]) -> str:
+    """Return one line for the terminal: exits, certificate, what was measured."""
+    certificate, measured = cascade["certificate"], cascade["evaluation"]
+    exits = layers_text([entry["layer"] for entry in cascade["exits"]])
+    certified = (
+        f"certified at most {percent(certificate['max_flips'])} changed predictions ({certificate['confidence']:.0%})"
+        if certificate["met"]
+        else f"nothing certified at {percent(certificate['max_flips'])} changed predictions, so no text leaves early"
+    )
+    return f"cascade: exits behind {exits}, {certified}, {percent(measured['flip_rate'])} measured, {saving(measured)}"
+
+
+def cascade_finding(cascade: Mapping[str, Any]) -> str:
+    """Return the title of the figure."""
+    certificate, measured = cascade["certificate"], cascade["evaluation"]
+    if not certificate["met"]:
+        return f"No thresholds keep changed predictions below {percent(certificate['max_flips'])} with confidence"
+    if not uses_exits(cascade):
+        return (
+            f"No text may leave early: every threshold tried might change more than {percent(certificate['max_flips'])}"
+        )
+    return (
+        f"{percent(1 - measured['work'])} of the encoder's work saved with {percent(measured['flip_rate'])} changed "
+        f"predictions; certified: at most {percent(certificate['max_flips'])}"
+    )

@@ -1,0 +1,118 @@
+"""The parts compute what the fused file computes, the exits what PyTorch computes, and attention stays fused."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+
+from compressor.cascade.exits import ExitHead, ExitModule
+from compressor.cascade.parts import EXIT_LOGITS, HIDDEN, part_names, write_parts
+from compressor.data.batches import pad
+from compressor.export.onnx import export_optimized, quiet
+from compressor.measurement.runtime import feeds
+from compressor.model.families import layer_list
+from compressor.model.load import find_model
+
+LAYERS = 4
+
+
+@pytest.fixture(scope="module")
+def parts(tiny, tmp_path_factory):
+    """Return a function: (family, exits) -> (folder of the parts, fused file, heads); made once."""
+    made, fused = {}, {}
+
+    def get(model_type, exits):
+        model, family, _, directory = tiny(model_type)
+        if model_type not in fused:
+            with quiet():
+                fused[model_type] = export_optimized(find_model(str(directory)), tmp_path_factory.mktemp(model_type))
+        if (model_type, exits) not in made:
+            generator = torch.Generator().manual_seed(0)
+            heads = [
+                ExitHead(
+                    layer,
+                    torch.randn(96, 3, generator=generator).double(),
+                    torch.randn(3, generator=generator).double(),
+                )
+                for layer in exits
+            ]
+            folder = tmp_path_factory.mktemp("parts")
+            write_parts(fused[model_type], model, family, heads, folder)
+            made[model_type, exits] = folder, fused[model_type], heads
+        return made[model_type, exits]
+
+    return get
+
+
+def open_parts(folder, exits):
+    return [ort.InferenceSession(str(folder / name)) for name in part_names(len(exits))]
+
+
+def run_parts(sessions, batch):
+    current, logits = dict(batch), []
+    for session in sessions[:-1]:
+        names = [value.name for value in session.get_inputs()]
+        current[HIDDEN], found = session.run(None, feeds(names, current))
+        logits.append(found)
+    names = [value.name for value in sessions[-1].get_inputs()]
+    return logits, sessions[-1].run(None, feeds(names, current))[0]
+
+
+@pytest.mark.parametrize("exits", [(2,), (1, 3)])
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert", "electra", "camembert"])
+def test_parts_compute_what_the_whole_computes(tiny, parts, model_type, exits):
+    model, family, encodings, _ = tiny(model_type)
+    folder, fused, heads = parts(model_type, exits)
+    sessions, whole = open_parts(folder, exits), ort.InferenceSession(str(fused))
+    names = [value.name for value in whole.get_inputs()]
+    for rows in (np.arange(24), np.array([5]), np.array([1, 20, 7])):
+        batch = pad(encodings, rows)
+        early, logits = run_parts(sessions, batch)
+        np.testing.assert_allclose(logits, whole.run(None, feeds(names, batch))[0], atol=1e-6)
+        tensors = {name: torch.from_numpy(value) for name, value in batch.items()}
+        with torch.inference_mode():
+            output = model(**tensors, output_hidden_states=True)
+            for head, found in zip(heads, early, strict=True):
+                exit_logits = ExitModule(model, family, head)(
+                    output.hidden_states[head.layer], tensors["attention_mask"]
+                )
+                np.testing.assert_allclose(found, exit_logits, atol=2e-4)
+        np.testing.assert_allclose(logits, output.logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "distilbert", "electra"])
+def test_every_layer_is_in_one_part_and_fused_and_no_part_carries_the_weights_of_another(parts, model_type):
+    folder, fused, _ = parts(model_type, (1, 3))
+    graphs = [onnx.load(str(folder / name)).graph for name in part_names(2)]
+    counts = [sum(node.op_type == "Attention" for node in graph.node) for graph in graphs]
+    assert counts == [1, 2, 1]
+    whole = onnx.load(str(fused)).graph
+    large = {weight.name for weight in whole.initializer if len(weight.dims) == 2}
+    shares = [{weight.name for weight in graph.initializer} & large for graph in graphs]
+    assert not any("embed" in name for share in shares[1:] for name in share)
+    assert sum(map(len, shares)) == len(set.union(*shares)) == len(large)
+
+
+@pytest.mark.parametrize("exits", [(2,), (1, 3)])
+def test_names_types_and_axes_of_the_parts(parts, exits):
+    sessions = open_parts(parts("bert", exits)[0], exits)
+    for index, session in enumerate(sessions):
+        inputs = {value.name: (value.type, value.shape) for value in session.get_inputs()}
+        assert inputs["attention_mask"][0] == "tensor(int64)"
+        assert all(isinstance(axis, str) for axis in inputs["attention_mask"][1])
+        assert (HIDDEN in inputs) == (index > 0)
+        assert ("input_ids" in inputs) == (index == 0)
+        outputs = [value.name for value in session.get_outputs()]
+        assert outputs[-1] == ("logits" if index == len(exits) else EXIT_LOGITS)
+        assert session.get_outputs()[-1].shape[1] == 3
+
+
+def test_the_head_is_exported_from_a_copy_so_that_a_model_on_the_gpu_stays_there(tiny, tmp_path, parts, monkeypatch):
+    model, family, *_ = tiny("bert")
+    _, fused, heads = parts("bert", (2,))
+    moved = []
+    monkeypatch.setattr(ExitModule, "cpu", lambda self: moved.append(self.layer) or self)
+    write_parts(fused, model, family, heads, tmp_path)
+    assert len(moved) == 1
+    assert moved[0] is not layer_list(model, family)[2]
