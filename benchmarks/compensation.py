@@ -95,7 +95,7 @@ class Measured:
                 family.activation,
             )
             seconds = time.perf_counter() - started
-            kept = min(fit.selection_loss) < stock
+            kept = fit.selection_loss[fit.best_epoch - 1] < stock
             folded = copy.deepcopy(model)
             fold_head(folded, family, fit.head)
             predicted = predict(folded, self.run.evaluation) if kept else logits["evaluation"]
@@ -145,6 +145,7 @@ def measure_distilled(task: str, arguments: argparse.Namespace) -> dict:
         seconds = time.perf_counter() - started
         made = measured.heads(model, {"readout": HeadSpec(trainer="readout"), "forward": HeadSpec(trainer="forward")})
         methods = {"distilled": made["stock"] | {"seconds": seconds, "rows": fit.rows, "losses": fit.losses}}
+        methods["distilled"]["spec"] = spec.model_dump(mode="json")
         methods |= {f"distilled + {trainer}": made[trainer] for trainer in ("readout", "forward")}
         skips[str(size)] = {"skip": list(skip), "methods": methods}
         print(f"{task}, {size} skipped {list(skip)}, {seconds:.0f} s: {_flips(methods, measured)}", flush=True)
@@ -191,7 +192,8 @@ def measure_cascade(task: str, arguments: argparse.Namespace) -> dict:
             "predictions": digits(logits),
             "left": "".join(map(str, left)),
             "lengths": lengths.tolist(),
-            "work": (work / shape.costs((), lengths)[-1].mean()).tolist(),
+            "work": work.tolist(),
+            "full_work": shape.costs((), lengths)[-1].tolist(),
             "simulation": simulate(fitted["path"], guard, max_flips),
         }
         cascades[str(max_flips)] = entry
@@ -200,7 +202,7 @@ def measure_cascade(task: str, arguments: argparse.Namespace) -> dict:
         print(
             f"{task}, cascade {max_flips:.0%}: exits {exits}, {entry['certificate']['flips']} of "
             f"{entry['certificate']['rows']} rows flip (at most {entry['certificate']['bound']:.2%}), "
-            f"measured {flips:.2%}, {1 / np.mean(entry['work']):.2f}x less work, {entry['simulation']}",
+            f"measured {flips:.2%}, {np.sum(entry['full_work']) / np.sum(work):.2f}x less work, {entry['simulation']}",
             flush=True,
         )
     return {"cascade": cascades, "labels": "".join(map(str, run.data.evaluation.labels)), "full": digits(full)}
@@ -256,10 +258,20 @@ def main() -> None:
             entry = MEASURES[part](task, arguments)
             with FileLock("runs/compensation.lock"):  # tasks may run side by side
                 results = _read()
-                merge(results["tasks"].setdefault(task, {}), entry)
+                keep_consistent(results["tasks"].setdefault(task, {}), entry)
+                merge(results["tasks"][task], entry)
                 results["environment"] = environment("cpu")
                 write_json(RESULTS, results)
     compensation_tables.write(_read())
+
+
+def keep_consistent(known: dict, new: dict) -> None:
+    """Remove from `known` what other rows, another full model or other skipped layers gave than `new`."""
+    if any(known.get(key, new[key]) != new[key] for key in ("labels", "full")):
+        known.clear()
+    for size, entry in new.get("skips", {}).items():
+        if known.get("skips", {}).get(size, entry)["skip"] != entry["skip"]:
+            del known["skips"][size]
 
 
 def merge(known: dict, new: dict) -> None:

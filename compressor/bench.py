@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from compressor.cascade.runtime import SETTINGS, CascadeClassifier
 from compressor.data.batches import Encodings, encode
@@ -221,6 +222,8 @@ def _targets_in(directory: Path) -> list[Target]:
         if (directory / name).is_dir()
     ]
     parts = directory / "onnx" / "cascade"
-    if (parts / SETTINGS).is_file():
+    # a run whose recipe no longer has one may still hold the files
+    recipe = yaml.safe_load((directory / "recipe.yaml").read_text(encoding="utf-8"))
+    if (parts / SETTINGS).is_file() and recipe.get("cascade") is not None:
         targets.append(Target(str(parts), parts, True, directory, "cascade", "optimized", cascade=True))
     return targets

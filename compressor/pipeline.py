@@ -5,14 +5,13 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from compressor.errors import UserError
-from compressor.measurement.environment import doctor, environment, provider_works
+from compressor.measurement.environment import doctor, environment, provider_works, versions
 from compressor.progress import Track, silent
 from compressor.recipe import Recipe
 from compressor.recipe_base import Spec
@@ -83,13 +82,20 @@ def _plan_inputs(run: Run) -> dict[str, Any]:
 
 
 def _model_inputs(run: Run) -> dict[str, Any]:
-    return {"compensation": _spec(run.recipe.compensation), "card": card_recipe(run.recipe)}
+    spec = run.recipe.compensation
+    inputs = spec.model_dump(mode="json")
+    texts = {}
+    if spec.distill is not None:
+        inputs["distill"].pop("checkpoint_minutes")  # how often to save changes nothing
+        texts = {name: getattr(run.data, name).sha256 for name in spec.distill.text}
+    return {"compensation": inputs, "texts": texts, "card": card_recipe(run.recipe)}
 
 
 def _cascade_inputs(run: Run) -> dict[str, Any]:
     data = run.data
     texts = {"train": data.train.sha256, "selection": data.selection.sha256, "guard": data.guard and data.guard.sha256}
-    return {"cascade": _spec(run.recipe.cascade), "texts": texts, "max_length": run.recipe.data.max_length}
+    shared = {"max_length": run.recipe.data.max_length, "device": run.device}  # the certificate is that of its device
+    return {"cascade": _spec(run.recipe.cascade), "texts": texts, **shared}
 
 
 STAGES: tuple[Stage, ...] = (
@@ -168,7 +174,7 @@ def run_recipe(
     Raises UserError where the user's input is wrong, before anything expensive and before a file is made.
     """
     path, device = default_out(recipe, out), resolve_device(device)
-    if recipe.export.variants:
+    if recipe.export.variants or recipe.cascade is not None:
         check_provider(device)
     run = prepare(recipe, path, device, track)
     with open_run_dir(path, fresh=fresh) as folder:
@@ -246,7 +252,7 @@ def run_stages(run: Run, folder: RunDir, stages: Sequence[Stage], say: Say) -> l
 def stage_keys(run: Run) -> dict[str, str]:
     """Return the key of every stage this recipe has: its inputs, its own part of the recipe, and the keys before it."""
     keys: dict[str, str] = {}
-    shared = {"version": package_version(), "seed": run.recipe.seed}
+    shared = {"version": versions()["compressor"], "seed": run.recipe.seed}
     for stage in STAGES:
         before = {name: keys[name] for name in stage.after}
         keys[stage.name] = stage_key(stage.name, {**shared, **stage.inputs(run), "after": before})
@@ -275,14 +281,6 @@ def check_provider(device: str) -> None:
         raise UserError(
             f"--device cuda: ONNX Runtime cannot use CUDA ({found.summary}); {remedy}, or set --device cpu."
         )
-
-
-def package_version() -> str:
-    """Return the version of this package; it is part of every stage key."""
-    try:
-        return version("compressor")
-    except PackageNotFoundError:
-        return "0"
 
 
 def _log_file(path: Path) -> logging.Logger:

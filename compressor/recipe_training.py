@@ -31,7 +31,8 @@ class HeadSpec(Spec):
     targets: Literal["teacher", "gold"] = "teacher"
     """Learn the full model's probabilities (no labels needed) or the gold labels."""
     epochs: PositiveInt = 200
-    """Largest number of passes (adamw) or outer iterations (lbfgs); early stopping usually ends sooner."""
+    """Largest number of passes (adamw) or outer iterations (lbfgs), of which the first only looks at the readout that
+    training starts from; early stopping usually ends sooner."""
     lr: Annotated[Float, Field(gt=0)] = 0.01
     """Learning rate of adamw; lbfgs uses a line search."""
     weight_decay: Annotated[Float, Field(ge=0)] = 1e-3

@@ -47,8 +47,9 @@ def build_result(run: Run, records: list[StageRecord]) -> dict[str, Any]:
             "task": data.name,
             "splits": {
                 name: {"rows": len(split), "sha256": split.sha256}
-                for name in ("train", "calibration", "selection", "evaluation")
+                for name in ("train", "calibration", "selection", "evaluation", "guard")
                 for split in [getattr(data, name)]
+                if split is not None
             },
             "removed_overlaps": data.removed_overlaps,
             "label_names": data.label_names,

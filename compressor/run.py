@@ -14,9 +14,10 @@ from compressor.cascade.thresholds import rows_needed
 from compressor.compensation.distill import check_labels
 from compressor.compensation.head import check_nodes
 from compressor.data.batches import Encodings, encode, join
-from compressor.data.splits import Split
+from compressor.data.splits import Split, first_of_each, without_overlaps
 from compressor.data.tasks import TaskData, load_task
 from compressor.errors import UserError
+from compressor.measurement.environment import versions
 from compressor.model.checkpoint import Checkpoint
 from compressor.model.families import Family, family_of
 from compressor.model.load import ModelSource, find_model, load_classifier, load_tokenizer, longest_input
@@ -98,6 +99,7 @@ class Run:
     def checkpoint(self, name: str, inputs: Mapping[str, Any], minutes: float = 5.0) -> Checkpoint:
         """Return the checkpoint of training `name` in this run directory; `inputs` (JSON) decide the result with the seed."""
         shared = {"seed": self.recipe.seed, "max_length": self.recipe.data.max_length, "device": self.device}
+        shared["version"] = versions()["compressor"]
         return Checkpoint(
             self.path / STAGES_FOLDER / CHECKPOINTS / name, stage_key(name, {**shared, **inputs}), minutes
         )
@@ -166,10 +168,15 @@ def _with_guard(recipe: Recipe, data: TaskData, layers: int) -> TaskData:
     if spec.model == "compressed":
         # refits, head and distillation learn from the calibration text, so it cannot certify what they made
         half = len(data.calibration) // 2
-        calibration = data.calibration.take(list(range(half)))
-        data = replace(data, calibration=calibration, guard=data.calibration.take(list(range(half, 2 * half))))
+        halves = {
+            "calibration": data.calibration.take(list(range(half))),
+            "guard": data.calibration.take(list(range(half, 2 * half))),
+        }
+        data = replace(data, **without_overlaps(halves)[0])
     else:
         data = replace(data, guard=data.calibration)
+    # parts are drawn text by text, so the copies of one text are one draw, not several
+    data = replace(data, guard=first_of_each(data.guard))
     if spec.model == "full" or skipped != "auto":  # how deep a model of layers: auto is, the search decides
         layers_to_try(spec.exits, layers - (skipped if spec.model == "compressed" else 0))
     texts = min(spec.fit_size, len(data.train) + len(data.selection))
@@ -182,7 +189,7 @@ def _with_guard(recipe: Recipe, data: TaskData, layers: int) -> TaskData:
     if len(data.guard) < needed:
         raise UserError(
             f"cascade.max_flips: {spec.max_flips:.2%} at {spec.confidence:.0%} confidence takes at least {needed} "
-            f"calibration rows that nothing else uses, here are {len(data.guard)}; raise data.calibration.size, give more "
-            "text, or allow more flips."
+            f"different calibration texts that nothing else uses, here are {len(data.guard)}; raise data.calibration.size, "
+            "give more text, or allow more flips."
         )
     return data

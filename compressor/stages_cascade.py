@@ -51,11 +51,11 @@ def make_cascade(run: Run, folder: Path) -> None:
         write_parts(fused, model, family, [fit.head for fit in taken], target)
     with quiet():
         run.tokenizer.save_pretrained(target)
-    write_settings(run, target, plan.exits, shape.layers, (np.inf,) * len(plan.exits))
+    write_settings(run, target, plan.exits, shape.layers)
     teacher = predict(run.teacher, run.guard, track=run.track, description="certificate, full model")
     outcome = measured_outcome(target, shape, plan.exits, run.guard, teacher, PROVIDERS[run.device])
     certificate = certify(plan.path, outcome, spec.max_flips, spec.confidence)
-    write_settings(run, target, plan.exits, shape.layers, certificate.thresholds)
+    write_settings(run, target, plan.exits, shape.layers, certificate)
     whole = full_work(run, shape, run.guard).mean()
     share = shape.layers / run.source.layers  # the plan knows the work of this model alone
     write_json(
@@ -158,18 +158,23 @@ def measured_outcome(
     return outcome_of(shape, exits, dict(zip(exits, found, strict=False)), found[-1], wanted, encodings.lengths)
 
 
-def write_settings(run: Run, folder: Path, exits: tuple[int, ...], layers: int, thresholds: Thresholds) -> None:
-    """Write what the runtime needs to know beside the parts."""
+def write_settings(
+    run: Run, folder: Path, exits: tuple[int, ...], layers: int, certificate: Certificate | None = None
+) -> None:
+    """Write what the runtime needs to know beside the parts; without a certificate nothing leaves early."""
+    thresholds = (np.inf,) * len(exits) if certificate is None else certificate.thresholds
     settings = {
         "parts": part_names(len(exits)),
         "exits": list(exits),
         "layers": layers,
         "thresholds": [json_number(value) for value in thresholds],
         "label_names": list(run.data.label_names),
+        "texts": len(run.data.text_columns),
         "max_length": run.recipe.data.max_length,
         "pad_id": run.tokenizer.pad_token_id,
         "truncation_side": run.tokenizer.truncation_side,
         "token_types": "token_type_ids" in run.tokenizer.model_input_names,
+        "certified": certificate is not None and certificate.met,
         "max_flips": run.recipe.cascade.max_flips,
         "confidence": run.recipe.cascade.confidence,
     }

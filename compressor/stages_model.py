@@ -62,6 +62,8 @@ def _refit(run: Run, model: PreTrainedModel, skip: tuple[int, ...]) -> list[dict
 def card_recipe(recipe: Recipe) -> str:
     """Return the part of the recipe that made the model, for its card; of local paths the card needs only the names."""
     unused: dict[str, Any] = {"export": True, "benchmark": True, "selection": {"audit"}}
+    if recipe.compensation.distill is not None:
+        unused["compensation"] = {"distill": {"checkpoint_minutes"}}
     if recipe.selection.layers != "auto":
         unused["goals"] = True
     files = ("source", "train", "validation", "test")

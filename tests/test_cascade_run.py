@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,10 +16,13 @@ from compressor.cascade.runtime import CascadeClassifier
 from compressor.cascade.thresholds import allowed_flips
 from compressor.cli import main
 from compressor.measurement.statistics import share_interval
+from compressor.pipeline import stage_keys
+from compressor.progress import silent
 from compressor.recipe import GoalsSpec
 from compressor.recipe_file import load_recipe
 from compressor.report.wording_cascade import cascade_finding, cascade_line, cascade_reading
 from compressor.results import judge_goals
+from compressor.run import prepare
 
 CHECKED = "report.html", "report.md", "result.json", "cascade.json", "figures/cascade.png", "onnx/cascade/front.onnx"
 
@@ -259,10 +263,43 @@ def test_where_nothing_can_be_certified_the_run_ends_well_and_says_so(task, fold
     assert "never reached" in markdown
 
 
+def test_no_text_certifies_twice_or_what_it_helped_to_make(task, tmp_path):
+    lines = (task / "train.csv").read_text(encoding="utf-8").splitlines()
+    often = [lines[1]] * 150  # one text is a quarter of the file
+    (tmp_path / "train.csv").write_text("\n".join([*lines, *often]) + "\n", encoding="utf-8")
+    sets = [f"data.train={tmp_path / 'train.csv'}", "cascade.max_flips=0.2", "data.calibration.size=280"]
+    for model in ("full", "compressed"):
+        recipe = load_recipe(task / "recipe.yaml", [*sets, f"cascade.model={model}", "cascade.exits=[1]"])
+        data = prepare(recipe, tmp_path / "run", "cpu", silent).data
+        assert len(set(data.guard.texts)) == len(data.guard)
+        if model == "compressed":
+            assert not set(data.guard.texts) & set(data.calibration.texts)
+
+
+def test_stages_are_computed_anew_where_their_text_or_device_changed(task, tmp_path):
+    distilled = load_recipe(task / "recipe.yaml", ["compensation.distill={epochs: 1}"])
+    run = prepare(distilled, tmp_path / "run", "cpu", silent)
+    keys = stage_keys(run)
+    often = prepare(distilled.model_copy(update={"compensation": distilled.compensation.model_copy(update={
+        "distill": distilled.compensation.distill.model_copy(update={"checkpoint_minutes": 9.0})})}),
+        tmp_path / "run", "cpu", silent)  # fmt: skip
+    assert stage_keys(often)["model"] == keys["model"]
+    run.data = replace(run.data, train=run.data.train.take(list(range(10))))
+    assert stage_keys(run)["model"] != keys["model"]
+    run = prepare(distilled, tmp_path / "run", "cpu", silent)
+    run.device = "cuda"
+    changed = stage_keys(run)
+    assert changed["cascade"] != keys["cascade"]
+    assert changed["plan"] == keys["plan"]
+
+
 @pytest.mark.parametrize(
     ("sets", "words"),
     [
-        (["cascade.max_flips=0.01"], "takes at least 299 calibration rows that nothing else uses, here are 150"),
+        (
+            ["cascade.max_flips=0.01"],
+            "takes at least 299 different calibration texts that nothing else uses, here are 150",
+        ),
         (["cascade.model=compressed", "cascade.exits=[1]", "cascade.max_flips=0.03"], "here are 75"),
         (["cascade.exits=[3]"], "3 is no early exit of a model with 3 layers; name layers of 1..2"),
         (["cascade.model=compressed", "cascade.exits=[2]"], "2 is no early exit of a model with 2 layers"),

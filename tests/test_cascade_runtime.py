@@ -14,6 +14,7 @@ from tiny import LETTERS, letter_rows, save_model
 from compressor.cascade.exits import fit_exits
 from compressor.cascade.parts import write_parts
 from compressor.cascade.runtime import CascadeClassifier
+from compressor.cascade.thresholds import Certificate
 from compressor.data.batches import encode, pad
 from compressor.errors import UserError
 from compressor.export.onnx import export_optimized, quiet
@@ -43,11 +44,13 @@ def exported(tmp_path_factory):
             write_parts(fused, model, family, [fit.head for fit in fits], folder)
             with quiet():
                 tokenizer.save_pretrained(folder)
-            run = SimpleNamespace(tokenizer=tokenizer, data=SimpleNamespace(label_names=("a", "b", "c")))
+            data = SimpleNamespace(label_names=("a", "b", "c"), text_columns=("text",))
+            run = SimpleNamespace(tokenizer=tokenizer, data=data)
             spec = SimpleNamespace(max_flips=0.1, confidence=0.95)
             run.recipe = SimpleNamespace(data=SimpleNamespace(max_length=24), cascade=spec)
             thresholds = tuple(float(np.quantile(np.ptp(np.sort(fit.logits)[:, -2:], axis=1), 0.6)) for fit in fits)
-            write_settings(run, folder, (1, 2), 3, thresholds)
+            certificate = Certificate(thresholds, True, 0, 120, 0.03, 0.1, 0.95, 1)
+            write_settings(run, folder, (1, 2), 3, certificate)
             made[model_type] = folder, tokenizer
         return made[model_type]
 
@@ -115,7 +118,36 @@ def test_inputs_are_those_of_training(exported, model_type, texts):
     assert max(expected.lengths) == 24 or texts is TEXTS
     batch, wanted = classify._padded(found), pad(expected, np.arange(len(rows)))
     assert {name: value.tolist() for name, value in batch.items()} == {name: v.tolist() for name, v in wanted.items()}
-    assert len(classify(texts)) == len(texts)
+    if texts is not PAIRS:
+        assert len(classify(texts)) == len(texts)
+
+
+def test_pairs_and_texts_are_not_mixed_up(exported, tmp_path):
+    folder, _ = exported()
+    for file in folder.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    settings = json.loads((folder / "cascade.json").read_text())
+    (tmp_path / "cascade.json").unlink()
+    (tmp_path / "cascade.json").write_text(json.dumps({**settings, "texts": 2, "certified": False}))
+    single, paired = CascadeClassifier(folder), CascadeClassifier(tmp_path)
+    assert (single.certified, paired.certified) == (True, False)
+    assert said(single(("a b", "c d"))) == said(single(["a b", "c d"]))  # two texts, not a pair
+    assert len(paired(("a b", "c d"))) == 1
+    assert said(paired([("a b", "c d"), ["e", "f"]])) == said(paired((("a b", "c d"), ("e", "f"))))
+    with pytest.raises(UserError, match="single texts, not"):
+        single([("a b", "c d")])
+    with pytest.raises(UserError, match="pairs of texts, not 'a b'"):
+        paired("a b")
+    with pytest.raises(UserError, match="batch_size: 0"):
+        single(["a b"], batch_size=0)
+
+
+def test_a_run_directory_names_its_cascade(exported, tmp_path):
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "cascade").symlink_to(exported()[0])
+    (tmp_path / "cascade.json").write_text("{}")
+    with pytest.raises(UserError, match="its cascade is .*onnx/cascade"):
+        CascadeClassifier(tmp_path)
 
 
 def test_left_truncation_is_kept(exported, tmp_path):
@@ -170,7 +202,7 @@ def test_a_folder_that_is_no_whole_cascade_is_refused(exported, tmp_path, missin
         CascadeClassifier(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"parts": 3}'])
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"parts": 3}', '{"parts": []}'])
 def test_damaged_settings_are_refused(tmp_path, text):
     (tmp_path / "cascade.json").write_text(text)
     with pytest.raises(UserError, match="not the settings"):

@@ -1,5 +1,7 @@
 """Thresholds: counts by hand, the sweep against a double loop, and what the certificate promises by simulation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -106,19 +108,30 @@ def test_certify_stops_at_the_first_failure_and_keeps_the_last_that_passed():
 
 
 def test_where_nothing_passes_no_row_leaves_and_nothing_is_certified():
-    bad = Outcome(np.ones((1, 100)), np.zeros((1, 100), bool), np.arange(100) < 30, np.ones((2, 100)))
+    wrong = np.arange(100) < 30
+    bad = Outcome(np.ones((1, 100)), wrong[None], wrong, np.ones((2, 100)))
     found = certify(threshold_path(bad), bad, 0.05, 0.95)
     assert (found.met, found.thresholds, found.flips, found.tested) == (False, (INF,), 30, 1)
     assert found.bound > 0.3
+
+
+def test_where_the_end_may_differ_the_path_starts_at_the_safest_exits_not_at_the_end():
+    # a compressed model whose exit is right everywhere and whose last layer is wrong in three rows of ten
+    outcome = Outcome(
+        np.ones((1, 100)), np.zeros((1, 100), bool), np.arange(100) < 30, np.array([[1.0] * 100, [2.0] * 100])
+    )
+    found = certify(threshold_path(outcome), outcome, 0.05, 0.95)
+    assert (found.met, found.thresholds, found.flips) == (True, (1.0,), 0)
 
 
 def test_fewer_exits_win_where_they_cost_the_same_and_the_path_starts_with_nothing_leaving():
     outcomes = {(1,): HAND, (1, 2): HAND}
     assert choose_exits(outcomes, 0.25) == (1,)
     assert exit_sets([1, 2, 3]) == [(1,), (2,), (3,), (1, 2), (1, 3), (2, 3)]
-    path = threshold_path(HAND)
+    right = replace(HAND, wrong_at_end=np.zeros_like(HAND.wrong_at_end))
+    path = threshold_path(right)
     assert path[0] == (INF, INF)
-    assert path[-1] == frontier(HAND)[-1][2]
+    assert path[-1] == frontier(right)[-1][2]
 
 
 @pytest.mark.parametrize("exits", [1, 2])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compressor.data.splits import Split, cut_train, hash_order, normalised, row_hash, without_overlaps
+from compressor.data.splits import Split, cut_train, first_of_each, hash_order, normalised, row_hash, without_overlaps
 
 
 def split_of(texts, labels=None):
@@ -152,3 +152,10 @@ def test_parts_are_disjoint_and_independent_of_file_order(rows, later, sizes, sh
 
 def test_hash_order_breaks_ties_by_label():
     assert hash_order(split_of(["a", "a", "a"], [1, 0, 1]), 0) == [1, 0, 2]
+
+
+def test_the_first_row_of_every_text_stays():
+    rows = split_of(["a  b", "c", "a b", "d", "c "], [0, 1, 1, 0, 0])
+    kept = first_of_each(rows)
+    assert (kept.texts, kept.labels.tolist()) == ([("a  b",), ("c",), ("d",)], [0, 1, 0])
+    assert first_of_each(kept) is kept

@@ -41,8 +41,9 @@ def write_parts(
         part = _between(whole, begin, end, width)
         if head is not None:
             part = _with_exit(part, model, family, head)
-        onnx.checker.check_model(part, full_check=False)
-        onnx.save_model(part, str(folder / name), save_as_external_data=part.ByteSize() > 2**31 - 2**20)
+        large = part.ByteSize() > 2**31 - 2**20  # protobuf's limit
+        onnx.save_model(part, str(folder / name), save_as_external_data=large, location=f"{name}.data")
+        onnx.checker.check_model(str(folder / name))
         written[name] = [value.name for value in part.graph.input]
         begin = end
     return written

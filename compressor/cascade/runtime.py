@@ -12,6 +12,7 @@ from tokenizers import Encoding, Tokenizer
 from compressor.errors import UserError
 
 SETTINGS = "cascade.json"
+NEEDED = "exits", "layers", "thresholds", "label_names", "max_length", "pad_id"
 
 Text = str | tuple[str, str]
 
@@ -30,7 +31,8 @@ class CascadeClassifier:
 
     `directory` holds cascade.json, the ONNX parts and tokenizer.json, as `compressor run` writes them to
     onnx/cascade. Rows that no exit answers go on together, so no work is done twice. A row's answer does not depend on
-    the batch that it comes in, but for the rounding of float32 sums. `stats()` counts where the rows left.
+    the batch that it comes in, but for the rounding of float32 sums. `stats()` counts where the rows left; `certified`
+    says whether a bound on changed predictions holds (`settings["max_flips"]`), on texts like those it was certified on.
     """
 
     def __init__(
@@ -48,10 +50,11 @@ class CascadeClassifier:
             ort.InferenceSession(str(folder / name), options, providers=list(providers))
             for name in self.settings["parts"]
         ]
-        if self._sessions[0].get_providers()[0] != providers[0]:
+        asked = providers[0] if isinstance(providers[0], str) else providers[0][0]  # or (name, options)
+        other = [found for found in (session.get_providers()[0] for session in self._sessions) if found != asked]
+        if other:
             raise UserError(
-                f"{folder}: asked for {providers[0]}, but ONNX Runtime would run on "
-                f"{self._sessions[0].get_providers()[0]}; `compressor doctor` says why."
+                f"{folder}: asked for {asked}, but ONNX Runtime would run on {other[0]}; `compressor doctor` says why."
             )
         self._inputs = [[value.name for value in session.get_inputs()] for session in self._sessions]
         # null stands for a threshold that nothing reaches: JSON has no infinity
@@ -64,8 +67,23 @@ class CascadeClassifier:
         self._left = np.zeros(len(self._sessions), dtype=np.int64)
 
     def __call__(self, texts: Text | Sequence[Text], batch_size: int = 32) -> list[Answer]:
-        """Classify texts, or pairs of texts, in their order; batches are made of texts of like length."""
-        encoded = self.tokenize([texts] if isinstance(texts, str | tuple) else list(texts))
+        """Classify texts, or pairs of texts, in their order; batches are made of texts of like length.
+
+        A single text, or for a model of pairs a single pair, may stand alone. Raises UserError where texts come to a model
+        of pairs, or pairs to one of texts: nothing is certified of those.
+        """
+        if batch_size < 1:
+            raise UserError(f"batch_size: {batch_size} is less than 1.")
+        pairs = self.settings.get("texts", 1) == 2
+        alone = isinstance(texts, str) or (
+            pairs and isinstance(texts, tuple) and all(isinstance(t, str) for t in texts)
+        )
+        rows = [texts] if alone else list(texts)
+        wrong = next((row for row in rows if isinstance(row, str) == pairs or (pairs and len(row) != 2)), None)
+        if wrong is not None:
+            wanted = "pairs of texts" if pairs else "single texts"
+            raise UserError(f"this cascade classifies {wanted}, not {wrong!r}.")
+        encoded = self.tokenize([row if isinstance(row, str) else tuple(row) for row in rows])
         order = sorted(range(len(encoded)), key=lambda row: len(encoded[row].ids))
         answers: list[Answer | None] = [None] * len(encoded)
         for start in range(0, len(order), batch_size):
@@ -94,7 +112,8 @@ class CascadeClassifier:
         for part, session in enumerate(self._sessions[:-1]):
             hidden, found = session.run(None, self._feeds(part, current))
             top = np.sort(found, axis=1)[:, -2:]
-            sure = top[:, 1] - top[:, 0] >= thresholds[part]
+            # in float64, as the certificate was computed
+            sure = (top[:, 1] - top[:, 0]).astype(np.float64) >= thresholds[part]
             logits[rows[sure]], exits[rows[sure]] = found[sure], part
             if sure.all():
                 return logits, exits
@@ -111,6 +130,11 @@ class CascadeClassifier:
             current["hidden"], logits = session.run(None, self._feeds(part, current))
             found.append(logits)
         return [*found, self._sessions[-1].run(None, self._feeds(len(found), current))[0]]
+
+    @property
+    def certified(self) -> bool:
+        """Whether the thresholds passed their certificate; where not, no text leaves early."""
+        return bool(self.settings.get("certified"))
 
     def stats(self) -> dict[str, object]:
         """Return how many rows `run` and calls have answered, and the share that left behind each layer."""
@@ -156,11 +180,17 @@ class CascadeClassifier:
 
 def _settings(folder: Path) -> dict:
     """Return the content of cascade.json; raises UserError where `folder` is no whole cascade."""
+    below = folder / "onnx" / "cascade"
+    if (below / SETTINGS).is_file():
+        raise UserError(f"{folder}: a run directory; its cascade is {below}.")
     if not (folder / SETTINGS).is_file():
         raise UserError(f"{folder}: holds no {SETTINGS}; a run with `cascade:` in its recipe writes onnx/cascade.")
     try:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         files = [*settings["parts"], "tokenizer.json"]
+        lacking = [name for name in NEEDED if name not in settings]
+        if lacking:
+            raise KeyError(lacking[0])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / SETTINGS}: not the settings of a cascade ({error}); export it again.") from error
     missing = [name for name in files if not (folder / name).is_file()]

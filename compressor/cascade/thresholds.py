@@ -50,7 +50,8 @@ class Certificate:
     """`thresholds` and what is certified of them: with `confidence`, at most `bound` of all predictions change.
 
     `flips` of `rows` changed on the certification rows; `tested` thresholds of the path were tested in their fixed
-    order, and the last that passed is taken. Not `met`: not even the first passed, and nothing is certified.
+    order, and the last that passed is taken. Not `met`: not even the first passed, whose flips and bound these are; nothing
+    is certified, and `thresholds` let nothing leave.
     """
 
     thresholds: Thresholds
@@ -121,8 +122,12 @@ def exit_sets(layers: Sequence[int]) -> list[tuple[int, ...]]:
 def threshold_path(outcome: Outcome) -> list[Thresholds]:
     """Return thresholds from `nothing leaves` towards ever cheaper and riskier ones, fixed by `outcome` alone."""
     points = [thresholds for _, _, thresholds in frontier(outcome)]
-    path = [(np.inf,) * len(points[0])]
-    path += [tuple(factor * value for value in points[0]) for factor in CAUTIOUS]
+    if outcome.wrong_at_end.any():
+        # a compressed model: texts that go to its end may differ as well, so nothing is safest about sending all there
+        path = []
+    else:
+        path = [(np.inf,) * len(points[0])]
+        path += [tuple(factor * value for value in points[0]) for factor in CAUTIOUS]
     for here, there in zip(points, [*points[1:], points[-1]], strict=True):
         path.append(here)
         if np.isfinite([*here, *there]).all() and here != there:
@@ -148,7 +153,7 @@ def certify(path: Sequence[Thresholds], outcome: Outcome, max_flips: float, conf
             break
         passed = thresholds, flips, bound
     met = passed is not None
-    thresholds, flips, bound = passed or (path[0], flips, bound)
+    thresholds, flips, bound = passed or ((np.inf,) * len(path[0]), flips, bound)
     return Certificate(thresholds, met, flips, rows, bound, max_flips, confidence, tested)
 
 

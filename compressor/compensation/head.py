@@ -114,8 +114,8 @@ def _start(
 ) -> list[Tensor]:
     """Return the parameters that training starts from: the linear readout in the first nodes, the others at random.
 
-    The others have no say at first (their column of W2 is 0), so training begins with the loss of the readout, that of
-    the ridge strength with the lowest selection loss.
+    The others have no say at first (their column of W2 is 0), so training begins near the readout, that of the ridge
+    strength with the lowest selection loss; its nodes are steeper, so that they can bend.
     """
     _, weight, bias = min(
         newton_readouts(inputs, targets),

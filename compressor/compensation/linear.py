@@ -40,7 +40,7 @@ def fit_readout(
         head = Head(mean, deviation, *linear_nodes(inputs, weight, bias, spec.nodes, activation))
         logits = head.logits(selection_states, activation)
         history.append(float(-(held * logits.log_softmax(1)).sum() / held.sum()))
-        if history[-1] <= min(history):
+        if history.index(min(history)) == len(history) - 1:
             best = head
     class_weights = None if weights is None else tuple(weights.tolist())
     return HeadFit(best, len(history), 1 + history.index(min(history)), tuple(history), class_weights)

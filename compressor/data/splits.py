@@ -80,6 +80,14 @@ def without_overlaps(parts: dict[str, Split]) -> tuple[dict[str, Split], dict[st
     return {name: kept[name] for name in parts}, {name: removed[name] for name in parts if name != last}
 
 
+def first_of_each(rows: Split) -> Split:
+    """Return the first row of every normalised text."""
+    place: dict[tuple[str, ...], int] = {}
+    for row, texts in enumerate(rows.texts):
+        place.setdefault(normalised(texts), row)
+    return rows if len(place) == len(rows) else rows.take(list(place.values()))
+
+
 def _framed(texts: tuple[str, ...]) -> bytes:
     # Lengths in front, so that no shift of a boundary between fields or rows gives the same bytes.
     encoded = [text.encode("utf-8", "surrogatepass") for text in texts]

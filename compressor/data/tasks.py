@@ -32,7 +32,7 @@ class TaskData:
     removed_overlaps: dict[str, int]
     """Rows removed from train, calibration and selection because their text also stands in a later part."""
     guard: Split | None = None
-    """Rows that certify a cascade: the calibration part, or what was set aside of it."""
+    """Rows that certify a cascade, no text twice: the calibration part, or what was set aside of it."""
 
 
 @dataclass(frozen=True)

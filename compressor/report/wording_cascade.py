@@ -20,21 +20,23 @@ def cascade_reading(cascade: Mapping[str, Any]) -> list[str]:
     happens = (
         f"Behind {exits} of the {model} model a small linear head looks at each text; where its lead over the next class "
         "reaches the threshold, the text is answered there, and only the others go on to the last layer. "
-        f"The heads were fitted in closed form to the full model's logits on {count(cascade['fit_rows'])} texts, without labels."
+        f"The heads learned the full model's logits from {count(cascade['fit_rows'])} texts, without labels and in closed form: "
+        "three quarters for the fit, one for its strength, the exits and the order of thresholds."
     )
     changed = f"{count(certificate['flips'])} of {count(certificate['rows'])} calibration texts"
     if not certificate["met"]:
         holds = (
-            f"Nothing could be certified: even with every text passing all layers, {changed} get another prediction than "
+            f"Nothing could be certified: already with the most cautious thresholds, {changed} get another prediction than "
             f"from the full model, and up to {percent(certificate['bound'])} may in general, more than the "
             f"{percent(certificate['max_flips'])} allowed. So no text leaves early."
         )
     else:
         holds = (
             f"Certificate: with {100 * certificate['confidence']:g} % confidence at most {percent(certificate['max_flips'])} "
-            "of all predictions differ from the full model's, if the texts to come are drawn like the calibration texts. "
-            f"{changed} changed, which bounds the share at {percent(certificate['bound'])} (Clopper and Pearson); thresholds "
-            f"were tested in an order fixed beforehand, up to the first that failed ({count(certificate['tested'])} tests)."
+            "of all predictions differ from the full model's, if the texts to come are drawn like the calibration texts (each "
+            f"counted once). {changed} changed, which bounds the share at {percent(certificate['bound'])} (Clopper and "
+            "Pearson); thresholds were tested in an order fixed beforehand, up to the first that failed "
+            f"({count(certificate['tested'])} tests)."
         )
         if not uses_exits(cascade):
             holds += " No threshold that lets a text leave early passed, so none does."
@@ -76,6 +78,8 @@ def cascade_finding(cascade: Mapping[str, Any]) -> str:
         return (
             f"No text may leave early: every threshold tried might change more than {percent(certificate['max_flips'])}"
         )
+    if measured["work"] >= 1:
+        return f"The exits cost more than they save: {saving(measured)}"
     return (
         f"{percent(1 - measured['work'])} of the encoder's work saved with {percent(measured['flip_rate'])} changed "
         f"predictions; certified: at most {percent(certificate['max_flips'])}"
