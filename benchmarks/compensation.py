@@ -165,7 +165,7 @@ def _flips(methods: dict[str, dict], measured: Measured) -> str:
 def measure_cascade(task: str, arguments: argparse.Namespace) -> dict:
     """Return the task's entry with the certified cascade of the full model, and simulations of its certificate."""
     cascades = {}
-    for max_flips in MAX_FLIPS:
+    for max_flips in arguments.max_flips:
         sets = f"cascade.max_flips={max_flips}", "data.calibration.size=null"
         out = Path("runs") / "compensation" / f"{task}-cascade-{max_flips}"
         run = prepare(recipe_of(task, arguments, task, *sets), out, "cpu", track_for_terminal())
@@ -244,6 +244,7 @@ def main() -> None:
     parser.add_argument("--task", choices=TASKS, action="append", help="only this task; repeatable")
     parser.add_argument("--part", choices=[*MEASURES, "tables"], action="append", help="only this part; repeatable")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="layers skipped before distilling")
+    parser.add_argument("--max-flips", type=float, nargs="+", default=MAX_FLIPS, help="bounds of the cascade")
     parser.add_argument("--lr", type=float, default=3e-4, help="learning rate of the distillation")
     parser.add_argument("--gold", type=float, default=0.0, help="weight of the gold labels in the distillation")
     parser.add_argument("--threads", type=int, help="threads of PyTorch")

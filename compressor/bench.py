@@ -13,7 +13,7 @@ from compressor.data.batches import Encodings, encode
 from compressor.data.files import read_columns, to_rows
 from compressor.errors import UserError
 from compressor.measurement.environment import environment
-from compressor.measurement.latency import Batch, Cell, Subject, benchmark, grid_cells, workload_batches
+from compressor.measurement.latency import WORKLOAD, Batch, Cell, Subject, benchmark, grid_cells, workload_batches
 from compressor.measurement.runtime import session
 from compressor.measurement.subjects import onnx_subject, torch_subject
 from compressor.model.load import ModelSource, find_model, load_classifier, load_tokenizer, longest_input, read_config
@@ -167,7 +167,7 @@ def replay_cells(tokens: dict[str, Encodings], sizes: Sequence[int]) -> tuple[li
         for name, encodings in tokens.items():
             batches[name] += workload_batches(encodings, size)
         end = len(next(iter(batches.values())))
-        cells.append(Cell(size, "workload", [{"place": np.array(place)} for place in range(places, end)]))
+        cells.append(Cell(size, WORKLOAD, [{"place": np.array(place)} for place in range(places, end)]))
         places = end
     return cells, batches
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from compressor.errors import UserError, nearest
+from compressor.measurement.latency import WORKLOAD
 from compressor.measurement.predictions import fingerprint
 from compressor.measurement.statistics import compare
 from compressor.report.build import read_result
@@ -23,7 +24,6 @@ from compressor.stages_cascade import MEASURED
 Cell = tuple[int, int | str]
 """Batch size, and length in tokens or "workload"."""
 RESULT = "result.json"
-WORKLOAD = "workload"
 PAIRED = ("rows", "agreement", "flips", "gained", "lost", "accuracy_delta", "ci95", "mcnemar_p")
 """Fields of a Comparison that mean the same between two compressed models; a tier speaks of a model and its full one."""
 UNREADABLE = (OSError, ValueError, TypeError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)

@@ -19,7 +19,8 @@ from compressor.stages import EXPLAINED, FULL_ONNX, LABELS, PREDICTIONS
 from compressor.stages_cascade import CASCADE
 
 PROTOCOL = (
-    "Rounds interleave all models in an order drawn anew; speed-up is the ratio of medians with a 95 % bootstrap interval "
+    "Rounds interleave all models in an order drawn anew; speed-up is the ratio of medians (of means on the real "
+    "workload, where batches differ) with a 95 % bootstrap interval "
     "over rounds, against the full model in the same format; the noise floor is the full model against itself."
 )
 

@@ -12,7 +12,7 @@ from compressor.explain import explained_examples
 from compressor.export.onnx import export_variants
 from compressor.export.parity import check_parity, parity
 from compressor.measurement.environment import environment
-from compressor.measurement.latency import Cell, benchmark, grid_cells, workload_batches
+from compressor.measurement.latency import WORKLOAD, Cell, benchmark, grid_cells, workload_batches
 from compressor.measurement.predictions import predict
 from compressor.measurement.runtime import predict_onnx, session
 from compressor.measurement.subjects import onnx_subject, torch_subject
@@ -109,7 +109,7 @@ def make_latency(run: Run, folder: Path) -> None:
     spec, inputs = run.recipe.benchmark, list(pad(run.evaluation, np.arange(1)))
     cells = grid_cells(spec, run.teacher.config.vocab_size, inputs, run.recipe.seed)
     if spec.workload:
-        cells += [Cell(size, "workload", workload_batches(run.evaluation, size)) for size in spec.batch_sizes]
+        cells += [Cell(size, WORKLOAD, workload_batches(run.evaluation, size)) for size in spec.batch_sizes]
     measured = benchmark(
         subjects,
         opponents(subjects),

@@ -16,7 +16,7 @@ from compressor.cascade.runtime import SETTINGS, CascadeClassifier
 from compressor.cascade.thresholds import Certificate, Outcome, Thresholds, certify
 from compressor.data.batches import Encodings, padded_batches
 from compressor.export.onnx import export_optimized, quiet
-from compressor.measurement.latency import Cell, benchmark, workload_batches
+from compressor.measurement.latency import WORKLOAD, Cell, benchmark, workload_batches
 from compressor.measurement.predictions import predict
 from compressor.measurement.runtime import session
 from compressor.measurement.statistics import rate_upper_bound
@@ -112,7 +112,7 @@ def _time(run: Run, classifier: CascadeClassifier, provider: str) -> dict[str, A
             {"full": opponent, CASCADE: lambda batch: classifier.run(batch)},
             {CASCADE: "full"},
             dict.fromkeys(("full", CASCADE), provider),
-            [Cell(size, "workload", workload_batches(run.evaluation, size)) for size in spec.batch_sizes],
+            [Cell(size, WORKLOAD, workload_batches(run.evaluation, size)) for size in spec.batch_sizes],
             min_seconds=spec.min_seconds,
             min_runs=spec.min_runs,
             max_seconds=spec.max_seconds,

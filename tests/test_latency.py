@@ -123,6 +123,9 @@ def test_measure_refuses_nothing_to_do():
 def test_ratio_by_hand():
     # medians 20 and 10; twice as fast in every round, so every draw gives 2
     assert ratio([10, 20, 30], [5, 10, 15], seed=0) == Ratio(2.0, 2.0, 2.0)
+    # means 20 and 30: on the real workload the slow batch counts with all its time
+    assert ratio([20, 20, 20], [10, 10, 70], seed=0, average=np.mean).value == pytest.approx(2 / 3)
+    assert ratio([20, 20, 20], [10, 10, 70], seed=0).value == 2.0
     # one round: no spread to see
     assert ratio([3.0], [2.0], seed=0) == Ratio(1.5, 1.5, 1.5)
 
