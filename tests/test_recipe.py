@@ -28,8 +28,9 @@ def test_shipped_recipes_are_valid_and_survive_a_round_trip(path, tmp_path):
     assert load_recipe(copy) == recipe
 
 
-def test_recipes_are_shipped_for_the_demo_the_five_tasks_and_own_files():
-    assert {"demo", "sst2", "cola", "rte", "mrpc", "qnli", "own_csv"} <= {path.stem for path in SHIPPED}
+def test_recipes_are_shipped_for_the_demo_the_five_tasks_own_files_and_every_way_to_compensate():
+    ways = {f"sst2_{way}" for way in ("auto", "refit", "chargeflow", "distilled", "cascade")}
+    assert {"demo", "sst2", "cola", "rte", "mrpc", "qnli", "own_csv"} | ways <= {path.stem for path in SHIPPED}
 
 
 @pytest.mark.parametrize(
