@@ -114,7 +114,7 @@ def measure_heads(task: str, arguments: argparse.Namespace) -> dict:
     """Return the task's entry with every way to compensate that takes no training of the whole model."""
     specs = {trainer: HeadSpec(trainer=trainer) for trainer in TRAINERS}
     skips, measured = {}, None
-    for size in SIZES:
+    for size in arguments.sizes:
         run, skip = planned(task, size, arguments)
         measured = measured or Measured(run)
         measured.run = run
@@ -254,7 +254,7 @@ def main() -> None:
     add_sources(parser)
     parser.add_argument("--task", choices=TASKS, action="append", help="only this task; repeatable")
     parser.add_argument("--part", choices=[*MEASURES, "tables"], action="append", help="only this part; repeatable")
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="layers skipped before distilling")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of skipped layers")
     parser.add_argument("--max-flips", type=float, nargs="+", default=MAX_FLIPS, help="bounds of the cascade")
     parser.add_argument("--lr", type=float, default=3e-4, help="learning rate of the distillation")
     parser.add_argument("--gold", type=float, default=0.0, help="weight of the gold labels in the distillation")
