@@ -140,7 +140,7 @@ class CascadeClassifier:
         """Return how many rows `run` and calls have answered, and the share that left behind each layer."""
         rows = int(self._left.sum())
         shares = [
-            {"layer": layer, "rows": int(left), "share": left / rows if rows else 0.0}
+            {"layer": layer, "rows": int(left), "share": int(left) / rows if rows else 0.0}
             for layer, left in zip(self._layers(), self._left, strict=True)
         ]
         return {"rows": rows, "exits": shares}
