@@ -10,34 +10,32 @@ intervals can be computed anew from it; runs of single tasks and parts are merge
 
 import argparse
 import copy
-import shutil
 import time
 from pathlib import Path
 
 import compensation_tables
 import numpy as np
 import torch
+from compensation_cascade import measure_cascade
+from compensation_tables import digits
 from filelock import FileLock
 from glue import TASKS, add_sources, recipe_of
 
-from compressor.cascade.runtime import CascadeClassifier
-from compressor.cascade.thresholds import Outcome, certify
 from compressor.compensation.distill import distill
 from compressor.compensation.head import cross_entropy, fold_head, soft_targets
 from compressor.compensation.refit import reached_states, refit_gaps
 from compressor.compensation.trainers import TRAINERS
-from compressor.data.batches import join, padded_batches
+from compressor.data.batches import join
 from compressor.measurement.environment import environment
 from compressor.measurement.predictions import predict
 from compressor.model.capture import capture_calls
 from compressor.model.states import final_states
-from compressor.model.surgery import drop_layers
+from compressor.model.surgery import drop_layers, kept_layers
 from compressor.pipeline import run_until
 from compressor.progress import silent, track_for_terminal
 from compressor.recipe_training import DistillSpec, HeadSpec, RefitSpec
 from compressor.run import Run, prepare
 from compressor.rundir import read_json, write_json
-from compressor.stages_cascade import FITTED, FOLDER, make_cascade, measured_outcome, shape_of
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "compensation.json"
@@ -48,7 +46,6 @@ DISTIL_ROWS = 20_000
 EPOCHS = {"sst2": 2, "cola": 4, "rte": 2, "mrpc": 4, "qnli": 3}
 """What two cores do in about an hour."""
 MAX_FLIPS = 0.01, 0.02
-SIMULATIONS = 200
 
 
 def planned(task: str, size: int, arguments: argparse.Namespace) -> tuple[Run, tuple[int, ...]]:
@@ -63,11 +60,6 @@ def first_gap_is_followed_by_gaps(keep: list[int], layers: int) -> bool:
     """Return whether a gap follows every kept layer from the first gap on: `gaps` and `later` then refit the same."""
     gaps = [reach > layer for layer, reach in zip(keep, reached_states(keep, layers), strict=True)]
     return True in gaps and all(gaps[gaps.index(True) :])
-
-
-def digits(logits: np.ndarray) -> str:
-    """Return the predicted classes of all rows as one string of digits."""
-    return "".join(map(str, logits.argmax(1)))
 
 
 class Measured:
@@ -118,7 +110,7 @@ def measure_heads(task: str, arguments: argparse.Namespace) -> dict:
         run, skip = planned(task, size, arguments)
         measured = measured or Measured(run)
         measured.run = run
-        keep = [layer for layer in range(1, run.source.layers + 1) if layer not in skip]
+        keep = kept_layers(run.source.layers, skip)
         plain = measured.heads(drop_layers(run.teacher, run.family, skip), specs)
         methods = {"none": plain.pop("stock"), **plain}
         calls, _ = capture_calls(run.teacher, run.family, run.calibration)
@@ -144,7 +136,7 @@ def measure_distilled(task: str, arguments: argparse.Namespace) -> dict:
     for size in arguments.sizes:
         run, skip = planned(task, size, arguments)
         measured = Measured(run)
-        keep = [layer for layer in range(1, run.source.layers + 1) if layer not in skip]
+        keep = kept_layers(run.source.layers, skip)
         model, started = drop_layers(run.teacher, run.family, skip), time.perf_counter()
         calls, _ = capture_calls(run.teacher, run.family, run.calibration)
         refit_gaps(run.teacher, model, run.family, keep, calls, RefitSpec(layers="later"))
@@ -171,78 +163,6 @@ def _flips(methods: dict[str, dict], measured: Measured) -> str:
         delta = (predicted == labels).mean() - (full == labels).mean()
         lines.append(f"{name} {(predicted != full).mean():.1%} {100 * delta:+.1f}")
     return ", ".join(lines)
-
-
-def measure_cascade(task: str, arguments: argparse.Namespace) -> dict:
-    """Return the task's entry with the certified cascade of the full model, and simulations of its certificate."""
-    cascades = {}
-    for max_flips in arguments.max_flips:
-        sets = f"cascade.max_flips={max_flips}", "data.calibration.size=null"
-        out = Path("runs") / "compensation" / f"{task}-cascade-{max_flips}"
-        run = prepare(recipe_of(task, arguments, task, *sets), out, "cpu", track_for_terminal())
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir(parents=True)
-        started = time.perf_counter()
-        make_cascade(run, out)
-        seconds, fitted = time.perf_counter() - started, read_json(out / FITTED)
-        exits = [entry["layer"] for entry in fitted["exits"]]
-        shape, lengths = shape_of(run, run.source), run.evaluation.lengths
-        logits = np.zeros((len(run.evaluation), run.classes), dtype=np.float32)
-        left = np.zeros(len(run.evaluation), dtype=np.int64)
-        classifier = CascadeClassifier(out / FOLDER)
-        for rows, batch in padded_batches(run.evaluation, 32):
-            logits[rows], left[rows] = classifier.run(batch)
-        work = shape.costs(exits, lengths)[left, np.arange(len(lengths))]
-        guard = measured_outcome(out / FOLDER, shape, exits, run.guard, predict(run.teacher, run.guard))
-        entry = {
-            "exits": exits,
-            "explained": [entry["explained"] for entry in fitted["exits"]],
-            "certificate": fitted["certificate"],
-            "seconds": seconds,
-            "fit_rows": fitted["fit_rows"],
-            "predictions": digits(logits),
-            "left": "".join(map(str, left)),
-            "lengths": lengths.tolist(),
-            "work": work.tolist(),
-            "full_work": shape.costs((), lengths)[-1].tolist(),
-            "simulation": simulate(fitted["path"], guard, max_flips),
-        }
-        cascades[str(max_flips)] = entry
-        full = predict(run.teacher, run.evaluation)
-        flips = (logits.argmax(1) != full.argmax(1)).mean()
-        print(
-            f"{task}, cascade {max_flips:.0%}: exits {exits}, {entry['certificate']['flips']} of "
-            f"{entry['certificate']['rows']} rows flip (at most {entry['certificate']['bound']:.2%}), "
-            f"measured {flips:.2%}, {np.sum(entry['full_work']) / np.sum(work):.2f}x less work, {entry['simulation']}",
-            flush=True,
-        )
-    return {"cascade": cascades, "labels": "".join(map(str, run.data.evaluation.labels)), "full": digits(full)}
-
-
-def simulate(path: list[dict], outcome: Outcome, max_flips: float, confidence: float = 0.95) -> dict[str, int]:
-    """Draw certification rows anew from those at hand, as if these were the whole world; count the broken bounds.
-
-    A bound is broken where the certified thresholds change more than `max_flips` of the whole world's predictions. The
-    naive rule takes the last thresholds of the path whose observed flips are within `max_flips`.
-    """
-    thresholds = [tuple(np.inf if value is None else value for value in point["thresholds"]) for point in path]
-    wrong = np.vstack([outcome.wrong, outcome.wrong_at_end])
-    rows = wrong.shape[1]
-    flips = np.stack([wrong[outcome.leaves(point), np.arange(rows)] for point in thresholds])  # [path, rows]
-    truth = flips.mean(axis=1)
-    generator = np.random.default_rng(0)
-    broken = naive = 0
-    for _ in range(SIMULATIONS):
-        drawn = generator.integers(0, rows, rows)
-        taken = certify(thresholds, _rows(outcome, drawn), max_flips, confidence)
-        broken += taken.met and truth[thresholds.index(taken.thresholds)] > max_flips
-        within = np.flatnonzero(flips[:, drawn].mean(axis=1) <= max_flips)
-        naive += len(within) > 0 and truth[within[-1]] > max_flips
-    return {"draws": SIMULATIONS, "broken": int(broken), "broken_naive": int(naive)}
-
-
-def _rows(outcome: Outcome, rows: np.ndarray) -> Outcome:
-    return Outcome(*(part[..., rows] for part in (outcome.margins, outcome.wrong, outcome.wrong_at_end, outcome.costs)))
 
 
 MEASURES = {"heads": measure_heads, "distilled": measure_distilled, "cascade": measure_cascade}

@@ -186,5 +186,10 @@ def _methods(task: Mapping[str, Any], size: str) -> Mapping[str, Any]:
     return task["skips"].get(size, {}).get("methods", {})
 
 
+def digits(logits: np.ndarray) -> str:
+    """Return the predicted classes of all rows as one string of digits."""
+    return "".join(map(str, logits.argmax(1)))
+
+
 def _digits(text: str) -> np.ndarray:
     return np.frombuffer(text.encode(), dtype=np.uint8) - ord("0")

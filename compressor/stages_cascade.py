@@ -2,6 +2,8 @@
 
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from compressor.measurement.subjects import onnx_subject
 from compressor.model.load import ModelSource, find_model
 from compressor.run import Run
 from compressor.rundir import write_json
-from compressor.stages import PROVIDERS
+from compressor.stages import FULL_ONNX, PROVIDERS
 
 CASCADE = "onnx_cascade"
 """Name of the cascade among the variants."""
@@ -45,9 +47,7 @@ def make_cascade(run: Run, folder: Path) -> None:
     plan = plan_cascade(fits, held, text.lengths[held.rows], shape, spec, len(run.guard))
     target.mkdir(parents=True)
     taken = [fit for fit in fits if fit.head.layer in plan.exits]
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as work:
-        with quiet():
-            fused = export_optimized(source, Path(work))
+    with fused_file(run, source, "onnx" if not full else FULL_ONNX) as fused:
         write_parts(fused, model, family, [fit.head for fit in taken], target)
     with quiet():
         run.tokenizer.save_pretrained(target)
@@ -90,10 +90,7 @@ def make_cascade_evaluation(run: Run, folder: Path) -> None:
     """Answer the evaluation split with the cascade, row by row as a user would, and time it on the real workload."""
     spec, provider = run.recipe.benchmark, PROVIDERS[run.device]
     classifier = CascadeClassifier(run.path / FOLDER, providers=(provider,), threads=torch.get_num_threads())
-    logits = np.zeros((len(run.evaluation), run.classes), dtype=np.float32)
-    exits = np.zeros(len(run.evaluation), dtype=np.int64)
-    for rows, batch in padded_batches(run.evaluation, 32):
-        logits[rows], exits[rows] = classifier.run(batch)
+    logits, exits = answers(classifier, run.evaluation, run.classes)
     np.savez(folder / f"{MEASURED}.npz", logits=logits, exits=exits)
     latency: dict[str, Any] = {"rows": [], "noise_floor": []}
     if spec.workload:
@@ -101,12 +98,32 @@ def make_cascade_evaluation(run: Run, folder: Path) -> None:
     write_json(folder / f"{MEASURED}.json", latency)
 
 
+def answers(classifier: CascadeClassifier, encodings: Encodings, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the logits [N, C] of all rows, and the index of the part that gave them, int64 [N]."""
+    logits = np.zeros((len(encodings), classes), dtype=np.float32)
+    left = np.zeros(len(encodings), dtype=np.int64)
+    for rows, batch in padded_batches(encodings, 32):
+        logits[rows], left[rows] = classifier.run(batch)
+    return logits, left
+
+
+@contextmanager
+def fused_file(run: Run, source: ModelSource, exported: str) -> Iterator[Path]:
+    """Yield the fused ONNX file of the model at `source`: the one below `exported` that the run made, or one for now."""
+    made = run.path / exported / "optimized" / "model.onnx"
+    if "optimized" in run.recipe.export.variants and made.is_file():
+        yield made
+        return
+    with tempfile.TemporaryDirectory() as work:
+        with quiet():
+            file = export_optimized(source, Path(work))
+        yield file
+
+
 def _time(run: Run, classifier: CascadeClassifier, provider: str) -> dict[str, Any]:
     """Time the cascade against the fused full model, on batches of evaluation texts in their real lengths."""
     spec = run.recipe.benchmark
-    with tempfile.TemporaryDirectory() as work:
-        with quiet():
-            fused = export_optimized(run.teacher_source, Path(work))
+    with fused_file(run, run.teacher_source, FULL_ONNX) as fused:
         opponent = onnx_subject(session(fused, provider=provider, threads=torch.get_num_threads()))
         measured = benchmark(
             {"full": opponent, CASCADE: lambda batch: classifier.run(batch)},
@@ -129,8 +146,7 @@ def _time(run: Run, classifier: CascadeClassifier, provider: str) -> dict[str, A
 def shape_of(run: Run, source: ModelSource) -> Shape:
     """Return what decides the encoder's work of the model at `source`."""
     config, family = source.config, run.family
-    heads = config.get("num_attention_heads", config.get("n_heads"))
-    return Shape(source.layers, config[family.width_key], config[family.ffn_key], heads)
+    return Shape(source.layers, config[family.width_key], config[family.ffn_key], config[family.heads_key])
 
 
 def full_work(run: Run, shape: Shape, encodings: Encodings) -> np.ndarray:

@@ -11,6 +11,7 @@ from compressor.data.splits import Split
 from compressor.measurement.predictions import predict
 from compressor.measurement.statistics import kl_divergence
 from compressor.model.checkpoint import Checkpoint
+from compressor.model.surgery import kept_layers
 from compressor.run import Run
 from compressor.stages_selection import load_array
 
@@ -29,7 +30,7 @@ def distill_model(run: Run, model: PreTrainedModel, skip: tuple[int, ...]) -> di
         run.teacher,
         model,
         run.family,
-        [layer for layer in range(1, run.source.layers + 1) if layer not in skip],
+        kept_layers(run.source.layers, skip),
         join([run.encode(split) for split in splits]),
         spec,
         labels=np.concatenate([_labels(split) for split in splits]),

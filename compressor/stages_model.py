@@ -14,7 +14,7 @@ from compressor.measurement.cost import parameter_count
 from compressor.model.capture import capture_calls
 from compressor.model.card import model_card
 from compressor.model.states import final_states
-from compressor.model.surgery import drop_layers, save_model
+from compressor.model.surgery import drop_layers, kept_layers, save_model
 from compressor.recipe import Recipe
 from compressor.recipe_file import dump_recipe
 from compressor.run import Run
@@ -52,7 +52,7 @@ def make_model(run: Run, folder: Path) -> None:
 
 def _refit(run: Run, model: PreTrainedModel, skip: tuple[int, ...]) -> list[dict[str, Any]]:
     """Refit the kept layers of `model` in place on the calibration text; return what was done."""
-    keep = [layer for layer in range(1, run.source.layers + 1) if layer not in skip]
+    keep = kept_layers(run.source.layers, skip)
     calls, _ = capture_calls(run.teacher, run.family, run.calibration, track=run.track)
     spec = run.recipe.compensation.refit
     done = refit_gaps(run.teacher, model, run.family, keep, calls, spec, track=run.track)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, binom
 
+from compressor.cascade.runtime import margin
 from compressor.cascade.thresholds import (
     GRID,
     Outcome,
@@ -17,7 +18,7 @@ from compressor.cascade.thresholds import (
     exit_sets,
     frontier,
     leaving,
-    margin,
+    lowest_cost,
     rows_needed,
     threshold_path,
 )
@@ -125,8 +126,8 @@ def test_where_the_end_may_differ_the_path_starts_at_the_safest_exits_not_at_the
 
 
 def test_fewer_exits_win_where_they_cost_the_same_and_the_path_starts_with_nothing_leaving():
-    outcomes = {(1,): HAND, (1, 2): HAND}
-    assert choose_exits(outcomes, 0.25) == (1,)
+    costs = {(1,): lowest_cost(HAND, 0.25), (1, 2): lowest_cost(HAND, 0.25)}
+    assert choose_exits(costs) == (1,)
     assert exit_sets([1, 2, 3]) == [(1,), (2,), (3,), (1, 2), (1, 3), (2, 3)]
     right = replace(HAND, wrong_at_end=np.zeros_like(HAND.wrong_at_end))
     path = threshold_path(right)

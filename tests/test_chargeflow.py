@@ -35,7 +35,7 @@ def soft_teacher(rows, width, classes, seed=0):
 
 
 def rows_of(states, targets):
-    return chargeflow._rows(states.double(), targets.double(), None)
+    return chargeflow._rows(states.double(), targets.double())
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

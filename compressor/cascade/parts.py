@@ -14,8 +14,8 @@ from torch import nn
 from compressor.cascade.exits import ExitHead, ExitModule
 from compressor.model.families import Family
 
-HIDDEN, EXIT_LOGITS, LOGITS = "hidden", "exit_logits", "logits"
-"""Names of the state that the next part takes, of an exit's logits, and of the last part's."""
+HIDDEN, EXIT_LOGITS = "hidden", "exit_logits"
+"""Names of the state that the next part takes, and of an exit's logits."""
 OPSET = 18
 
 
@@ -24,17 +24,15 @@ def part_names(exits: int) -> list[str]:
     return ["front.onnx", *(["middle.onnx"] if exits == 2 else []), "back.onnx"]
 
 
-def write_parts(
-    fused: Path, model: nn.Module, family: Family, heads: Sequence[ExitHead], folder: Path
-) -> dict[str, list[str]]:
-    """Cut the fused ONNX classifier `fused` behind the layers of `heads`; return file name -> names of its inputs.
+def write_parts(fused: Path, model: nn.Module, family: Family, heads: Sequence[ExitHead], folder: Path) -> None:
+    """Cut the fused ONNX classifier `fused` behind the layers of `heads`; write the parts into `folder`.
 
     Every part but the last gives `hidden` [B, S, H] and `exit_logits` [B, C], the last `logits` [B, C]. The nodes are
     those of `fused`, so front and back together compute what it computes, bit for bit.
     """
     whole = onnx.load(str(fused))
     states = [node.input[0] for node in whole.graph.node if node.op_type == "Attention"]  # state k enters layer k + 1
-    width, begin, written = model.config.hidden_size, None, {}
+    width, begin = model.config.hidden_size, None
     names = part_names(len(heads))
     for name, head in zip(names, [*heads, None], strict=True):
         end = whole.graph.output[0].name if head is None else states[head.layer]
@@ -44,9 +42,7 @@ def write_parts(
         large = part.ByteSize() > 2**31 - 2**20  # protobuf's limit
         onnx.save_model(part, str(folder / name), save_as_external_data=large, location=f"{name}.data")
         onnx.checker.check_model(str(folder / name))
-        written[name] = [value.name for value in part.graph.input]
         begin = end
-    return written
 
 
 def _between(whole: onnx.ModelProto, begin: str | None, end: str, width: int) -> onnx.ModelProto:

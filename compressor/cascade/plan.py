@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from compressor.cascade.exits import ExitFit, HeldOut
+from compressor.cascade.runtime import margin
 from compressor.cascade.thresholds import (
     Outcome,
     Thresholds,
     allowed_flips,
     choose_exits,
     exit_sets,
-    frontier,
-    margin,
+    lowest_cost,
     threshold_path,
 )
 from compressor.errors import UserError
@@ -100,13 +100,10 @@ def plan_cascade(
     sets = exit_sets(sorted(logits)) if spec.exits == "auto" else [tuple(spec.exits)]
     outcomes = {exits: outcome_of(shape, exits, logits, held.own, held.wanted, lengths) for exits in sets}
     rate = allowed_flips(certified_rows, spec.max_flips, spec.confidence) / certified_rows
-    chosen = choose_exits(outcomes, rate)
+    costs = {exits: lowest_cost(outcome, rate) for exits, outcome in outcomes.items()}
+    chosen = choose_exits(costs)
     whole = shape.costs((), lengths)[-1].mean()
     candidates = [
-        {"exits": list(exits), "work": _expected(outcomes[exits], rate * len(lengths), whole)} for exits in sets
+        {"exits": list(exits), "work": cost / whole if np.isfinite(cost) else None} for exits, cost in costs.items()
     ]
     return CascadePlan(chosen, threshold_path(outcomes[chosen]), rate, candidates)
-
-
-def _expected(outcome: Outcome, flips: float, whole: float) -> float | None:
-    return min((cost / whole for count, cost, _ in frontier(outcome) if count <= flips), default=None)

@@ -26,6 +26,12 @@ class Answer:
     layer: int
 
 
+def margin(logits: np.ndarray) -> np.ndarray:
+    """Return the distance [N] of the largest of the logits [N, C] to the next: what an exit's threshold is held against."""
+    top = np.sort(logits, axis=1)[:, -2:]
+    return top[:, 1] - top[:, 0]
+
+
 class CascadeClassifier:
     """A classifier that answers easy texts behind an early layer.
 
@@ -111,9 +117,7 @@ class CascadeClassifier:
         current = dict(batch)
         for part, session in enumerate(self._sessions[:-1]):
             hidden, found = session.run(None, self._feeds(part, current))
-            top = np.sort(found, axis=1)[:, -2:]
-            # in float64, as the certificate was computed
-            sure = (top[:, 1] - top[:, 0]).astype(np.float64) >= thresholds[part]
+            sure = margin(found).astype(np.float64) >= thresholds[part]  # in float64, as the certificate compares
             logits[rows[sure]], exits[rows[sure]] = found[sure], part
             if sure.all():
                 return logits, exits

@@ -1,6 +1,6 @@
 """When a text may leave early: a path of thresholds fixed beforehand, and a certificate for the one that is taken."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -64,12 +64,6 @@ class Certificate:
     tested: int
 
 
-def margin(logits: np.ndarray) -> np.ndarray:
-    """Return the distance [N] of the largest of the logits [N, C] to the next."""
-    top = np.sort(logits, axis=1)[:, -2:]
-    return top[:, 1] - top[:, 0]
-
-
 def leaving(margins: np.ndarray, thresholds: Thresholds) -> np.ndarray:
     """Return the first exit whose margin [E, N] reaches its threshold, int64 [N]; E where none does."""
     sure = np.vstack([margins >= np.array(thresholds)[:, None], np.ones(margins.shape[1], dtype=bool)])
@@ -103,15 +97,15 @@ def frontier(outcome: Outcome) -> list[tuple[int, float, Thresholds]]:
     return best
 
 
-def choose_exits(outcomes: dict[tuple[int, ...], Outcome], rate: float) -> tuple[int, ...]:
-    """Return the key of the outcome that costs least with at most `rate` of its rows flipped."""
+def lowest_cost(outcome: Outcome, rate: float) -> float:
+    """Return the least mean work of a row with at most `rate` of the rows flipped; infinite where no thresholds do that."""
+    allowed = rate * outcome.margins.shape[1]
+    return min((cost for flips, cost, _ in frontier(outcome) if flips <= allowed), default=np.inf)
 
-    def cost(key: tuple[int, ...]) -> tuple[float, int]:
-        allowed = rate * outcomes[key].margins.shape[1]
-        # fewer exits first where the cost is the same: each part is one more session
-        return min((point[1] for point in frontier(outcomes[key]) if point[0] <= allowed), default=np.inf), len(key)
 
-    return min(outcomes, key=cost)
+def choose_exits(costs: Mapping[tuple[int, ...], float]) -> tuple[int, ...]:
+    """Return the exits of lowest cost; the fewer where that is the same, since each part is one more session."""
+    return min(costs, key=lambda exits: (costs[exits], len(exits)))
 
 
 def exit_sets(layers: Sequence[int]) -> list[tuple[int, ...]]:

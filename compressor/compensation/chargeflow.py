@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compressor.compensation.head import Head, HeadFit, balanced_weights, check_nodes, standardisation
+from compressor.compensation.head import Head, HeadFit, check_nodes, standardisation, weighted_targets
 from compressor.progress import Track, silent
 from compressor.recipe_training import HeadSpec
 
@@ -72,10 +72,10 @@ def fit_charge_flow(
     """
     check_nodes(spec.nodes, states.shape[1])
     mean, deviation = standardisation(states)
-    class_weights = balanced_weights(targets.double(), spec)
+    wanted, wanted_held, class_weights = weighted_targets(targets, selection_targets, spec)
     fit, held = (
-        _rows((part.double() - mean) / deviation, wanted.double(), class_weights)
-        for part, wanted in ((states, targets), (selection_states, selection_targets))
+        _rows((part.double() - mean) / deviation, weighted)
+        for part, weighted in ((states, wanted), (selection_states, wanted_held))
     )
     components = principal_components(fit.states)  # once: a node then costs no system to solve
     columns, selection = (torch.ones(len(part.states), 1, dtype=torch.float64) for part in (fit, held))
@@ -112,8 +112,7 @@ def fit_charge_flow(
             best = Head(mean, deviation, w1, b1, readout[:-1].flip(0).T.contiguous(), readout[-1])
         if node - len(best.b1) >= PATIENCE:
             break
-    weights = None if class_weights is None else tuple(class_weights.tolist())
-    return HeadFit(best, len(history), len(best.b1), tuple(history), weights)
+    return HeadFit(best, len(history), len(best.b1), tuple(history), class_weights)
 
 
 def principal_components(states: Tensor) -> tuple[Tensor, Tensor]:
@@ -241,7 +240,6 @@ def _curvature(rows: _Rows, logits: Tensor) -> Tensor:
     return rows.weight * (1 - logits.softmax(1).square().sum(1)).clamp_min(1e-9)
 
 
-def _rows(states: Tensor, targets: Tensor, class_weights: Tensor | None) -> _Rows:
-    weighted = targets if class_weights is None else targets * class_weights
+def _rows(states: Tensor, weighted: Tensor) -> _Rows:
     weight = weighted.sum(1)
     return _Rows(states, weighted / weight[:, None], weight / weight.sum())

@@ -70,36 +70,31 @@ def fit_head(
     check_nodes(spec.nodes, states.shape[1])
     mean, deviation = standardisation(states)
     inputs, selection = [(part.double() - mean) / deviation for part in (states, selection_states)]
-    targets, selection_targets = targets.double(), selection_targets.double()
-    weights = balanced_weights(targets, spec)
+    wanted, held, class_weights = weighted_targets(targets, selection_targets, spec)
     generator = torch.Generator().manual_seed(seed)
+    parameters = _start(inputs, wanted, selection, held, spec, activation, generator)
 
     def loss(rows: Tensor, row_targets: Tensor) -> Tensor:
         log_p = _forward(rows, *parameters, activation).log_softmax(1)
-        weighted = row_targets if weights is None else row_targets * weights
-        return -(weighted * log_p).sum() / weighted.sum()
-
-    wanted, held = (part if weights is None else part * weights for part in (targets, selection_targets))
-    parameters = _start(inputs, wanted, selection, held, spec, activation, generator)
+        return -(row_targets * log_p).sum() / row_targets.sum()
 
     def penalised(rows: Tensor, row_targets: Tensor) -> Tensor:
         return loss(rows, row_targets) + spec.weight_decay * sum(p.square().sum() for p in parameters[::2])
 
-    step = OPTIMIZERS[spec.optimizer](parameters, penalised, inputs, targets, spec, generator)
+    step = OPTIMIZERS[spec.optimizer](parameters, penalised, inputs, wanted, spec, generator)
     history: list[float] = []
     best, best_epoch = [p.detach().clone() for p in parameters], 0
     for epoch in track(range(1, spec.epochs + 1), "head", total=spec.epochs):
         if epoch > 1:  # the first look is at the readout that training starts from
             step()
         with torch.no_grad():
-            history.append(float(loss(selection, selection_targets)))
+            history.append(float(loss(selection, held)))
         if not math.isfinite(history[-1]):
             raise UserError(f"compensation.head: training diverged in epoch {epoch}; lower compensation.head.lr.")
         if history[-1] <= min(history):
             best, best_epoch = [p.detach().clone() for p in parameters], epoch
         if epoch - best_epoch >= spec.patience:
             break
-    class_weights = None if weights is None else tuple(weights.tolist())
     return HeadFit(Head(mean, deviation, *best), len(history), best_epoch, tuple(history), class_weights)
 
 
@@ -173,6 +168,16 @@ def fold_error(model: nn.Module, family: Family, head: Head, states: Tensor) -> 
     with torch.inference_mode():
         folded = head_logits(model, family, states.to(model.device).float()).double().cpu()
     return float((folded - head.logits(states.cpu(), family.activation)).abs().max())
+
+
+def weighted_targets(
+    targets: Tensor, selection_targets: Tensor, spec: HeadSpec
+) -> tuple[Tensor, Tensor, tuple[float, ...] | None]:
+    """Return both targets [N, C] in float64, times the class weights that `spec` asks for, and these weights, if any."""
+    weights = balanced_weights(targets.double(), spec)
+    if weights is None:
+        return targets.double(), selection_targets.double(), None
+    return targets.double() * weights, selection_targets.double() * weights, tuple(weights.tolist())
 
 
 def balanced_weights(targets: Tensor, spec: HeadSpec) -> Tensor | None:

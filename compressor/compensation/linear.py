@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from compressor.compensation.head import Head, HeadFit, balanced_weights, check_nodes, standardisation
+from compressor.compensation.head import Head, HeadFit, check_nodes, cross_entropy, standardisation, weighted_targets
 from compressor.compensation.readout import linear_nodes, newton_readouts
 from compressor.progress import Track, silent
 from compressor.recipe_training import HeadSpec
@@ -30,17 +30,12 @@ def fit_readout(
     check_nodes(spec.nodes, states.shape[1])
     mean, deviation = standardisation(states)
     inputs = (states.double() - mean) / deviation
-    weights = balanced_weights(targets.double(), spec)
-    wanted, held = (
-        part.double() if weights is None else part.double() * weights for part in (targets, selection_targets)
-    )
+    wanted, held, class_weights = weighted_targets(targets, selection_targets, spec)
     history: list[float] = []
     best = None
     for _, weight, bias in track(newton_readouts(inputs, wanted), "head"):
         head = Head(mean, deviation, *linear_nodes(inputs, weight, bias, spec.nodes, activation))
-        logits = head.logits(selection_states, activation)
-        history.append(float(-(held * logits.log_softmax(1)).sum() / held.sum()))
+        history.append(cross_entropy(head.logits(selection_states, activation), held))
         if history.index(min(history)) == len(history) - 1:
             best = head
-    class_weights = None if weights is None else tuple(weights.tolist())
     return HeadFit(best, len(history), 1 + history.index(min(history)), tuple(history), class_weights)

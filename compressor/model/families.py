@@ -32,6 +32,8 @@ class Family:
     """Config field with the width of the feed-forward block."""
     width_key: str = "hidden_size"
     """Config field with the width of the states."""
+    heads_key: str = "num_attention_heads"
+    """Config field with the number of attention heads."""
     position_offset: bool = False
     """Whether positions start behind the padding id, so that fewer tokens fit than there are positions."""
     query: str = "attention.self.query"
@@ -87,6 +89,7 @@ FAMILIES: dict[str, Family] = {
         output="classifier",
         ffn_key="hidden_dim",
         width_key="dim",
+        heads_key="n_heads",
         query="attention.q_lin",
         key="attention.k_lin",
         value="attention.v_lin",

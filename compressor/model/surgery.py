@@ -23,6 +23,11 @@ def check_skip(skip: Sequence[int], layers: int, field: str = "selection.skip") 
         )
 
 
+def kept_layers(layers: int, skip: Sequence[int]) -> list[int]:
+    """Return the numbers (from 1) of the layers that stay where `skip` go."""
+    return [layer for layer in range(1, layers + 1) if layer not in set(skip)]
+
+
 def drop_layers(model: PreTrainedModel, family: Family, skip: Sequence[int]) -> PreTrainedModel:
     """Return a new model of the same class without the layers `skip` (from 1); the rest is copied bit by bit.
 
@@ -30,7 +35,7 @@ def drop_layers(model: PreTrainedModel, family: Family, skip: Sequence[int]) -> 
     """
     layers = getattr(model.config, family.layers_key)
     check_skip(skip, layers)
-    keep = [layer for layer in range(1, layers + 1) if layer not in set(skip)]
+    keep = kept_layers(layers, skip)
     prefix = family.layers + "."
     new_index = {str(old - 1): str(new) for new, old in enumerate(keep)}
     state = {}
