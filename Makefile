@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DIRS ?= runs/demo
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test run recipes bench bench-skip bench-glue bench-compensation bench-memory lint format clean
+.PHONY: help install demo test run recipes bench bench-skip bench-glue bench-compensation bench-artefacts bench-peers bench-memory bench-gpu lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -42,8 +42,18 @@ bench-glue: $(STAMP)  ## [MODELS=folder] [DATA=folder]: the frontier, five GLUE 
 bench-compensation: $(STAMP)  ## [MODELS=folder] [DATA=folder]: five GLUE tasks x ways to compensate x 1..3 layers; the cascade
 	$(BIN)/python benchmarks/compensation.py $(if $(MODELS),--models $(MODELS)) $(if $(DATA),--data $(DATA))
 
+bench-artefacts: $(STAMP)  ## MODELS=folder DATA=folder: the exact saving, 8 bits, fused nodes and fewer layers on a CPU
+	$(BIN)/python benchmarks/artefacts.py --models $(MODELS) --data $(DATA)
+
+bench-peers: $(STAMP)  ## [MODELS=folder] [DATA=folder]: one SST-2 model by this and by other tools; installs TextPruner beside it
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/requirements-peers.txt
+	$(BIN)/python benchmarks/peers.py $(if $(MODELS),--models $(MODELS)) $(if $(DATA),--data $(DATA))
+
 bench-memory: $(STAMP)  ## peak memory of the scoring pass at 1,000 and 10,000 rows
 	$(BIN)/python benchmarks/scoring_memory.py
+
+bench-gpu: $(STAMP)  ## [PART=latency] [ARGS="--precision fp16"]: BERT-base on a GPU, random weights; refuses without one
+	$(BIN)/python benchmarks/gpu.py $(if $(PART),--part $(PART)) $(ARGS)
 
 lint: $(STAMP)  ## style and format
 	$(BIN)/ruff check .

@@ -186,7 +186,7 @@ def naive_trials(run: Run, sets: list[SkipSet]) -> list[float]:
         pruned = drop_layers(run.teacher, run.family, skip)
         started = time.perf_counter()
         states, logits = final_states(pruned, run.family, run.selection)
-        judge(skip, states, logits, teacher, run.data.selection.labels)
+        judge(skip, torch.from_numpy(states), logits, teacher, run.data.selection.labels)
         seconds.append(time.perf_counter() - started)
     return seconds
 

@@ -1,64 +1,49 @@
 """`compressor bench`: latency of model, ONNX, cascade and run directories, interleaved."""
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import yaml
-
-from compressor.cascade.runtime import SETTINGS, CascadeClassifier
-from compressor.data.batches import Encodings, encode
-from compressor.data.files import read_columns, to_rows
+from compressor.bench_targets import Target, against, find_targets, in_modes, with_opponent, with_tensorrt
+from compressor.bench_texts import Texts, cascade_tokens, model_tokens, replay_cells
+from compressor.cascade.runtime import CascadeClassifier
 from compressor.errors import UserError
+from compressor.measurement.cuda_graph import graph_session, graph_subject
 from compressor.measurement.environment import environment
-from compressor.measurement.latency import WORKLOAD, Batch, Cell, Subject, benchmark, grid_cells, workload_batches
+from compressor.measurement.footprint import ColdStart, footprints
+from compressor.measurement.latency import Batch, Cell, Subject, benchmark, grid_cells
+from compressor.measurement.libraries import TENSORRT
+from compressor.measurement.providers import provider_problem
 from compressor.measurement.runtime import session
-from compressor.measurement.subjects import onnx_subject, torch_subject
-from compressor.model.load import ModelSource, find_model, load_classifier, load_tokenizer, longest_input, read_config
+from compressor.measurement.subjects import onnx_subject, padded, replaying, settle, torch_subject
+from compressor.model.load import find_model, load_classifier, longest_input, read_config
 from compressor.progress import Track, silent
 from compressor.recipe import BenchmarkSpec
-from compressor.run import TEACHER
-from compressor.stages import FULL_ONNX, PROVIDERS
+from compressor.report.figures_bench import bench_figure
+from compressor.report.style import png
+from compressor.rundir import write_json
+from compressor.stages import PROVIDERS
 
-Texts = list[tuple[str, ...]]
-"""Rows of one text or two."""
+MAX_LENGTH = 128
+"""Tokens that PyTorch's padded modes pad to, as in recipes, unless told otherwise."""
 
 
 @dataclass(frozen=True)
-class Target:
-    """One thing to time: a Hugging Face directory, an ONNX directory, or the parts of a cascade.
+class Options:
+    """How directories are timed, besides where: the options of `compressor bench` that are not the grid's."""
 
-    In a run directory `run` is that directory, `side` is full, compressed or cascade, `variant` is pytorch or the ONNX
-    variant, that of the model which a cascade is cut from included.
-    """
-
-    name: str
-    path: Path
-    onnx: bool
-    run: Path | None = None
-    side: str = ""
-    variant: str = ""
-    cascade: bool = False
-
-
-def find_targets(directories: Sequence[Path]) -> list[Target]:
-    """Return what can be timed in each directory; raises UserError for one that holds no model."""
-    targets = []
-    for directory in directories:
-        found = _targets_in(directory)
-        if not found:
-            raise UserError(
-                f"{directory}: neither a model directory (config.json and weights), an ONNX directory (model.onnx), "
-                "a cascade (cascade.json and its parts), nor a run directory."
-            )
-        targets += found
-    names = [target.name for target in targets]
-    repeated = next((name for name in names if names.count(name) > 1), None)
-    if repeated:
-        raise UserError(f"{repeated}: named twice; give each directory once.")
-    return targets
+    pytorch: tuple[str, ...] = ("eager",)
+    """Keys of TORCH_MODES."""
+    max_length: int | None = None
+    """Tokens that padded modes pad to and texts are cut at; None: 128, or fewer where a model takes no more."""
+    cuda_graph: bool = False
+    opponent: Path | None = None
+    threads: int | None = None
+    """None: as many as PyTorch takes by itself."""
+    footprint: bool = True
 
 
 def bench_directories(
@@ -67,163 +52,213 @@ def bench_directories(
     *,
     texts: Texts | None = None,
     device: str = "cpu",
+    options: Options = Options(),
     seed: int = 0,
     track: Track = silent,
 ) -> dict[str, Any]:
-    """Time everything in `directories`; return rows, noise floor, environment, and where the texts left the cascades.
+    """Time everything in `directories`; return latency, noise floor, footprint, environment, and what cascades did.
 
     With `texts` every target replays them in their order, in batches padded to their longest row, each through its own
     tokenizer. Without, there is a batch x length grid of random tokens, of which the exits of a cascade know nothing:
-    cascades are then left out and named under `left_out`. Each target is compared with the full model in the same format
-    where the same run directory has one, else with the first. Raises UserError for directories without a model.
+    cascades are then left out and named under `left_out`. Each target is compared with `options.opponent`; without one
+    with the full model in the same format where the same run directory has one, else with the first. Raises UserError
+    for directories without a model and options that do not fit them.
     """
     import torch
 
-    found = find_targets(directories)
-    targets = [target for target in found if texts is not None or not target.cascade]
-    if not targets:
-        raise UserError(f"{found[0].path}: a cascade is timed on real texts alone; give some with --texts FILE.")
-    provider, threads = PROVIDERS[device], torch.get_num_threads()
-    configs = {target.name: read_config(target.path, "DIR") for target in targets if not target.cascade}
-    cascades = {
-        target.name: CascadeClassifier(target.path, providers=(provider,), threads=threads)
-        for target in targets
-        if target.cascade
-    }
-    longest = min([longest_input(config) for config in configs.values()], default=None)
-    if texts is None:
-        too_long = [length for length in spec.lengths if length > longest]
-        if too_long:
-            raise UserError(f"--length {too_long[0]}: the longest input of these models is {longest} tokens.")
-        vocabulary = min(config["vocab_size"] for config in configs.values())
-        cells = grid_cells(spec, vocabulary, ["input_ids", "attention_mask"], seed)
-    else:
-        limits = [classifier.settings["max_length"] for classifier in cascades.values()]
-        cut = min([*limits, *([longest] if longest else [])])
-        tokens = {name: _cascade_tokens(classifier, texts) for name, classifier in cascades.items()}
+    if options.cuda_graph and device != "cuda":
+        raise UserError(
+            "--cuda-graph: takes a GPU, and this runs on the CPU; leave it out, or let `compressor doctor` say why CUDA "
+            "is not used."
+        )
+    if options.threads is not None and options.threads < 1:
+        raise UserError(f"--threads {options.threads}: give at least 1.")
+    found, opponent = find_targets(directories), None
+    if options.opponent is not None:
+        found, opponent = with_opponent(found, options.opponent)
+    kept = [target for target in found if texts is not None or not target.cascade]
+    if not kept or (opponent is not None and all(target.path != opponent for target in kept)):
+        left = opponent or found[0].path
+        raise UserError(f"{left}: a cascade is timed on real texts alone; give some with --texts FILE.")
+    configs = {target.path: read_config(target.path, "DIR") for target in kept if not target.cascade}
+    longest = min((longest_input(config) for config in configs.values()), default=None)
+    max_length = _max_length(options.max_length, longest)
+    targets = in_modes(kept, options.pytorch, max_length, options.cuda_graph)
+    no_tensorrt = provider_problem(TENSORRT) if device == "cuda" else "no GPU is used"
+    if no_tensorrt is None:
+        targets = with_tensorrt(targets)
+    _check_lengths(spec, options, targets, longest, max_length, replay=texts is not None)
+    with torch_threads(options.threads or torch.get_num_threads()) as threads:
+        cascades = {
+            target.name: CascadeClassifier(target.path, providers=(PROVIDERS[device],), threads=threads)
+            for target in targets
+            if target.cascade
+        }
+        if texts is None:
+            vocabulary = min(config["vocab_size"] for config in configs.values())
+            cells = grid_cells(spec, vocabulary, ["input_ids", "attention_mask"], seed)
+            own = {target.name: _all_batches(cells) for target in targets}
+        else:
+            cut = _cut(cascades, options, targets, longest, max_length)
+            tokens = {
+                target.name: cascade_tokens(cascades[target.name], texts)
+                if target.cascade
+                else model_tokens(target.path, configs[target.path], texts, cut)
+                for target in targets
+            }
+            cells, own = replay_cells(tokens, spec.batch_sizes)
         for target in targets:
-            if not target.cascade:
-                tokens[target.name] = _tokens(target, configs[target.name], texts, cut)
-        cells, replayed = replay_cells(tokens, spec.batch_sizes)
-    subjects: dict[str, Subject] = {}
+            if target.mode.padded:
+                pad_id = configs[target.path].get("pad_token_id") or 0
+                own[target.name] = [padded(batch, max_length, pad_id) for batch in own[target.name]]
+        subjects = _subjects(targets, cascades, own, _all_batches(cells), device, threads)
+        starts = {target.name: _cold_start(target, own[target.name][0], device, threads) for target in targets}
+        # before the long part: a model that cannot be started should not cost a whole benchmark
+        started = footprints(starts, seed=seed, track=track) if options.footprint else None
+        measured = benchmark(
+            subjects,
+            against(targets, opponent),
+            {target.name: target.runs_on(device) for target in targets},
+            cells,
+            min_seconds=spec.min_seconds,
+            min_runs=spec.min_runs,
+            max_seconds=spec.max_seconds,
+            seed=seed,
+            track=track,
+        )
+        return {
+            "latency": measured.latency,
+            "noise_floor": measured.noise_floor,
+            "footprint": started,
+            "raw": measured.raw,
+            "threads": threads,
+            "environment": environment(device),
+            "cascades": {name: classifier.stats() for name, classifier in cascades.items()},
+            "no_tensorrt": no_tensorrt,
+            "left_out": [target.name for target in found if target not in kept],
+        }
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[int]:
+    """Have PyTorch use `count` threads for a while."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield count
+    finally:
+        torch.set_num_threads(before)
+
+
+def check_out(out: Path) -> None:
+    """Raise UserError where the files of a benchmark could not be written to the folder `out`."""
+    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UserError(f"--out {out}: {existing} is no folder that can be written to; name another.")
+
+
+def write_bench(measured: Mapping[str, Any], out: Path) -> list[Path]:
+    """Write bench.json, and bench.png where something was compared, to the folder `out`; return their paths."""
+    written = [out / "bench.json"]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(written[0], measured)
+        (out / "bench.png").unlink(missing_ok=True)
+        if any(row["speedup_ci95"] for rows in measured["latency"].values() for row in rows):
+            written.append(out / "bench.png")
+            written[1].write_bytes(png(bench_figure(measured["latency"], measured["noise_floor"])))
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror}); check rights and space.") from error
+    return written
+
+
+def _max_length(asked: int | None, longest: int | None) -> int:
+    if asked is not None and (asked < 4 or (longest is not None and asked > longest)):
+        allowed = f"4 to {longest} tokens" if longest else "at least 4 tokens"
+        raise UserError(f"--max-length {asked}: these models take {allowed}.")
+    return asked or min(MAX_LENGTH, longest or MAX_LENGTH)
+
+
+def _check_lengths(
+    spec: BenchmarkSpec,
+    options: Options,
+    targets: Sequence[Target],
+    longest: int | None,
+    max_length: int,
+    *,
+    replay: bool,
+) -> None:
+    if replay:
+        return
+    too_long = [length for length in spec.lengths if length > longest]
+    if too_long:
+        raise UserError(f"--length {too_long[0]}: the longest input of these models is {longest} tokens.")
+    pads = any(target.mode.padded for target in targets)
+    if options.max_length is not None and not pads:
+        raise UserError("--max-length: neither --pytorch padded nor --texts FILE asks for it; leave it out.")
+    beyond = [length for length in spec.lengths if pads and length > max_length]
+    if beyond:
+        raise UserError(
+            f"--length {beyond[0]}: is more than the {max_length} tokens that PyTorch pads to; raise --max-length, or "
+            "leave the length out."
+        )
+
+
+def _cut(
+    cascades: Mapping[str, CascadeClassifier],
+    options: Options,
+    targets: Sequence[Target],
+    longest: int | None,
+    max_length: int,
+) -> int:
+    """Return the tokens that every text is cut to, so that all do the same work."""
+    asked = max_length if options.max_length is not None or any(target.mode.padded for target in targets) else None
+    for name, classifier in cascades.items():
+        if asked is not None and classifier.settings["max_length"] > asked:
+            raise UserError(
+                f"--max-length {asked}: the cascade {name} reads up to {classifier.settings['max_length']} tokens of a text, "
+                "so it would do more work than the others; give that many."
+            )
+    limits = [classifier.settings["max_length"] for classifier in cascades.values()]
+    return min(limit for limit in (asked, longest, *limits) if limit is not None)
+
+
+def _all_batches(cells: Sequence[Cell]) -> list[Batch]:
+    return [batch for cell in cells for batch in cell.batches]
+
+
+def _subjects(
+    targets: Sequence[Target],
+    cascades: Mapping[str, CascadeClassifier],
+    own: Mapping[str, Sequence[Batch]],
+    batches: Sequence[Batch],
+    device: str,
+    threads: int,
+) -> dict[str, Subject]:
+    """Return target -> what runs one of `batches`, by its counterpart in `own`; all compiled and captured."""
+    models, subjects = {}, {}
     for target in targets:
         if target.cascade:
-            subjects[target.name] = cascades[target.name].run
+            subject = cascades[target.name].run
+        elif target.graph:
+            subject = graph_subject(graph_session(target.path / "model.onnx", threads), target.name)
         elif target.onnx:
-            opened = session(target.path / "model.onnx", provider=provider, threads=threads)
-            subjects[target.name] = onnx_subject(opened)
+            opened = session(target.path / "model.onnx", provider=target.provider(device), threads=threads)
+            subject = onnx_subject(opened)
         else:
-            model = load_classifier(find_model(str(target.path), field="DIR"), device=device)
-            subjects[target.name] = torch_subject(model)
-        if texts is not None:
-            subjects[target.name] = _replaying(subjects[target.name], replayed[target.name])
-    measured = benchmark(
-        subjects,
-        against(targets),
-        {target.name: provider if target.onnx else f"PyTorch {device.upper()}" for target in targets},
-        cells,
-        min_seconds=spec.min_seconds,
-        min_runs=spec.min_runs,
-        max_seconds=spec.max_seconds,
-        seed=seed,
-        track=track,
-    )
-    return {
-        "latency": measured.latency,
-        "noise_floor": measured.noise_floor,
-        "raw": measured.raw,
-        "environment": environment(device),
-        "cascades": {name: classifier.stats() for name, classifier in cascades.items()},
-        "left_out": [target.name for target in found if target not in targets],
-    }
+            if target.path not in models:
+                models[target.path] = load_classifier(find_model(str(target.path), field="DIR"), device=device)
+            subject = torch_subject(models[target.path], compiled=target.mode.compiled)
+        if target.graph or target.mode.compiled:
+            settle(subject, own[target.name])
+        subjects[target.name] = replaying(subject, batches, own[target.name])
+    return subjects
 
 
-def read_texts(path: Path, columns: Sequence[str]) -> Texts:
-    """Return the texts of a .txt file (one a line) or of `columns` of a csv, tsv, jsonl or parquet file.
-
-    Without `columns` that of a file with one column, else the column `text`. Raises UserError where that fails.
-    """
-    if path.suffix.lower() == ".txt":
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, ValueError) as error:
-            raise UserError(f"--texts {path}: cannot be read as UTF-8 text ({error}).") from error
-        texts: Texts = [(line,) for line in lines if line.strip()]
-        if not texts:
-            raise UserError(f"--texts {path}: the file holds no text; give one text a line.")
-        return texts
-    table = read_columns(path, "--texts")
-    return to_rows(table, str(path), columns or (list(table) if len(table) == 1 else ["text"]), None).texts
-
-
-def replay_cells(tokens: dict[str, Encodings], sizes: Sequence[int]) -> tuple[list[Cell], dict[str, list[Batch]]]:
-    """Return the cells of a workload, and target -> its batches of all cells in their order.
-
-    Every target has its own tokens, so a cell's batch holds only a place in those lists.
-    """
-    batches: dict[str, list[Batch]] = {name: [] for name in tokens}
-    cells, places = [], 0
-    for size in sizes:
-        for name, encodings in tokens.items():
-            batches[name] += workload_batches(encodings, size)
-        end = len(next(iter(batches.values())))
-        cells.append(Cell(size, WORKLOAD, [{"place": np.array(place)} for place in range(places, end)]))
-        places = end
-    return cells, batches
-
-
-def _replaying(subject: Subject, batches: Sequence[Batch]) -> Subject:
-    return lambda place: subject(batches[int(place["place"])])
-
-
-def _cascade_tokens(classifier: CascadeClassifier, texts: Texts) -> Encodings:
-    rows = classifier.tokenize([row[0] if len(row) == 1 else row for row in texts])
-    settings = classifier.settings
-    types = [row.type_ids for row in rows] if settings.get("token_types", True) else None
-    return Encodings([row.ids for row in rows], types, settings["pad_id"])
-
-
-def _tokens(target: Target, config: dict[str, Any], texts: Texts, longest: int) -> Encodings:
-    source = ModelSource(target.path, config, 0, [], "")  # an ONNX directory has no weights to look at
-    return encode(texts, load_tokenizer(source), longest)
-
-
-def against(targets: Sequence[Target]) -> dict[str, str]:
-    """Return target -> opponent: its own run's full model in the same format, else the first target."""
-    full = {(target.run, target.variant): target.name for target in targets if target.side == "full"}
-    rivals = {
-        target.name: full.get((target.run, target.variant)) for target in targets if target.side not in ("", "full")
-    }
-    return {target.name: rivals.get(target.name) or _first_rival(target, targets) for target in targets}
-
-
-def _first_rival(target: Target, targets: Sequence[Target]) -> str:
-    # the full model is what others are measured by: it has no opponent but itself
-    return target.name if target.side == "full" else targets[0].name
-
-
-def _targets_in(directory: Path) -> list[Target]:
-    if (directory / SETTINGS).is_file() and (directory / "front.onnx").is_file():
-        return [Target(str(directory), directory, onnx=True, cascade=True)]
-    if (directory / "model.onnx").is_file():
-        return [Target(str(directory), directory, onnx=True)]
-    if (directory / "config.json").is_file():
-        return [Target(str(directory), directory, onnx=False)]
-    if not (directory / "recipe.yaml").is_file():
-        return [Target(str(file.parent), file.parent, onnx=True) for file in sorted(directory.glob("*/model.onnx"))]
-    folders = [("full", TEACHER, "pytorch"), ("compressed", "model", "pytorch")]
-    files = sorted([*directory.glob(f"{FULL_ONNX}/*/model.onnx"), *directory.glob("onnx/*/model.onnx")])
-    for file in files:
-        side = "full" if file.parts[-3] == FULL_ONNX else "compressed"
-        folders.append((side, f"{file.parts[-3]}/{file.parts[-2]}", file.parts[-2]))
-    targets = [
-        Target(str(directory / name), directory / name, variant != "pytorch", directory, side, variant)
-        for side, name, variant in folders
-        if (directory / name).is_dir()
-    ]
-    parts = directory / "onnx" / "cascade"
-    # a run whose recipe no longer has one may still hold the files
-    recipe = yaml.safe_load((directory / "recipe.yaml").read_text(encoding="utf-8"))
-    if (parts / SETTINGS).is_file() and recipe.get("cascade") is not None:
-        targets.append(Target(str(parts), parts, True, directory, "cascade", "optimized", cascade=True))
-    return targets
+def _cold_start(target: Target, batch: Batch, device: str, threads: int) -> ColdStart:
+    kind = "cascade" if target.cascade else "cuda-graph" if target.graph else "onnx" if target.onnx else "pytorch"
+    path = target.path / "model.onnx" if target.onnx and not target.cascade else target.path
+    size, length = batch["input_ids"].shape
+    return ColdStart(kind, str(path), target.provider(device), device, threads, size, length, target.mode.compiled)

@@ -52,10 +52,13 @@ def run(
         print_json(done.result)
     else:
         from compressor.report.wording_cascade import cascade_line
+        from compressor.report.wording_export import shipped_line
         from compressor.terminal import result_table, verdict
 
         cascade = done.result.get("cascade")
-        show(result_table(done.result), *([cascade_line(cascade)] if cascade else []), verdict(done.result))
+        shipped = done.result["shipped"]
+        lines = [*([cascade_line(cascade)] if cascade else []), *([shipped_line(shipped)] if shipped else [])]
+        show(result_table(done.result), *lines, verdict(done.result))
         show(f"report: {done.path / 'report.html'}")
     if not done.goals_met:
         choice = done.result["goals"]["selection"]

@@ -14,17 +14,36 @@ def export(
     model_dir: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="Hugging Face directory of a classifier.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the ONNX variants.")],
     variants: Annotated[
-        list[str] | None, typer.Option("--variant", help="fp32, optimized or int8; repeatable.")
+        list[str] | None, typer.Option("--variant", help="fp32, alltokens, optimized, fp16 or int8; repeatable.")
     ] = None,
+    tail: Annotated[
+        bool,
+        typer.Option(
+            "--cls-only-tail/--no-cls-only-tail",
+            help="In optimized, fp16 and int8, compute only the [CLS] row of the last layer: exact, and faster.",
+        ),
+    ] = True,
+    opset: Annotated[
+        int | None, typer.Option(help="Version of the ONNX operators; Optimum's default otherwise.")
+    ] = None,
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Export a classifier to ONNX, one folder a variant, and check each against PyTorch."""
+    """Export a classifier to ONNX, one folder a variant, and check each against PyTorch.
+
+    The CLS-only tail takes the form that is faster on the device.
+    """
     from compressor.export.command import export_directory
+    from compressor.measurement.doctor import resolve_device
     from compressor.progress import track_for_terminal
     from compressor.recipe import ExportSpec
+    from compressor.stages import PROVIDERS
 
-    wanted = variants or list(ExportSpec().variants)
-    written = export_directory(model_dir, out, wanted, track=track_for_terminal())
+    spec = ExportSpec()
+    wanted, provider = variants or list(spec.variants), PROVIDERS[resolve_device(device)]
+    written = export_directory(
+        model_dir, out, wanted, tail=tail, opset=opset, provider=provider, track=track_for_terminal()
+    )
     if as_json:
         print_json(written)
     else:
@@ -51,15 +70,32 @@ def bench(
     text_columns: Annotated[
         list[str] | None, typer.Option("--text-column", help="Column of --texts; twice for pairs.")
     ] = None,
+    against: Annotated[Path | None, typer.Option(help="The one model that everything is compared with.")] = None,
+    pytorch: Annotated[
+        list[str] | None,
+        typer.Option("--pytorch", help="eager, padded, compiled or compiled-padded PyTorch; repeatable."),
+    ] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens that padded PyTorch pads to; 128 by default.")] = None,
+    cuda_graph: Annotated[bool, typer.Option("--cuda-graph", help="Also replay ONNX models as CUDA graphs.")] = False,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads of every model; PyTorch's choice by default.")
+    ] = None,
+    footprint: Annotated[
+        bool, typer.Option("--footprint/--no-footprint", help="Cold start and memory, in processes of their own.")
+    ] = True,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for bench.json and bench.png.")] = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Time model or run directories, interleaved, on a batch x length grid or on real texts.
 
-    A cascade (guarded early exit) is timed on real texts alone: random tokens say nothing of its exits.
+    Each model is compared with the full model of its own run in the same format where there is one, else with the first;
+    a speed-up counts where it is above the noise that the opponent shows against itself. A cascade (guarded early exit)
+    is timed on real texts alone: random tokens say nothing of its exits.
     """
-    from compressor.bench import bench_directories, read_texts
-    from compressor.pipeline import resolve_device
+    from compressor.bench import Options, bench_directories, check_out, write_bench
+    from compressor.bench_texts import read_texts
+    from compressor.measurement.doctor import resolve_device
     from compressor.progress import track_for_terminal
     from compressor.recipe_file import benchmark_spec
 
@@ -71,19 +107,27 @@ def bench(
         {"batch_sizes": batch_sizes, "lengths": lengths, "workload": False}
         | {"min_seconds": min_seconds, "min_runs": min_runs, "max_seconds": max_seconds}
     )
+    if out is not None:
+        check_out(out)
     rows = None if texts is None else read_texts(texts, text_columns or ())
+    options = Options(tuple(pytorch or ("eager",)), max_length, cuda_graph, against, threads, footprint)
     measured = bench_directories(
-        directories, spec, texts=rows, device=resolve_device(device), track=track_for_terminal()
+        directories, spec, texts=rows, device=resolve_device(device), options=options, track=track_for_terminal()
     )
+    written = [] if out is None else write_bench(measured, out)
+    if measured["environment"]["device"]["kind"] == "cuda" and measured["no_tensorrt"]:
+        say(f"TensorRT: left out, {measured['no_tensorrt']}.")
     for name in measured["left_out"]:
         say(f"{name}: left out, a cascade is timed on real texts alone; give some with --texts FILE.")
     if as_json:
         print_json(measured)
     else:
-        from compressor.terminal import latency_table, stats_line
+        from compressor.terminal import footprint_table, latency_table, noise_lines, stats_line
 
+        tables = [latency_table(measured["latency"])]
+        tables += [footprint_table(measured["footprint"])] if measured["footprint"] else []
         lines = [stats_line(name, stats) for name, stats in measured["cascades"].items()]
-        show(latency_table(measured["latency"]), *lines)
+        show(*tables, *noise_lines(measured["noise_floor"]), *lines, *map(str, written))
 
 
 def compare(
@@ -156,16 +200,19 @@ def schema() -> None:
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Show devices, execution providers and versions; say why CUDA is not used, and the remedy."""
-    from compressor.measurement.environment import doctor as examine
+    """Try every device and execution provider; say what does not work, why, and the remedy.
+
+    Exit code 1: the best device of this machine (the GPU where there is a driver, else the CPU) does not work.
+    """
+    from compressor.measurement.doctor import doctor as examine
 
     diagnosis = examine()
     if as_json:
         print_json(diagnosis.to_dict())
     else:
-        from compressor.terminal import doctor_lines
+        from compressor.terminal import doctor_tables
 
-        show(*doctor_lines(diagnosis.to_dict()))
+        show(*doctor_tables(diagnosis.to_dict()))
     if not diagnosis.ok:
         raise typer.Exit(1)
 

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from compressor.pipeline import default_out, resolve_device, stage_keys, stages_of
+from compressor.measurement.doctor import resolve_device
+from compressor.pipeline import default_out, stage_keys, stages_of
 from compressor.progress import silent
 from compressor.recipe import Recipe, SelectionSpec
 from compressor.report.formats import layers_text
@@ -52,10 +53,12 @@ def stage_costs(run: Run) -> dict[str, str]:
         "model": ("closed-form refit, " if recipe.compensation.refit else "")
         + _distillation_work(run)
         + (f"{recipe.compensation.head.nodes} head nodes" if recipe.compensation.head else "no head"),
-        "onnx": ", ".join(recipe.export.variants) or "none",
-        "full-onnx": ", ".join(recipe.export.variants) or "none",
-        "predictions": f"{2 + 2 * len(recipe.export.variants)} models over {len(data.evaluation)} evaluation rows",
+        "tail": "the last layer's [CLS] row in each form",
+        "onnx": ", ".join(run.variants) or "none",
+        "full-onnx": ", ".join(run.full_variants) or "none",
+        "predictions": f"{2 + len(run.variants) + len(run.full_variants)} models over {len(data.evaluation)} evaluation rows",
         "latency": f"{cells} cells, {least:.0f} to {most:.0f} s",
+        "shipping": f"{len(run.variants)} files over {len(data.selection)} selection rows",
         **_cascade_work(run),
     }
 

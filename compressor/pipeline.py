@@ -10,15 +10,16 @@ from typing import Any
 
 import torch
 
-from compressor.errors import UserError
-from compressor.measurement.environment import doctor, environment, provider_works, versions
+from compressor.measurement.doctor import resolve_device
+from compressor.measurement.environment import environment, versions
+from compressor.measurement.providers import require_provider
 from compressor.progress import Track, silent
 from compressor.recipe import Recipe
 from compressor.recipe_base import Spec
 from compressor.recipe_file import dump_recipe
 from compressor.report.build import build_report
 from compressor.results import build_result
-from compressor.run import TEACHER, Run, prepare
+from compressor.run import TAIL, TEACHER, Run, measures_tail, prepare
 from compressor.rundir import RunDir, StageRecord, open_run_dir, read_json, stage_key, write_json, write_text
 from compressor.stages import (
     EXPLAINED,
@@ -26,14 +27,16 @@ from compressor.stages import (
     PREDICTIONS,
     PROVIDERS,
     make_full_onnx,
-    make_latency,
     make_onnx,
     make_predictions,
+    make_tail,
     make_teacher,
 )
 from compressor.stages_cascade import FITTED, FOLDER, MEASURED, make_cascade, make_cascade_evaluation
+from compressor.stages_latency import make_latency
 from compressor.stages_model import card_recipe, make_model
 from compressor.stages_selection import ARRAYS, make_audit, make_plan, make_scores, make_timing
+from compressor.stages_shipping import SHIPPED, make_shipping
 
 Say = Callable[[str], None]
 
@@ -67,9 +70,16 @@ def _scores_inputs(run: Run) -> dict[str, Any]:
     }
 
 
+def _machine_inputs(run: Run) -> dict[str, Any]:
+    return {"machine": [run.device, platform.node(), torch.get_num_threads()]}
+
+
 def _latency_inputs(run: Run) -> dict[str, Any]:
-    machine = [run.device, platform.node(), torch.get_num_threads()]
-    return {"benchmark": _spec(run.recipe.benchmark), "machine": machine}
+    return {"benchmark": _spec(run.recipe.benchmark), **_machine_inputs(run)}
+
+
+def _shipping_inputs(run: Run) -> dict[str, Any]:
+    return {"goals": _spec(run.recipe.goals), "selection": run.data.selection.sha256}
 
 
 def _plan_inputs(run: Run) -> dict[str, Any]:
@@ -89,6 +99,10 @@ def _model_inputs(run: Run) -> dict[str, Any]:
         inputs["distill"].pop("checkpoint_minutes")  # how often to save changes nothing
         texts = {name: getattr(run.data, name).sha256 for name in spec.distill.text}
     return {"compensation": inputs, "texts": texts, "card": card_recipe(run.recipe)}
+
+
+def _export_inputs(run: Run) -> dict[str, Any]:
+    return {"export": _spec(run.recipe.export), "variants": run.variants}
 
 
 def _cascade_inputs(run: Run) -> dict[str, Any]:
@@ -111,8 +125,9 @@ STAGES: tuple[Stage, ...] = (
     Stage("audit", ("audit.json",), ("plan",), lambda _run: {}, make_audit),
     Stage("timing", ("timing.json",), ("teacher",), _latency_inputs, make_timing),
     Stage("model", ("model", "model.json"), ("plan",), _model_inputs, make_model),
-    Stage("onnx", ("onnx", "onnx.json"), ("model",), lambda run: {"export": _spec(run.recipe.export)}, make_onnx),
-    Stage(FULL_ONNX, (FULL_ONNX,), ("teacher",), lambda run: {"export": _spec(run.recipe.export)}, make_full_onnx),
+    Stage("tail", (TAIL,), ("teacher",), _machine_inputs, make_tail),
+    Stage("onnx", ("onnx", "onnx.json"), ("model", "tail"), _export_inputs, make_onnx),
+    Stage(FULL_ONNX, (FULL_ONNX, f"{FULL_ONNX}.json"), ("teacher", "tail"), _export_inputs, make_full_onnx),
     Stage(
         "predictions",
         (PREDICTIONS, "parity.json", EXPLAINED),
@@ -121,6 +136,7 @@ STAGES: tuple[Stage, ...] = (
         make_predictions,
     ),
     Stage("latency", ("latency.json", "latency_raw.json"), ("predictions",), _latency_inputs, make_latency),
+    Stage("shipping", (SHIPPED,), ("latency",), _shipping_inputs, make_shipping),
     Stage("cascade", (FOLDER, FITTED), ("teacher", "model", "onnx"), _cascade_inputs, make_cascade),
     Stage(
         "cascade-evaluation",
@@ -137,6 +153,7 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     """Return the stages that a recipe needs: a model that comes fine-tuned needs no teacher stage, audits are a wish."""
     no_cascade = recipe.cascade is None
     unwanted = {TEACHER: recipe.finetune is None, "audit": not recipe.selection.audit}
+    unwanted |= {"tail": not measures_tail(recipe), "shipping": recipe.export.variants != "auto"}
     unwanted |= {"cascade": no_cascade, "cascade-evaluation": no_cascade}
     return [stage for stage in STAGES if not unwanted.get(stage.name)]
 
@@ -175,7 +192,7 @@ def run_recipe(
     """
     path, device = default_out(recipe, out), resolve_device(device)
     if recipe.export.variants or recipe.cascade is not None:
-        check_provider(device)
+        require_provider(PROVIDERS[device], f"--device {device}")
     run = prepare(recipe, path, device, track)
     with open_run_dir(path, fresh=fresh) as folder:
         records = run_stages(run, folder, stages_of(recipe), say)
@@ -262,25 +279,6 @@ def stage_keys(run: Run) -> dict[str, str]:
 def default_out(recipe: Recipe, out: str | Path | None) -> Path:
     """Return the run directory: `out`, or runs/NAME."""
     return Path(out) if out is not None else Path("runs") / recipe.name
-
-
-def resolve_device(device: str) -> str:
-    """Return `cpu` or `cuda`; raises UserError for another name, or for cuda where there is none."""
-    if device not in {"auto", "cpu", "cuda"}:
-        raise UserError(f"--device {device!r} is not one of auto, cpu, cuda.")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch finds no CUDA device here; `compressor doctor` says why.")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
-
-def check_provider(device: str) -> None:
-    """Raise UserError, with the remedy, where ONNX Runtime would run on the CPU although `device` is cuda."""
-    if device == "cuda" and not provider_works(PROVIDERS[device]):
-        found = doctor()
-        remedy = "; ".join(found.remedies) or "`compressor doctor` says more"
-        raise UserError(
-            f"--device cuda: ONNX Runtime cannot use CUDA ({found.summary}); {remedy}, or set --device cpu."
-        )
 
 
 def _log_file(path: Path) -> logging.Logger:

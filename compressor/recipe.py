@@ -144,12 +144,24 @@ class SelectionSpec(Spec):
 class ExportSpec(Spec):
     """Which ONNX files to write."""
 
-    variants: list[Literal["fp32", "optimized", "int8"]] = ["fp32", "optimized", "int8"]
+    variants: list[Literal["fp32", "alltokens", "optimized", "fp16", "int8"]] | Literal["auto"] = [
+        "fp32",
+        "optimized",
+        "int8",
+    ]
+    """`fp32`: as the model is; `alltokens`: its nodes fused; `optimized`: also without what changes no prediction;
+    `fp16`, `int8`: made from `optimized`. `auto`: those that may be the fastest on the device at hand, of which the fastest
+    that meets the goals on the selection split is named as the one to ship."""
+    cls_only_tail: bool | Literal["reassociated", "single_row"] = True
+    """In the variants behind `optimized`, compute only the [CLS] row of the last layer: exact. true: in the form that is
+    faster where the run takes place."""
+    opset: Annotated[int, Field(ge=14, le=22)] | None = None
+    """Version of the ONNX operators; null leaves it to Optimum."""
 
     @field_validator("variants")
     @classmethod
-    def _no_repeats(cls, variants: list[str]) -> list[str]:
-        if len(set(variants)) != len(variants):
+    def _no_repeats(cls, variants: list[str] | str) -> list[str] | str:
+        if variants != "auto" and len(set(variants)) != len(variants):
             raise ValueError("each variant may be named once")
         return variants
 
@@ -167,6 +179,8 @@ class BenchmarkSpec(Spec):
     """Fewest runs of every model in a cell, unless `max_seconds` ends it first (the report then says so)."""
     max_seconds: Annotated[Float, Field(gt=0)] = 60
     """Longest measurement of a cell."""
+    footprint: bool = True
+    """Also measure cold start and peak memory, each variant in a process of its own."""
 
     @model_validator(mode="after")
     def _limits_in_order(self) -> "BenchmarkSpec":

@@ -17,17 +17,20 @@ from compressor.data.batches import Encodings, encode, join
 from compressor.data.splits import Split, first_of_each, without_overlaps
 from compressor.data.tasks import TaskData, load_task
 from compressor.errors import UserError
-from compressor.measurement.environment import versions
+from compressor.export.onnx import STOCK, variants_for
+from compressor.measurement.environment import processor, versions
 from compressor.model.checkpoint import Checkpoint
 from compressor.model.families import Family, family_of
 from compressor.model.load import ModelSource, find_model, load_classifier, load_tokenizer, longest_input
 from compressor.progress import Track
 from compressor.recipe import Recipe
-from compressor.rundir import CHECKPOINTS, STAGES_FOLDER, stage_key
+from compressor.rundir import CHECKPOINTS, STAGES_FOLDER, read_json, stage_key
 from compressor.selection.search import check_selection
 
 TEACHER = "teacher"
 """Folder of the full model where the run fine-tunes it."""
+TAIL = "tail.json"
+"""The form of the CLS-only tail, and the measurement that chose it."""
 
 
 @dataclass
@@ -66,6 +69,25 @@ class Run:
     def compressed(self) -> PreTrainedModel:
         """The compressed model, loaded."""
         return load_classifier(find_model(str(self.path / "model")), device=self.device)
+
+    @cached_property
+    def variants(self) -> list[str]:
+        """The ONNX variants of the compressed model."""
+        return variants_for(self.recipe.export.variants, self.device, processor()["instructions"])
+
+    @property
+    def full_variants(self) -> list[str]:
+        """The ONNX variants of the full model: the same, and what the exact savings are measured against."""
+        added = ["alltokens"] if "optimized" in self.variants and self.recipe.export.cls_only_tail else []
+        return list(dict.fromkeys([*self.variants, *added]))
+
+    @property
+    def tail(self) -> str | None:
+        """The form of the CLS-only tail in the files that have one, None for none."""
+        if measures_tail(self.recipe):
+            return read_json(self.path / TAIL)["form"]
+        wanted = self.recipe.export.cls_only_tail
+        return wanted if isinstance(wanted, str) else None
 
     @cached_property
     def calibration(self) -> Encodings:
@@ -144,6 +166,13 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
                 "classifier needs; save one beside the model, or leave cascade out."
             )
     return Run(recipe, source, tokenizer, data, path, device, track)
+
+
+def measures_tail(recipe: Recipe) -> bool:
+    """Return whether the form of the CLS-only tail is to be found by measurement, and any file has one."""
+    variants = recipe.export.variants
+    spares = variants == "auto" or set(variants) - set(STOCK) or recipe.cascade is not None
+    return recipe.export.cls_only_tail is True and bool(spares)
 
 
 def _check_labels(recipe: Recipe, data: TaskData) -> None:

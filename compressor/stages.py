@@ -1,26 +1,23 @@
 """The stages besides selection and the model itself: what each reads, computes and writes. `pipeline.py` orders them."""
 
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from compressor.data.batches import pad
 from compressor.explain import explained_examples
 from compressor.export.onnx import export_variants
 from compressor.export.parity import check_parity, parity
-from compressor.measurement.environment import environment
-from compressor.measurement.latency import WORKLOAD, Cell, benchmark, grid_cells, workload_batches
+from compressor.export.tail import choose_form
 from compressor.measurement.predictions import predict
 from compressor.measurement.runtime import predict_onnx, session
-from compressor.measurement.subjects import onnx_subject, torch_subject
 from compressor.model.load import load_classifier
 from compressor.model.surgery import save_model
 from compressor.model.training import finetune
 from compressor.report.formats import is_full
-from compressor.run import TEACHER, Run
+from compressor.run import TAIL, TEACHER, Run
 from compressor.rundir import read_json, write_json
 
 FULL_ONNX = "full-onnx"
@@ -52,16 +49,31 @@ def make_teacher(run: Run, folder: Path) -> None:
     checkpoint.remove()
 
 
+def make_tail(run: Run, folder: Path) -> None:
+    """Find the faster form of the CLS-only tail on this device; all files of the run take it."""
+    threads = torch.get_num_threads()
+    choice = choose_form(run.teacher, run.family, PROVIDERS[run.device], threads=threads, track=run.track)
+    write_json(folder / TAIL, asdict(choice))
+
+
 def make_onnx(run: Run, folder: Path) -> None:
-    """Export the compressed model in every variant; count the fused nodes."""
-    files = export_variants(run.path / "model", folder / "onnx", run.recipe.export.variants, track=run.track)
-    write_json(folder / "onnx.json", {name: file.fused for name, file in files.items()})
+    """Export the compressed model in every variant; count the nodes."""
+    files = _export(run, run.path / "model", folder / "onnx", run.variants)
+    write_json(folder / "onnx.json", files)
 
 
 def make_full_onnx(run: Run, folder: Path) -> None:
     """Export the full model in the same variants: the opponent of the benchmark, in the same format."""
     (folder / FULL_ONNX).mkdir()
-    export_variants(run.teacher_source.path, folder / FULL_ONNX, run.recipe.export.variants, track=run.track)
+    files = _export(run, run.teacher_source.path, folder / FULL_ONNX, run.full_variants)
+    write_json(folder / f"{FULL_ONNX}.json", files)
+
+
+def _export(run: Run, source: Path, target: Path, variants: list[str]) -> dict[str, dict[str, Any]]:
+    files = export_variants(
+        source, target, variants, form=run.tail, opset=run.recipe.export.opset, track=run.track
+    )  # fmt: skip
+    return {name: {"operators": file.operators, "exported": file.exported} for name, file in files.items()}
 
 
 def make_predictions(run: Run, folder: Path) -> None:
@@ -75,9 +87,11 @@ def make_predictions(run: Run, folder: Path) -> None:
         own, variant = "full" if is_full(name) else "compressed", name.rpartition("_")[2]
         logits[name] = predict_onnx(session(file, provider=PROVIDERS[run.device]), run.evaluation, track=run.track)
         found = parity(logits[own], logits[name])
-        check_parity(variant, found)
+        overflows = variant == "fp16" and not np.isfinite(found.max_abs)
+        if not overflows or run.recipe.export.variants != "auto":  # a file nobody asked for by name is just not shipped
+            check_parity(variant, found)
         if own == "compressed":
-            parities[variant] = asdict(found)
+            parities[variant] = asdict(found) | ({"max_abs": None} if overflows else {})
     labels = run.data.evaluation.labels
     np.savez(folder / PREDICTIONS, **logits, **({} if labels is None else {LABELS: labels}))
     write_json(folder / "parity.json", parities)
@@ -97,52 +111,11 @@ def make_predictions(run: Run, folder: Path) -> None:
     write_json(folder / EXPLAINED, examples)
 
 
-def make_latency(run: Run, folder: Path) -> None:
-    """Time every model and file, interleaved; keep the raw values."""
-    provider = PROVIDERS[run.device]
-    threads = torch.get_num_threads()
-    subjects = {"full": torch_subject(run.teacher), "compressed": torch_subject(run.compressed)}
-    providers = dict.fromkeys(subjects, f"PyTorch {run.device.upper()}")
-    for name, file in onnx_files(run).items():
-        subjects[name] = onnx_subject(session(file, provider=provider, threads=threads))
-        providers[name] = provider
-    spec, inputs = run.recipe.benchmark, list(pad(run.evaluation, np.arange(1)))
-    cells = grid_cells(spec, run.teacher.config.vocab_size, inputs, run.recipe.seed)
-    if spec.workload:
-        cells += [Cell(size, WORKLOAD, workload_batches(run.evaluation, size)) for size in spec.batch_sizes]
-    measured = benchmark(
-        subjects,
-        opponents(subjects),
-        providers,
-        cells,
-        min_seconds=spec.min_seconds,
-        min_runs=spec.min_runs,
-        max_seconds=spec.max_seconds,
-        seed=run.recipe.seed,
-        track=run.track,
-    )
-    write_json(
-        folder / "latency.json",
-        {
-            "rows": measured.latency,
-            "noise_floor": measured.noise_floor,
-            "threads": threads,
-            "providers": sorted(set(providers.values())),
-            "environment": environment(run.device),
-        },
-    )
-    write_json(folder / "latency_raw.json", measured.raw)
-
-
-def opponents(names: Iterable[str]) -> dict[str, str]:
-    """Return compressed variant -> the full model in the same format."""
-    return {name: "full" if name == "compressed" else f"full_{name}" for name in names if not is_full(name)}
-
-
 def onnx_files(run: Run) -> dict[str, Path]:
     """Return variant name of result.json -> ONNX file, the full model's right before the compressed one's."""
     return {
         f"{prefix}onnx_{variant}": run.path / folder / variant / "model.onnx"
-        for variant in run.recipe.export.variants
-        for prefix, folder in (("full_", FULL_ONNX), ("", "onnx"))
+        for variant in run.full_variants
+        for prefix, folder, made in (("full_", FULL_ONNX, run.full_variants), ("", "onnx", run.variants))
+        if variant in made
     }

@@ -17,7 +17,7 @@ from compressor.cascade.plan import Shape, layers_to_try, outcome_of, plan_casca
 from compressor.cascade.runtime import SETTINGS, CascadeClassifier
 from compressor.cascade.thresholds import Certificate, Outcome, Thresholds, certify
 from compressor.data.batches import Encodings, padded_batches
-from compressor.export.onnx import export_optimized, quiet
+from compressor.export.onnx import Job, export_optimized, quiet
 from compressor.measurement.latency import WORKLOAD, Cell, benchmark, workload_batches
 from compressor.measurement.predictions import predict
 from compressor.measurement.runtime import session
@@ -111,12 +111,12 @@ def answers(classifier: CascadeClassifier, encodings: Encodings, classes: int) -
 def fused_file(run: Run, source: ModelSource, exported: str) -> Iterator[Path]:
     """Yield the fused ONNX file of the model at `source`: the one below `exported` that the run made, or one for now."""
     made = run.path / exported / "optimized" / "model.onnx"
-    if "optimized" in run.recipe.export.variants and made.is_file():
+    if "optimized" in run.variants and made.is_file():
         yield made
         return
     with tempfile.TemporaryDirectory() as work:
         with quiet():
-            file = export_optimized(source, Path(work))
+            file = export_optimized(Job(source, Path(work), run.tail, run.recipe.export.opset))
         yield file
 
 
@@ -146,7 +146,8 @@ def _time(run: Run, classifier: CascadeClassifier, provider: str) -> dict[str, A
 def shape_of(run: Run, source: ModelSource) -> Shape:
     """Return what decides the encoder's work of the model at `source`."""
     config, family = source.config, run.family
-    return Shape(source.layers, config[family.width_key], config[family.ffn_key], config[family.heads_key])
+    widths = config[family.width_key], config[family.ffn_key], config[family.heads_key]
+    return Shape(source.layers, *widths, tail=run.tail is not None)
 
 
 def full_work(run: Run, shape: Shape, encodings: Encodings) -> np.ndarray:

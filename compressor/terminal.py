@@ -8,7 +8,10 @@ from rich.table import Table
 from compressor.dry_run import StageStatus
 from compressor.measurement.cost import predicted_ms, predicted_speedup
 from compressor.measurement.statistics import TIERS
-from compressor.report.formats import variant_order
+from compressor.report.formats import short_names, variant_order
+
+LONGEST = 60
+"""Characters of a model's name that a table of latencies has room for."""
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -16,6 +19,16 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     made = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
         made.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def text_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return a table of words: the last column wraps where the terminal is narrow."""
+    made = Table(title=title, title_justify="left", show_header=any(columns))
+    for index, column in enumerate(columns):
+        made.add_column(column, no_wrap=index < len(columns) - 1, overflow="fold")
     for row in rows:
         made.add_row(*row)
     return made
@@ -135,15 +148,16 @@ def stages_table(stages: Sequence[StageStatus]) -> Table:
 
 def latency_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     """Return latency rows: one line per model and cell."""
+    short = short_names([*rows], LONGEST)
     lines = [
         (
-            name,
+            short[name],
             row["provider"],
             f"{row['batch']} x {row['length']}",
             f"{row['p50_ms']:.2f}",
             f"{row['p90_ms']:.2f}",
             f"{row['p99_ms']:.2f}",
-            f"{1000 * row['batch'] / row['p50_ms']:.0f}",
+            f"{row['texts_per_s']:.0f}",
             str(row["runs"]) + ("" if row["complete"] else " (cut)"),
             speedup_text(row),
         )
@@ -152,6 +166,41 @@ def latency_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     ]
     columns = ["model", "runs on", "batch x tokens", "p50 ms", "p90", "p99", "texts/s", "runs", "speed-up [95 %]"]
     return table("latency", columns, lines)
+
+
+def footprint_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return cold start and peak memory: one line per model; blank where the system does not say."""
+
+    def megabytes(size: float | None) -> str:
+        return "" if size is None else f"{size / 1e6:.0f} MB"
+
+    short = short_names([*rows], LONGEST)
+    lines = [
+        (
+            short[name],
+            f"{row['load_s']:.2f} s",
+            f"{1000 * row['first_call_s']:.1f} ms",
+            megabytes(row["peak_bytes"]),
+            megabytes(row["imported_bytes"]),
+            megabytes(row["gpu_bytes"]),
+        )
+        for name, row in rows.items()
+    ]
+    first = next(iter(rows.values()))
+    title = f"cold start and memory, each in a process of its own (median of {first['children']})"
+    columns = ["model", "load", "first call", "peak memory", "of it imports", "GPU memory"]
+    return table(title, columns, lines)
+
+
+def noise_lines(floors: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return one line an opponent: how far its two timings differ over all cells."""
+    intervals: dict[str, list[float]] = {}
+    for floor in floors:
+        intervals.setdefault(floor["model"], []).extend(floor["ci95"])
+    return [
+        f"noise floor of {name} (timed against itself): {min(bounds):.3f}x to {max(bounds):.3f}x"
+        for name, bounds in intervals.items()
+    ]
 
 
 def stats_line(name: str, stats: Mapping[str, Any]) -> str:
@@ -176,17 +225,41 @@ def export_table(written: Mapping[str, Mapping[str, Any]]) -> Table:
     return table("ONNX", ["variant", "file", "largest logit difference", "same labels", "fused nodes", "path"], rows)
 
 
-def doctor_lines(diagnosis: Mapping[str, Any]) -> list[str]:
-    """Return the diagnosis: summary first, then providers, problems with their remedies, versions."""
-    unusable = [name for name in diagnosis["compiled"] if name not in diagnosis["usable"]]
-    memory = diagnosis["free_memory_bytes"]
+def doctor_tables(diagnosis: Mapping[str, Any]) -> list[Table | str]:
+    """Return the diagnosis: providers, CUDA side by side, the processor; then the verdict, and what to do about it."""
+    cpu, memory = diagnosis["cpu"], diagnosis["free_memory_bytes"]
+    providers = [
+        (entry["name"], "yes" if entry["usable"] else "no", entry["reason"] or "") for entry in diagnosis["providers"]
+    ]
+    driver = [("driver", "", diagnosis["driver"] or "no driver", "")]
+    toolkits = [
+        (name, entry["version"], entry["cuda"] or "CPU build", entry["cudnn"] or "")
+        for name, entry in diagnosis["toolkits"].items()
+    ]
+    machine = [
+        ("processor", cpu["name"]),
+        ("GPU", diagnosis["gpu"] or "none in use"),
+        ("cores", f"{cpu['physical'] or '?'} physical, {cpu['logical']} logical, {cpu['usable']} usable here"),
+        ("threads of PyTorch", str(diagnosis["threads"])),
+        ("free memory", f"{memory / 2**30:.1f} GiB" if memory else "unknown"),
+        ("instruction sets", ", ".join(cpu["instructions"]) or "unknown"),
+        ("int8", diagnosis["int8"]),
+    ]
+    texts = {
+        "execution providers of ONNX Runtime": (["provider", "usable", "why not"], providers),
+        "CUDA": (["", "version", "CUDA", "cuDNN"], driver + toolkits),
+        "machine": (["", ""], machine),
+    }
+    found = [
+        f"{'problem' if entry['serious'] else 'note'}: {entry['problem']}. Remedy: {entry['remedy']}"
+        for entry in diagnosis["findings"]
+    ]
+    versions = ", ".join(f"{name} {version or 'missing'}" for name, version in diagnosis["versions"].items())
     return [
-        diagnosis["summary"],
-        f"execution providers that work: {', '.join(diagnosis['usable'])}",
-        f"in the wheel, not usable here: {', '.join(unusable) or 'none'}",
-        *(f"{problem}: {remedy}" for problem, remedy in zip(diagnosis["problems"], diagnosis["remedies"], strict=True)),
-        f"threads: {diagnosis['threads']}, free memory: {f'{memory / 2**30:.1f} GiB' if memory else 'unknown'}",
-        "versions: " + ", ".join(f"{name} {version or 'missing'}" for name, version in diagnosis["versions"].items()),
+        *(text_table(title, columns, rows) for title, (columns, rows) in texts.items()),
+        f"versions: {versions}",
+        *found,
+        f"{diagnosis['summary']}; the fastest provider that works is {diagnosis['best']}",
     ]
 
 

@@ -49,7 +49,7 @@ data:
   max_length: 32
 selection: {{search: exhaustive, layers: 1}}
 compensation: {{head: {{nodes: 4, epochs: 10}}}}
-benchmark: {{batch_sizes: [1], lengths: [8], workload: true, min_seconds: 0, min_runs: 5, max_seconds: 5}}
+benchmark: {{batch_sizes: [1], lengths: [8], workload: true, min_seconds: 0, min_runs: 5, max_seconds: 5, footprint: false}}
 """,
         encoding="utf-8",
     )

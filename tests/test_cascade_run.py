@@ -24,6 +24,7 @@ from compressor.report.wording_cascade import cascade_finding, cascade_line, cas
 from compressor.results import judge_goals
 from compressor.run import prepare
 
+QUICK = {"min_seconds": 0, "max_seconds": 5, "footprint": False}
 CHECKED = "report.html", "report.md", "result.json", "cascade.json", "figures/cascade.png", "onnx/cascade/front.onnx"
 
 
@@ -48,7 +49,7 @@ def task(tmp_path_factory):
         "compensation": {"head": None},
         "export": {"variants": ["optimized"]},
         "cascade": {"exits": [1, 2], "max_flips": 0.1},
-        "benchmark": {"batch_sizes": [1, 4], "lengths": [8], "min_seconds": 0, "min_runs": 5, "max_seconds": 5},
+        "benchmark": {"batch_sizes": [1, 4], "lengths": [8], "min_runs": 5, **QUICK},
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     return folder
@@ -101,12 +102,15 @@ def test_result_equals_what_the_files_say(full):
     lengths = np.array([len(row.ids) for row in CascadeClassifier(full / "onnx/cascade").tokenize(evaluation(result))])
     layer = lengths * (8 * 32**2 + 4 * 32 * 64) + 4 * lengths**2 * 32
     tried = 8 * 32**2 + 4 * 32 * 64 + 4 * 4 * lengths * 32
-    spent = np.choose(left, [layer + tried, 2 * layer + 2 * tried, 3 * layer + 2 * tried])
-    assert measured["work"] == pytest.approx(spent.sum() / (3 * layer).sum())
+    # the last layer computes one row, which costs what an exit costs that reads it, in the opponent as well
+    spent = np.choose(left, [layer + tried, 2 * layer + 2 * tried, 2 * layer + 3 * tried])
+    assert measured["work"] == pytest.approx(spent.sum() / (2 * layer + tried).sum())
     assert measured["compute_ratio"] == pytest.approx(1 / measured["work"])
     low, high = measured["compute_ratio_ci95"]
     assert low <= measured["compute_ratio"] <= high
-    assert variant["encoder_flops"] == round(measured["work"] * result["variants"]["full"]["encoder_flops"])
+    spared = result["variants"]["full_onnx_optimized"]["encoder_flops"]
+    if result["tail"]["form"] == "reassociated":
+        assert variant["encoder_flops"] == round(measured["work"] * spared)
     assert variant["bytes"] == sum((full / "onnx/cascade" / f"{name}.onnx").stat().st_size for name in PARTS)
     assert variant["parameters"] > result["variants"]["full"]["parameters"]  # two layers stand there twice
     assert {row["length"] for row in variant["latency"]} == {"workload"}
@@ -182,7 +186,7 @@ def test_a_killed_cascade_stage_is_made_again_alone(full, task, tmp_path, comman
 
 
 def test_bench_replays_texts_through_cascades_and_leaves_them_out_without(full, task, tmp_path, command):
-    limits = "--batch", 2, "--min-seconds", 0, "--min-runs", 5, "--max-seconds", 5, "--device", "cpu"
+    limits = "--batch", 2, "--min-seconds", 0, "--min-runs", 5, "--max-seconds", 5, "--device", "cpu", "--no-footprint"
     parts = str(full / "onnx/cascade")
     code, stdout, stderr = command("bench", full, *limits, "--texts", task / "validation.csv", "--json")
     assert code == 0, stderr

@@ -17,7 +17,9 @@ from compressor.cascade.runtime import CascadeClassifier
 from compressor.cascade.thresholds import Certificate
 from compressor.data.batches import encode, pad
 from compressor.errors import UserError
-from compressor.export.onnx import export_optimized, quiet
+from compressor.export.onnx import Job, export_optimized, quiet
+from compressor.measurement.libraries import CUDA
+from compressor.measurement.providers import provider_works
 from compressor.model.families import family_of
 from compressor.model.load import find_model, load_classifier, load_tokenizer
 from compressor.stages_cascade import write_settings
@@ -38,7 +40,7 @@ def exported(tmp_path_factory):
             model, family, tokenizer = load_classifier(source), family_of(model_type), load_tokenizer(source)
             fits, _ = fit_exits(model, family, encode([(text,) for text in TEXTS], tokenizer, 24), [1, 2])
             with quiet():
-                fused = export_optimized(source, home)
+                fused = export_optimized(Job(source, home, None, None))
             folder = home / "parts"
             folder.mkdir()
             write_parts(fused, model, family, [fit.head for fit in fits], folder)
@@ -84,6 +86,17 @@ def test_it_needs_no_torch_and_says_the_same(exported):
     here = CascadeClassifier(folder)(TEXTS[:40])
     assert [tuple(answer[:2]) for answer in json.loads(done.stdout)] == said(here)
     np.testing.assert_allclose([answer[2] for answer in json.loads(done.stdout)], [a.score for a in here], atol=1e-5)
+
+
+@pytest.mark.skipif(provider_works(CUDA), reason="CUDA works here")
+def test_it_refuses_cuda_where_there_is_none_and_needs_no_torch_for_it(exported):
+    folder, _ = exported()
+    asked = WITHOUT.replace("threads=1", f"providers=[('{CUDA}', {{}}), 'CPUExecutionProvider']")
+    done = subprocess.run([sys.executable, "-c", asked, str(folder), "[]"], capture_output=True, text=True, check=False)
+    assert done.stdout == ""
+    assert f"UserError: {folder}: ONNX Runtime cannot use {CUDA} (" in done.stderr
+    with pytest.raises(UserError, match="providers is empty"):
+        CascadeClassifier(folder, providers=())
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert"])

@@ -79,8 +79,8 @@ def test_a_whole_run_keeps_the_contract(finished):
     assert {"skip", "keep", "search", "sets_evaluated", "sets_total", "seconds"} <= set(result["plan"])
     assert set(result["parity"]) == {"fp32", "optimized", "int8"}
     assert result["parity"]["fp32"]["agreement"] == 1.0
-    assert result["fused_nodes"]["optimized"]["Attention"] == 2
-    assert [stage["name"] for stage in result["stages"]][:4] == ["scores", "plan", "timing", "model"]
+    assert result["fused_nodes"]["optimized"] == {"SkipLayerNormalization": 4, "BiasGelu": 2, "Attention": 1}
+    assert [stage["name"] for stage in result["stages"]][:5] == ["scores", "plan", "timing", "model", "tail"]
     full, compressed = result["variants"]["full"], result["variants"]["compressed"]
     assert compressed["encoder_flops"] * 3 == full["encoder_flops"] * 2
     assert compressed["parameters"] < full["parameters"]
@@ -169,15 +169,11 @@ def test_other_families_go_through_the_whole_pipeline(tiny_task, tmp_path, comma
     code, stdout, _ = command("run", tiny_task / "recipe.yaml", "--out", tmp_path / "run", "--json", *arguments)
     result = json.loads(stdout)
     assert (code, len(result["plan"]["keep"])) == (0, 1)
-    assert result["fused_nodes"]["optimized"]["Attention"] == 1
+    assert result["fused_nodes"]["optimized"] == {
+        "SkipLayerNormalization": 2,
+        "BiasGelu": 1,
+    }  # the tail is all there is
     assert result["parity"]["optimized"]["agreement"] == 1.0
-
-
-def test_cuda_that_does_not_work_is_refused_before_anything_is_made(tiny_task, tmp_path, command, monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("compressor.pipeline.provider_works", lambda provider: False)
-    code, _, stderr = command("run", tiny_task / "recipe.yaml", "--out", tmp_path / "run", "--device", "cuda")
-    assert (code, "ONNX Runtime cannot use CUDA" in stderr, (tmp_path / "run").exists()) == (2, True, False)
 
 
 def test_score_and_plan_print_tables_and_json(finished, tiny_task, command):
@@ -214,7 +210,7 @@ def test_export_bench_and_report_work_on_directories(finished, tiny_task, tmp_pa
     written = json.loads(stdout)
     assert (code, set(written)) == (0, {"optimized"})
     assert written["optimized"]["parity"]["agreement"] == 1.0
-    few = "--batch", "1", "--length", "8", "--min-seconds", "0", "--min-runs", "5", "--max-seconds", "3"
+    few = "--batch", 1, "--length", 8, "--min-seconds", 0, "--min-runs", 5, "--max-seconds", 3, "--no-footprint"
     code, stdout, _ = command("bench", tiny_task / "model", tmp_path / "onnx" / "optimized", *few, "--json")
     timed = json.loads(stdout)
     assert code == 0
@@ -234,8 +230,7 @@ def test_validate_schema_and_doctor(tiny_task, command):
     assert json.loads(command("validate", tiny_task / "recipe.yaml", "--json")[1])["name"] == "tiny"
     assert json.loads(command("schema")[1])["title"] == "Recipe"
     code, stdout, _ = command("doctor", "--json")
-    assert "CPUExecutionProvider" in json.loads(stdout)["usable"]
-    assert "threads" in command("doctor")[1]
+    assert json.loads(stdout)["best"].endswith("ExecutionProvider")
 
 
 def test_unlabelled_data_gives_agreement_and_no_accuracy(tiny_task, tmp_path, command):
@@ -385,10 +380,10 @@ main(sys.argv[1:])
 
 @pytest.mark.slow
 def test_killed_in_every_stage_it_resumes_to_the_same_result(tiny_task, tmp_path, command):
-    recipe, tuned = (
-        tiny_task / "recipe.yaml",
-        ("--set", "finetune={epochs: 1, batch_size: 16}", "--set", "selection.audit=true"),
-    )
+    recipe = tiny_task / "recipe.yaml"
+    # the form of the tail by name: the measured choice may differ from run to run
+    sets = "finetune={epochs: 1, batch_size: 16}", "selection.audit=true", "export.cls_only_tail=reassociated"
+    tuned = [part for pair in sets for part in ("--set", pair)]
     code, stdout, _ = command("run", recipe, "--out", tmp_path / "whole", "--json", *tuned)
     assert code == 0
     whole = timeless(json.loads(stdout))

@@ -6,12 +6,13 @@ import torch
 
 from compressor.data.batches import pad
 from compressor.model.capture import apply_layer, capture_call
-from compressor.model.cls_row import cls_row
+from compressor.model.cls_row import FORMS, cls_row
 from compressor.model.families import FAMILIES, layer_list
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("model_type", FAMILIES)
-def test_the_row_is_that_of_the_whole_layer_under_padding(tiny, model_type):
+def test_the_row_is_that_of_the_whole_layer_under_padding(tiny, model_type, form):
     model, family, encodings, _ = tiny(model_type)
     rows = np.array([0, 3, 5, 11])
     assert len(set(encodings.lengths[rows])) > 1
@@ -20,6 +21,6 @@ def test_the_row_is_that_of_the_whole_layer_under_padding(tiny, model_type):
     for layer in layer_list(model, family):
         behind = apply_layer(layer, [call], [hidden])[0]
         with torch.inference_mode():
-            row = cls_row(layer, family, model.config.num_attention_heads, hidden, call.mask)
-        torch.testing.assert_close(row, behind[:, 0], rtol=0, atol=2e-5)
+            row = cls_row(layer, family, model.config.num_attention_heads, hidden, call.mask, FORMS[form])
+        torch.testing.assert_close(row, behind[:, :1], rtol=0, atol=2e-5)
         hidden = behind

@@ -235,7 +235,7 @@ def test_a_distillation_without_text_or_loss_is_refused(values, words):
 SETS = (
     "selection={search: fixed, skip: [2]}",
     "export.variants=[]",
-    "benchmark={batch_sizes: [1], lengths: [8], workload: false, min_seconds: 0, min_runs: 2, max_seconds: 1}",
+    "benchmark={batch_sizes: [1], lengths: [8], workload: false, min_seconds: 0, min_runs: 2, max_seconds: 1, footprint: false}",
 )
 
 

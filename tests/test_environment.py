@@ -1,21 +1,8 @@
-"""The account of the machine, and the reasons why CUDA is not used."""
+"""The account of the machine that a number was taken on."""
 
 import json
 
-import pytest
-
 from compressor.measurement import environment as env
-
-CUDA, CPU = env.CUDA, env.CPU
-HEALTHY = {
-    "driver": True,
-    "installed": ["onnxruntime-gpu"],
-    "compiled": [CUDA, CPU],
-    "usable": [CUDA, CPU],
-    "missing": None,
-    "torch_cuda": "13.0",
-    "torch_sees_gpu": True,
-}
 
 
 def test_environment_of_the_cpu():
@@ -47,47 +34,9 @@ def test_processor_of_an_arm_machine_and_of_an_unknown_one():
     assert unknown["logical"] >= unknown["usable"] >= 1
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({}, []),
-        ({"driver": False, "usable": [CPU], "torch_cuda": None, "torch_sees_gpu": False}, []),
-        ({"torch_cuda": None, "torch_sees_gpu": False}, ["torch is a CPU build"]),
-        ({"torch_sees_gpu": False}, ["sees no GPU"]),
-        ({"installed": ["onnxruntime", "onnxruntime-gpu"]}, ["onnxruntime and onnxruntime-gpu are both installed"]),
-        ({"installed": ["onnxruntime"], "compiled": [CPU], "usable": [CPU]}, ["built without CUDA"]),
-        ({"usable": [CPU], "missing": "libcublasLt.so.13: cannot open"}, ["libcublasLt.so.13"]),
-        ({"usable": [CPU], "torch_cuda": None}, ["CPU build", "cannot start CUDA"]),
-    ],
-)
-def test_why_cuda_is_not_used(changes, expected):
-    found = env.cuda_problems(**{**HEALTHY, **changes})
-    assert len(found) == len(expected)
-    for (problem, remedy), words in zip(found, expected, strict=True):
-        assert words in problem
-        assert "pip" in remedy or "nvidia-smi" in remedy
-
-
-def test_doctor_tries_the_providers_instead_of_believing_the_list(monkeypatch, capfd):
-    monkeypatch.setattr(env, "driver_found", lambda: False)
-    found = env.doctor()
-    assert CPU in found.usable
-    assert set(found.usable) <= set(found.compiled)
-    assert (found.ok, found.problems, found.remedies) == (True, (), ())
-    assert found.summary == "CPU: no NVIDIA driver found"
-    assert found.free_memory_bytes is None or found.free_memory_bytes > 0
-    json.dumps(found.to_dict())
-    assert capfd.readouterr() == ("", "")
-
-
-def test_doctor_names_the_missing_library(monkeypatch):
-    monkeypatch.setattr(env, "driver_found", lambda: True)
-    monkeypatch.setattr(env, "provider_works", lambda provider: provider == CPU)
-    monkeypatch.setattr(env, "missing_library", lambda: "libcudnn.so.9: no such file")
-    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [CUDA, CPU])
-    monkeypatch.setattr(env, "_version", lambda name: None if name == "onnxruntime" else "1")
-    found = env.doctor()
-    assert not found.ok
-    assert any("libcudnn.so.9" in problem for problem in found.problems)
-    assert "pip install 'onnxruntime-gpu[cuda,cudnn]'" in found.remedies
-    assert found.summary.startswith("GPU present but not used: ")
+def test_what_the_instruction_sets_say_of_int8():
+    assert env.int8_is_fast(["avx2", "avx512f", "avx512_vnni"]) is True
+    assert env.int8_is_fast(["asimd", "asimddp"]) is True
+    assert env.int8_is_fast(["avx2", "avx512f"]) is False
+    assert env.int8_is_fast([]) is None
+    assert set(env.INT8_INSTRUCTIONS) <= set(env.INSTRUCTIONS)

@@ -102,20 +102,27 @@ def test_more_nodes_than_the_stock_head_has_rows_are_refused():
 
 def test_ridge_readout_finds_a_linear_map_and_shrinks_with_strength():
     generator = np.random.default_rng(3)
-    states = generator.normal(size=(200, 4))
-    truth, offset = generator.normal(size=(4, 2)), np.array([1.0, -2.0])
+    states = torch.from_numpy(generator.normal(size=(200, 4)))
+    truth, offset = torch.from_numpy(generator.normal(size=(4, 2))), torch.tensor([1.0, -2.0], dtype=torch.float64)
     weight, bias = ridge_readout(states, states @ truth + offset, strength=1e-9)
     np.testing.assert_allclose(weight, truth, atol=1e-6)
     np.testing.assert_allclose(bias, offset, atol=1e-6)
     shrunk, _ = ridge_readout(states, states @ truth + offset, strength=10.0)
-    assert np.abs(shrunk).sum() < np.abs(weight).sum()
+    assert shrunk.abs().sum() < weight.abs().sum()
+    centred, aim = states - states.mean(0), states @ truth  # against the formula, solved another way
+    penalty = np.full(4, 10.0 * len(states) * float(centred.square().mean()))
+    stacked = np.vstack([centred, np.diag(np.sqrt(penalty))])
+    wanted = np.linalg.lstsq(stacked, np.vstack([aim - aim.mean(0), np.zeros((4, 2))]), rcond=None)[0]
+    np.testing.assert_allclose(shrunk, wanted, atol=1e-9)
 
 
 def test_crossfit_readout_cannot_fit_noise():
     generator = np.random.default_rng(4)
-    states, noise = generator.normal(size=(100, 60)), generator.normal(size=(100, 2))
+    states, noise = (torch.from_numpy(generator.normal(size=(100, size))) for size in (60, 2))
     weight, bias = ridge_readout(states, noise)
     own = (states @ weight + bias).argmax(1) == noise.argmax(1)
     held_out = crossfit_readout(states, noise).argmax(1) == noise.argmax(1)
-    assert own.mean() > 0.75
-    assert held_out.mean() < 0.65
+    assert own.double().mean() > 0.75
+    assert held_out.double().mean() < 0.65
+    nothing = crossfit_readout(torch.ones(10, 3), noise[:10])  # states that say nothing give every row the mean
+    torch.testing.assert_close(nothing[::2], noise[1:10:2].mean(0).expand(5, 2))

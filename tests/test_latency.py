@@ -184,6 +184,7 @@ def test_benchmark_rows():
         "p90_ms": 7.0,
         "p95_ms": 7.0,
         "p99_ms": 7.0,
+        "texts_per_s": 1000 / np.mean(result.raw[0]["values_ms"]["full"]),
         "runs": 40,
         "speedup": 1.0,
         "speedup_ci95": None,
@@ -195,8 +196,41 @@ def test_benchmark_rows():
     assert (compressed[0]["speedup"], compressed[0]["against"], compressed[0]["claimed"]) == (2.0, "full", True)
     assert [(floor["batch"], floor["length"]) for floor in result.noise_floor] == [(1, 4), (1, "workload")]
     assert result.noise_floor[0]["ratio"] == 1.0
-    assert set(result.raw[0]["values_ms"]) == {"full", "compressed", "A/A twin"}
+    assert [floor["model"] for floor in result.noise_floor] == ["full", "full"]
+    assert set(result.raw[0]["values_ms"]) == {"full", "compressed", "A/A twin of full"}
     assert all(len(values) == 40 for values in result.raw[0]["values_ms"].values())
+
+
+def test_every_opponent_has_its_own_noise_floor():
+    clock = Clock()
+    drawn = iter(np.random.default_rng(5).normal(10, 1, 4001))
+    subjects = {"steady": clock.subject("steady", 10), "noisy": None, "gain": clock.subject("gain", 9.3)}
+    subjects["noisy"] = clock.subject("noisy", *drawn)
+    subjects["other gain"] = subjects["gain"]
+    result = run_benchmark(clock, subjects, {"gain": "steady", "other gain": "noisy"})
+    floors = [(floor["model"], floor["length"]) for floor in result.noise_floor]
+    assert floors == [("steady", 4), ("noisy", 4), ("steady", "workload"), ("noisy", "workload")]
+    (low, high), (noisy_low, noisy_high) = (floor["ci95"] for floor in result.noise_floor[:2])
+    assert low == high == 1.0
+    assert noisy_low < 1.0 < noisy_high
+    # the same 7 % are a gain over the steady opponent, and nothing over the noisy one
+    assert result.latency["gain"][0]["claimed"]
+    assert not result.latency["other gain"][0]["claimed"]
+    assert set(result.raw[0]["values_ms"]) == {*subjects, "A/A twin of steady", "A/A twin of noisy"}
+
+
+def test_one_model_alone_still_has_a_noise_floor():
+    clock = Clock()
+    result = run_benchmark(clock, {"alone": clock.subject("alone", 4)}, {"alone": "alone"})
+    assert [(floor["model"], floor["ratio"]) for floor in result.noise_floor] == [("alone", 1.0)] * 2
+    row = result.latency["alone"][0]
+    assert (row["speedup"], row["speedup_ci95"], row["claimed"], row["texts_per_s"]) == (1.0, None, False, 250.0)
+
+
+def test_throughput_counts_the_texts_of_a_run_and_all_its_time():
+    # 8 texts in 10, 10 and 40 ms: 20 ms on average, though the median is 10
+    assert Latency((10.0, 10.0, 40.0)).texts_per_s(8) == pytest.approx(400)
+    assert Cell(8, "workload", [{"input_ids": np.ones((3, 7))}]).texts == 3
 
 
 def test_the_same_model_under_two_names_claims_nothing():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from report_cases import HOSTILE, built, check_figures, check_pages, pages, whole_result
+from report_cases import CELLS, HOSTILE, built, check_figures, check_pages, pages, whole_result
 
 from compressor.errors import UserError
 from compressor.report import figures, figures_selection, formats
@@ -223,6 +223,37 @@ def test_latency_rows_pair_full_and_compressed_within_a_cell() -> None:
     rows = latency_rows(dict(sorted(whole_result()["variants"].items())))
     assert [row["cell"] for row in rows[::8]] == ["batch 1, 32 tokens", "batch 8, 128 tokens", "batch 8, real lengths"]
     assert [row["variant"] for row in rows[:4]] == ["full", "compressed", "full_onnx_fp32", "onnx_fp32"]
+
+
+def test_a_comparison_is_held_against_the_noise_of_its_own_opponent() -> None:
+    result = whole_result()
+    old = [row["noise"] for row in report_context({**OPTIONAL, **result})["comparisons"]]
+    assert set(map(tuple, old)) == {(0.985, 1.015)}  # an earlier version measured one noise floor a cell
+    result["benchmark"]["noise_floor"] = [
+        {"batch": batch, "length": length, "model": full, "ratio": 1.0, "ci95": [0.9, 1.0 + index / 100]}
+        for batch, length, _ in CELLS
+        for index, full in enumerate(("full", "full_onnx_fp32", "full_onnx_optimized"))
+    ]
+    rows = {row["variant"]: row["noise"] for row in report_context({**OPTIONAL, **result})["comparisons"]}
+    noise = {"compressed": [0.9, 1.0], "onnx_fp32": [0.9, 1.01], "onnx_optimized": [0.9, 1.02], "onnx_int8": None}
+    assert rows == noise
+    page, _ = pages(result)
+    assert "0.90x to 1.02x" in page
+
+
+def test_cold_start_and_memory_are_shown_where_they_were_measured() -> None:
+    result = whole_result()
+    assert "Cold start" not in pages(result)[0]
+    started = {"load_s": 0.25, "first_call_s": 0.0125, "peak_bytes": 2e8, "imported_bytes": 5e7, "gpu_bytes": None}
+    started |= {"batch": 1, "length": 32, "children": 3}
+    result["benchmark"]["footprint"] = {"onnx_int8": started, "full": {**started, "peak_bytes": None}}
+    page, markdown = pages(result)
+    assert "Cold start and memory" in page
+    assert "GPU memory" not in page
+    assert "full, PyTorch 250 ms + 12.5 ms, –; compressed, ONNX int8 250 ms + 12.5 ms, 200.0 MB." in markdown
+    check_pages(page, markdown)
+    result["benchmark"]["footprint"]["onnx_int8"] = {**started, "gpu_bytes": 1e9}
+    assert "GPU memory" in pages(result)[0]
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def exit_features(following: nn.Module, family: Family, heads: int, hidden: Tens
     """
     kept = mask[:, :, None].to(hidden.dtype)
     mean = (hidden * kept).sum(1) / kept.sum(1)
-    return torch.cat([hidden[:, 0], mean, cls_row(following, family, heads, hidden, mask)], dim=1)
+    return torch.cat([hidden[:, 0], mean, cls_row(following, family, heads, hidden, mask)[:, 0]], dim=1)
 
 
 class RidgeSums:

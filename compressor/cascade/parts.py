@@ -1,8 +1,6 @@
 """The ONNX parts of a cascade: the fused graph of the model, cut behind each exit, with the exit's head at the cut."""
 
 import copy
-import io
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,10 +11,10 @@ from torch import nn
 
 from compressor.cascade.exits import ExitHead, ExitModule
 from compressor.model.families import Family
+from compressor.model.onnx_graph import module_graph
 
 HIDDEN, EXIT_LOGITS = "hidden", "exit_logits"
 """Names of the state that the next part takes, and of an exit's logits."""
-OPSET = 18
 
 
 def part_names(exits: int) -> list[str]:
@@ -32,6 +30,8 @@ def write_parts(fused: Path, model: nn.Module, family: Family, heads: Sequence[E
     """
     whole = onnx.load(str(fused))
     states = [node.input[0] for node in whole.graph.node if node.op_type == "Attention"]  # state k enters layer k + 1
+    # a CLS-only tail has no Attention node: its state leaves the norm in front of its own two
+    states.append([node.output[0] for node in whole.graph.node if node.op_type == "SkipLayerNormalization"][-3])
     width, begin = model.config.hidden_size, None
     names = part_names(len(heads))
     for name, head in zip(names, [*heads, None], strict=True):
@@ -107,19 +107,5 @@ def _with_exit(part: onnx.ModelProto, model: nn.Module, family: Family, head: Ex
 def _exit_graph(model: nn.Module, family: Family, head: ExitHead) -> onnx.ModelProto:
     # a copy: moving the head to the CPU would take the layer of a model on the GPU along
     module = copy.deepcopy(ExitModule(model, family, head)).cpu().eval()
-    buffer = io.BytesIO()
     example = torch.zeros(2, 3, model.config.hidden_size), torch.ones(2, 3, dtype=torch.int64)
-    axes = {0: "batch_size", 1: "sequence_length"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own notice of its successor
-        torch.onnx.export(
-            module,
-            example,
-            buffer,
-            input_names=[HIDDEN, "attention_mask"],
-            output_names=[EXIT_LOGITS],
-            dynamic_axes={HIDDEN: axes, "attention_mask": axes, EXIT_LOGITS: {0: "batch_size"}},
-            opset_version=OPSET,
-            dynamo=False,
-        )
-    return onnx.load_from_string(buffer.getvalue())
+    return module_graph(module, example, [HIDDEN, "attention_mask"], EXIT_LOGITS)

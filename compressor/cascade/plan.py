@@ -24,12 +24,13 @@ from compressor.recipe_training import CascadeSpec
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides the work of a model's encoder: layers, width, FFN width, heads."""
+    """What decides the work of a model's encoder: layers, width, FFN width, heads, and whether it has a CLS-only tail."""
 
     layers: int
     hidden: int
     ffn: int
     heads: int
+    tail: bool = False
 
     def costs(self, exits: Sequence[int], lengths: np.ndarray) -> np.ndarray:
         """Return the FLOPs [E + 1, N] of rows of `lengths` tokens that leave at each of `exits`, or at the end.
@@ -38,10 +39,10 @@ class Shape:
         """
         layer = encoder_flops(1, self.hidden, self.ffn, lengths.astype(np.int64))
         tried = cls_row_flops(self.hidden, self.ffn, self.heads, lengths.astype(np.int64))
-        passed = [*exits, self.layers]
-        return np.stack([
-            depth * layer + min(index + 1, len(exits)) * tried for index, depth in enumerate(passed)
-        ]).astype(float)  # fmt: skip
+        left = [depth * layer + (index + 1) * tried for index, depth in enumerate(exits)]
+        # one row of the last layer costs what an exit costs, which reads that row of the next layer
+        end = (self.layers - self.tail) * layer + (len(exits) + self.tail) * tried
+        return np.stack([*left, end]).astype(float)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import onnxruntime as ort
 from tokenizers import Encoding, Tokenizer
 
 from compressor.errors import UserError
+from compressor.measurement.providers import require_provider
 
 SETTINGS = "cascade.json"
 NEEDED = "exits", "layers", "thresholds", "label_names", "max_length", "pad_id"
@@ -46,22 +47,25 @@ class CascadeClassifier:
     ) -> None:
         folder = Path(directory)
         self.settings = _settings(folder)
+        if not providers:
+            raise UserError(f"{folder}: providers is empty; name one, such as CPUExecutionProvider.")
+        asked = providers[0] if isinstance(providers[0], str) else providers[0][0]  # or (name, options)
+        require_provider(asked, str(folder))
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or 0
         # the parts take turns: threads of one that spin on after its run would steal the cores of the next
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        if providers[0] != "CPUExecutionProvider" and hasattr(ort, "preload_dlls"):
-            ort.preload_dlls()  # CUDA libraries that pip installed lie where the loader does not look
         self._sessions = [
             ort.InferenceSession(str(folder / name), options, providers=list(providers))
             for name in self.settings["parts"]
         ]
-        asked = providers[0] if isinstance(providers[0], str) else providers[0][0]  # or (name, options)
         other = [found for found in (session.get_providers()[0] for session in self._sessions) if found != asked]
         if other:
             raise UserError(
                 f"{folder}: asked for {asked}, but ONNX Runtime would run on {other[0]}; `compressor doctor` says why."
             )
+        for session in self._sessions:
+            session.disable_fallback()  # a failing run raises, it does not move to another provider
         self._inputs = [[value.name for value in session.get_inputs()] for session in self._sessions]
         # null stands for a threshold that nothing reaches: JSON has no infinity
         self._thresholds = [np.inf if value is None else value for value in self.settings["thresholds"]]

@@ -16,31 +16,36 @@ BENT = 1.0, 8.0
 identity far to the right, tanh next to 0 (bent by less than 1 % up to 1.7 deviations)."""
 
 
-def ridge_readout(states: np.ndarray, targets: np.ndarray, strength: float = 1e-2) -> tuple[np.ndarray, np.ndarray]:
-    """Return (weight [H, C], bias [C]) minimising |X W + b - T|^2 + strength * N * mean variance * |W|^2.
+def ridge_readout(states: Tensor, targets: Tensor, strength: float = 1e-2) -> tuple[Tensor, Tensor]:
+    """Return (weight [H, C], bias [C]) minimising |X W + b - T|^2 + strength * N * mean variance * |W|^2, in float64.
 
-    `states` X [N, H], `targets` T [N, C]; float64 normal equations on centred data (Hoerl and Kennard 1970). The
-    penalty scales with the mean variance of the states, so `strength` means the same at every layer and width.
+    `states` X [N, H], `targets` T [N, C]; normal equations on centred data (Hoerl and Kennard 1970), solved where the
+    states are. The penalty scales with the mean variance of the states, so `strength` means the same at every layer and
+    width.
     """
-    states, targets = states.astype(np.float64), targets.astype(np.float64)
-    mean, offset = states.mean(axis=0), targets.mean(axis=0)
+    states, targets = states.double(), targets.double()
+    mean, offset = states.mean(0), targets.mean(0)
     centred = states - mean
     gram = centred.T @ centred
-    penalty = strength * max(np.trace(gram) / len(gram), np.finfo(float).tiny)
-    weight = np.linalg.solve(gram + penalty * np.eye(len(gram)), centred.T @ (targets - offset))
+    gram.diagonal().add_(strength * (gram.trace() / len(gram)).clamp_min(np.finfo(float).tiny))
+    # without the check, which would wait for a GPU: the penalty keeps the matrix positive
+    factor, _ = torch.linalg.cholesky_ex(gram)
+    weight = torch.cholesky_solve(centred.T @ (targets - offset), factor)
     return weight, offset - mean @ weight
 
 
-def crossfit_readout(states: np.ndarray, targets: np.ndarray, folds: int = 2) -> np.ndarray:
+def crossfit_readout(states: Tensor, targets: Tensor, folds: int = 2) -> Tensor:
     """Return the logits [N, C] that readouts fitted on the other folds give each row: no row judges its own fit.
 
-    Folds are every `folds`-th row, so they do not depend on chance.
+    Folds are every `folds`-th row, so they do not depend on chance. Both on one device; float64.
     """
-    logits = np.zeros(targets.shape)
-    fold = np.arange(len(states)) % folds
+    logits = torch.zeros(targets.shape, dtype=torch.float64, device=states.device)
     for held_out in range(folds):
-        weight, bias = ridge_readout(states[fold != held_out], targets[fold != held_out])
-        logits[fold == held_out] = states[fold == held_out] @ weight + bias
+        others = [fold for fold in range(folds) if fold != held_out]
+        # slices: a mask would make the program wait for a GPU to count it
+        parts = (torch.cat([values[fold::folds] for fold in others]) for values in (states, targets))
+        weight, bias = ridge_readout(*parts)
+        logits[held_out::folds] = states[held_out::folds].double() @ weight + bias
     return logits
 
 

@@ -7,62 +7,125 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from transformers import PreTrainedModel
+
 from compressor.errors import UserError, nearest
-from compressor.export.optimize import count_fused, fuse, onnx_bytes
+from compressor.export.half import to_half
+from compressor.export.optimize import count_operators, fuse, fused_nodes, onnx_bytes
 from compressor.export.quantize import quantize
+from compressor.export.tail import with_tail, without_dead_nodes
+from compressor.measurement.environment import int8_is_fast
+from compressor.model.families import family_of
 from compressor.model.load import ModelSource, find_model, load_classifier, load_tokenizer
 from compressor.progress import Track, silent
 
 
 @dataclass(frozen=True)
 class VariantFile:
-    """One ONNX variant on disk. `bytes` counts the weights wherever they lie; `fused` counts fused nodes by kind."""
+    """One ONNX variant on disk. `bytes` counts the weights wherever they lie.
+
+    `operators` are its nodes by kind, `exported` those of the graph it was made from, as the exporter left it.
+    """
 
     path: Path
     bytes: int
-    fused: dict[str, int]
+    operators: dict[str, int]
+    exported: dict[str, int]
     seconds: float
 
+    @property
+    def fused(self) -> dict[str, int]:
+        """The nodes that stand for several others."""
+        return fused_nodes(self.operators)
 
-def export_plain(source: ModelSource, work: Path) -> Path:
+
+@dataclass(frozen=True)
+class Job:
+    """What is exported and where the files are made; `form` is that of the CLS-only tail, None for none."""
+
+    source: ModelSource
+    work: Path
+    form: str | None
+    opset: int | None
+
+    def file(self, name: str) -> Path:
+        """Return the file of a variant or of a step on the way to one."""
+        folder = self.work / name
+        folder.mkdir(exist_ok=True)
+        return folder / "model.onnx"
+
+
+def export_plain(job: Job) -> Path:
     """Export the model as it is, float32, with dynamic batch and sequence axes; return the file."""
-    file = _file(work, "fp32")
+    file = job.file("fp32")
     if not file.exists():
-        from optimum.exporters.onnx import onnx_export_from_model
-
         # from the loaded model, not the directory: an export that loads by itself gives a missing head random weights
-        model = load_classifier(source)
-        onnx_export_from_model(model, file.parent, task="text-classification", do_validation=False)
+        _export(load_classifier(job.source), file, job.opset)
     return file
 
 
-def export_optimized(source: ModelSource, work: Path) -> Path:
-    """Export the model with its attention, skip + LayerNorm and bias + GELU nodes fused; return the file."""
-    file = _file(work, "optimized")
+def export_spared(job: Job) -> Path:
+    """Export the model with what changes no prediction left out: rows of the last layer, dead nodes of the head."""
+    file = job.file(".spared")
     if not file.exists():
-        fuse(export_plain(source, work), file, source.config)
+        model, family = load_classifier(job.source), family_of(job.source.config["model_type"])
+        spared = without_dead_nodes(model, family)
+        if job.form is not None:
+            spared = with_tail(spared, family, job.form)
+        if spared is model:
+            return export_plain(job)
+        _export(spared, file, job.opset)
     return file
 
 
-def export_int8(source: ModelSource, work: Path) -> Path:
+def export_alltokens(job: Job) -> Path:
+    """Export the model as it is with its attention, skip + LayerNorm and bias + GELU nodes fused; return the file."""
+    file = job.file("alltokens")
+    if not file.exists():
+        fuse(export_plain(job), file, job.source.config)
+    return file
+
+
+def export_optimized(job: Job) -> Path:
+    """Export the fused graph without what changes no prediction; return the file."""
+    file = job.file("optimized")
+    if not file.exists():
+        fuse(export_spared(job), file, job.source.config, tail=job.form is not None)
+    return file
+
+
+def export_fp16(job: Job) -> Path:
+    """Export the fused graph in float16, for GPUs; return the file."""
+    file = job.file("fp16")
+    if not file.exists():
+        to_half(export_optimized(job), file)
+    return file
+
+
+def export_int8(job: Job) -> Path:
     """Export the fused graph with 8-bit weights and dynamically quantised activations; return the file."""
-    file = _file(work, "int8")
+    file = job.file("int8")
     if not file.exists():
-        quantize(export_optimized(source, work), file)
+        quantize(export_optimized(job), file)
     return file
 
 
-VARIANTS: dict[str, Callable[[ModelSource, Path], Path]] = {  # keys = ExportSpec.variants
+VARIANTS: dict[str, Callable[[Job], Path]] = {  # keys = ExportSpec.variants
     "fp32": export_plain,
+    "alltokens": export_alltokens,
     "optimized": export_optimized,
+    "fp16": export_fp16,
     "int8": export_int8,
 }
 
-SPACE = {"fp32": 1.0, "optimized": 2.0, "int8": 3.5}
+STOCK = "fp32", "alltokens"
+"""Variants that compute all that the Hugging Face model computes."""
+
+SPACE = {"fp32": 1.0, "alltokens": 2.0, "optimized": 2.0, "fp16": 2.5, "int8": 3.5}
 """Free disk space that each variant needs while it is made, with those it is made from, in sizes of the weights."""
 
 
@@ -71,15 +134,20 @@ def export_variants(
     out_dir: Path,
     variants: Sequence[str],
     *,
+    form: str | None = "reassociated",
+    opset: int | None = None,
     check: Callable[[str, Path], None] = lambda _name, _file: None,
     track: Track = silent,
 ) -> dict[str, VariantFile]:
     """Write out_dir/VARIANT/{model.onnx, config.json, tokenizer files} for each variant, whole or not at all.
 
     `model_dir` is the directory of a fine-tuned classifier; variants already in `out_dir` are replaced. A step that
-    variants share is done once, and its time counts for the first that needs it. Raises UserError for an unknown
-    variant, a directory that is no usable model or too little free disk space, RuntimeError when nodes failed to fuse,
-    OSError from the disk. `check(variant, file)` may raise before anything in `out_dir` is replaced.
+    variants share is done once, and its time counts for the first that needs it. `form` of the CLS-only tail (None: all
+    rows) concerns the variants behind `optimized`; `opset` None leaves the version of the operators to Optimum.
+    `check(variant, file)` may raise before anything in `out_dir` is replaced.
+
+    Raises UserError for an unknown variant, a directory that is no usable model or too little free disk space,
+    RuntimeError when nodes failed to fuse, OSError from the disk.
     """
     variants = list(dict.fromkeys(variants))
     for name in variants:
@@ -88,24 +156,42 @@ def export_variants(
     source = find_model(str(model_dir))
     out_dir.mkdir(parents=True, exist_ok=True)
     _check_space(source, out_dir, variants)
-    seconds = {}
+    seconds, exported = {}, {}
     # inside out_dir: its parent may be another file system, or closed to this user
     with tempfile.TemporaryDirectory(prefix=".export-", dir=out_dir) as folder:
-        work = Path(folder)
+        job = Job(source, Path(folder), form, opset)
         for name in track(variants, "ONNX export"):
             started = time.perf_counter()
             with quiet():
-                file = VARIANTS[name](source, work)
+                file = VARIANTS[name](job)
                 load_tokenizer(source).save_pretrained(file.parent)
             shutil.copyfile(source.path / "config.json", file.parent / "config.json")
             seconds[name] = time.perf_counter() - started
+            graph = export_plain(job) if name in STOCK else export_spared(job)
+            exported[name] = count_operators(graph)
         for name in variants:
-            check(name, _file(work, name))
+            check(name, job.file(name))
         # only now, because a variant is made from the files of another
         for name in variants:
-            _replace(work / name, out_dir / name)
+            _replace(job.work / name, out_dir / name)
     paths = {name: out_dir / name / "model.onnx" for name in variants}
-    return {name: VariantFile(path, onnx_bytes(path), count_fused(path), seconds[name]) for name, path in paths.items()}
+    return {
+        name: VariantFile(path, onnx_bytes(path), count_operators(path), exported[name], seconds[name])
+        for name, path in paths.items()
+    }
+
+
+def variants_for(wanted: Sequence[str] | str, device: str, instructions: Collection[str]) -> list[str]:
+    """Return the variants to make: those named, or for `auto` the ones that may be the fastest on this machine.
+
+    float16 needs a GPU to be fast, int8 a processor that multiplies 8-bit numbers; `optimized` is what both are compared
+    with.
+    """
+    if wanted != "auto":
+        return list(wanted)
+    if device.startswith("cuda"):
+        return ["optimized", "fp16"]
+    return ["optimized", "int8"] if int8_is_fast(instructions) else ["optimized"]
 
 
 @contextlib.contextmanager
@@ -124,18 +210,21 @@ def quiet() -> Iterator[None]:
         root.removeHandler(placeholder)
 
 
-def _file(work: Path, variant: str) -> Path:
-    folder = work / variant
-    folder.mkdir(exist_ok=True)
-    return folder / "model.onnx"
+def _export(model: PreTrainedModel, file: Path, opset: int | None) -> None:
+    from optimum.exporters.onnx import onnx_export_from_model
+
+    onnx_export_from_model(model, file.parent, task="text-classification", opset=opset, do_validation=False)
 
 
 def _check_space(source: ModelSource, out_dir: Path, variants: Sequence[str]) -> None:
     """Refuse a disk that would fill up: ONNX Runtime then reports a damaged graph, not a full disk."""
     files = list(source.path.glob("*.safetensors")) or list(source.path.glob("*.bin"))
     weights = sum(file.stat().st_size for file in files)
-    through_temporary = 1.0 if set(variants) & {"optimized", "int8"} else 0.0
-    needs = (out_dir, max((SPACE[name] for name in variants), default=0.0)), (tempfile.gettempdir(), through_temporary)
+    through_temporary = 1.0 if set(variants) - {"fp32"} else 0.0
+    # the stock graph and the spared one are two, where both are wanted
+    both = 2.0 if set(STOCK) & set(variants) and set(variants) - set(STOCK) else 0.0
+    peak = max((SPACE[name] for name in variants), default=0.0) + both
+    needs = (out_dir, peak), (tempfile.gettempdir(), through_temporary)
     for folder, times in needs:
         free = shutil.disk_usage(folder).free
         if free < times * weights:

@@ -10,11 +10,11 @@ PER_LAYER = {"Attention": 1, "SkipLayerNormalization": 2, "BiasGelu": 1}
 """Fused nodes that each layer of a supported family must give (QAttention replaces Attention in 8-bit files)."""
 
 
-def fuse(source: Path, target: Path, config: dict) -> None:
+def fuse(source: Path, target: Path, config: dict, *, tail: bool = False) -> None:
     """Write the fused graph of the ONNX classifier `source` to `target` and check that every layer was fused.
 
-    `config` is the model's config.json. Raises RuntimeError when a layer is left with unfused nodes: the file would be
-    right but slow, and nobody would see why.
+    `config` is the model's config.json; `tail` says that its last layer is a CLS-only tail. Raises RuntimeError when a
+    layer is left with unfused nodes: the file would be right but slow, and nobody would see why.
     """
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_model
@@ -24,29 +24,43 @@ def fuse(source: Path, target: Path, config: dict) -> None:
     options.use_raw_attention_mask(True)
     # level 1: level 2 fuses the same nodes here and may bind the graph to this machine's provider
     fused = optimize_model(str(source), "bert", opt_level=1, optimization_options=options)
-    fused.save_model_to_file(str(target), use_external_data_format=onnx_bytes(source) > source.stat().st_size)
-    check_fused(count_fused(target), config)
+    fused.save_model_to_file(str(target), use_external_data_format=large(source))
+    check_fused(fused_nodes(count_operators(target)), config, tail=tail)
 
 
-def count_fused(path: Path) -> dict[str, int]:
-    """Return how many fused nodes of each kind the ONNX file has; kinds that it lacks are left out."""
-    nodes = Counter(node.op_type for node in onnx.load(str(path), load_external_data=False).graph.node)
-    return {kind: nodes[kind] for kind in FUSED if nodes[kind]}
+def count_operators(path: Path) -> dict[str, int]:
+    """Return how many nodes of each operator the ONNX file has, the most frequent first."""
+    graph = onnx.load(str(path), load_external_data=False).graph
+    return dict(Counter(node.op_type for node in graph.node).most_common())
 
 
-def check_fused(counts: dict[str, int], config: dict) -> None:
-    """Raise RuntimeError when `counts` has fewer fused nodes than the layers in `config` (config.json) call for."""
+def fused_nodes(operators: dict[str, int]) -> dict[str, int]:
+    """Return those of the counted operators that stand for several others."""
+    return {kind: operators[kind] for kind in FUSED if kind in operators}
+
+
+def check_fused(counts: dict[str, int], config: dict, *, tail: bool = False) -> None:
+    """Raise RuntimeError when `counts` has fewer fused nodes than the layers in `config` (config.json) call for.
+
+    With a CLS-only `tail` the last layer attends for one row, which no fused node does.
+    """
     layers = config.get("num_hidden_layers", config.get("n_layers"))
     activation = config.get("hidden_act", config.get("activation", "gelu"))
     for kind, per_layer in PER_LAYER.items():
         # other activations, such as ReLU or the tanh GELU, have other fusions or none
-        if counts.get(kind, 0) < per_layer * layers and (kind != "BiasGelu" or activation == "gelu"):
+        expected = per_layer * (layers - (tail and kind == "Attention"))
+        if counts.get(kind, 0) < expected and (kind != "BiasGelu" or activation == "gelu"):
             raise RuntimeError(
                 f"graph fusion left work undone: {counts.get(kind, 0)} {kind} nodes for {layers} layers of "
-                f"{config.get('model_type')}, expected {per_layer * layers}"
+                f"{config.get('model_type')}, expected {expected}"
             )
 
 
 def onnx_bytes(path: Path) -> int:
     """Return the size in bytes of an ONNX file together with the weights stored beside it (models above 2 GB)."""
     return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
+
+
+def large(path: Path) -> bool:
+    """Return whether the weights lie beside the ONNX file, as they must above 2 GB."""
+    return onnx_bytes(path) > path.stat().st_size

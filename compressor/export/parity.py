@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MAX_ABS = {"fp32": 1e-3, "optimized": 5e-3}
-"""Largest logit difference that rounding may cause. int8 is absent: it is judged by its changed predictions."""
+from compressor.errors import UserError
+
+MAX_ABS = {"fp32": 1e-3, "alltokens": 5e-3, "optimized": 5e-3}
+"""Largest logit difference that rounding may cause. fp16 and int8 are absent: they are judged by changed predictions."""
 MAX_MARGIN = 1e-4
 """A label may change only where the reference's two largest logits are closer than this: rounding decides there."""
 
@@ -40,7 +42,15 @@ def parity(reference_logits: np.ndarray, logits: np.ndarray) -> Parity:
 
 
 def check_parity(variant: str, parity: Parity) -> None:
-    """Raise RuntimeError when the file of `variant` does not answer like the model it was made from."""
+    """Raise RuntimeError when the file of `variant` does not answer like the model it was made from.
+
+    Raises UserError for float16 logits that are not finite: the model's states leave that format's range on real text.
+    """
+    if variant == "fp16" and not np.isfinite(parity.max_abs):
+        raise UserError(
+            f"export.variants: fp16 overflows with this model, its logits are not finite on {parity.rows} real texts; "
+            "leave fp16 out."
+        )
     if not np.isfinite(parity.max_abs):
         raise RuntimeError(f"parity failure: {variant} or its reference gives logits that are not finite")
     if parity.max_abs > MAX_ABS.get(variant, np.inf):

@@ -20,12 +20,15 @@ def encoder_flops(layers: int, hidden: int, ffn: int, tokens: int = FLOPS_TOKENS
     return layers * (tokens * (8 * hidden**2 + 4 * hidden * ffn) + 4 * tokens**2 * hidden)
 
 
-def cls_row_flops(hidden: int, ffn: int, heads: int, tokens: int = FLOPS_TOKENS) -> int:
+def cls_row_flops(hidden: int, ffn: int, heads: int, tokens: int = FLOPS_TOKENS, form: str = "reassociated") -> int:
     """Return the FLOPs of one layer's [CLS] row alone (`model/cls_row.py`) for one sequence.
 
-    Six maps of a single row (query, key and value re-associated, attention output; both of the FFN) cost
-    `8 d^2 + 4 d f`, the scores and the weighted sum of the tokens `4 n s d` with n heads.
+    Re-associated, six maps of a single row (query, key, value, attention output; both of the FFN) cost `8 d^2 + 4 d f`,
+    the scores and the weighted sum of the tokens `4 n s d` with n heads. With `single_row`, keys and values of all tokens
+    cost `4 s d^2`, the other maps `4 d^2 + 4 d f`, scores and sum `4 s d`.
     """
+    if form == "single_row":
+        return 4 * tokens * hidden**2 + 4 * hidden**2 + 4 * hidden * ffn + 4 * tokens * hidden
     return 8 * hidden**2 + 4 * hidden * ffn + 4 * heads * tokens * hidden
 
 

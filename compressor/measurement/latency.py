@@ -1,7 +1,7 @@
 """Latency of several models on equal terms, and speed-ups that are claimed only above the measured noise.
 
-Rounds interleave all models, so that a machine that heats up or gets busy slows all of them alike; one model is timed
-twice under two names, and the ratio of the two shows what differences mean nothing.
+Rounds interleave all models, so that a machine that heats up or gets busy slows all of them alike; every model that
+another is compared with is timed twice under two names, and the ratio of the two shows what differences mean nothing.
 """
 
 import gc
@@ -21,7 +21,6 @@ Subject = Callable[[Batch], object]
 """Runs a model once on a batch of inputs, each int64 [B, S], and returns when the result is there."""
 WORKLOAD = "workload"
 """Length of the cell that replays real texts."""
-TWIN = "A/A twin"
 MIN_ROUNDS = 5
 DRAWS = 2000
 CHUNK = 4_000_000
@@ -56,6 +55,10 @@ class Latency:
         """99th percentile in milliseconds."""
         return float(np.percentile(self.values_ms, 99))
 
+    def texts_per_s(self, texts: int) -> float:
+        """Texts answered in a second where each run answers `texts`: from the mean time, which the slow runs count in."""
+        return 1000 * texts / float(np.mean(self.values_ms))
+
 
 @dataclass(frozen=True)
 class Ratio:
@@ -74,10 +77,15 @@ class Cell:
     length: int | str
     batches: Sequence[Batch]
 
+    @property
+    def texts(self) -> int:
+        """Texts that one run answers: `batch`, or fewer where a workload has not so many."""
+        return len(next(iter(self.batches[0].values())))
+
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Latency rows by model, the noise floor of each cell, and every raw value, all as plain values for JSON."""
+    """Latency rows by model, the noise floor of each cell and opponent, and every raw value, as plain values for JSON."""
 
     latency: dict[str, list[dict]]
     noise_floor: list[dict]
@@ -100,16 +108,18 @@ def benchmark(
 ) -> Benchmark:
     """Time every subject in every cell and compare each with `against[name]` (by default itself: no comparison).
 
-    `providers` says in words what each runs on. The first subject is timed twice for the noise floor. The seconds are
-    those of a cell, all subjects together; see `measure`.
+    `providers` says in words what each runs on. Every opponent is timed twice, for the noise floor that its comparisons
+    are held against; where nothing is compared the first subject is. The seconds are those of a cell, all subjects
+    together; see `measure`.
     """
-    first = next(iter(subjects))
+    rivals = dict.fromkeys(against[name] for name in subjects if against.get(name, name) != name)
+    opponents = list(rivals) or [next(iter(subjects))]
     limits = {"min_seconds": min_seconds, "min_runs": min_runs, "max_seconds": max_seconds}
     rows: dict[str, list[dict]] = {name: [] for name in subjects}
     floors, raw = [], []
     for cell in cells:
         values = measure(
-            {**subjects, TWIN: subjects[first]},
+            {**subjects, **{twin_of(name): subjects[name] for name in opponents}},
             cell.batches,
             **limits,
             warmup=warmup,
@@ -121,15 +131,24 @@ def benchmark(
         place = {"batch": cell.batch, "length": cell.length}
         # batches of real texts differ: their mean is what a user waits for, a median would hide the slow ones
         average = np.mean if cell.length == WORKLOAD else np.median
-        noise = ratio(values[first], values[TWIN], seed, average)
-        floors.append({**place, "ratio": noise.value, "ci95": [noise.lo, noise.hi]})
+        noise = {name: ratio(values[name], values[twin_of(name)], seed, average) for name in opponents}
+        floors += [
+            {**place, "model": name, "ratio": found.value, "ci95": [found.lo, found.hi]}
+            for name, found in noise.items()
+        ]
         raw.append({**place, "values_ms": values})
         for name in subjects:
             latency = Latency(tuple(values[name]), len(values[name]) >= min_runs)
             base = against.get(name, name)
             gain = ratio(values[base], values[name], seed, average) if base != name else None
-            rows[name].append({**place, "provider": providers[name], **_row(latency, gain, noise, base)})
+            row = _row(latency, cell.texts, base, gain, noise.get(base))
+            rows[name].append({**place, "provider": providers[name], **row})
     return Benchmark(rows, floors, raw)
+
+
+def twin_of(name: str) -> str:
+    """Return what the second timing of an opponent is called among the raw values."""
+    return f"A/A twin of {name}"
 
 
 def measure(
@@ -257,12 +276,13 @@ def _rounds(at_least: int, wanted: int, min_s: float, max_s: float, clock: Calla
         done += 1
 
 
-def _row(latency: Latency, gain: Ratio | None, noise: Ratio, base: str) -> dict:
+def _row(latency: Latency, texts: int, base: str, gain: Ratio | None, noise: Ratio | None) -> dict:
     return {
         "p50_ms": latency.p50,
         "p90_ms": latency.p90,
         "p95_ms": latency.p95,
         "p99_ms": latency.p99,
+        "texts_per_s": latency.texts_per_s(texts),
         "runs": len(latency.values_ms),
         "speedup": gain.value if gain else 1.0,
         "speedup_ci95": [gain.lo, gain.hi] if gain else None,

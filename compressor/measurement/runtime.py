@@ -1,5 +1,6 @@
 """ONNX Runtime sessions that run where they were asked to, and predictions through them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -7,30 +8,37 @@ import onnxruntime as ort
 
 from compressor.data.batches import Encodings, padded_batches
 from compressor.errors import UserError
-from compressor.measurement.environment import doctor, open_session
+from compressor.measurement.providers import open_session, what_stands_in_the_way
 from compressor.progress import Track, silent
 
 
-def session(path: Path, *, provider: str = "CPUExecutionProvider", threads: int | None = None) -> ort.InferenceSession:
+def session(
+    path: Path,
+    *,
+    provider: str = "CPUExecutionProvider",
+    threads: int | None = None,
+    options: Mapping[str, str] | None = None,
+) -> ort.InferenceSession:
     """Open an ONNX file on `provider` with `threads` (None: ONNX Runtime decides, usually one a physical core).
 
-    Raises UserError when the file is missing or unreadable, or when ONNX Runtime would fall back to another provider.
+    `options` are the provider's own. A session never moves to another provider later: a failing run raises. Raises
+    UserError when the file is missing or unreadable, or when ONNX Runtime would fall back to another provider at once.
     """
     from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
     if not Path(path).is_file():
         raise UserError(f"{path}: no such ONNX file; `compressor export` writes one.")
     try:
-        opened = open_session(str(path), provider, threads)
+        opened = open_session(str(path), provider, threads, options)
     except (errors.InvalidProtobuf, errors.InvalidGraph, errors.InvalidArgument, errors.Fail) as error:
         raise UserError(f"{path}: not a usable ONNX file ({_first_line(error)}); export it again.") from error
     if opened.get_providers()[0] != provider:
-        diagnosis = doctor()
-        remedy = diagnosis.remedies[0] if diagnosis.remedies else "use --device cpu"
+        found = what_stands_in_the_way(provider)
         raise UserError(
             f"{path}: asked for {provider}, but ONNX Runtime would run on {opened.get_providers()[0]} "
-            f"({diagnosis.summary}); {remedy}."
+            f"({found.problem}); {found.remedy}, or use the CPU."
         )
+    opened.disable_fallback()
     return opened
 
 

@@ -6,7 +6,6 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import log_softmax
 from scipy.stats import beta, binomtest, norm
-from sklearn.metrics import f1_score, matthews_corrcoef
 
 EXACT_LOGITS = 1e-3
 LOSSLESS_FLIPS, LOSSLESS_DROP = 0.01, -0.01
@@ -54,6 +53,8 @@ class Comparison:
 
 def metrics(logits: np.ndarray, labels: np.ndarray) -> Metrics:
     """Return the metrics of logits [N, C] against labels int64 [N]."""
+    from sklearn.metrics import f1_score, matthews_corrcoef  # a search for layers needs neither
+
     predicted = logits.argmax(1)
     correct = int((predicted == labels).sum())
     average = "binary" if logits.shape[1] == 2 else "macro"

@@ -1,29 +1,64 @@
-"""The [CLS] row of one layer's output, exactly, at about the cost of one token instead of all."""
+"""The [CLS] row of one layer's output, exactly, at a fraction of the cost of all rows."""
+
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
 from compressor.model.families import Family
 
+Attend = Callable[[nn.Module, Family, int, Tensor, Tensor], Tensor]
+"""Attention of row 0 over all rows, in front of its output map: (layer, family, heads, hidden, mask) -> [B, 1, H]."""
 
-def cls_row(layer: nn.Module, family: Family, heads: int, hidden: Tensor, mask: Tensor) -> Tensor:
-    """Return row 0 [B, H] of what `layer` makes of the states `hidden` [B, S, H], without the other rows.
 
-    `mask` [B, S] is 1 where a token counts. Attention for a single query needs neither keys nor values: with head h's
-    query q, `q . (W_K x + b_K)` is `(W_K^T q) . x` plus a constant that the softmax ignores, and `sum a_i (W_V x_i + b_V)`
-    is `W_V (sum a_i x_i) + b_V`, as the weights a sum to 1. Written with matrix products only, so that it exports to ONNX.
+def single_row(layer: nn.Module, family: Family, heads: int, hidden: Tensor, mask: Tensor) -> Tensor:
+    """Return what the query of row 0 reads, [B, 1, H], from the keys and values of all rows of `hidden` [B, S, H]."""
+    query, keys, values = (
+        layer.get_submodule(name)(rows)
+        for name, rows in ((family.query, hidden[:, :1]), (family.key, hidden), (family.value, hidden))
+    )
+    size = layer.get_submodule(family.key).out_features // heads
+    query, keys, values = (rows.unflatten(-1, (heads, size)) for rows in (query, keys, values))
+    scores = (query / size**0.5).transpose(1, 2) @ keys.permute(0, 2, 3, 1)  # [B, heads, 1, S]
+    attention = (scores + _penalty(mask, scores)[:, None, None]).softmax(-1)
+    return (attention @ values.transpose(1, 2)).reshape(-1, 1, heads * size)
+
+
+def reassociated(layer: nn.Module, family: Family, heads: int, hidden: Tensor, mask: Tensor) -> Tensor:
+    """Return the same as `single_row` without a key or a value of any row.
+
+    With head h's query q, `q . (W_K x + b_K)` is `(W_K^T q) . x` plus a constant that the softmax ignores, and
+    `sum a_i (W_V x_i + b_V)` is `W_V (sum a_i x_i) + b_V`, as the weights a sum to 1.
     """
     query, key, value = (layer.get_submodule(name) for name in (family.query, family.key, family.value))
-    batch, _, width = hidden.shape
+    width = key.in_features
     size = width // heads
-    first = hidden[:, 0]
-    queries = query(first).view(batch, heads, 1, size)
-    directions = (queries @ key.weight.view(heads, size, width)).squeeze(2)  # [B, heads, H]
-    scores = directions @ hidden.transpose(1, 2) / size**0.5
-    hidden_tokens = (1 - mask[:, None, :].to(scores.dtype)) * -1e9
-    attention = (scores + hidden_tokens).softmax(-1)
-    context = (attention @ hidden).unsqueeze(2)  # [B, heads, 1, H]
-    values = (context @ value.weight.view(heads, size, width).transpose(1, 2)).reshape(batch, width) + value.bias
-    attended = layer.get_submodule(family.attention_output)(values) + first
+    # heads in front, so that the texts of a batch are the rows of one product with each head's weights
+    queries = (query(hidden[:, :1]) / size**0.5).view(-1, heads, size).transpose(0, 1)
+    directions = queries @ key.weight.view(heads, size, width)  # [heads, B, H]
+    scores = directions.transpose(0, 1) @ hidden.transpose(1, 2)  # [B, heads, S]
+    attention = (scores + _penalty(mask, scores)[:, None]).softmax(-1)
+    context = (attention @ hidden).transpose(0, 1)  # [heads, B, H]
+    values = context @ value.weight.view(heads, size, width).transpose(1, 2)  # [heads, B, size]
+    return values.transpose(0, 1).reshape(-1, 1, width) + value.bias
+
+
+FORMS: dict[str, Attend] = {"reassociated": reassociated, "single_row": single_row}
+"""Ways to compute the same row; which is faster depends on the provider."""
+
+
+def cls_row(
+    layer: nn.Module, family: Family, heads: int, hidden: Tensor, mask: Tensor, attend: Attend = reassociated
+) -> Tensor:
+    """Return row 0 [B, 1, H] of what `layer` makes of the states `hidden` [B, S, H], without the other rows.
+
+    `mask` [B, S] is 1 where a token counts. Written with matrix products only, so that it exports to ONNX.
+    """
+    attended = layer.get_submodule(family.attention_output)(attend(layer, family, heads, hidden, mask)) + hidden[:, :1]
     attended = layer.get_submodule(family.attention_norm)(attended)
     inner = layer.get_submodule(family.ffn_activation)(layer.get_submodule(family.ffn_input)(attended))
     return layer.get_submodule(family.ffn_norm)(layer.get_submodule(family.ffn_output)(inner) + attended)
+
+
+def _penalty(mask: Tensor, scores: Tensor) -> Tensor:
+    """Return what to add to the scores of each token [B, S]: 0, or so much less that padding gets no attention."""
+    return (1 - mask.to(scores.dtype)) * -1e9

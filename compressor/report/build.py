@@ -22,14 +22,19 @@ from compressor.report import (
     formats,
     style,
     tables,
+    wording_export,
 )
+from compressor.report.analyses import figure_files, stale_figures
 from compressor.report.context import report_context
 
 SCHEMA = 1
 REQUIRED = ("name", "recipe", "environment", "data", "layers", "plan", "variants", "stages")
 OPTIONAL = {
     **{"scores": {}, "benchmark": {}, "parity": {}, "fused_nodes": {}, "flipped": [], "explain": []},
-    **dict.fromkeys(("head", "refit", "distill", "goals", "audit", "timing", "prediction", "cascade")),
+    **dict.fromkeys(
+        ("head", "refit", "distill", "goals", "audit", "timing", "prediction", "cascade", "tail", "shipped")
+    ),
+    **{"operators": {}, "analysis": {}},
 }
 """Parts that a run may lack, and what stands for them."""
 FIGURES = ("separability", "audit", "frontier", "accuracy", "latency", "speedup", "cascade", "head", "charges")
@@ -82,9 +87,13 @@ def build_report(run_dir: Path) -> list[Path]:
             _write(run_dir / "report.html", render_html(context).encode()),
             _write(run_dir / "report.md", render_markdown(context).encode()),
             *(_write(folder / f"{name}.png", data) for name, (_, data) in drawn.items()),
+            *(_write(folder / name, data) for name, data in figure_files(context["sections"]).items()),
         ]
-        for name in set(FIGURES) - set(drawn):
-            (folder / f"{name}.png").unlink(missing_ok=True)
+        for path in [
+            *(folder / f"{name}.png" for name in set(FIGURES) - set(drawn)),
+            *stale_figures(folder, context["sections"]),
+        ]:
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
             f"{run_dir}: the report cannot be written here ({error.strerror}); check rights and space."
@@ -148,7 +157,7 @@ def draw_figures(context: dict[str, Any]) -> dict[str, Figure]:
     if context["latency"]:
         drawn["latency"] = figures.latency_figure(context["latency"])
     if context["comparisons"]:
-        drawn["speedup"] = figures.speedup_figure(context["comparisons"], context["noise"])
+        drawn["speedup"] = figures.speedup_figure(context["comparisons"])
     if head and head["selection_loss"]:
         unit = "node" if head["trainer"] == "forward" else "epoch"
         drawn["head"] = figures.head_figure(head["selection_loss"], head["best_epoch"], unit)
@@ -164,6 +173,11 @@ def render_html(context: dict[str, Any]) -> str:
     digest = base64.b64encode(hashlib.sha256(COPY_SCRIPT.encode()).digest()).decode()
     page = _environment().get_template("report.html.j2")
     return page.render(**context, copy_script=Markup(COPY_SCRIPT), script_digest=digest)  # noqa: S704 (our own constant)
+
+
+def render_analysis(title: str, sections: list[dict[str, Any]], footer: str) -> str:
+    """Return a page of analyses alone; `sections` as `drawn_sections` gives them."""
+    return _environment().get_template("analysis.html.j2").render(title=title, sections=sections, footer=footer)
 
 
 def render_markdown(context: dict[str, Any]) -> str:
@@ -193,7 +207,7 @@ def _environment(finalize: Callable[[Any], Any] | None = None) -> Environment:
     )
     environment.filters.update({name: getattr(formats, name) for name in FILTERS})
     environment.globals.update(strip=formats.strip, format_of=formats.format_of, is_full=formats.is_full)
-    environment.globals.update(row_rho=tables.row_rho)
+    environment.globals.update(row_rho=tables.row_rho, parity_words=wording_export.parity_words)
     return environment
 
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import yaml
 
-from compressor.report import formats, tables, wording, wording_cascade
+from compressor.report import formats, tables, wording, wording_cascade, wording_export
+from compressor.report.analyses import drawn_sections
 
 
 def report_context(result: dict[str, Any]) -> dict[str, Any]:
@@ -16,12 +17,18 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
     full, compressed = variants["full"], variants["compressed"]
     latency = latency_rows(variants)
     median = {(row["variant"], row["cell"]): row["p50_ms"] for row in latency}
+    # earlier results have one noise floor a cell, without a model, for all comparisons
     noise = {
-        formats.cell_name(row["batch"], row["length"]): row["ci95"]
+        (row.get("model"), formats.cell_name(row["batch"], row["length"])): row["ci95"]
         for row in result["benchmark"].get("noise_floor") or []
     }
     comparisons = [
-        {**row, "against_p50_ms": median.get((row["against"], row["cell"]))} for row in latency
+        {
+            **row,
+            "against_p50_ms": median.get((row["against"], row["cell"])),
+            "noise": noise.get((row["against"], row["cell"]), noise.get((None, row["cell"]))),
+        }
+        for row in latency
         if not formats.is_full(row["variant"]) and row["speedup"] is not None and row["against"] not in (None, row["variant"])
     ]  # fmt: skip
     best = max(
@@ -56,11 +63,24 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
         "compared": {(row["variant"], row["cell"]): row for row in comparisons},
         "formats": {formats.format_of(row["variant"]): row["variant"] for row in comparisons},
         "comparisons": comparisons,
-        "noise": noise,
+        "footprint": {
+            name: started
+            for name, started in sorted(
+                (result["benchmark"].get("footprint") or {}).items(), key=lambda item: formats.variant_order(item[0])
+            )
+        },
         "onnx": [
             name.removeprefix("onnx_") for name in variants if name.startswith("onnx_") and not formats.is_cascade(name)
         ],
         **cascade_context(result),
+        "sections": drawn_sections(result["analysis"]),
+        "shipping_reading": wording_export.shipping_reading(result["shipped"]),
+        "tail_reading": wording_export.tail_reading(result["tail"]),
+        "saving_rows": [
+            {**row, "against_p50_ms": median.get((row["against"], row["cell"]))}
+            for row in wording_export.saving_rows(latency)
+        ],
+        "operator_rows": wording_export.operator_rows(result["operators"]),
         "flops_at": flops_at,
         "max_length": (result["recipe"].get("data") or {}).get("max_length", 128),
         "recipe_yaml": yaml.safe_dump(result["recipe"], sort_keys=False, allow_unicode=True),

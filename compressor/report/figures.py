@@ -130,10 +130,11 @@ def latency_figure(rows: list[dict]) -> Figure:
     return figure
 
 
-def speedup_figure(comparisons: list[dict], noise: dict[str, list[float]]) -> Figure:
+def speedup_figure(comparisons: list[dict]) -> Figure:
     """Speed-up over the full model in the same format with its 95 % interval; hollow where it is not claimed.
 
-    `comparisons` holds {variant, cell, speedup, speedup_ci95, claimed}; `noise` the interval of the A/A ratio of a cell.
+    `comparisons` holds {variant, cell, speedup, speedup_ci95, claimed, noise}, the last the interval of the A/A ratio of
+    its opponent in its cell, or None.
     """
     cells = list(dict.fromkeys(row["cell"] for row in comparisons))
     formats = list(dict.fromkeys(format_of(row["variant"]) for row in comparisons))
@@ -145,14 +146,13 @@ def speedup_figure(comparisons: list[dict], noise: dict[str, list[float]]) -> Fi
     figure = new_figure(1.35 + len(cells) * (0.22 + 0.16 * len(formats)), title)
     axes = figure.subplots()
     dress(axes, "x")
-    for index, cell in enumerate(reversed(cells)):
-        if noise.get(cell):
-            low, high = noise[cell]
-            axes.fill_betweenx([index - 0.46, index + 0.46], low, high, color=BAND, linewidth=0, zorder=1)
     for row in comparisons:
         order = formats.index(format_of(row["variant"]))
         colour, marker = FORMAT_COLOURS[order % len(FORMAT_COLOURS)], FORMAT_MARKERS[order % len(FORMAT_MARKERS)]
         height = len(cells) - 1 - cells.index(row["cell"]) + ((len(formats) - 1) / 2 - order) * spacing
+        if row["noise"]:
+            band = [height - spacing / 2, height + spacing / 2]
+            axes.fill_betweenx(band, *row["noise"], color=BAND, linewidth=0, zorder=1)
         if row["speedup_ci95"]:
             axes.plot(row["speedup_ci95"], [height, height], color=colour, linewidth=1.8, zorder=3)
         axes.plot([row["speedup"]], [height], marker, markersize=7, markeredgecolor=colour, markeredgewidth=1.6, zorder=4,
@@ -170,7 +170,7 @@ def speedup_figure(comparisons: list[dict], noise: dict[str, list[float]]) -> Fi
         handles.append(
             Line2D([], [], linestyle="", marker="o", markerfacecolor="white", color=MUTED, label="hollow: not claimed")
         )
-    if noise:
+    if any(row["noise"] for row in comparisons):
         handles.append(Patch(facecolor=BAND, label="noise floor (A/A)"))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)), frameon=False, fontsize=9)
     return figure

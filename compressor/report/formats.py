@@ -6,7 +6,7 @@ Every number format takes None (or a value that is not finite) and returns a das
 import functools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 BLANK = "–"
@@ -208,7 +208,10 @@ def format_of(variant: str) -> str:
 
 def variant_order(variant: str) -> tuple[int, str, bool]:
     """Return a sort key: formats from plain to small, the full model right before the compressed one."""
-    known, name = ("PyTorch", "ONNX fp32", "ONNX optimized", "ONNX fp16", "ONNX int8"), format_of(variant)
+    known, name = (
+        ("PyTorch", "ONNX fp32", "ONNX alltokens", "ONNX optimized", "ONNX fp16", "ONNX int8"),
+        format_of(variant),
+    )
     return known.index(name) if name in known else len(known), name, not is_full(variant)
 
 
@@ -222,6 +225,18 @@ def variant_name(variant: str) -> str:
 def cell_name(batch: int, length: int | str) -> str:
     """Return `batch 8, 128 tokens`, or `batch 8, real lengths` for the workload."""
     return f"batch {batch}, {'real lengths' if length == 'workload' else f'{length} tokens'}"
+
+
+def short_names(paths: Sequence[str], longest: int = 42) -> dict[str, str]:
+    """Return path -> what is left without the folders that all have in common, cut on the left to `longest` characters."""
+    folders, shared = [path.split("/")[:-1] for path in paths], 0
+    if len(paths) > 1:
+        for level in zip(*folders, strict=False):
+            if len(set(level)) > 1:
+                break
+            shared += 1
+    short = {path: "/".join(path.split("/")[shared:]) for path in paths}
+    return {path: name if len(name) <= longest else f"…{name[1 - longest :]}" for path, name in short.items()}
 
 
 def plain(value: Any) -> str:  # noqa: ANN401

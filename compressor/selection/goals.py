@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from compressor.measurement.statistics import paired_lower_bound, rate_upper_bound
+from compressor.measurement.statistics import Comparison, paired_lower_bound, rate_upper_bound
 from compressor.recipe import GoalsSpec
 from compressor.selection.trials import Trial
 from compressor.selection.trie import SkipSet
@@ -54,6 +54,25 @@ def corrected_confidence(confidence: float, choices: int) -> float:
     that of the one picked because of it, stays within `1 - confidence`, however the sets depend on each other.
     """
     return 1 - (1 - confidence) / max(choices, 1)
+
+
+def accuracy_misses(goals: GoalsSpec, versus: Comparison) -> list[str]:
+    """Return a sentence for each accuracy goal that a comparison with the full model misses.
+
+    The bound of `versus` must be one at `goals.confidence`.
+    """
+    found = []
+    if goals.max_drop is not None and versus.lower_bound < -goals.max_drop:
+        found.append(
+            f"max_drop: at {goals.confidence:.0%} confidence the accuracy may drop by {-versus.lower_bound:.2%}, "
+            f"allowed is {goals.max_drop:.2%}."
+        )
+    if goals.max_flips is not None and versus.flip_rate > goals.max_flips:
+        found.append(
+            f"max_flips: {versus.flip_rate:.2%} of the predictions changed ({versus.flips} of {versus.rows}), "
+            f"allowed are {goals.max_flips:.2%}."
+        )
+    return found
 
 
 def choose(trials: Iterable[Trial], goals: GoalsSpec, *, choices: int, rows: int, readout: bool = True) -> Choice:

@@ -48,9 +48,12 @@ class Trial:
         return (-self.agreement, self.kl, self.skip)
 
 
-def judge(skip: SkipSet, cls: np.ndarray, raw: np.ndarray, teacher: np.ndarray, labels: np.ndarray | None) -> Trial:
-    """Return the trial of a set from its final [CLS] states [N, H], its stock logits [N, C] and the teacher's [N, C]."""
-    readout = crossfit_readout(cls, teacher)
+def judge(skip: SkipSet, cls: Tensor, raw: np.ndarray, teacher: np.ndarray, labels: np.ndarray | None) -> Trial:
+    """Return the trial of a set from its final [CLS] states [N, H], its stock logits [N, C] and the teacher's [N, C].
+
+    The readout is solved on the device of the states.
+    """
+    readout = crossfit_readout(cls, torch.from_numpy(teacher).to(cls.device)).cpu().numpy()
     target = teacher.argmax(1)
     figures = {}
     for prefix, logits in (("", readout), ("raw_", raw)):
@@ -142,7 +145,7 @@ class Trials:
     def _judge(self, skip: SkipSet, cls: Tensor) -> Trial:
         with torch.inference_mode():
             raw = head_logits(self._model, self._family, cls).float().cpu().numpy()
-        return judge(skip, cls.cpu().numpy(), raw, self._teacher, self._labels)
+        return judge(skip, cls, raw, self._teacher, self._labels)
 
     def _time(self) -> None:
         """Time one application of a layer to the first group of rows, and one readout; a first run of each warms up."""

@@ -1,0 +1,38 @@
+"""The analyses of a run or of one command as sections, and the page of their own that `compressor analyze --out` writes."""
+
+import base64
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from compressor.report import style
+from compressor.report.section import Section
+
+SECTIONS: dict[str, Callable[[Mapping[str, Any]], Section]] = {  # keys = Recipe.analysis
+}
+
+
+def drawn_sections(analysis: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the sections of the analyses that are there, in the order of the table, figures as PNG bytes by name."""
+    return [drawn(make(analysis[name])) for name, make in SECTIONS.items() if analysis.get(name)]
+
+
+def drawn(section: Section) -> dict[str, Any]:
+    """Return a section as the templates take it: its figures drawn, with their titles."""
+    figures = []
+    for name, figure in section.figures.items():
+        data = style.png(figure)
+        title = " ".join(figure.get_suptitle().split())
+        figures.append({"name": name, "title": title, "png": data, "base64": base64.b64encode(data).decode()})
+    return {**vars(section), "drawn": figures}
+
+
+def figure_files(sections: list[dict[str, Any]]) -> dict[str, bytes]:
+    """Return file name -> PNG of every figure of drawn sections; names begin with that of the analysis."""
+    return {f"{figure['name']}.png": figure["png"] for section in sections for figure in section["drawn"]}
+
+
+def stale_figures(folder: Path, sections: list[dict[str, Any]]) -> list[Path]:
+    """Return figures of analyses that an earlier build of the page had and this one has not."""
+    wanted = figure_files(sections)
+    return [path for name in SECTIONS for path in folder.glob(f"{name}_*.png") if path.name not in wanted]
