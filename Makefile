@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DIRS ?= runs/demo
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test run recipes bench bench-skip bench-glue bench-compensation bench-artefacts bench-peers bench-memory bench-gpu lint format clean
+.PHONY: help install demo test run recipes bench bench-skip bench-glue bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-gpu lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -48,6 +48,9 @@ bench-artefacts: $(STAMP)  ## MODELS=folder DATA=folder: the exact saving, 8 bit
 bench-peers: $(STAMP)  ## [MODELS=folder] [DATA=folder]: one SST-2 model by this and by other tools; installs TextPruner beside it
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/requirements-peers.txt
 	$(BIN)/python benchmarks/peers.py $(if $(MODELS),--models $(MODELS)) $(if $(DATA),--data $(DATA))
+
+bench-analysis: $(STAMP)  ## MODELS=folder DATA=folder: FFN roles, confident errors and layer roles of five models
+	$(BIN)/python benchmarks/analysis.py --models $(MODELS) --data $(DATA)
 
 bench-memory: $(STAMP)  ## peak memory of the scoring pass at 1,000 and 10,000 rows
 	$(BIN)/python benchmarks/scoring_memory.py

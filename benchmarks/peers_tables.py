@@ -66,54 +66,54 @@ def quality_table(results: Mapping[str, Any]) -> str:
             "" if key == PLAIN else f"{100 * versus_full.agreement:.1f} %",
             "" if key == PLAIN else _points(versus_full.accuracy_delta, versus_full.ci95, 2),
             f"{row['bytes'] / 1e6:.0f}",
-            _speed(row["latency"][0], "fused"),
+            *(_speed(row["latency"][0], base) for base in ("plain", "fused")),
         ])  # fmt: skip
     columns = (
         "model", "accuracy [95 %]", "same predictions", "accuracy delta, points [95 %]", "MB",
-        "speed-up over fused, one text [95 %]",
+        "speed-up over plain, one text [95 %]", "over fused [95 %]",
     )  # fmt: skip
     return readme.table(columns, lines)
 
 
 def speed_table(results: Mapping[str, Any]) -> str:
     """Return the table of speed-ups in every cell over the full model's fused graph, and its own over the plain one."""
-    cells = [(cell["batch"], cell["length"]) for cell in results["rows"][BASE]["latency"]]
-    lines = []
+    cells, lines = _places(results), []
     for key, name in _names(results).items():
         found = {(cell["batch"], cell["length"]): cell for cell in results["rows"][key]["latency"]}
         lines.append([name, *(text for cell in cells for text in _cells(found.get(cell)))])
     columns = ["model"]
     for batch, length in cells:
-        place = f"{batch} {'text' if batch == 1 else 'texts'}, {'real lengths' if length == 'workload' else length}"
-        columns += [f"{place}: ms", "over plain", "over fused"]
+        columns += [f"{_place(batch, length)}: ms", "over plain", "over fused"]
     floors = [
         f"{'plain' if floor['model'] == PLAIN else 'fused'}, batch {floor['batch']}, {floor['length']}: "
         f"{floor['ratio']:.3f} [{floor['ci95'][0]:.3f}, {floor['ci95'][1]:.3f}]"
         for floor in results["noise_floor"]
     ]
-    noise = f"Noise floor (a model against itself, 95 %): {'; '.join(floors)}. Speed-ups within it are marked ~."
+    noise = (
+        f"Noise floor (a model against itself, 95 %): {'; '.join(floors)}. Speed-ups that do not clear it are marked ~."
+    )
     return f"{readme.table(columns, lines)}\n\n{noise}"
 
 
-def reading(results: Mapping[str, Any]) -> str:
-    """Return one line for each of our rows and each peer's: agreement, accuracy and latency, paired."""
-    lines, names = [], _names(results)
-    for ours, peers in PAIRS.items():
-        for peer in peers:
-            if ours not in names or peer not in names:
-                continue
-            closer, better = agreement_gap(results, ours, peer), versus(results, ours, peer)
-            times = [
-                f"{pair['ratio']:.2f} [{pair['ci95'][0]:.2f}, {pair['ci95'][1]:.2f}] at {pair['batch']} x {pair['length']}"
-                for pair in results["pairs"]
-                if (pair["ours"], pair["peer"]) == (ours, peer)
-            ]
-            lines.append(
-                f"{_short(names[ours])} less {_short(names[peer])}: same predictions as the full model "
-                f"{_points(closer.accuracy_delta, closer.ci95, 1)} points, accuracy "
-                f"{_points(better.accuracy_delta, better.ci95, 1)} points; the peer's latency over ours: {', '.join(times)}."
-            )
-    return "\n".join(f"- {line}" for line in lines)
+def pair_table(results: Mapping[str, Any]) -> str:
+    """Return the table of our rows less the peers' (PAIRS): agreement, accuracy, and the latency of the peer over ours."""
+    lines, names, cells = [], _names(results), _places(results)
+    for ours, peer in ((ours, peer) for ours, peers in PAIRS.items() for peer in peers):
+        if ours not in names or peer not in names:
+            continue
+        closer, better = agreement_gap(results, ours, peer), versus(results, ours, peer)
+        times = {
+            (pair["batch"], pair["length"]): f"{pair['ratio']:.2f} [{pair['ci95'][0]:.2f}, {pair['ci95'][1]:.2f}]"
+            for pair in results["pairs"]
+            if (pair["ours"], pair["peer"]) == (ours, peer)
+        }
+        gaps = (_points(gap.accuracy_delta, gap.ci95, 1) for gap in (closer, better))
+        lines.append(
+            [*(names[key].replace("**", "") for key in (ours, peer)), *gaps, *(times.get(cell, "") for cell in cells)]
+        )
+    latencies = [f"latency of the peer over ours, {_place(*cell)}" for cell in cells]
+    columns = "ours", "peer", "same predictions as the full model, points", "accuracy, points"
+    return readme.table([*columns, *latencies], lines) if lines else ""
 
 
 def notes(results: Mapping[str, Any]) -> str:
@@ -131,7 +131,7 @@ def notes(results: Mapping[str, Any]) -> str:
 
 def tables(results: Mapping[str, Any]) -> str:
     """Return everything that stands between the marks in README.md."""
-    parts = reading(results), quality_table(results), speed_table(results), notes(results)
+    parts = pair_table(results), quality_table(results), speed_table(results), notes(results)
     return "\n\n".join(part for part in parts if part)
 
 
@@ -153,8 +153,14 @@ class _Words(dict):
         return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _short(name: str) -> str:
-    return name.replace("**", "")
+def _places(results: Mapping[str, Any]) -> list[tuple[int, int | str]]:
+    return [(cell["batch"], cell["length"]) for cell in results["rows"][BASE]["latency"]]
+
+
+def _place(batch: int, length: int | str) -> str:
+    return (
+        f"{batch} {'text' if batch == 1 else 'texts'}, {'real lengths' if length == 'workload' else f'{length} tokens'}"
+    )
 
 
 def _speed(cell: Mapping[str, Any], base: str) -> str:

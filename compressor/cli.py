@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from compressor import cli_tools
+from compressor.cli_analyze import analyze
 from compressor.cli_options import AsJson, Device, Out, Overrides, RecipeFile
 from compressor.console import print_json, say, show
 from compressor.errors import UserError
@@ -177,6 +178,7 @@ def finetune(
         show(f"loss by epoch: {', '.join(f'{loss:.4f}' for loss in trained['loss'])}", f"teacher: {trained['path']}")
 
 
+app.add_typer(analyze)
 for command in cli_tools.COMMANDS:
     app.command()(command)
 

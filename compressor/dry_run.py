@@ -59,6 +59,9 @@ def stage_costs(run: Run) -> dict[str, str]:
         "predictions": f"{2 + len(run.variants) + len(run.full_variants)} models over {len(data.evaluation)} evaluation rows",
         "latency": f"{cells} cells, {least:.0f} to {most:.0f} s",
         "shipping": f"{len(run.variants)} files over {len(data.selection)} selection rows",
+        "analysis-errors": f"{len(data.evaluation)} evaluation rows with both models, a probe behind every layer",
+        "analysis-ffn": f"{len(data.calibration)} calibration rows, {layers} blocks removed on {len(data.evaluation)} rows",
+        "analysis-roles": f"the weights of {layers} layers",
         **_cascade_work(run),
     }
 

@@ -1,26 +1,34 @@
 """One run from recipe to report, stage by stage: the only place that knows the order."""
 
 import logging
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from compressor.measurement.doctor import resolve_device
 from compressor.measurement.environment import environment, versions
 from compressor.measurement.providers import require_provider
 from compressor.progress import Track, silent
 from compressor.recipe import Recipe
-from compressor.recipe_base import Spec
 from compressor.recipe_file import dump_recipe
 from compressor.report.build import build_report
 from compressor.results import build_result
 from compressor.run import TAIL, TEACHER, Run, measures_tail, prepare
 from compressor.rundir import RunDir, StageRecord, open_run_dir, read_json, stage_key, write_json, write_text
+from compressor.stage_inputs import (
+    analysis_inputs,
+    cascade_inputs,
+    export_inputs,
+    latency_inputs,
+    machine_inputs,
+    model_inputs,
+    plan_inputs,
+    scores_inputs,
+    shipping_inputs,
+    teacher_inputs,
+)
 from compressor.stages import (
     EXPLAINED,
     FULL_ONNX,
@@ -32,9 +40,11 @@ from compressor.stages import (
     make_tail,
     make_teacher,
 )
+from compressor.stages_analysis import ANALYSES, make_analysis, stage_name
+from compressor.stages_analysis import FOLDER as ANALYSIS
 from compressor.stages_cascade import FITTED, FOLDER, MEASURED, make_cascade, make_cascade_evaluation
 from compressor.stages_latency import make_latency
-from compressor.stages_model import card_recipe, make_model
+from compressor.stages_model import make_model
 from compressor.stages_selection import ARRAYS, make_audit, make_plan, make_scores, make_timing
 from compressor.stages_shipping import SHIPPED, make_shipping
 
@@ -52,82 +62,22 @@ class Stage:
     compute: Callable[[Run, Path], None]
 
 
-def _spec(part: Spec | None) -> dict[str, Any] | None:
-    return None if part is None else part.model_dump(mode="json")
-
-
-def _teacher_inputs(run: Run) -> dict[str, Any]:
-    spec = _spec(run.recipe.finetune)
-    train = spec and [run.data.train.sha256, run.data.label_names, run.recipe.data.max_length]
-    return {"model": run.source.sha256, "finetune": spec, "train": train}
-
-
-def _scores_inputs(run: Run) -> dict[str, Any]:
-    return {
-        "separability": _spec(run.recipe.separability),
-        "calibration": run.data.calibration.sha256,
-        "max_length": run.recipe.data.max_length,
-    }
-
-
-def _machine_inputs(run: Run) -> dict[str, Any]:
-    return {"machine": [run.device, platform.node(), torch.get_num_threads()]}
-
-
-def _latency_inputs(run: Run) -> dict[str, Any]:
-    return {"benchmark": _spec(run.recipe.benchmark), **_machine_inputs(run)}
-
-
-def _shipping_inputs(run: Run) -> dict[str, Any]:
-    return {"goals": _spec(run.recipe.goals), "selection": run.data.selection.sha256}
-
-
-def _plan_inputs(run: Run) -> dict[str, Any]:
-    spec, goals = run.recipe.selection, run.recipe.goals
-    inputs = {"selection": spec.model_dump(mode="json", exclude={"audit"}), "split": run.data.selection.sha256}
-    if spec.layers == "auto":
-        inputs["goals"] = goals.model_dump(mode="json", include={"max_drop", "max_flips", "confidence"})
-        inputs["head"] = run.recipe.compensation.head is not None
-    return inputs
-
-
-def _model_inputs(run: Run) -> dict[str, Any]:
-    spec = run.recipe.compensation
-    inputs = spec.model_dump(mode="json")
-    texts = {}
-    if spec.distill is not None:
-        inputs["distill"].pop("checkpoint_minutes")  # how often to save changes nothing
-        texts = {name: getattr(run.data, name).sha256 for name in spec.distill.text}
-    return {"compensation": inputs, "texts": texts, "card": card_recipe(run.recipe)}
-
-
-def _export_inputs(run: Run) -> dict[str, Any]:
-    return {"export": _spec(run.recipe.export), "variants": run.variants}
-
-
-def _cascade_inputs(run: Run) -> dict[str, Any]:
-    data = run.data
-    texts = {"train": data.train.sha256, "selection": data.selection.sha256, "guard": data.guard and data.guard.sha256}
-    shared = {"max_length": run.recipe.data.max_length, "device": run.device}  # the certificate is that of its device
-    return {"cascade": _spec(run.recipe.cascade), "texts": texts, **shared}
-
-
 STAGES: tuple[Stage, ...] = (
-    Stage("teacher", (TEACHER, f"{TEACHER}.json"), (), _teacher_inputs, make_teacher),
-    Stage("scores", ("scores.json", f"{ARRAYS}/calibration_logits.npy"), ("teacher",), _scores_inputs, make_scores),
+    Stage("teacher", (TEACHER, f"{TEACHER}.json"), (), teacher_inputs, make_teacher),
+    Stage("scores", ("scores.json", f"{ARRAYS}/calibration_logits.npy"), ("teacher",), scores_inputs, make_scores),
     Stage(
         "plan",
         ("plan.json", f"{ARRAYS}/selection_logits.npy"),
         ("scores",),
-        _plan_inputs,
+        plan_inputs,
         make_plan,
     ),
     Stage("audit", ("audit.json",), ("plan",), lambda _run: {}, make_audit),
-    Stage("timing", ("timing.json",), ("teacher",), _latency_inputs, make_timing),
-    Stage("model", ("model", "model.json"), ("plan",), _model_inputs, make_model),
-    Stage("tail", (TAIL,), ("teacher",), _machine_inputs, make_tail),
-    Stage("onnx", ("onnx", "onnx.json"), ("model", "tail"), _export_inputs, make_onnx),
-    Stage(FULL_ONNX, (FULL_ONNX, f"{FULL_ONNX}.json"), ("teacher", "tail"), _export_inputs, make_full_onnx),
+    Stage("timing", ("timing.json",), ("teacher",), latency_inputs, make_timing),
+    Stage("model", ("model", "model.json"), ("plan",), model_inputs, make_model),
+    Stage("tail", (TAIL,), ("teacher",), machine_inputs, make_tail),
+    Stage("onnx", ("onnx", "onnx.json"), ("model", "tail"), export_inputs, make_onnx),
+    Stage(FULL_ONNX, (FULL_ONNX, f"{FULL_ONNX}.json"), ("teacher", "tail"), export_inputs, make_full_onnx),
     Stage(
         "predictions",
         (PREDICTIONS, "parity.json", EXPLAINED),
@@ -135,15 +85,21 @@ STAGES: tuple[Stage, ...] = (
         lambda run: {"evaluation": run.data.evaluation.sha256, "device": run.device},
         make_predictions,
     ),
-    Stage("latency", ("latency.json", "latency_raw.json"), ("predictions",), _latency_inputs, make_latency),
-    Stage("shipping", (SHIPPED,), ("latency",), _shipping_inputs, make_shipping),
-    Stage("cascade", (FOLDER, FITTED), ("teacher", "model", "onnx"), _cascade_inputs, make_cascade),
+    Stage("latency", ("latency.json", "latency_raw.json"), ("predictions",), latency_inputs, make_latency),
+    Stage("shipping", (SHIPPED,), ("latency",), shipping_inputs, make_shipping),
+    Stage("cascade", (FOLDER, FITTED), ("teacher", "model", "onnx"), cascade_inputs, make_cascade),
     Stage(
         "cascade-evaluation",
         (f"{MEASURED}.npz", f"{MEASURED}.json"),
         ("cascade", "predictions"),
-        _latency_inputs,
+        latency_inputs,
         make_cascade_evaluation,
+    ),
+    *(
+        Stage(
+            stage_name(name), (f"{ANALYSIS}/{name}.json",), ("teacher", "model"), analysis_inputs, make_analysis(name)
+        )
+        for name in ANALYSES
     ),
 )
 """Every stage, in the order in which they run."""
@@ -155,6 +111,7 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     unwanted = {TEACHER: recipe.finetune is None, "audit": not recipe.selection.audit}
     unwanted |= {"tail": not measures_tail(recipe), "shipping": recipe.export.variants != "auto"}
     unwanted |= {"cascade": no_cascade, "cascade-evaluation": no_cascade}
+    unwanted |= {stage_name(name): name not in recipe.analysis for name in ANALYSES}
     return [stage for stage in STAGES if not unwanted.get(stage.name)]
 
 

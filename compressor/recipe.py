@@ -106,6 +106,7 @@ class SelectionSpec(Spec):
         "cls_cosine",
         "angular_distance",
         "cka",
+        "passthrough",
         "top_first",
         "every_other",
         "random",
@@ -219,3 +220,13 @@ class Recipe(Spec):
     export: ExportSpec = ExportSpec()
     benchmark: BenchmarkSpec = BenchmarkSpec()
     goals: GoalsSpec | None = None
+    analysis: list[Literal["errors", "ffn", "roles"]] = []
+    """What the report explains beside the result: the full model's confident errors (and the compressed one's), what its
+    feed-forward blocks do, the role of each layer. `compressor analyze` does the same for a finished run."""
+
+    @field_validator("analysis")
+    @classmethod
+    def _each_analysis_once(cls, analysis: list[str]) -> list[str]:
+        if len(set(analysis)) != len(analysis):
+            raise ValueError("each analysis may be named once")
+        return analysis

@@ -19,6 +19,7 @@ from compressor.run import TAIL, Run, measures_tail
 from compressor.rundir import StageRecord, read_json
 from compressor.selection.goals import accuracy_misses
 from compressor.stages import EXPLAINED, FULL_ONNX, LABELS, PREDICTIONS
+from compressor.stages_analysis import FOLDER as ANALYSIS
 from compressor.stages_cascade import CASCADE
 from compressor.stages_shipping import SHIPPED
 
@@ -89,7 +90,7 @@ def build_result(run: Run, records: list[StageRecord]) -> dict[str, Any]:
         "audit": read_json(run.path / "audit.json") if run.recipe.selection.audit else None,
         "timing": timing,
         "prediction": prediction_errors(timing["cells"], len(plan["skip"]), compared),
-        "analysis": {},
+        "analysis": {name: read_json(run.path / ANALYSIS / f"{name}.json") for name in run.recipe.analysis},
         "goals": judge_goals(
             run.recipe.goals,
             logits,

@@ -177,6 +177,10 @@ def measures_tail(recipe: Recipe) -> bool:
 
 def _check_labels(recipe: Recipe, data: TaskData) -> None:
     """Raise UserError where the recipe asks for labels that the data does not have."""
+    if "errors" in recipe.analysis and (data.evaluation.labels is None or data.selection.labels is None):
+        raise UserError(
+            "analysis: errors needs gold labels, and the data has none; set data.label, or leave errors out."
+        )
     if recipe.finetune is not None and data.train.labels is None:
         raise UserError("finetune: the training data has no labels; set data.label, or give a fine-tuned model.")
     if recipe.compensation.distill is not None:

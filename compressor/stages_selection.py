@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from compressor.analysis.roles import passthrough_scores, roles_of
+from compressor.analysis.roles_files import model_weights
 from compressor.data.batches import pad
 from compressor.measurement.cost import encoder_flops
 from compressor.measurement.latency import grid_cells
@@ -73,12 +75,17 @@ def make_timing(run: Run, folder: Path) -> None:
 def make_audit(run: Run, folder: Path) -> None:
     """Hold every score against trials on the selection split, and find the best set of every size."""
     family, config = run.family, run.source.config
+    roles = roles_of(model_weights(run.teacher), seed=run.recipe.seed, track=run.track).roles
     audit = audit_scores(
         _trials(run)[0],
         _evidence(run),
         run.recipe.selection,
         labels=run.recipe.separability.labels,
         flops=lambda layers: encoder_flops(layers, config[family.width_key], config[family.ffn_key]),
+        roles=[
+            {"layer": role.layer, "role": role.role, "margin": role.margin, "stability": role.stability}
+            for role in roles
+        ],
         seed=run.recipe.seed,
     )
     write_json(folder / "audit.json", asdict(audit))
@@ -92,7 +99,8 @@ def _trials(run: Run) -> tuple[Trials, np.ndarray]:
 
 
 def _evidence(run: Run) -> Evidence:
-    return Evidence.of(read_json(run.path / "scores.json"), run.recipe.seed)
+    passthrough = passthrough_scores(model_weights(run.teacher))
+    return Evidence.of(read_json(run.path / "scores.json"), run.recipe.seed, passthrough)
 
 
 def save_array(folder: Path, name: str, values: np.ndarray) -> None:

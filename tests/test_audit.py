@@ -5,6 +5,8 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
+from compressor.analysis.roles import passthrough_scores
+from compressor.analysis.roles_files import model_weights
 from compressor.model.capture import capture_calls
 from compressor.model.states import class_states
 from compressor.recipe import SelectionSpec
@@ -19,7 +21,7 @@ def audited(tiny):
     model, family, encodings, _ = tiny("bert")
     labels = np.arange(len(encodings)) % 3
     scores = asdict(score_layers(class_states(model, family, encodings, labels, 3), "trace_ratio", "teacher"))
-    evidence = Evidence.of(scores, seed=0)
+    evidence = Evidence.of(scores, seed=0, passthrough=passthrough_scores(model_weights(model)))
     calls, teacher = capture_calls(model, family, encodings)
     trials = Trials(model, family, calls, teacher, labels)
     audit = audit_scores(trials, evidence, SelectionSpec(), labels="teacher", flops=lambda layers: 10 * layers)

@@ -24,7 +24,10 @@ def evidence(seed=0, **pairs):
     states = {name: np.array([0.0, 3.0, 4.0, 6.0, 5.0]) for name in ("separability", *SCORES)}
     alike = 1 - np.abs(np.arange(5)[:, None] - np.arange(5)) / 10
     return Evidence(
-        states, {"token_cosine": alike, "cls_cosine": alike, "cka": alike, "cls_angle": 1 - alike} | pairs, seed
+        states,
+        {"token_cosine": alike, "cls_cosine": alike, "cka": alike, "cls_angle": 1 - alike} | pairs,
+        seed,
+        np.array([0.5, 0.75, 0.25, 1.0]),
     )
 
 
@@ -94,6 +97,7 @@ def test_importance_of_single_layers():
     assert found["separability"] == found["trace_ratio"] == [3.0, 1.0, 2.0, -1.0]
     for name in ("block_influence", "cls_cosine", "angular_distance", "cka"):
         assert found[name] == pytest.approx([0.1] * 4)
+    assert found["passthrough"] == [0.5, 0.25, 0.75, 0.0]
     assert found["top_first"] == [4.0, 3.0, 2.0, 1.0]
     assert found["every_other"] == [2.0, 4.0, 1.0, 3.0]  # 3, 1, then 4, 2
     assert sorted(found["random"]) == [1.0, 2.0, 3.0, 4.0]
@@ -103,6 +107,7 @@ def test_importance_of_single_layers():
 def test_blocks_telescope_for_gains_and_are_measured_for_pairs():
     assert RANKINGS["separability"](evidence(), 2, 4) == pytest.approx(2.0)
     assert RANKINGS["block_influence"](evidence(), 2, 4) == pytest.approx(0.3)
+    assert RANKINGS["passthrough"](evidence(), 2, 4) == 0.25 + 0.75 + 0.0
     assert RANKINGS["top_first"](evidence(), 2, 4) == 3 + 2 + 1
 
 
@@ -111,6 +116,7 @@ def test_plans_of_scores():
     assert ranked_set("separability", evidence(), 2, protect=[4]) == (2, 3)
     assert ranked_set("top_first", evidence(), 3) == (2, 3, 4)
     assert ranked_set("every_other", evidence(), 2) == (1, 3)
+    assert ranked_set("passthrough", evidence(), 2) == (2, 4)  # those that hand their input on
     assert drop_order("block_influence", evidence()) == [4, 3, 2, 1]  # equal scores drop the later layer first
     assert ranked_set("cka", evidence(), 0) == ()
 

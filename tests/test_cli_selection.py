@@ -22,7 +22,8 @@ def test_audit_writes_tables_figures_and_json_and_a_run_goes_on_from_it(recipe, 
     code, stdout, _ = command("audit", recipe, "--out", out, "--json", *QUICK)
     audit = json.loads(stdout)
     assert code == 0
-    assert {"separability", "block_influence", "cka", "random"} <= set(audit["scores"])
+    assert {"separability", "block_influence", "cka", "passthrough", "random"} <= set(audit["scores"])
+    assert [row["layer"] for row in audit["roles"]] == [1, 2, 3]
     assert audit["timing"]["cells"][0]["layer_ms"] > 0
     assert not (out / "result.json").exists()
     code, stdout, _ = command("audit", recipe, "--out", out, *QUICK)

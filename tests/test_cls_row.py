@@ -1,5 +1,7 @@
 """The [CLS] row alone equals the row that the whole layer gives."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,21 @@ def test_the_row_is_that_of_the_whole_layer_under_padding(tiny, model_type, form
     call, _ = capture_call(model, family, rows, pad(encodings, rows))
     hidden = call.hidden
     for layer in layer_list(model, family):
+        behind = apply_layer(layer, [call], [hidden])[0]
+        with torch.inference_mode():
+            row = cls_row(layer, family, model.config.num_attention_heads, hidden, call.mask, FORMS[form])
+        torch.testing.assert_close(row, behind[:, :1], rtol=0, atol=2e-5)
+        hidden = behind
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_pruned_heads_are_left_out(tiny, form):
+    model, family, encodings, _ = tiny("bert")
+    model = copy.deepcopy(model)
+    model.prune_heads({0: [1], 1: [0, 2, 3]})
+    call, _ = capture_call(model, family, np.arange(3), pad(encodings, np.arange(3)))
+    hidden = call.hidden
+    for layer in layer_list(model, family)[:2]:
         behind = apply_layer(layer, [call], [hidden])[0]
         with torch.inference_mode():
             row = cls_row(layer, family, model.config.num_attention_heads, hidden, call.mask, FORMS[form])

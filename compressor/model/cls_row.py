@@ -16,7 +16,7 @@ def single_row(layer: nn.Module, family: Family, heads: int, hidden: Tensor, mas
         layer.get_submodule(name)(rows)
         for name, rows in ((family.query, hidden[:, :1]), (family.key, hidden), (family.value, hidden))
     )
-    size = layer.get_submodule(family.key).out_features // heads
+    heads, size = _kept_heads(layer.get_submodule(family.key), heads)
     query, keys, values = (rows.unflatten(-1, (heads, size)) for rows in (query, keys, values))
     scores = (query / size**0.5).transpose(1, 2) @ keys.permute(0, 2, 3, 1)  # [B, heads, 1, S]
     attention = (scores + _penalty(mask, scores)[:, None, None]).softmax(-1)
@@ -31,7 +31,7 @@ def reassociated(layer: nn.Module, family: Family, heads: int, hidden: Tensor, m
     """
     query, key, value = (layer.get_submodule(name) for name in (family.query, family.key, family.value))
     width = key.in_features
-    size = width // heads
+    heads, size = _kept_heads(key, heads)
     # heads in front, so that the texts of a batch are the rows of one product with each head's weights
     queries = (query(hidden[:, :1]) / size**0.5).view(-1, heads, size).transpose(0, 1)
     directions = queries @ key.weight.view(heads, size, width)  # [heads, B, H]
@@ -39,7 +39,7 @@ def reassociated(layer: nn.Module, family: Family, heads: int, hidden: Tensor, m
     attention = (scores + _penalty(mask, scores)[:, None]).softmax(-1)
     context = (attention @ hidden).transpose(0, 1)  # [heads, B, H]
     values = context @ value.weight.view(heads, size, width).transpose(1, 2)  # [heads, B, size]
-    return values.transpose(0, 1).reshape(-1, 1, width) + value.bias
+    return values.transpose(0, 1).reshape(-1, 1, heads * size) + value.bias
 
 
 FORMS: dict[str, Attend] = {"reassociated": reassociated, "single_row": single_row}
@@ -57,6 +57,12 @@ def cls_row(
     attended = layer.get_submodule(family.attention_norm)(attended)
     inner = layer.get_submodule(family.ffn_activation)(layer.get_submodule(family.ffn_input)(attended))
     return layer.get_submodule(family.ffn_norm)(layer.get_submodule(family.ffn_output)(inner) + attended)
+
+
+def _kept_heads(key: nn.Linear, heads: int) -> tuple[int, int]:
+    """Return how many heads the layer has and their size: fewer than the model's `heads` where some were pruned."""
+    size = key.in_features // heads
+    return key.out_features // size, size
 
 
 def _penalty(mask: Tensor, scores: Tensor) -> Tensor:

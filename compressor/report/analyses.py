@@ -6,9 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from compressor.report import style
+from compressor.report.errors_section import errors_section
+from compressor.report.ffn_section import ffn_section
+from compressor.report.roles_section import roles_section
 from compressor.report.section import Section
 
 SECTIONS: dict[str, Callable[[Mapping[str, Any]], Section]] = {  # keys = Recipe.analysis
+    "errors": errors_section,
+    "ffn": ffn_section,
+    "roles": roles_section,
 }
 
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from compressor.report import (
     tables,
     wording_export,
 )
-from compressor.report.analyses import figure_files, stale_figures
+from compressor.report.analyses import drawn_sections, figure_files, stale_figures
 from compressor.report.context import report_context
 
 SCHEMA = 1
@@ -173,6 +173,18 @@ def render_html(context: dict[str, Any]) -> str:
     digest = base64.b64encode(hashlib.sha256(COPY_SCRIPT.encode()).digest()).decode()
     page = _environment().get_template("report.html.j2")
     return page.render(**context, copy_script=Markup(COPY_SCRIPT), script_digest=digest)  # noqa: S704 (our own constant)
+
+
+def build_analysis(out: Path, name: str, analysis: Mapping[str, Any], title: str) -> list[Path]:
+    """Write out/NAME.html, a page of one analysis, and its figures below out/figures; return their paths."""
+    sections = drawn_sections({name: analysis})
+    folder = out / "figures"
+    folder.mkdir(exist_ok=True)
+    for path in folder.glob(f"{name}_*.png"):
+        path.unlink()
+    page = render_analysis(title, sections, f"Every number was measured in this call; {name}.json holds them all.")
+    drawn = [_write(folder / file, data) for file, data in figure_files(sections).items()]
+    return [_write(out / f"{name}.html", page.encode()), *drawn]
 
 
 def render_analysis(title: str, sections: list[dict[str, Any]], footer: str) -> str:

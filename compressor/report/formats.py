@@ -15,6 +15,7 @@ SCORE_NAMES = {
     "h_score": "H-score",
     "cls_cosine": "[CLS] cosine",
     "cka": "CKA",
+    "passthrough": "passthrough role",
     "top_first": "top layers first",
     "every_other": "every other layer",
     "random": "random order",

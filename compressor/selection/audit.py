@@ -29,7 +29,8 @@ class Audit:
     after a closed-form readout and (`raw_`) as it is, and what every score `predicted`. `correlations`: Spearman's rho of
     the two with a 95 % bootstrap interval over the blocks. `hits`: whether the least damaging layer is a score's first
     pick, or among its first three. `frontier`: the set of every size that the search found and that each score would
-    skip, and its regret against the best found. `reading`: what that says, in words.
+    skip, and its regret against the best found. `roles`: the role of every layer, where it is known. `reading`: what that
+    says, in words.
     """
 
     search: str
@@ -44,14 +45,23 @@ class Audit:
     hits: list[dict[str, Any]]
     frontier: list[dict[str, Any]]
     reading: str
+    roles: list[dict[str, Any]]
 
 
 def audit_scores(
-    trials: Trials, evidence: Evidence, spec: SelectionSpec, *, labels: str, flops: Callable[[int], int], seed: int = 0
+    trials: Trials,
+    evidence: Evidence,
+    spec: SelectionSpec,
+    *,
+    labels: str,
+    flops: Callable[[int], int],
+    roles: Sequence[dict[str, Any]] = (),
+    seed: int = 0,
 ) -> Audit:
     """Try every contiguous block, every score's set of every size and the search's own sets; compare.
 
-    `labels` says which labels the separability is that of; `flops(kept layers)` gives the encoder's FLOPs.
+    `labels` says which labels the separability is that of; `flops(kept layers)` gives the encoder's FLOPs; `roles` are
+    kept beside the damage as they are.
     """
     layers = len(trials.layers)
     search = spec_of_all_sizes(spec, layers)
@@ -103,6 +113,7 @@ def audit_scores(
         hits=_hits(evidence, spec.protect, {skip[0]: known[skip] for skip in blocks if len(skip) == 1}),
         frontier=frontier,
         reading=reading(frontier, trials.rows),
+        roles=list(roles),
     )
 
 

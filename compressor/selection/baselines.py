@@ -1,6 +1,7 @@
 """The scores that others use beside separability, all as one question: what would skipping layers a..b cost?
 
-Every score reads what the scoring pass kept (`Evidence`); none looks at a trial. Low means: skip this first.
+Every score reads what the scoring pass kept and what the weights say (`Evidence`); none looks at a trial. Low means: skip
+this first.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,18 +19,22 @@ BlockScore = Callable[["Evidence", int, int], float]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What scores may look at: `states` [L+1] by state score, `pairs` [L+1, L+1] by measure, and a seed for chance."""
+    """What scores may look at: `states` [L+1] by state score, `pairs` [L+1, L+1] by measure, and a seed for chance.
+
+    `passthrough` [L] is the score of that layer role, of the weights alone; None where nobody asks for it.
+    """
 
     states: Mapping[str, np.ndarray]
     pairs: Mapping[str, np.ndarray]
     seed: int
+    passthrough: np.ndarray | None = None
 
     @classmethod
-    def of(cls, scores: Mapping[str, Any], seed: int) -> "Evidence":
-        """Return the evidence in the content of scores.json."""
+    def of(cls, scores: Mapping[str, Any], seed: int, passthrough: np.ndarray | None = None) -> "Evidence":
+        """Return the evidence in the content of scores.json, and that of the weights."""
         names = ("separability", *SCORES)
         states = {name: np.array([entry[name] for entry in scores["layers"]]) for name in names}
-        return cls(states, {name: np.array(values) for name, values in scores["pairs"].items()}, seed)
+        return cls(states, {name: np.array(values) for name, values in scores["pairs"].items()}, seed, passthrough)
 
     @property
     def layers(self) -> int:
@@ -72,6 +77,13 @@ def shuffled(evidence: Evidence) -> list[int]:
     return (np.random.default_rng(evidence.seed).permutation(evidence.layers) + 1).tolist()
 
 
+def _no_passthrough(evidence: Evidence, first: int, last: int) -> float:
+    """Return the sum over the block of 1 - the passthrough score: a layer that hands its input on is a candidate."""
+    if evidence.passthrough is None:
+        raise ValueError("the score passthrough needs the weights: give Evidence.of the passthrough scores")
+    return float((1 - evidence.passthrough[first - 1 : last]).sum())
+
+
 RANKINGS: dict[str, BlockScore] = {
     "separability": _gain("separability"),
     **{name: _gain(name) for name in SCORES},
@@ -81,6 +93,7 @@ RANKINGS: dict[str, BlockScore] = {
     # Gromov et al. 2024, eq. 8, at the token that the classifier reads
     "angular_distance": lambda evidence, first, last: float(evidence.pairs["cls_angle"][first - 1, last]),
     "cka": _unlike("cka"),
+    "passthrough": _no_passthrough,
     "top_first": _order(top_first),
     "every_other": _order(every_other),
     "random": _order(shuffled),

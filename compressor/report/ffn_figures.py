@@ -1,0 +1,205 @@
+"""The two figures on feed-forward blocks: their ratio by depth, and what a probe says against what a removal does."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+
+from compressor.report.formats import count, layers_text, number, percent
+from compressor.report.style import BAND, COMPRESSED, FULL, INK, MUTED, SKIPPED, dress, new_figure
+
+REFERENCE = {1: 150.0, 4: 50.0, 8: 14.0, 12: 2.0}
+"""Layer of BERT-base -> its published ratio; the mean share is REFERENCE_SHARE."""
+REFERENCE_SHARE = 0.92
+REFERENCE_COLOUR = "#b07d00"
+
+
+def times(ratio: float | None, share: float | None) -> str:
+    """Return a ratio R as `150x`; `∞` where nothing is class-specific, a dash where nothing is common either."""
+    if ratio is None:
+        return "–" if share is None else "∞"
+    return f"{number(ratio)}x"
+
+
+def ratio_figure(analysis: Mapping[str, Any]) -> Figure:
+    """R of [CLS] by layer on a log axis: corrected with its interval, as measured, shuffled labels, reference figures."""
+    changes = [layer["cls"]["change"] for layer in analysis["layers"]]
+    places = np.array([layer["layer"] for layer in analysis["layers"]])
+    said = [times(change["ratio_corrected"], change["share_corrected"]) for change in changes]
+    ends = f"{said[0]} in layer 1" + (f", {said[-1]} in layer {len(said)}" if len(said) > 1 else "")
+    figure = new_figure(
+        4.6, f"What all texts share in an FFN's change of [CLS], over what tells the classes apart: {ends}"
+    )
+    axes = figure.subplots()
+    dress(axes, "both")
+    axes.set_yscale("log")
+    nulls = [[layer["null"][f"ratio_null_{end}"] for end in ("low", "high")] for layer in analysis["layers"]]
+    low, high = np.array(nulls, dtype=float).T
+    axes.fill_between(places, low, high, color=BAND, linewidth=0, zorder=1)
+    axes.plot(places, [_number(change["ratio"]) for change in changes], color=FULL, linewidth=1.2, marker="o",
+              markersize=4, linestyle=(0, (4, 2)), zorder=3)  # fmt: skip
+    scaled = {1 + (layer - 1) * (len(places) - 1) / 11: value for layer, value in REFERENCE.items()}
+    if len(places) > 1:
+        axes.plot(
+            list(scaled),
+            list(scaled.values()),
+            "X",
+            color=REFERENCE_COLOUR,
+            markersize=9,
+            zorder=4,
+            markeredgecolor="white",
+        )
+    axes.plot(
+        places, [_number(change["ratio_corrected"]) for change in changes], color=COMPRESSED, linewidth=2, zorder=5
+    )
+    drawn = [
+        value for change in changes for value in (change["ratio"], change["ratio_corrected"], *change["ratio_ci95"])
+    ]
+    drawn = [value for value in [*drawn, *low, *high, *REFERENCE.values()] if value and np.isfinite(value)]
+    bottom, top = min(drawn) / 1.6, max(drawn) * 2.2
+    for place, change, text in zip(places, changes, said, strict=True):
+        _point(axes, place, change, text, top)
+    axes.set_ylim(bottom, top)
+    axes.set_xlim(places[0] - 0.4, places[-1] + 0.6)
+    axes.set_xticks(places)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_ylabel("R = common over class-specific change\n(root of energies, log scale)")
+    axes.set_xlabel(f"layer (n = {count(analysis['rows'])} calibration texts, classes by {analysis['labels']} labels)")
+    mean = analysis["mean_share_cls"]
+    handles = [
+        Line2D([], [], color=COMPRESSED, marker="D", linewidth=2,
+               label="corrected, 95 % jackknife interval" + (f" (mean share {percent(mean)})" if mean is not None else "")),
+        Line2D([], [], color=FULL, marker="o", markersize=4, linestyle=(0, (4, 2)), label="as measured, biased by sampling"),
+        Patch(facecolor=BAND, label=f"shuffled labels, 95 % (n = {count(analysis['sample_rows'])})"),
+        Line2D([], [], linestyle="", marker="X", color=REFERENCE_COLOUR, markersize=9,
+               label=f"reference, BERT-base L{', L'.join(map(str, REFERENCE))} (mean share {100 * REFERENCE_SHARE:.0f} %)"),
+    ]  # fmt: skip
+    figure.legend(
+        handles=handles if len(places) > 1 else handles[:-1],
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+        fontsize=9,
+    )
+    return figure
+
+
+def needed_figure(analysis: Mapping[str, Any]) -> Figure:
+    """What a probe gains over each block against the predictions that change without it, and with its mean kept."""
+    layers = analysis["layers"]
+    removed, kept = ([removal_of(layer, kind) for layer in layers] for kind in ("removed", "means_kept"))
+    figure = new_figure(5.2, needed_finding(layers))
+    axes = figure.subplots()
+    dress(axes, "both")
+    axes.set_yscale(
+        "function", functions=(lambda y: np.sign(y) * np.sqrt(np.abs(y)), lambda y: np.sign(y) * np.square(y))
+    )
+    gains = [100 * layer["probe"]["difference"] for layer in layers]
+    for layer, gain, gone, mean in zip(layers, gains, removed, kept, strict=True):
+        axes.plot(
+            [gain, gain],
+            [100 * gone["flip_rate"], 100 * mean["flip_rate"]],
+            color=MUTED,
+            linewidth=1,
+            linestyle=(0, (2, 2)),
+            zorder=2,
+        )
+        low, high = (100 * bound for bound in layer["probe"]["difference_ci95"])
+        axes.plot([low, high], [100 * gone["flip_rate"]] * 2, color=COMPRESSED, alpha=0.45, linewidth=1.4, zorder=3)
+        for entry, shape, fill in ((gone, "D", COMPRESSED), (mean, "o", "white")):
+            axes.plot([gain] * 2, [100 * bound for bound in entry["flip_ci95"]], color=COMPRESSED if entry is gone else SKIPPED,
+                      alpha=0.45, linewidth=1.4, zorder=3)  # fmt: skip
+            axes.plot([gain], [100 * entry["flip_rate"]], shape, markersize=7.5, markerfacecolor=fill, zorder=5,
+                      markeredgecolor=COMPRESSED if entry is gone else SKIPPED, markeredgewidth=1.6)  # fmt: skip
+        axes.annotate(f"L{layer['layer']}", (gain, 100 * gone["flip_rate"]), (7, 6), textcoords="offset points", fontsize=9.5,
+                      color=INK, fontweight="bold", zorder=6)  # fmt: skip
+    axes.axvline(0, color=INK, linewidth=1.2, zorder=2)
+    ends = [100 * bound for layer in layers for bound in layer["probe"]["difference_ci95"]]
+    reach = max(ends) - min(ends) or 1.0
+    left, right = min(*ends, 0) - 0.08 * reach, max(*ends, 0) + 0.08 * reach
+    axes.set_xlim(left, right)
+    axes.axvspan(left, 0, color=SKIPPED, alpha=0.06, linewidth=0, zorder=0)
+    axes.text(0.01, 0.985, "looks harmful", transform=axes.transAxes, fontsize=9, color=SKIPPED, va="top")
+    highest = max(100 * entry["flip_ci95"][1] for entry in (*removed, *kept))
+    axes.set_ylim(0, 1.12 * highest)
+    axes.set_yticks(_apart(1.12 * highest))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+    axes.set_ylabel(
+        f"changed predictions without the block, %\n(square-root scale, n = {count(removed[0]['rows'])} evaluation texts)"
+    )
+    axes.set_xlabel(
+        f"probe accuracy after minus before the block, points (paired, n = {count(layers[0]['probe']['rows'])} calibration texts)"
+    )
+    handles = [
+        Line2D([], [], linestyle="", marker="D", color=COMPRESSED, markersize=7.5, label="block removed"),
+        Line2D([], [], linestyle="", marker="o", markerfacecolor="white", markeredgecolor=SKIPPED, markeredgewidth=1.6,
+               markersize=7.5, label="only its mean output kept ([CLS] and other tokens)"),
+        Line2D([], [], color=MUTED, alpha=0.6, linewidth=1.4, label="95 % interval"),
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def needed_finding(layers: Sequence[Mapping[str, Any]]) -> str:
+    """Return what the probes and the removals found together."""
+    harmful = harmful_layers(layers)
+    rates = [removal_of(layer, "removed")["flip_rate"] for layer in layers]
+    if not harmful:
+        return f"No FFN looks harmful to a probe; without one, {span(rates)} of the predictions change"
+    theirs = [rates[layer - 1] for layer in harmful]
+    subject, verb, it = ("FFN", "looks", "it") if len(harmful) == 1 else ("FFNs", "look", "one of them")
+    return (
+        f"The {subject} of {layers_text(harmful)} {verb} harmful to a probe, but without {it} {span(theirs)} of the predictions "
+        "change"
+    )
+
+
+def harmful_layers(layers: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return the layers behind whose block a probe is worse, beyond chance also for so many layers (Holm, 5 %)."""
+    probes = {layer["layer"]: layer["probe"] for layer in layers}
+    return [place for place, probe in probes.items() if probe["difference"] < 0 and probe["mcnemar_p_holm"] < 0.05]
+
+
+def removal_of(layer: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    """Return one removal of a layer."""
+    return next(entry for entry in layer["removal"] if entry["kind"] == kind)
+
+
+def span(shares: Sequence[float]) -> str:
+    """Return the smallest and largest share, such as `0.46 to 12.39 %`."""
+    low, high = percent(min(shares)), percent(max(shares))
+    return low if low == high else f"{low.removesuffix(' %')} to {high}"
+
+
+def _point(axes: Axes, place: int, change: Mapping[str, Any], text: str, top: float) -> None:
+    """Draw one corrected ratio; one without bound is an arrow at the upper edge."""
+    low, high = change["ratio_ci95"]
+    at = change["ratio_corrected"] if change["ratio_corrected"] is not None else top / 1.3
+    if low is not None:
+        axes.plot([place, place], [low, high or top], color=COMPRESSED, linewidth=1.8, zorder=4)
+        if high is None:
+            axes.plot([place], [top / 1.12], "^", color=COMPRESSED, markersize=6, zorder=4)
+    axes.plot([place], [at], "D" if change["ratio_corrected"] is not None else "^", color=COMPRESSED, markersize=7, zorder=6,
+              markeredgecolor="white")  # fmt: skip
+    note = axes.annotate(text, (place, at), (8, 5), textcoords="offset points", fontsize=9.5, color=COMPRESSED,
+                         fontweight="bold", zorder=7)  # fmt: skip
+    note.set_path_effects([withStroke(linewidth=3, foreground="white")])
+
+
+def _apart(top: float) -> list[float]:
+    """Return round percentages from 0 to `top` that stand apart on a square-root axis."""
+    chosen = [0.0]
+    for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 50, 75, 100):
+        if tick <= top and tick**0.5 - chosen[-1] ** 0.5 > 0.06 * top**0.5:
+            chosen.append(tick)
+    return chosen
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
