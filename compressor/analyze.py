@@ -1,7 +1,7 @@
 """`compressor analyze`: one analysis of a recipe's full model, of a finished run, or of a checkpoint's weights."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +87,11 @@ def analyze_roles_of(
         traced = trace_roles(run.teacher, run.family, run.encode(run.data.train), labels, seed=seed, track=track)
     made = {"seed": seed, "draws": draws, "track": track}
     found = analyze_roles(model_dir, trace=traced, **made)
-    if against is not None:
-        found = compare_roles(found, analyze_roles(against, **made))
-    if steps:
-        found = role_trajectory([found, *(analyze_roles(step, **made) for step in steps)])
-    return asdict(found)
+    # other checkpoints are not traced, so their roles are held against those of the weights alone
+    plain = analyze_roles(model_dir, **made) if traced is not None and (against is not None or steps) else found
+    beside = compare_roles(plain, analyze_roles(against, **made)) if against is not None else None
+    path = role_trajectory([plain, *(analyze_roles(step, **made) for step in steps)]) if steps else None
+    return asdict(replace(found, against=beside, steps=path))
 
 
 def evaluation_column(run: Run, column: str) -> list[str]:

@@ -92,7 +92,7 @@ def roles(
     _finish("roles", found, out, as_json, f"Layer roles: {model_dir}")
     if found["alarms"]:
         for alarm in found["alarms"]:
-            say(f"alarm: {alarm['what']}")
+            say(f"alarm: {alarm['text']}")
         raise typer.Exit(ALARM)
 
 

@@ -27,11 +27,11 @@ from compressor.analysis.errors_slices import (
     compare_slices,
     compared_values,
     features,
-    holm,
     quartiles,
     share_difference_interval,
 )
 from compressor.errors import UserError
+from compressor.measurement.statistics import holm
 from compressor.model.families import FAMILIES
 from compressor.model.states import class_states
 from compressor.report.errors_section import errors_section
@@ -397,7 +397,7 @@ def test_section_names_luck_where_readers_have_no_more():
     texts = planted_texts(len(gold))
     found = analyze_errors(outputs, gold, gold, texts, ["x"] * len(gold), ["a", "b"], depth=depth)
     section = errors_section(json.loads(json.dumps(asdict(found))))
-    assert "no more often than luck" in section.reading
+    assert "no more often than by luck" in section.reading
     assert section.reading.count(". ") == 1
     notes = " ".join(section.notes)
     assert "a temperature fitted there is too low" in notes

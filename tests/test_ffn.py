@@ -23,12 +23,13 @@ from compressor.analysis.ffn_energy import (
     split,
     split_half,
 )
-from compressor.analysis.ffn_null import class_energies, holm, permutation_nulls
+from compressor.analysis.ffn_null import class_energies, permutation_nulls
 from compressor.analysis.ffn_pass import FIELDS, PARTS, ffn_pass, recorded_blocks
 from compressor.analysis.ffn_probe import probe_pairs
 from compressor.analysis.ffn_removal import attention_entropy, run_removals, summarise
 from compressor.data.batches import encode, pad
 from compressor.errors import UserError
+from compressor.measurement.statistics import holm
 from compressor.model.families import FAMILIES, family_of, layer_list
 from compressor.model.load import find_model, load_classifier, load_tokenizer
 from compressor.report import style
@@ -412,7 +413,7 @@ def test_the_section_shows_ratios_that_are_infinite_or_undefined(tiny, constant)
     check_section(section)
     assert "could not be told" in section.reading
     assert [row[6] for row in section.tables[0].rows] == ["∞", "–", "3.00x", "0x"]
-    assert "∞ in layer 1" in section.figures["ffn_ratio"].get_suptitle().replace("\n", " ")
+    assert "∞ (layer 1)" in section.figures["ffn_ratio"].get_suptitle().replace("\n", " ")
 
 
 def test_harmful_means_below_zero_beyond_chance_for_so_many_layers():

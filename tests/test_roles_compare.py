@@ -11,7 +11,8 @@ from compressor.analysis.roles import CONTEXT, ROUTING, roles_of
 from compressor.analysis.roles_compare import compare_roles, role_trajectory
 from compressor.errors import UserError
 from compressor.report import style
-from compressor.report.roles_section import FEATURES, SAID, change_finding, finding, roles_section
+from compressor.report.roles_section import SAID, change_finding, finding, roles_section
+from compressor.report.roles_tables import FEATURES
 
 
 def saturate(tensors, layer, *positions):

@@ -12,8 +12,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from compressor.analysis.errors_readers import NEIGHBOURS, DepthStates, ReaderKey
-from compressor.analysis.errors_slices import holm
-from compressor.measurement.statistics import delta_interval, share_interval
+from compressor.measurement.statistics import delta_interval, holm, share_interval
 
 MATCHES, DRAWS = 20, 1000
 KINDS = "probe", "knn", "head"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import fisher_exact
 
-from compressor.measurement.statistics import share_interval
+from compressor.measurement.statistics import holm, share_interval
 
 LEAST_ROWS, MOST_VALUES = 20, 30
 """Rows a slice needs to be tested, and values of a column that are tested, the most frequent ones."""
@@ -121,15 +121,6 @@ def compare_slices(outcomes: Mapping[str, np.ndarray], by_feature: Mapping[str, 
                 )
             )
     return made
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number by Holm's step-down method (1979): the family-wise error is kept."""
-    order = np.argsort(p_values, kind="stable")
-    stepped = np.maximum.accumulate(np.array(p_values)[order] * np.arange(len(order), 0, -1))
-    corrected = np.empty(len(order))
-    corrected[order] = np.minimum(stepped, 1.0)
-    return corrected.tolist()
 
 
 def share_difference_interval(count: int, rows: int, rest_count: int, rest_rows: int) -> tuple[float, float]:

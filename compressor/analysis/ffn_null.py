@@ -1,9 +1,10 @@
 """What chance makes of the class-specific part: shuffled labels, and p-values corrected for the number of layers."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from compressor.measurement.statistics import holm
 
 CHUNK = 2**24
 """Numbers of the indicator matrix held at a time."""
@@ -78,12 +79,3 @@ def class_energies(centred: np.ndarray, labels: np.ndarray, classes: int) -> np.
                 axis=1
             )
     return made
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number by the step-down of Holm (1979): no false alarm among all at 95 %."""
-    order = np.argsort(p_values)
-    stepped = np.maximum.accumulate(np.array(p_values)[order] * np.arange(len(order), 0, -1)) if len(order) else order
-    made = np.empty(len(order))
-    made[order] = np.minimum(stepped, 1.0)
-    return made.tolist()

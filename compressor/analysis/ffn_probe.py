@@ -10,9 +10,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
-from compressor.analysis.ffn_null import holm
-from compressor.measurement.statistics import delta_interval, discordant, share_interval
+from compressor.measurement.statistics import delta_interval, discordant, holm, share_interval
 from compressor.progress import Track, silent
 
 FOLDS = 5
@@ -65,6 +65,7 @@ def probe_predictions(states: np.ndarray, labels: np.ndarray, folds: int, seed: 
     """Return the class [M] that a logistic regression fitted on the other folds gives each row of states [M, H]."""
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=200, tol=1e-3))
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
+    # products this small wait longer for each other's threads than they take
+    with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # an upper bound on effort, not on quality
         return cross_val_predict(probe, states, labels, cv=split)

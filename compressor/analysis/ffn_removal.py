@@ -8,11 +8,11 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor, nn
 
-from compressor.analysis.ffn_null import holm
 from compressor.analysis.ffn_pass import recorded_blocks
 from compressor.data.batches import Encodings, padded_batches
-from compressor.measurement.statistics import compare, delta_interval, discordant, kl_divergence, share_interval
+from compressor.measurement.statistics import compare, delta_interval, discordant, holm, kl_divergence, share_interval
 from compressor.model.capture import LayerCall, apply_layer, capture_call
+from compressor.model.cls_row import cls_row
 from compressor.model.families import Family, head_logits, layer_list
 from compressor.progress import Track, silent
 
@@ -83,6 +83,7 @@ def run_removals(
     entropy = {kind: np.zeros((len(layers), len(encodings))) for kind in stand_ins}
     fixed = {kind: torch.from_numpy(vectors).float().to(model.device) for kind, vectors in stand_ins.items()}
     heads = getattr(model.config, family.heads_key)
+    absolute = getattr(model.config, "position_embedding_type", "absolute") == "absolute"
     batches = -(-len(encodings) // batch_size)
     with torch.inference_mode():
         for rows, inputs in track(padded_batches(encodings, batch_size), "removal", total=batches):
@@ -91,14 +92,14 @@ def run_removals(
                 blocks = taken()
             full[rows] = batch_logits.float().cpu().numpy()
             states = [call.hidden, *(block.after for block in blocks)]
-            usual = [attention_entropy(*pair, family, heads, call.mask) for pair in zip(layers, states, strict=False)]
+            pairs = zip(layers, states, strict=False) if absolute else ()
+            usual = [attention_entropy(*pair, family, heads, call.mask) for pair in pairs]
             for kind, vectors in fixed.items():
                 for index, block in enumerate(blocks):
                     hidden = replaced(layers[index], family, block.before, vectors[index])
                     hidden, shift = _later(layers[index + 1 :], family, heads, call, hidden, usual[index + 1 :])
-                    logits[kind][index, rows] = head_logits(model, family, hidden[:, 0]).float().cpu().numpy()
+                    logits[kind][index, rows] = head_logits(model, family, hidden).float().cpu().numpy()
                     entropy[kind][index, rows] = shift.cpu().numpy()
-    absolute = getattr(model.config, "position_embedding_type", "absolute") == "absolute"
     return RemovalRun(full, logits, entropy if absolute else None)
 
 
@@ -169,12 +170,19 @@ def _removal(run: RemovalRun, kind: str, layer: int, gold: np.ndarray | None, se
 def _later(
     layers: list[nn.Module], family: Family, heads: int, call: LayerCall, hidden: Tensor, usual: list[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Return the final states [B, S, H] behind `layers`, and the mean shift of their attention entropies [B]."""
+    """Return the final [CLS] states [B, H] behind `layers`, and the mean shift of their attention entropies [B].
+
+    Without `usual` (relative positions) no entropy is taken; with it, the last layer computes its [CLS] row alone.
+    """
     shift = torch.zeros(len(hidden), dtype=torch.float64, device=hidden.device)
-    for layer, entropy in zip(layers, usual, strict=True):
-        shift += (attention_entropy(layer, hidden, family, heads, call.mask) - entropy) / len(layers)
-        hidden = apply_layer(layer, [call], [hidden])[0]
-    return hidden, shift
+    for number, layer in enumerate(layers):
+        if usual:
+            shift += (attention_entropy(layer, hidden, family, heads, call.mask) - usual[number]) / len(layers)
+        if usual and number == len(layers) - 1:
+            hidden = cls_row(layer, family, heads, hidden, call.mask)
+        else:
+            hidden = apply_layer(layer, [call], [hidden])[0]
+    return hidden[:, 0], shift
 
 
 def _mean_interval(values: np.ndarray) -> tuple[float, tuple[float, float]]:

@@ -4,7 +4,8 @@ A matrix is read, reduced to a few vectors (one number a row or position) and le
 vectors, of all their entries or of entries drawn with replacement, so that hundreds of draws cost next to nothing.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,9 @@ TOP_SHARE = 0.01
 """Share of the positions of a norm whose part of its energy is its concentration."""
 RANK_ROWS = 128
 """Rows of the attention output whose rank one draw measures."""
+ONE_THREAD = 2048
+"""Width up to which one thread does the work: more gain little there, and where other programs keep the cores busy they
+wait for each other so much that two take ten times as long as one."""
 RESAMPLED: dict[str, str] = {
     "attention_rank": f"rows of the attention output (at most {RANK_ROWS} of them)",
     "energy_balance": "rows of the attention matrices and FFN positions",
@@ -75,19 +79,21 @@ def measure_layer(weights: Weights, names: LayerNames, draws: int, rng: np.rando
     columns = overlap = rank_draws = np.empty(0)
     for name in names.matrices:
         matrix = weights.matrix(name)
-        sizes[name] = matrix.numel()
-        rows[name] = matrix.double().square().sum(1).numpy()
-        values = singular_values(matrix)
-        spectral[name], ranks[name] = float(values[0]), effective_rank(values)
-        if name == names.ffn_out:
-            columns = matrix.double().square().sum(0).numpy()
-        elif name == names.attention_out:
-            if matrix.shape[1] % weights.heads:
-                raise UserError(
-                    f"{weights.source}: tensor {name} has {matrix.shape[1]} inputs, which {weights.heads} attention heads "
-                    "cannot share; check config.json."
-                )
-            overlap, rank_draws = head_overlap(matrix, weights.heads), resampled_ranks(matrix, ranks[name], draws, rng)
+        with _threads(1 if min(matrix.shape) <= ONE_THREAD else torch.get_num_threads()):
+            sizes[name] = matrix.numel()
+            rows[name] = matrix.double().square().sum(1).numpy()
+            values = singular_values(matrix)
+            spectral[name], ranks[name] = float(values[0]), effective_rank(values)
+            if name == names.ffn_out:
+                columns = matrix.double().square().sum(0).numpy()
+            elif name == names.attention_out:
+                if matrix.shape[1] % weights.heads:
+                    raise UserError(
+                        f"{weights.source}: tensor {name} has {matrix.shape[1]} inputs, which {weights.heads} attention heads "
+                        "cannot share; check config.json."
+                    )
+                overlap = head_overlap(matrix, weights.heads)
+                rank_draws = resampled_ranks(matrix, ranks[name], draws, rng)
         del matrix  # before the next one is read
     reads = [rows[name] for name in names.ffn_in]
     if any(len(part) != len(columns) for part in reads):
@@ -133,6 +139,17 @@ def _roots(gram: Tensor) -> np.ndarray:
     """Return the roots of the eigenvalues of Gram matrices [..., k, k], largest first; what rounding leaves of 0 is 0."""
     values = torch.linalg.eigvalsh(gram).flip(-1)
     return torch.where(values > 1e-12 * values[..., :1], values, 0.0).sqrt().numpy()
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Have PyTorch use `count` threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def effective_rank(values: np.ndarray) -> float:

@@ -12,7 +12,6 @@ from compressor.report.figures_errors import (
 )
 from compressor.report.formats import (
     BLANK,
-    bare_points,
     count,
     number,
     p_value,
@@ -26,7 +25,7 @@ from compressor.report.section import Section, SectionTable
 LEARNED = 0.03
 """Accuracy on other rows this far above that on evaluation: the model has probably learned from them."""
 LONGEST_TEXT = 300
-READERS = {"probe": "linear probe, layer", "knn": "nearest neighbours, layer", "head": "head on the last state, nodes:"}
+READERS = {"probe": "probe, layer {}", "knn": "kNN, layer {}", "head": "head, {} nodes"}
 OUTCOMES = {
     "lost": "lost: only the full model is right",
     "gained": "gained: only the compressed model is right",
@@ -89,8 +88,8 @@ def _recovered(found: Json) -> str:
     more = f"{points(union['beyond_chance'])}, 95 % interval {points_interval(union['beyond_chance_ci95'])}"
     if union["beyond_chance_ci95"][0] > 0:
         return (
-            "Some layers still knew answers that the end lost: probes, neighbour votes and small heads on their states get more of "
-            f"the errors right than luck would ({more}), and {missed} are beyond them all."
+            "Some layers still knew answers that the end lost: probes, neighbour votes and small heads on their states get more "
+            f"of the errors right than luck would ({more}), and {missed} are beyond them all."
         )
     return (
         f"No probe, neighbour vote or small head on any layer's state would have avoided {missed}, and the others are avoided "
@@ -101,68 +100,69 @@ def _recovered(found: Json) -> str:
 def _errors_table(analysis: Json) -> SectionTable:
     at = f"{analysis['high_confidence_margin']:g}"
     rows = [
-        [name, percent(model["accuracy"]), count(model["errors"]), *_share(model["error_rate"]),
-         count(model["high_confidence"]), *_share(model["high_confidence_share"]),
-         number(model["mean_margin"]["value"]), _plain_interval(model["mean_margin"]["ci95"])]
+        [name, percent(model["accuracy"]), count(model["errors"]), _share(**model["error_rate"]),
+         count(model["high_confidence"]), _share(**model["high_confidence_share"]), _number(**model["mean_margin"])]
         for name, model in analysis["models"].items()
     ]  # fmt: skip
     low, high = (f"{100 * bound:.0f} %" for bound in REFERENCE_SHARE)
     margin = " to ".join(f"{bound:g}" for bound in REFERENCE_MARGIN)
-    rows.append(["reference range", *[BLANK] * 5, f"{low} to {high}", BLANK, margin, BLANK])
+    rows.append(["reference range", *[BLANK] * 4, f"{low} to {high}", margin])
     return SectionTable(
         "Errors and how sure the model was of them",
-        ("model", "accuracy", "errors", "error rate", "95 % interval", f"margin above {at}", "share of the errors",
-         "95 % interval", "mean margin", "95 % interval"),
+        ("model", "accuracy", "errors", "error rate", f"margin above {at}", "share of the errors", "mean margin"),
         rows,
-        "The reference range is what was reported for fine-tuned BERT classifiers; it was not measured here.",
-    )  # fmt: skip
+        "In brackets: 95 % intervals. The reference range was reported for fine-tuned BERT classifiers, not measured here.",
+    )
 
 
 def _calibration_table(analysis: Json) -> SectionTable:
     rows = []
     for name, model in analysis["models"].items():
         fit = model["temperature"]
-        for when, label in (("before", "as it is"), ("after", f"temperature {number(fit['temperature'])}")):
+        changes = fit["changes"]
+        for when, label in (("before", "as it is"), ("after", f"at {number(fit['temperature'])}")):
             state = model[when]
             rows.append(
-                [f"{name}, {label}", *_share(state["ece"]), percent(state["ece_if_calibrated"]), p_value(state["ece_p"]),
-                 points(state["overconfidence"]["value"]), number(state["nll"]["value"]),
-                 _plain_interval(state["nll"]["ci95"]), percent(state["high_confidence_share"]["value"])]
+                [f"{name}, {label}", _share(**state["ece"]), percent(state["ece_if_calibrated"]), p_value(state["ece_p"]),
+                 points(state["overconfidence"]["value"]), _number(**state["nll"]),
+                 percent(state["high_confidence_share"]["value"])]
             )  # fmt: skip
-        changes = fit["changes"]
-        high = changes["high_confidence_share"]
-        rows.append(
-            [f"{name}, change (95 % interval)", points(changes["ece"]["value"]), points_interval(changes["ece"]["ci95"]),
-             BLANK, BLANK, BLANK, number(changes["nll"]["value"]), _plain_interval(changes["nll"]["ci95"]),
-             f"{points(high['value'])} ({points_interval(high['ci95'])})" if high["ci95"] else BLANK]
-        )  # fmt: skip
+        rows.append([f"{name}, change", _points(**changes["ece"]), *[BLANK] * 3, _number(**changes["nll"]),
+                     _points(**changes["high_confidence_share"])])  # fmt: skip
     return SectionTable(
         "Calibration, and what one temperature changes",
-        ("model", "calibration error", "95 % interval", "if it were calibrated", "p", "confidence − accuracy", "NLL, nats",
-         "95 % interval", "confident errors"),
+        (
+            "model, temperature",
+            "calibration error",
+            "by chance",
+            "p",
+            "too sure by",
+            "NLL, nats",
+            "confident errors",
+        ),
         rows,
-        "The temperature is fitted on the selection split and read on the evaluation split; changes are paired, row by row. "
-        "`If it were calibrated` is the calibration error that chance alone gives on as many rows; p is that of the one found.",
-    )  # fmt: skip
+        "The temperature is fitted on the selection split and read on the evaluation split; changes are paired, text by text. In "
+        "brackets: 95 % intervals. By chance: the calibration error that a calibrated model shows on as many texts; p is that of "
+        "the error found. Too sure by: mean confidence minus accuracy.",
+    )
 
 
 def _recovery_table(found: Json) -> SectionTable:
     rows = [
-        [row["kind"] if row["number"] is None else f"{READERS[row['kind']]} {row['number']}", percent(row["accuracy"]),
-         count(row["fixed"]), percent(row["fixed_share"]), percent_interval(row["fixed_ci95"]), percent(row["chance_share"]),
-         f"{bare_points(row['beyond_chance'])} ({points_interval(row['beyond_chance_ci95']).removesuffix(' points')})"
-         if row["beyond_chance_ci95"] else BLANK,
-         count(row["broken"]), percent(row["broken_share"]), f"{row['net']:+,}".replace("-", "−"), p_value(row["p_holm"])]
+        [row["kind"] if row["number"] is None else READERS[row["kind"]].format(row["number"]), percent(row["accuracy"]),
+         count(row["fixed"]), _share(row["fixed_share"], row["fixed_ci95"]), percent(row["chance_share"]),
+         _points(row["beyond_chance"], row["beyond_chance_ci95"]), count(row["broken"]), _net(row["net"]),
+         p_value(row["p_holm"])]
         for row in (*found["readers"], *found["groups"])
     ]  # fmt: skip
     return SectionTable(
         "What readers of the [CLS] states would have got right",
-        ("reader", "accuracy", "errors fixed", "share", "95 % interval", "by luck", "beyond luck, points (95 % interval)",
-         "right answers broken", "share", "net", "p of the net (Holm)"),
+        ("reader", "accuracy", "fixed", "share", "by luck", "beyond luck", "broken", "net", "p (Holm)"),
         rows,
-        f"n = {count(found['errors'])} errors of {count(found['rows'])} texts. A union fixes an error where one of its readers "
-        "is right, and breaks a right answer where one is wrong.",
-    )  # fmt: skip
+        f"n = {count(found['errors'])} errors of {count(found['rows'])} texts; in brackets: 95 % intervals. Broken: right "
+        "answers of the model that the reader gets wrong; p is that of the net. A union fixes an error where one of its readers "
+        "is right, and breaks an answer where one is wrong.",
+    )
 
 
 def _matrix_table(matrix: Json, rows: int) -> SectionTable:
@@ -179,34 +179,29 @@ def _matrix_table(matrix: Json, rows: int) -> SectionTable:
         ("outcome", "texts", "share"),
         [[name, count(value), percent(value / rows)] for name, value in cells.items()],
         f"Accuracy change {points(delta['accuracy_delta'])} (95 % interval {points_interval(delta['ci95'])}, McNemar p "
-        f"{p_value(delta['mcnemar_p'])}); calibration error {_changed(matrix, 'ece')}; share of confident errors "
-        f"{_changed(matrix, 'high_confidence_share')}.",
+        f"{p_value(delta['mcnemar_p'])}); calibration error {_points(**matrix['changes']['ece'])}; share of confident errors "
+        f"{_points(**matrix['changes']['high_confidence_share'])}.",
     )
-
-
-def _changed(matrix: Json, key: str) -> str:
-    change = matrix["changes"][key]
-    return f"{points(change['value'])} ({points_interval(change['ci95'])})"
 
 
 def _slices_table(analysis: Json) -> SectionTable:
     ordered = sorted(analysis["slices"], key=lambda row: (row["outcome"] == "flips", row["p_holm"], row["p"]))
     found = sum(row["p_holm"] < 0.05 for row in ordered)
+    rows = [
+        [row["outcome"], f"{row['feature']}: {row['value']}", count(row["rows"]), _share(row["share"], row["share_ci95"]),
+         percent(row["rest_share"]), _points(row["difference"], row["difference_ci95"]), p_value(row["p"]),
+         p_value(row["p_holm"])]
+        for row in ordered
+    ]  # fmt: skip
     return SectionTable(
         "Kinds of texts with more or fewer errors",
-        ("outcome", "kind of text", "texts", "share", "95 % interval", "all other texts", "difference (95 % interval)", "p",
-         "p (Holm)"),
-        [
-            [row["outcome"], f"{row['feature']}: {row['value']}", count(row["rows"]), percent(row["share"]),
-             percent_interval(row["share_ci95"]), percent(row["rest_share"]),
-             f"{points(row['difference'])} ({points_interval(row['difference_ci95'])})", p_value(row["p"]),
-             p_value(row["p_holm"])]
-            for row in ordered
-        ],
+        ("outcome", "kind of text", "texts", "share", "other texts", "difference", "p", "p (Holm)"),
+        rows,
         f"{found} of {len(ordered)} comparisons hold after the correction (p below 0.05). Kinds of at least "
-        f"{analysis['least_slice_rows']} texts; Fisher's exact test, corrected by Holm over the kinds of each outcome.",
+        f"{analysis['least_slice_rows']} texts; in brackets: 95 % intervals; Fisher's exact test, corrected by Holm over the "
+        "kinds of each outcome.",
         text_columns=(0, 1),
-    )  # fmt: skip
+    )
 
 
 def _examples_table(analysis: Json) -> SectionTable:
@@ -261,12 +256,20 @@ def _notes(analysis: Json) -> Sequence[str]:
     return notes
 
 
-def _share(estimate: Json) -> tuple[str, str]:
-    return percent(estimate["value"]), percent_interval(estimate["ci95"])
+def _share(value: float | None, ci95: Sequence[float] | None) -> str:
+    return f"{percent(value)} ({percent_interval(ci95).removesuffix(' %')})" if ci95 else percent(value)
 
 
-def _plain_interval(bounds: Sequence[float] | None) -> str:
-    return f"{number(bounds[0])} to {number(bounds[1])}" if bounds else BLANK
+def _points(value: float | None, ci95: Sequence[float] | None) -> str:
+    return f"{points(value)} ({points_interval(ci95).removesuffix(' points')})" if ci95 else points(value)
+
+
+def _number(value: float | None, ci95: Sequence[float] | None) -> str:
+    return f"{number(value)} ({number(ci95[0])} to {number(ci95[1])})" if ci95 else number(value)
+
+
+def _net(rows: int) -> str:
+    return f"{rows:+,}".replace("-", "−") if rows else "0"
 
 
 def _answer(side: Json) -> str:

@@ -17,6 +17,12 @@ REFERENCE = {1: 150.0, 4: 50.0, 8: 14.0, 12: 2.0}
 """Layer of BERT-base -> its published ratio; the mean share is REFERENCE_SHARE."""
 REFERENCE_SHARE = 0.92
 REFERENCE_COLOUR = "#b07d00"
+LABELS = {"gold": "gold labels", "model": "the model's own predictions"}
+PLAIN = {"color": FULL, "linewidth": 1.2, "marker": "o", "markersize": 4, "linestyle": (0, (4, 2)), "zorder": 3}
+MENDED = {"color": COMPRESSED, "linewidth": 2, "zorder": 5}
+_MARK = {"linestyle": "", "markersize": 7.5, "markeredgewidth": 1.6}
+REMOVED = _MARK | {"marker": "D", "color": COMPRESSED}
+KEPT = _MARK | {"marker": "o", "markerfacecolor": "white", "markeredgecolor": SKIPPED}
 
 
 def times(ratio: float | None, share: float | None) -> str:
@@ -31,37 +37,23 @@ def ratio_figure(analysis: Mapping[str, Any]) -> Figure:
     changes = [layer["cls"]["change"] for layer in analysis["layers"]]
     places = np.array([layer["layer"] for layer in analysis["layers"]])
     said = [times(change["ratio_corrected"], change["share_corrected"]) for change in changes]
-    ends = f"{said[0]} in layer 1" + (f", {said[-1]} in layer {len(said)}" if len(said) > 1 else "")
-    figure = new_figure(
-        4.6, f"What all texts share in an FFN's change of [CLS], over what tells the classes apart: {ends}"
-    )
+    ends = f"{said[0]} (layer 1)" + (f" to {said[-1]} (layer {len(said)})" if len(said) > 1 else "")
+    figure = new_figure(4.6, f"FFNs move [CLS] of all texts alike {ends} as far as they move its classes apart")
     axes = figure.subplots()
     dress(axes, "both")
     axes.set_yscale("log")
     nulls = [[layer["null"][f"ratio_null_{end}"] for end in ("low", "high")] for layer in analysis["layers"]]
     low, high = np.array(nulls, dtype=float).T
     axes.fill_between(places, low, high, color=BAND, linewidth=0, zorder=1)
-    axes.plot(places, [_number(change["ratio"]) for change in changes], color=FULL, linewidth=1.2, marker="o",
-              markersize=4, linestyle=(0, (4, 2)), zorder=3)  # fmt: skip
-    scaled = {1 + (layer - 1) * (len(places) - 1) / 11: value for layer, value in REFERENCE.items()}
+    for key, look in (("ratio", PLAIN), ("ratio_corrected", MENDED)):
+        axes.plot(places, [_number(change[key]) for change in changes], **look)
     if len(places) > 1:
-        axes.plot(
-            list(scaled),
-            list(scaled.values()),
-            "X",
-            color=REFERENCE_COLOUR,
-            markersize=9,
-            zorder=4,
-            markeredgecolor="white",
-        )
-    axes.plot(
-        places, [_number(change["ratio_corrected"]) for change in changes], color=COMPRESSED, linewidth=2, zorder=5
-    )
+        _reference(axes, len(places))
     drawn = [
         value for change in changes for value in (change["ratio"], change["ratio_corrected"], *change["ratio_ci95"])
     ]
     drawn = [value for value in [*drawn, *low, *high, *REFERENCE.values()] if value and np.isfinite(value)]
-    bottom, top = min(drawn) / 1.6, max(drawn) * 2.2
+    bottom, top = min(drawn) / 2, max(drawn) * 2.2
     for place, change, text in zip(places, changes, said, strict=True):
         _point(axes, place, change, text, top)
     axes.set_ylim(bottom, top)
@@ -69,23 +61,19 @@ def ratio_figure(analysis: Mapping[str, Any]) -> Figure:
     axes.set_xticks(places)
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set_ylabel("R = common over class-specific change\n(root of energies, log scale)")
-    axes.set_xlabel(f"layer (n = {count(analysis['rows'])} calibration texts, classes by {analysis['labels']} labels)")
+    labels = LABELS.get(analysis["labels"], analysis["labels"])
+    axes.set_xlabel(f"layer (n = {count(analysis['rows'])} calibration texts, classes: {labels})")
     mean = analysis["mean_share_cls"]
+    said = f" (mean share {percent(mean)})" if mean is not None else ""
     handles = [
-        Line2D([], [], color=COMPRESSED, marker="D", linewidth=2,
-               label="corrected, 95 % jackknife interval" + (f" (mean share {percent(mean)})" if mean is not None else "")),
-        Line2D([], [], color=FULL, marker="o", markersize=4, linestyle=(0, (4, 2)), label="as measured, biased by sampling"),
+        Line2D([], [], label=f"corrected, 95 % jackknife interval{said}", **MENDED | {"marker": "D"}),
+        Line2D([], [], label="as measured, biased by sampling", **PLAIN),
         Patch(facecolor=BAND, label=f"shuffled labels, 95 % (n = {count(analysis['sample_rows'])})"),
-        Line2D([], [], linestyle="", marker="X", color=REFERENCE_COLOUR, markersize=9,
-               label=f"reference, BERT-base L{', L'.join(map(str, REFERENCE))} (mean share {100 * REFERENCE_SHARE:.0f} %)"),
-    ]  # fmt: skip
-    figure.legend(
-        handles=handles if len(places) > 1 else handles[:-1],
-        loc="outside lower center",
-        ncols=2,
-        frameon=False,
-        fontsize=9,
-    )
+    ]
+    if len(places) > 1:
+        theirs = f"reference, BERT-base L{', L'.join(map(str, REFERENCE))} (mean share {100 * REFERENCE_SHARE:.0f} %)"
+        handles.append(Line2D([], [], linestyle="", marker="X", color=REFERENCE_COLOUR, markersize=9, label=theirs))
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
 
 
@@ -99,29 +87,12 @@ def needed_figure(analysis: Mapping[str, Any]) -> Figure:
     axes.set_yscale(
         "function", functions=(lambda y: np.sign(y) * np.sqrt(np.abs(y)), lambda y: np.sign(y) * np.square(y))
     )
-    gains = [100 * layer["probe"]["difference"] for layer in layers]
-    for layer, gain, gone, mean in zip(layers, gains, removed, kept, strict=True):
-        axes.plot(
-            [gain, gain],
-            [100 * gone["flip_rate"], 100 * mean["flip_rate"]],
-            color=MUTED,
-            linewidth=1,
-            linestyle=(0, (2, 2)),
-            zorder=2,
-        )
-        low, high = (100 * bound for bound in layer["probe"]["difference_ci95"])
-        axes.plot([low, high], [100 * gone["flip_rate"]] * 2, color=COMPRESSED, alpha=0.45, linewidth=1.4, zorder=3)
-        for entry, shape, fill in ((gone, "D", COMPRESSED), (mean, "o", "white")):
-            axes.plot([gain] * 2, [100 * bound for bound in entry["flip_ci95"]], color=COMPRESSED if entry is gone else SKIPPED,
-                      alpha=0.45, linewidth=1.4, zorder=3)  # fmt: skip
-            axes.plot([gain], [100 * entry["flip_rate"]], shape, markersize=7.5, markerfacecolor=fill, zorder=5,
-                      markeredgecolor=COMPRESSED if entry is gone else SKIPPED, markeredgewidth=1.6)  # fmt: skip
-        axes.annotate(f"L{layer['layer']}", (gain, 100 * gone["flip_rate"]), (7, 6), textcoords="offset points", fontsize=9.5,
-                      color=INK, fontweight="bold", zorder=6)  # fmt: skip
     axes.axvline(0, color=INK, linewidth=1.2, zorder=2)
     ends = [100 * bound for layer in layers for bound in layer["probe"]["difference_ci95"]]
     reach = max(ends) - min(ends) or 1.0
     left, right = min(*ends, 0) - 0.08 * reach, max(*ends, 0) + 0.08 * reach
+    for layer, gone, mean in zip(layers, removed, kept, strict=True):
+        _joined(axes, layer, gone, mean, 0.014 * (right - left))
     axes.set_xlim(left, right)
     axes.axvspan(left, 0, color=SKIPPED, alpha=0.06, linewidth=0, zorder=0)
     axes.text(0.01, 0.985, "looks harmful", transform=axes.transAxes, fontsize=9, color=SKIPPED, va="top")
@@ -137,11 +108,10 @@ def needed_figure(analysis: Mapping[str, Any]) -> Figure:
         f"probe accuracy after minus before the block, points (paired, n = {count(layers[0]['probe']['rows'])} calibration texts)"
     )
     handles = [
-        Line2D([], [], linestyle="", marker="D", color=COMPRESSED, markersize=7.5, label="block removed"),
-        Line2D([], [], linestyle="", marker="o", markerfacecolor="white", markeredgecolor=SKIPPED, markeredgewidth=1.6,
-               markersize=7.5, label="only its mean output kept ([CLS] and other tokens)"),
+        Line2D([], [], label="block removed", **REMOVED),
+        Line2D([], [], label="only its mean output kept ([CLS] and other tokens)", **KEPT),
         Line2D([], [], color=MUTED, alpha=0.6, linewidth=1.4, label="95 % interval"),
-    ]  # fmt: skip
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
@@ -177,6 +147,43 @@ def span(shares: Sequence[float]) -> str:
     return low if low == high else f"{low.removesuffix(' %')} to {high}"
 
 
+def _reference(axes: Axes, layers: int) -> None:
+    """Draw the published ratios, the reference model's first and last layer where this model has its own."""
+    for layer, value in REFERENCE.items():
+        place = 1 + (layer - 1) * (layers - 1) / (max(REFERENCE) - 1)
+        axes.plot([place], [value], "X", color=REFERENCE_COLOUR, markersize=10, zorder=2, markeredgecolor="white")
+        axes.annotate(f"L{layer}: {value:g}x", (place, value), (6, -11), textcoords="offset points", fontsize=8,
+                      color=REFERENCE_COLOUR, zorder=2)  # fmt: skip
+
+
+def _joined(
+    axes: Axes, layer: Mapping[str, Any], gone: Mapping[str, Any], mean: Mapping[str, Any], aside: float
+) -> None:
+    """Draw one layer's two removals, the one that keeps the mean a little `aside`, and the probe's interval."""
+    gain, bounds = 100 * layer["probe"]["difference"], [100 * bound for bound in layer["probe"]["difference_ci95"]]
+    heights = [100 * entry["flip_rate"] for entry in (gone, mean)]
+    axes.plot([gain, gain + aside], heights, color=MUTED, linewidth=1, linestyle=(0, (2, 2)), zorder=2)
+    axes.plot(bounds, [heights[0]] * 2, color=COMPRESSED, alpha=0.45, linewidth=1.4, zorder=3)
+    looks = ((gone, gain, COMPRESSED, REMOVED), (mean, gain + aside, SKIPPED, KEPT))
+    for (entry, place, colour, look), height in zip(looks, heights, strict=True):
+        axes.plot(
+            [place] * 2,
+            [100 * bound for bound in entry["flip_ci95"]],
+            color=colour,
+            alpha=0.45,
+            linewidth=1.4,
+            zorder=3,
+        )
+        axes.plot([place], [height], zorder=5, **look)
+    _note(axes, f"L{layer['layer']}", (gain, heights[0]), INK, side=-1)
+
+
+def _note(axes: Axes, text: str, place: tuple[float, float], colour: str, side: int = 1) -> None:
+    note = axes.annotate(text, place, (8 * side, 5), textcoords="offset points", fontsize=9.5, color=colour, zorder=7,
+                         fontweight="bold", ha="left" if side > 0 else "right")  # fmt: skip
+    note.set_path_effects([withStroke(linewidth=3, foreground="white")])
+
+
 def _point(axes: Axes, place: int, change: Mapping[str, Any], text: str, top: float) -> None:
     """Draw one corrected ratio; one without bound is an arrow at the upper edge."""
     low, high = change["ratio_ci95"]
@@ -187,9 +194,7 @@ def _point(axes: Axes, place: int, change: Mapping[str, Any], text: str, top: fl
             axes.plot([place], [top / 1.12], "^", color=COMPRESSED, markersize=6, zorder=4)
     axes.plot([place], [at], "D" if change["ratio_corrected"] is not None else "^", color=COMPRESSED, markersize=7, zorder=6,
               markeredgecolor="white")  # fmt: skip
-    note = axes.annotate(text, (place, at), (8, 5), textcoords="offset points", fontsize=9.5, color=COMPRESSED,
-                         fontweight="bold", zorder=7)  # fmt: skip
-    note.set_path_effects([withStroke(linewidth=3, foreground="white")])
+    _note(axes, text, (place, at), COMPRESSED)
 
 
 def _apart(top: float) -> list[float]:

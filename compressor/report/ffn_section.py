@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from compressor.report.ffn_figures import harmful_layers, needed_figure, ratio_figure, removal_of, span, times
+from compressor.report.ffn_figures import LABELS, harmful_layers, needed_figure, ratio_figure, removal_of, span, times
 from compressor.report.formats import (
     bare_points,
     count,
@@ -20,7 +20,6 @@ from compressor.report.formats import (
 from compressor.report.section import Section, SectionTable
 
 KINDS = {"removed": "removed", "mean_kept": "one mean kept", "means_kept": "two means kept"}
-LABELS = {"gold": "gold labels", "model": "the model's own predictions"}
 
 
 def ffn_section(analysis: Mapping[str, Any]) -> Section:

@@ -89,7 +89,8 @@ def reliability_figure(analysis: Mapping[str, Any]) -> Figure:
         legend(axes, None)
     panels[0].set_ylabel("right answers, % (95 % interval)")
     rows, most = analysis["rows"], len(full["before"]["reliability"])
-    label = f"mean confidence of the bin, %, by log odds (n = {count(rows)} rows in {most} bins of equal mass; dashed: as sure as right)"
+    n = f"n = {count(rows)} rows in {most} bins of equal mass"
+    label = f"mean confidence of the bin, % on a scale of log odds ({n}; dashed: as often right as sure)"
     figure.supxlabel(label, x=0.01, ha="left", fontsize=9.5, color=MUTED)
     return figure
 

@@ -118,7 +118,7 @@ def change_figure(change: Json, title: str) -> Figure:
 
 def _legend_above(axes: Axes) -> None:
     """Put the legend over the right end of the axes, where no bar or point can be."""
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 0.97), ncols=3, frameon=False, fontsize=9, borderaxespad=0)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1.03), ncols=3, frameon=False, fontsize=9, borderaxespad=0)
 
 
 def _row_label(name: str, label: str, routing: Mapping[str, Mapping[str, int]]) -> str:
