@@ -24,7 +24,7 @@ def ffn_of(run: Run) -> dict[str, Any]:
     data, classes_of, source = run.data, run.data.calibration.labels, "gold"
     if classes_of is None or run.recipe.separability.labels == "teacher":
         logits = predict(run.teacher, run.calibration, track=run.track, description="classes of the calibration text")
-        classes_of, source = logits.argmax(1), "teacher"
+        classes_of, source = logits.argmax(1), "model"
     found = analyze_ffn(
         run.teacher,
         run.family,

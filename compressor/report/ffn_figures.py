@@ -21,7 +21,7 @@ LABELS = {"gold": "gold labels", "model": "the model's own predictions"}
 PLAIN = {"color": FULL, "linewidth": 1.2, "marker": "o", "markersize": 4, "linestyle": (0, (4, 2)), "zorder": 3}
 MENDED = {"color": COMPRESSED, "linewidth": 2, "zorder": 5}
 _MARK = {"linestyle": "", "markersize": 7.5, "markeredgewidth": 1.6}
-REMOVED = _MARK | {"marker": "D", "color": COMPRESSED}
+REMOVED = _MARK | {"marker": "o", "color": COMPRESSED, "markersize": 14, "markeredgecolor": "white"}
 KEPT = _MARK | {"marker": "o", "markerfacecolor": "white", "markeredgecolor": SKIPPED}
 
 
@@ -29,7 +29,7 @@ def times(ratio: float | None, share: float | None) -> str:
     """Return a ratio R as `150x`; `∞` where nothing is class-specific, a dash where nothing is common either."""
     if ratio is None:
         return "–" if share is None else "∞"
-    return f"{number(ratio)}x"
+    return f"{count(ratio) if ratio >= 1000 else number(ratio)}x"
 
 
 def ratio_figure(analysis: Mapping[str, Any]) -> Figure:
@@ -108,7 +108,7 @@ def needed_figure(analysis: Mapping[str, Any]) -> Figure:
         f"probe accuracy after minus before the block, points (paired, n = {count(layers[0]['probe']['rows'])} calibration texts)"
     )
     handles = [
-        Line2D([], [], label="block removed", **REMOVED),
+        Line2D([], [], label="block of that layer removed", **REMOVED),
         Line2D([], [], label="only its mean output kept ([CLS] and other tokens)", **KEPT),
         Line2D([], [], color=MUTED, alpha=0.6, linewidth=1.4, label="95 % interval"),
     ]
@@ -166,35 +166,26 @@ def _joined(
     axes.plot(bounds, [heights[0]] * 2, color=COMPRESSED, alpha=0.45, linewidth=1.4, zorder=3)
     looks = ((gone, gain, COMPRESSED, REMOVED), (mean, gain + aside, SKIPPED, KEPT))
     for (entry, place, colour, look), height in zip(looks, heights, strict=True):
-        axes.plot(
-            [place] * 2,
-            [100 * bound for bound in entry["flip_ci95"]],
-            color=colour,
-            alpha=0.45,
-            linewidth=1.4,
-            zorder=3,
-        )
+        bounds = [100 * bound for bound in entry["flip_ci95"]]
+        axes.plot([place] * 2, bounds, color=colour, alpha=0.45, linewidth=1.4, zorder=3)
         axes.plot([place], [height], zorder=5, **look)
-    _note(axes, f"L{layer['layer']}", (gain, heights[0]), INK, side=-1)
-
-
-def _note(axes: Axes, text: str, place: tuple[float, float], colour: str, side: int = 1) -> None:
-    note = axes.annotate(text, place, (8 * side, 5), textcoords="offset points", fontsize=9.5, color=colour, zorder=7,
-                         fontweight="bold", ha="left" if side > 0 else "right")  # fmt: skip
-    note.set_path_effects([withStroke(linewidth=3, foreground="white")])
+    axes.text(gain, heights[0], str(layer["layer"]), fontsize=9, color="white", fontweight="bold", ha="center", va="center",
+              zorder=6)  # fmt: skip
 
 
 def _point(axes: Axes, place: int, change: Mapping[str, Any], text: str, top: float) -> None:
     """Draw one corrected ratio; one without bound is an arrow at the upper edge."""
     low, high = change["ratio_ci95"]
-    at = change["ratio_corrected"] if change["ratio_corrected"] is not None else top / 1.3
+    at = change["ratio_corrected"]
     if low is not None:
         axes.plot([place, place], [low, high or top], color=COMPRESSED, linewidth=1.8, zorder=4)
-        if high is None:
-            axes.plot([place], [top / 1.12], "^", color=COMPRESSED, markersize=6, zorder=4)
-    axes.plot([place], [at], "D" if change["ratio_corrected"] is not None else "^", color=COMPRESSED, markersize=7, zorder=6,
-              markeredgecolor="white")  # fmt: skip
-    _note(axes, text, (place, at), COMPRESSED)
+    if low is not None and high is None:
+        axes.plot([place], [top / 1.15], "^", color=COMPRESSED, markersize=7, zorder=4)
+    if at is not None:
+        axes.plot([place], [at], "D", color=COMPRESSED, markersize=7, zorder=6, markeredgecolor="white")
+    note = axes.annotate(text, (place, at or top / 1.3), (8, 5 if at else -6), textcoords="offset points", fontsize=9.5,
+                         color=COMPRESSED, fontweight="bold", zorder=7)  # fmt: skip
+    note.set_path_effects([withStroke(linewidth=3, foreground="white")])
 
 
 def _apart(top: float) -> list[float]:
