@@ -21,7 +21,7 @@ demo: $(STAMP)  ## fine-tune, compress, export and measure the embedded example
 	$(BIN)/compressor run recipes/demo.yaml
 
 test: $(STAMP)  ## the fast tests: no network, no hub
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 run: $(STAMP)  ## RECIPE=recipes/sst2.yaml [MODEL=directory] [DATA=folder]: the whole pipeline
 	@test -n "$(RECIPE)" || { echo "make run needs RECIPE=recipes/NAME.yaml" >&2; exit 2; }
