@@ -12,7 +12,11 @@ from compressor.selection.audit import spearman
 SEED = {"ratio": ("150x", "50x", "14x", "2x"), "share": "92 %", "high": "60 to 93 %", "margin": "0.39 to 0.72"}
 """Figures of the seed paper: R of layers 1, 4, 8 and 12, mean structural share, confident errors, their margin."""
 FRONTIER = "glue_frontier.json"
-STAYS = {"removed": "nothing", "mean_kept": "one mean of all tokens", "means_kept": "a mean for [CLS], one for the others"}
+STAYS = {
+    "removed": "nothing",
+    "mean_kept": "one mean of all tokens",
+    "means_kept": "a mean for [CLS], one for the others",
+}
 
 
 def ffn_table(results: Mapping[str, Any]) -> str:
@@ -37,7 +41,7 @@ def removal_table(results: Mapping[str, Any]) -> str:
     """Return the changed predictions when a block is removed, without and with its mean output in its place."""
     entries = {task: entry["ffn"] for task, entry in results["tasks"].items() if "ffn" in entry}
     layers = max(entry["layers"][-1]["layer"] for entry in entries.values())
-    columns = ["task", "what stays", *(f"layer {layer}" for layer in range(1, layers + 1)), "accuracy, points, mean of the layers"]
+    columns = ["task", "what stays", *(f"layer {layer}" for layer in range(1, layers + 1)), "points, mean of layers"]
     lines = []
     for task, entry in entries.items():
         for kind in dict.fromkeys(removal["kind"] for layer in entry["layers"] for removal in layer["removal"]):
