@@ -16,7 +16,7 @@ from pathlib import Path
 import artefacts_tables
 import numpy as np
 import torch
-from compensation_tables import digits
+from digits import digits
 from glue import TASKS, add_sources, recipe_of
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
@@ -66,9 +66,9 @@ def measure_exact(task: str, arguments: argparse.Namespace) -> dict:
         files = {"pytorch": {"predictions": digits(reference)}}
         with tempfile.TemporaryDirectory() as folder:
             home = Path(folder)
-            with quiet():
-                save_model(model, run.tokenizer, home / "model", CARD)
-            logits = file_logits(home, run.evaluation)
+            made = export_all(model, run.tokenizer, home)
+            made["int8, all rows"] = export_variants(home / "model", home / "none", ["int8"], form=None)["int8"].path
+            logits = {name: predict_onnx(session(file), run.evaluation) for name, file in made.items()}
         for name, values in logits.items():
             files[name] = {
                 "predictions": digits(values),
@@ -93,19 +93,6 @@ def compensated(run: Run, skip: list[int]) -> PreTrainedModel:
     fit = TRAINERS["forward"](states[0], targets[0], states[1], targets[1], spec, run.family.activation)
     fold_head(model, run.family, fit.head)
     return model
-
-
-def file_logits(home: Path, encodings: object) -> dict[str, np.ndarray]:
-    """Export home/model in every way; return the logits of each file, the tail in both forms."""
-    logits = {}
-    for form in FORMS:
-        wanted = ["optimized", "int8"] if logits else ["fp32", "alltokens", "optimized", "int8"]
-        for variant, file in export_variants(home / "model", home / form, wanted, form=form).items():
-            name = variant if variant in {"fp32", "alltokens"} else f"{variant}, {form}"
-            logits[name] = predict_onnx(session(file.path), encodings)
-    for variant, file in export_variants(home / "model", home / "none", ["int8"], form=None).items():
-        logits[f"{variant}, all rows"] = predict_onnx(session(file.path), encodings)
-    return logits
 
 
 def measure_latency(name: str, model: PreTrainedModel, tokenizer: object, skips: dict[int, list[int]]) -> dict:

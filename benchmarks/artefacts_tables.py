@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import readme
+from digits import classes_of
 
 from compressor.measurement.cost import cls_row_flops, encoder_flops
 from compressor.measurement.latency import Ratio, claimed, ratio
-from compressor.measurement.statistics import delta_interval
+from compressor.measurement.statistics import delta_interval, discordant
 
 DRAWS = 2000
 FORMS = "reassociated", "single_row"
@@ -45,15 +46,13 @@ def precision_table(tasks: Mapping[str, Any]) -> str:
     ]
     lines = []
     for task, entry in tasks.items():
-        labels = _digits(entry["labels"])
+        labels = classes_of(entry["labels"])
         for side, files in entry["sides"].items():
-            own = _digits(files["pytorch"]["predictions"])
+            own = classes_of(files["pytorch"]["predictions"])
             line = [task, side, str(len(own))]
             for name in ("int8, all rows", "int8, reassociated"):
-                other = _digits(files[name]["predictions"])
-                gained, lost = (
-                    int(((right == labels) & (wrong != labels)).sum()) for right, wrong in ((other, own), (own, other))
-                )
+                other = classes_of(files[name]["predictions"])
+                gained, lost = discordant(own, other, labels)
                 low, high = delta_interval(gained, lost, len(own), 0)
                 delta = f"{100 * (gained - lost) / len(own):+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
                 line += [f"{(other == own).mean():.2%}", delta]
@@ -163,7 +162,3 @@ def _interval(found: Ratio) -> str:
 
 def _changed(one: str, other: str) -> int:
     return sum(left != right for left, right in zip(one, other, strict=True))
-
-
-def _digits(text: str) -> np.ndarray:
-    return np.array(list(text), dtype=int)

@@ -17,7 +17,7 @@ import compensation_tables
 import numpy as np
 import torch
 from compensation_cascade import measure_cascade
-from compensation_tables import digits
+from digits import digits
 from filelock import FileLock
 from glue import TASKS, add_sources, recipe_of
 

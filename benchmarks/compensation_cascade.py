@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from compensation_tables import digits
+from digits import digits
 from glue import recipe_of
 
 from compressor.cascade.runtime import CascadeClassifier

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import readme
+from digits import classes_of
 from glue import TASKS
 
 from compressor.measurement.statistics import paired_lower_bound, share_interval
@@ -33,13 +34,13 @@ CLOSED = "refit + forward"
 
 def flips_of(task: Mapping[str, Any], entry: Mapping[str, Any]) -> np.ndarray:
     """Return which of the task's evaluation rows changed, float [N]."""
-    return (_digits(entry["predictions"]) != _digits(task["full"])).astype(float)
+    return (classes_of(entry["predictions"]) != classes_of(task["full"])).astype(float)
 
 
 def better_of(task: Mapping[str, Any], entry: Mapping[str, Any]) -> np.ndarray:
     """Return for each row 1 where it became right, -1 where it became wrong, else 0."""
-    labels = _digits(task["labels"])
-    return (_digits(entry["predictions"]) == labels) * 1.0 - (_digits(task["full"]) == labels)
+    labels = classes_of(task["labels"])
+    return (classes_of(entry["predictions"]) == labels) * 1.0 - (classes_of(task["full"]) == labels)
 
 
 def pooled(columns: Sequence[np.ndarray]) -> tuple[float, float, float]:
@@ -141,7 +142,7 @@ def cascade_table(results: Mapping[str, Any]) -> str:
             certificate, simulation = entry["certificate"], entry["simulation"]
             whole = np.array(entry["full_work"])
             slowest, fastest = ratio_interval(whole, work, 0)
-            left = _digits(entry["left"])
+            left = classes_of(entry["left"])
             shares = [f"{(left == part).mean():.0%}" for part in range(len(entry["exits"]) + 1)]
             delta = 100 * better_of(task, entry).mean()
             rows.append([
@@ -184,12 +185,3 @@ def write(results: Mapping[str, Any]) -> None:
 
 def _methods(task: Mapping[str, Any], size: str) -> Mapping[str, Any]:
     return task["skips"].get(size, {}).get("methods", {})
-
-
-def digits(logits: np.ndarray) -> str:
-    """Return the predicted classes of all rows as one string of digits."""
-    return "".join(map(str, logits.argmax(1)))
-
-
-def _digits(text: str) -> np.ndarray:
-    return np.frombuffer(text.encode(), dtype=np.uint8) - ord("0")

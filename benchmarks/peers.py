@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import peers_tables
 import readme
+from digits import digits
 from glue import add_sources
 from peers_make import DETAILS, FUSED, MAKERS, Bench, make_all
-from peers_tables import BASE, PAIRS, PLAIN, ROWS, digits
+from peers_tables import BASE, PAIRS, PLAIN, ROWS
 
 from compressor.cascade.runtime import CascadeClassifier
 from compressor.data.batches import Encodings, pad

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import readme
+from digits import classes_of
 
 from compressor.measurement.statistics import Comparison, compare, share_interval
 
@@ -46,7 +47,7 @@ PAIRS["full/alltokens"] = ["optimum/O2"]
 
 def versus(results: Mapping[str, Any], key: str, other: str) -> Comparison:
     """Return the predictions of row `key` held against those of row `other`, with the gold labels."""
-    return _compare(_predicted(results, other), _predicted(results, key), _digits(results["labels"]))
+    return _compare(_predicted(results, other), _predicted(results, key), classes_of(results["labels"]))
 
 
 def agreement_gap(results: Mapping[str, Any], key: str, other: str) -> Comparison:
@@ -56,13 +57,13 @@ def agreement_gap(results: Mapping[str, Any], key: str, other: str) -> Compariso
 
 def quality_table(results: Mapping[str, Any]) -> str:
     """Return the table of what each row predicts, how large it is, and its speed-up at one real text a call."""
-    labels, lines = _digits(results["labels"]), []
+    labels, lines = classes_of(results["labels"]), []
     for key, name in _names(results).items():
         row, versus_full = results["rows"][key], versus(results, key, PLAIN)
-        low, high = share_interval(int((_digits(row["predictions"]) == labels).sum()), len(labels))
+        low, high = share_interval(int((classes_of(row["predictions"]) == labels).sum()), len(labels))
         lines.append([
             name,
-            f"{100 * (_digits(row['predictions']) == labels).mean():.1f} % [{100 * low:.1f}, {100 * high:.1f}]",
+            f"{100 * (classes_of(row['predictions']) == labels).mean():.1f} % [{100 * low:.1f}, {100 * high:.1f}]",
             "" if key == PLAIN else f"{100 * versus_full.agreement:.1f} %",
             "" if key == PLAIN else _points(versus_full.accuracy_delta, versus_full.ci95, 2),
             f"{row['bytes'] / 1e6:.0f}",
@@ -135,11 +136,6 @@ def tables(results: Mapping[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def digits(logits: np.ndarray) -> str:
-    """Return the predicted classes of logits [N, C] as one string of digits."""
-    return "".join(map(str, logits.argmax(1)))
-
-
 def _names(results: Mapping[str, Any]) -> dict[str, str]:
     found = {key: name for key, name in ROWS.items() if key in results["rows"]}
     return {key: name.format_map(_Words(results["rows"][key]["details"])) for key, name in found.items()}
@@ -181,13 +177,9 @@ def _points(value: float, interval: tuple[float, float], places: int) -> str:
 
 
 def _predicted(results: Mapping[str, Any], key: str) -> np.ndarray:
-    return _digits(results["rows"][key]["predictions"])
+    return classes_of(results["rows"][key]["predictions"])
 
 
 def _compare(full: np.ndarray, other: np.ndarray, labels: np.ndarray) -> Comparison:
     classes = np.eye(1 + max(full.max(), other.max(), labels.max()))
     return compare(classes[full], classes[other], labels)  # predictions stand for logits: 1 for the class, 0 elsewhere
-
-
-def _digits(text: str) -> np.ndarray:
-    return np.frombuffer(text.encode(), dtype=np.uint8) - ord("0")

@@ -36,7 +36,13 @@ def ffn(
     """Are the feed-forward blocks structural or do they classify? Energies, null, probes, and real removal of each."""
     from compressor.analyze import analyze_ffn_of
 
-    _finish("ffn", analyze_ffn_of(target, overrides or (), **_options(device)), out, as_json, f"FFN roles: {target}")
+    _finish(
+        "ffn",
+        analyze_ffn_of(target, overrides or (), say=say, **_options(device)),
+        out,
+        as_json,
+        f"FFN roles: {target}",
+    )
 
 
 @analyze.command()
@@ -53,7 +59,7 @@ def errors(
     """How confident are the errors, could any layer have avoided them, and where do they lie?"""
     from compressor.analyze import analyze_errors_of
 
-    found = analyze_errors_of(target, overrides or (), column, **_options(device))
+    found = analyze_errors_of(target, overrides or (), column, say=say, **_options(device))
     _finish("errors", found, out, as_json, f"Errors: {target}")
 
 
@@ -87,7 +93,7 @@ def roles(
         raise UserError("--set: overrides the recipe of --trace, which is not given.")
     found = analyze_roles_of(
         model_dir, trace=trace, overrides=overrides or (), against=against, steps=steps or (), seed=seed, draws=draws,
-        **{name: value for name, value in _options(device).items() if name != "say"},
+        **_options(device),
     )  # fmt: skip
     _finish("roles", found, out, as_json, f"Layer roles: {model_dir}")
     if found["alarms"]:
@@ -100,7 +106,7 @@ def _options(device: str) -> dict[str, Any]:
     from compressor.measurement.doctor import resolve_device
     from compressor.progress import track_for_terminal
 
-    return {"device": resolve_device(device), "track": track_for_terminal(), "say": say}
+    return {"device": resolve_device(device), "track": track_for_terminal()}
 
 
 def _finish(name: str, found: dict[str, Any], out: Path | None, as_json: bool, title: str) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from compressor.measurement.footprint import ColdStart
+from compressor.measurement.libraries import CUDA
 
 Call = Callable[[], object]
 Load = Callable[[], Call]
 """Loads the model and returns its first run."""
 Gauge = Callable[[], int | None]
 """Returns the bytes of GPU memory taken since it was made, or None."""
-CUDA = "CUDAExecutionProvider"
 
 
 def main(argument: str) -> None:

@@ -22,11 +22,11 @@ from compressor.stage_inputs import (
     cascade_inputs,
     export_inputs,
     latency_inputs,
-    machine_inputs,
     model_inputs,
     plan_inputs,
     scores_inputs,
     shipping_inputs,
+    tail_inputs,
     teacher_inputs,
 )
 from compressor.stages import (
@@ -75,7 +75,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("audit", ("audit.json",), ("plan",), lambda _run: {}, make_audit),
     Stage("timing", ("timing.json",), ("teacher",), latency_inputs, make_timing),
     Stage("model", ("model", "model.json"), ("plan",), model_inputs, make_model),
-    Stage("tail", (TAIL,), ("teacher",), machine_inputs, make_tail),
+    Stage("tail", (TAIL,), ("teacher",), tail_inputs, make_tail),
     Stage("onnx", ("onnx", "onnx.json"), ("model", "tail"), export_inputs, make_onnx),
     Stage(FULL_ONNX, (FULL_ONNX, f"{FULL_ONNX}.json"), ("teacher", "tail"), export_inputs, make_full_onnx),
     Stage(
@@ -96,10 +96,8 @@ STAGES: tuple[Stage, ...] = (
         make_cascade_evaluation,
     ),
     *(
-        Stage(
-            stage_name(name), (f"{ANALYSIS}/{name}.json",), ("teacher", "model"), analysis_inputs, make_analysis(name)
-        )
-        for name in ANALYSES
+        Stage(stage_name(name), (f"{ANALYSIS}/{name}.json",), after, analysis_inputs, make_analysis(name))
+        for name, (after, _) in ANALYSES.items()
     ),
 )
 """Every stage, in the order in which they run."""

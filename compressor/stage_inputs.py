@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from compressor.recipe_base import Spec
-from compressor.run import Run
+from compressor.run import Run, measures_tail
 from compressor.stages_model import card_recipe
 
 
@@ -34,6 +34,11 @@ def scores_inputs(run: Run) -> dict[str, Any]:
 def machine_inputs(run: Run) -> dict[str, Any]:
     """Return the machine, for what is chosen by time."""
     return {"machine": [run.device, platform.node(), torch.get_num_threads()]}
+
+
+def tail_inputs(run: Run) -> dict[str, Any]:
+    """Return what the form of the CLS-only tail depends on: the machine, where it is found by measurement."""
+    return machine_inputs(run) if measures_tail(run.recipe) else {}
 
 
 def latency_inputs(run: Run) -> dict[str, Any]:

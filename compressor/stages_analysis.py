@@ -87,11 +87,12 @@ def roles_of_run(run: Run) -> dict[str, Any]:
     return asdict(analyze_roles(run.teacher_source.path, seed=run.recipe.seed, track=run.track))
 
 
-ANALYSES: dict[str, Callable[[Run], dict[str, Any]]] = {  # keys = Recipe.analysis
-    "errors": lambda run: errors_of(run, run.compressed),
-    "ffn": ffn_of,
-    "roles": roles_of_run,
+ANALYSES: dict[str, tuple[tuple[str, ...], Callable[[Run], dict[str, Any]]]] = {  # keys = Recipe.analysis
+    "errors": (("teacher", "model"), lambda run: errors_of(run, run.compressed)),
+    "ffn": (("teacher",), ffn_of),
+    "roles": (("teacher",), roles_of_run),
 }
+"""Analysis -> the stages whose models it looks at, and the function: another compressed model leaves the others as they are."""
 
 
 def stage_name(analysis: str) -> str:
@@ -104,6 +105,7 @@ def make_analysis(name: str) -> Callable[[Run, Path], None]:
 
     def make(run: Run, folder: Path) -> None:
         (folder / FOLDER).mkdir()
-        write_json(folder / FOLDER / f"{name}.json", ANALYSES[name](run))
+        _, analysis = ANALYSES[name]
+        write_json(folder / FOLDER / f"{name}.json", analysis(run))
 
     return make

@@ -15,6 +15,7 @@ import peers
 import peers_make
 import peers_tables
 import peers_textpruner
+from digits import digits
 from peers_make import Bench, LeftOut, Maker
 from peers_tables import BASE, PAIRS, PLAIN, ROWS
 from peers_textpruner import MIXES, Size
@@ -200,4 +201,4 @@ def test_a_row_that_was_not_timed_in_a_cell_has_empty_places_there():
 
 
 def test_digits_are_the_predicted_classes():
-    assert peers_tables.digits(np.array([[0.1, 0.9], [2.0, -1.0], [0.0, 0.5]])) == "101"
+    assert digits(np.array([[0.1, 0.9], [2.0, -1.0], [0.0, 0.5]])) == "101"

@@ -33,8 +33,8 @@ from compressor.measurement.statistics import holm
 from compressor.model.families import FAMILIES, family_of, layer_list
 from compressor.model.load import find_model, load_classifier, load_tokenizer
 from compressor.report import style
-from compressor.report.ffn_figures import harmful_layers, needed_finding
 from compressor.report.ffn_section import ffn_section
+from compressor.report.figures_ffn import harmful_layers, needed_finding
 
 
 def moments_of(rows, labels, groups=10, classes=None, batches=3):

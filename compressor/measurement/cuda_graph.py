@@ -15,13 +15,14 @@ import numpy as np
 
 from compressor.errors import UserError
 from compressor.measurement.latency import Batch, Subject
+from compressor.measurement.libraries import CUDA
 from compressor.measurement.providers import open_session
 from compressor.measurement.runtime import feeds
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-CUDA, SWITCH = "CUDAExecutionProvider", "enable_cuda_graph"
+SWITCH = "enable_cuda_graph"
 UNRECORDED = -1
 
 

@@ -1,6 +1,5 @@
 """The analyses of a run or of one command as sections, and the page of their own that `compressor analyze --out` writes."""
 
-import base64
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,7 @@ def drawn_sections(analysis: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def drawn(section: Section) -> dict[str, Any]:
     """Return a section as the templates take it: its figures drawn, with their titles."""
-    figures = []
-    for name, figure in section.figures.items():
-        data = style.png(figure)
-        title = " ".join(figure.get_suptitle().split())
-        figures.append({"name": name, "title": title, "png": data, "base64": base64.b64encode(data).decode()})
+    figures = [{"name": name, **style.picture(figure)} for name, figure in section.figures.items()]
     return {**vars(section), "drawn": figures}
 
 

@@ -75,18 +75,14 @@ def build_report(run_dir: Path) -> list[Path]:
     """
     run_dir = Path(run_dir)
     context = report_context(read_result(run_dir / "result.json"))
-    drawn = {name: (figure, style.png(figure)) for name, figure in draw_figures(context).items()}
-    context["figures"] = {
-        name: {"title": " ".join(figure.get_suptitle().split()), "base64": base64.b64encode(data).decode()}
-        for name, (figure, data) in drawn.items()
-    }
+    drawn = context["figures"] = {name: style.picture(figure) for name, figure in draw_figures(context).items()}
     folder = run_dir / "figures"
     try:
         folder.mkdir(exist_ok=True)
         written = [
             _write(run_dir / "report.html", render_html(context).encode()),
             _write(run_dir / "report.md", render_markdown(context).encode()),
-            *(_write(folder / f"{name}.png", data) for name, (_, data) in drawn.items()),
+            *(_write(folder / f"{name}.png", picture["png"]) for name, picture in drawn.items()),
             *(_write(folder / name, data) for name, data in figure_files(context["sections"]).items()),
         ]
         for path in [

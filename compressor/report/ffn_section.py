@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from compressor.report.ffn_figures import LABELS, harmful_layers, needed_figure, ratio_figure, removal_of, span, times
+from compressor.report.figures_ffn import LABELS, harmful_layers, needed_figure, ratio_figure, removal_of, span, times
 from compressor.report.formats import (
     bare_points,
     count,

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from compressor.report.formats import count, format_of, is_full, number, percent, spread_text, variant_name
+from compressor.report.formats import claimed_text, count, format_of, is_full, number, percent, variant_name
 from compressor.report.style import (
     BAND,
     COMPRESSED,
@@ -139,9 +139,7 @@ def speedup_figure(comparisons: list[dict]) -> Figure:
     cells = list(dict.fromkeys(row["cell"] for row in comparisons))
     formats = list(dict.fromkeys(format_of(row["variant"]) for row in comparisons))
     claimed = [row["speedup"] for row in comparisons if row["claimed"]]
-    title = "No speed-up is above the noise floor"
-    if claimed:
-        title = f"Claimed speed-up: {spread_text(claimed)}, in {len(claimed)} of {len(comparisons)} comparisons"
+    title = claimed_text(claimed, len(comparisons))
     spacing = 0.8 / max(len(formats), 2)
     figure = new_figure(1.35 + len(cells) * (0.22 + 0.16 * len(formats)), title)
     axes = figure.subplots()

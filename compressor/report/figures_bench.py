@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from compressor.report.formats import cell_name, ratio, short_names, spread_text
+from compressor.report.formats import cell_name, claimed_text, ratio, short_names
 from compressor.report.style import BAND, COMPRESSED, INK, MUTED, dress, new_figure
 
 WIDEST = 3.0
@@ -88,9 +88,7 @@ def finding(rows: Sequence[Mapping[str, Any]]) -> str:
     """
     claimed = [row["speedup"] for row in rows if row["claimed"]]
     slower = sum(row["speedup_ci95"][1] < row["band"][0] for row in rows)
-    text = "No speed-up is above the noise floor"
-    if claimed:
-        text = f"Claimed speed-up: {spread_text(claimed)}, in {len(claimed)} of {len(rows)} comparisons"
+    text = claimed_text(claimed, len(rows))
     return f"{text}; slower in {slower}" if slower else text
 
 

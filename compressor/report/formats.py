@@ -169,6 +169,13 @@ def spread_text(ratios: list[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
+def claimed_text(claimed: list[float], comparisons: int) -> str:
+    """Return what the title of a figure of speed-ups says of those that are claimed."""
+    if not claimed:
+        return "No speed-up is above the noise floor"
+    return f"Claimed speed-up: {spread_text(claimed)}, in {len(claimed)} of {comparisons} comparisons"
+
+
 def layers_text(layers: list[int]) -> str:
     """Return [4] as `layer 4`, [2, 4, 5] as `layers 2, 4 and 5` and [] as `no layer`."""
     if len(layers) < 2:

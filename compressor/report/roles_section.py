@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
+from compressor.report.figures_roles import change_figure, roles_figure
 from compressor.report.formats import correlation, correlation_interval, count, layers_text, percent
-from compressor.report.roles_figures import change_figure, roles_figure
 from compressor.report.roles_tables import (
     FEATURES,
     alarm_table,

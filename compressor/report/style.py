@@ -3,8 +3,10 @@
 Colours are the Okabe-Ito set; shape, hatching or fill repeats what colour says. The background is white everywhere.
 """
 
+import base64
 import io
 import textwrap
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,6 +22,12 @@ def png(figure: Figure) -> bytes:
     # matplotlib writes its own version into the file unless told not to
     figure.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def picture(figure: Figure) -> dict[str, Any]:
+    """Return a figure as pages take it: its title, the PNG, and the PNG as text."""
+    data = png(figure)
+    return {"title": " ".join(figure.get_suptitle().split()), "png": data, "base64": base64.b64encode(data).decode()}
 
 
 def new_figure(height: float, title: str) -> Figure:
