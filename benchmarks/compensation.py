@@ -177,7 +177,9 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of skipped layers")
     parser.add_argument("--max-flips", type=float, nargs="+", default=MAX_FLIPS, help="bounds of the cascade")
     parser.add_argument("--lr", type=float, default=3e-4, help="learning rate of the distillation")
-    parser.add_argument("--epochs", type=int, help="epochs of the distillation; without it each task has its own number")
+    parser.add_argument(
+        "--epochs", type=int, help="epochs of the distillation; without it each task has its own number"
+    )
     parser.add_argument("--gold", type=float, default=0.0, help="weight of the gold labels in the distillation")
     parser.add_argument("--threads", type=int, help="threads of PyTorch")
     arguments = parser.parse_args()

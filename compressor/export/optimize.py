@@ -5,9 +5,9 @@ from pathlib import Path
 
 import onnx
 
+from compressor.model.sublayers import Shape, shape_in
+
 FUSED = "Attention", "SkipLayerNormalization", "BiasGelu", "QAttention"
-PER_LAYER = {"Attention": 1, "SkipLayerNormalization": 2, "BiasGelu": 1}
-"""Fused nodes that each layer of a supported family must give (QAttention replaces Attention in 8-bit files)."""
 
 
 def fuse(source: Path, target: Path, config: dict, *, tail: bool = False) -> None:
@@ -46,14 +46,29 @@ def check_fused(counts: dict[str, int], config: dict, *, tail: bool = False) -> 
     """
     layers = config.get("num_hidden_layers", config.get("n_layers"))
     activation = config.get("hidden_act", config.get("activation", "gelu"))
-    for kind, per_layer in PER_LAYER.items():
+    for kind, expected in expected_nodes(config, tail=tail).items():
         # other activations, such as ReLU or the tanh GELU, have other fusions or none
-        expected = per_layer * (layers - (tail and kind == "Attention"))
         if counts.get(kind, 0) < expected and (kind != "BiasGelu" or activation == "gelu"):
             raise RuntimeError(
                 f"graph fusion left work undone: {counts.get(kind, 0)} {kind} nodes for {layers} layers of "
                 f"{config.get('model_type')}, expected {expected}"
             )
+
+
+def expected_nodes(config: dict, *, tail: bool = False) -> dict[str, int]:
+    """Return how many nodes of each fused kind the layers of a model give (QAttention replaces Attention in 8-bit files).
+
+    A layer has one Attention, one BiasGelu and two SkipLayerNormalization; the norm behind a block that is gone adds a
+    constant and no skip.
+    """
+    layers = config.get("num_hidden_layers", config.get("n_layers"))
+    shape = shape_in(config) or Shape((1,) * layers, (True,) * layers)
+    attending, feeding = sum(shape.attention), sum(width > 0 for width in shape.ffn_widths)
+    return {
+        "Attention": attending - (tail and shape.attention[-1]),
+        "SkipLayerNormalization": attending + feeding,
+        "BiasGelu": feeding,
+    }
 
 
 def onnx_bytes(path: Path) -> int:

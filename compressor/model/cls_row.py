@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from compressor.model.families import Family
+from compressor.model.sublayers import attends
 
 Attend = Callable[[nn.Module, Family, int, Tensor, Tensor], Tensor]
 """Attention of row 0 over all rows, in front of its output map: (layer, family, heads, hidden, mask) -> [B, 1, H]."""
@@ -53,7 +54,9 @@ def cls_row(
 
     `mask` [B, S] is 1 where a token counts. Written with matrix products only, so that it exports to ONNX.
     """
-    attended = layer.get_submodule(family.attention_output)(attend(layer, family, heads, hidden, mask)) + hidden[:, :1]
+    # an attention block that is gone has nothing to read; its output map then gives its bias
+    context = attend(layer, family, heads, hidden, mask) if attends(layer, family) else hidden[:, :1, :0]
+    attended = layer.get_submodule(family.attention_output)(context) + hidden[:, :1]
     attended = layer.get_submodule(family.attention_norm)(attended)
     inner = layer.get_submodule(family.ffn_activation)(layer.get_submodule(family.ffn_input)(attended))
     return layer.get_submodule(family.ffn_norm)(layer.get_submodule(family.ffn_output)(inner) + attended)

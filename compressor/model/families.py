@@ -40,6 +40,8 @@ class Family:
     """Inside a layer: the linear map to the queries of all heads, [H, H]; `key` and `value` likewise."""
     key: str = "attention.self.key"
     value: str = "attention.self.value"
+    attention_core: str = "attention.self"
+    """Inside a layer: the module that holds these three, and whose output `attention_output` reads or gives."""
     attention_output: str = "attention.output.dense"
     """Inside a layer: the linear map that ends the attention block, [H, H]."""
     attention_norm: str = "attention.output.LayerNorm"
@@ -93,6 +95,7 @@ FAMILIES: dict[str, Family] = {
         query="attention.q_lin",
         key="attention.k_lin",
         value="attention.v_lin",
+        attention_core="attention",
         attention_output="attention.out_lin",
         attention_norm="sa_layer_norm",
         ffn_input="ffn.lin1",

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,7 +10,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compressor.errors import UserError
-from compressor.model.families import Family
+from compressor.model.families import Family, family_of
+from compressor.model.sublayers import padded_state, shape_of, shaped_model, write_shape
 
 
 def check_skip(skip: Sequence[int], layers: int, field: str = "selection.skip") -> None:
@@ -48,17 +50,33 @@ def drop_layers(model: PreTrainedModel, family: Family, skip: Sequence[int]) -> 
         state[name] = tensor.clone()
     config = copy.deepcopy(model.config)
     setattr(config, family.layers_key, len(keep))
+    write_shape(config, family, shape_of(model, family).without(skip))
     with torch.device("meta"):  # no time lost on random weights that are replaced at once
-        pruned = type(model)(config)
+        pruned = shaped_model(type(model), config)
     pruned.load_state_dict(state, strict=True, assign=True)
     _materialise_buffers(pruned, model)
     return pruned.to(model.device).eval()
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path, card: str) -> None:
-    """Write a stock Hugging Face directory: config, one safetensors file, tokenizer, README.md with the model card."""
+def save_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    directory: Path,
+    card: str,
+    *,
+    stock: bool = True,
+) -> None:
+    """Write a Hugging Face directory: config, one safetensors file, tokenizer, README.md with the model card.
+
+    A model with narrower blocks or with blocks left out is filled up with zeros, so that its stock class opens it and
+    computes the same; with `stock=False` its weights are written as they are, for `compressor.load_model` alone.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(directory, safe_serialization=True, max_shard_size="1TB")
+    family = family_of(model.config.model_type)
+    shape = replace(shape_of(model, family), stored="stock" if stock else "exact")
+    write_shape(model.config, family, shape)
+    state = padded_state(model, family) if stock and not shape.uniform() else model.state_dict()
+    model.save_pretrained(directory, safe_serialization=True, max_shard_size="1TB", state_dict=state)
     tokenizer.save_pretrained(directory)
     (directory / "README.md").write_text(card, encoding="utf-8")
 

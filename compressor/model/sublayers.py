@@ -1,0 +1,282 @@
+"""Layers with less inside: feed-forward blocks of any width (0: none), attention blocks left out.
+
+A model with such layers is the stock class with smaller linear maps in it, so stock `forward` code runs it. What is left
+of a block that went is its output bias, one vector for every token, and its norm: `LayerNorm(x + b)`. On disk the shape
+stands in config.json under `compressor`; the weights lie there filled up with zeros to the sizes that the stock class
+expects, whose outputs are the same, or (`stored: exact`) as they are.
+"""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel
+
+from compressor.errors import UserError
+from compressor.model.families import Family, family_of, layer_list
+
+KEY = "compressor"
+"""The field of config.json that holds the shape."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What each layer has: the width of its feed-forward block (0: none) and whether it attends.
+
+    `stored` says how the weights lie on disk: `stock`, filled up with zeros, or `exact`.
+    """
+
+    ffn_widths: tuple[int, ...]
+    attention: tuple[bool, ...]
+    stored: Literal["stock", "exact"] = "stock"
+
+    def uniform(self) -> bool:
+        """Return whether a stock class has this shape: one width for all, above 0, and attention everywhere."""
+        return len(set(self.ffn_widths)) == 1 and self.ffn_widths[0] > 0 and all(self.attention)
+
+    def without(self, skip: Sequence[int]) -> "Shape":
+        """Return the shape of what is left without the layers `skip` (from 1)."""
+        kept = [index for index in range(len(self.attention)) if index + 1 not in set(skip)]
+        return Shape(tuple(self.ffn_widths[i] for i in kept), tuple(self.attention[i] for i in kept))
+
+    def as_config(self) -> dict[str, Any]:
+        """Return the entry of config.json."""
+        entry = {"ffn_widths": list(self.ffn_widths), "attention": list(self.attention)}
+        return entry if self.stored == "stock" else entry | {"stored": self.stored}
+
+
+class Nothing(nn.Module):
+    """Stands for the map into a feed-forward block that is gone: no activation at all, [..., 0]."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return an empty slice of `hidden` [..., H]."""
+        return hidden[..., :0]
+
+
+class Constant(nn.Linear):
+    """The map out of a block that is gone: nothing in, its bias [H] out, whatever the token."""
+
+    def __init__(self, outputs: int, *, device: torch.device | None = None) -> None:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_no_initialisation())
+            super().__init__(0, outputs, device=device)
+
+    def forward(self, _nothing: Tensor) -> Tensor:
+        """Return the bias; it broadcasts over texts and tokens where it is added to the block's input."""
+        return self.bias
+
+
+class NoAttention(nn.Module):
+    """Takes the place of the attention of any family and gives the map behind it nothing to read."""
+
+    def forward(self, *args: Tensor, **kwargs: Any) -> tuple[Tensor, None]:  # noqa: ANN401
+        """Return an empty context [B, S, 0], or where the output map lies inside (DistilBERT) its bias; no weights."""
+        hidden = args[0] if args else kwargs.get("hidden_states", kwargs.get("query"))
+        empty = hidden[..., :0]
+        inner = next(self.children(), None)
+        return (empty if inner is None else inner(empty)), None
+
+
+def shape_of(model: nn.Module, family: Family) -> Shape:
+    """Return the shape of a model, read from its modules."""
+    layers = layer_list(model, family)
+    widths = tuple(layer.get_submodule(family.ffn_output).in_features for layer in layers)
+    return Shape(widths, tuple(attends(layer, family) for layer in layers))
+
+
+def attends(layer: nn.Module, family: Family) -> bool:
+    """Return whether the layer has its attention block."""
+    return not isinstance(layer.get_submodule(family.attention_core), NoAttention)
+
+
+def shape_in(config: Mapping[str, Any], where: str = "config.json") -> Shape | None:
+    """Return the shape that a configuration (config.json as a dict) announces, None for a stock one.
+
+    Raises UserError, beginning with `where`, for lists of the wrong length, widths that are no whole numbers from 0 on, or
+    entries that are not known.
+    """
+    entry = config.get(KEY)
+    if entry is None:
+        return None
+    family = family_of(config["model_type"])
+    layers = config[family.layers_key]
+    known = {"ffn_widths", "attention", "stored"}
+    if not isinstance(entry, Mapping) or set(entry) - known or "ffn_widths" not in entry:
+        raise UserError(f"{where}: {KEY} must hold ffn_widths and may hold attention, one value a layer, and stored.")
+    widths = check_widths(entry["ffn_widths"], layers, f"{where}: {KEY}.ffn_widths")
+    attention = entry.get("attention", [True] * layers)
+    if not isinstance(attention, list) or len(attention) != layers or {type(value) for value in attention} - {bool}:
+        raise UserError(f"{where}: {KEY}.attention must be {layers} times true or false, one for each layer.")
+    stored = entry.get("stored", "stock")
+    if stored not in {"stock", "exact"}:
+        raise UserError(f"{where}: {KEY}.stored is {stored!r}; it must be stock or exact.")
+    return Shape(widths, tuple(attention), stored)
+
+
+def check_widths(widths: Any, layers: int, where: str) -> tuple[int, ...]:  # noqa: ANN401
+    """Return the widths as a tuple; raises UserError unless there is a whole number from 0 on for each of `layers`."""
+    if not isinstance(widths, list | tuple):
+        raise UserError(f"{where}: give a list with one width for each of the {layers} layers.")
+    if len(widths) != layers:
+        raise UserError(f"{where}: {len(widths)} widths for {layers} layers; give one for each.")
+    for number, width in enumerate(widths, start=1):
+        if type(width) is not int or width < 0:
+            raise UserError(f"{where}: layer {number} has width {width!r}; give a whole number, 0 for no FFN.")
+    return tuple(widths)
+
+
+def cut_ffn(layer: nn.Module, family: Family, kept: Sequence[int]) -> None:
+    """Leave only the neurons `kept` (from 0) of the layer's feed-forward block, in place; none: only its bias stays."""
+    chosen = torch.as_tensor(list(kept), dtype=torch.long)
+    first, last = layer.get_submodule(family.ffn_input), layer.get_submodule(family.ffn_output)
+    chosen = chosen.to(last.weight.device)
+    weights = [first.weight.detach()[chosen], first.bias.detach()[chosen], last.weight.detach()[:, chosen]]
+    _set_ffn(layer, family, len(chosen))
+    first, last = layer.get_submodule(family.ffn_input), layer.get_submodule(family.ffn_output)
+    if len(chosen):
+        with torch.no_grad():
+            for parameter, weight in zip((first.weight, first.bias, last.weight), weights, strict=True):
+                parameter.copy_(weight)
+
+
+def cut_attention(layer: nn.Module, family: Family) -> None:
+    """Take the layer's attention block out, in place; the bias of its output map stays."""
+    output = layer.get_submodule(family.attention_output)
+    constant = Constant(output.out_features, device=output.bias.device)
+    constant.bias = output.bias
+    core = NoAttention()
+    inside, _, leaf = family.attention_output.rpartition(".")
+    if inside == family.attention_core:
+        core.add_module(leaf, constant)
+    else:
+        _put(layer, family.attention_output, constant)
+    _put(layer, family.attention_core, core)
+    layer.train(layer.training)
+
+
+def apply_shape(model: nn.Module, family: Family, shape: Shape) -> None:
+    """Give the layers of a stock `model` the widths and attention of `shape`, in place.
+
+    Weights that fit are kept: the leading neurons of a block that shrinks. A block that grows gets new linear maps, with
+    torch's default initialisation (the model's own `_init_weights` is for the caller to apply).
+    """
+    for layer, width, attention in zip(layer_list(model, family), shape.ffn_widths, shape.attention, strict=True):
+        has = layer.get_submodule(family.ffn_output).in_features
+        if width < has:
+            cut_ffn(layer, family, range(width))
+        elif width > has:
+            _set_ffn(layer, family, width)
+        if not attention and attends(layer, family):
+            cut_attention(layer, family)
+
+
+def write_shape(config: PretrainedConfig, family: Family, shape: Shape) -> None:
+    """Write `shape` into a configuration, where a stock one does not say it all; its stock width is the widest block."""
+    setattr(config, family.ffn_key, max(1, *shape.ffn_widths))
+    if shape.uniform():
+        config.__dict__.pop(KEY, None)
+    else:
+        setattr(config, KEY, shape.as_config())
+
+
+def padded_state(model: nn.Module, family: Family) -> dict[str, Tensor]:
+    """Return the state dict with zeros for all that the stock class has more, so that it computes the same.
+
+    A neuron with zero weights behind it adds nothing; an attention block whose output map is zero adds its bias alone.
+    """
+    state, wide = dict(model.state_dict()), max(1, *shape_of(model, family).ffn_widths)
+    for index, layer in enumerate(layer_list(model, family)):
+        prefix = f"{family.layers}.{index}."
+        last = layer.get_submodule(family.ffn_output)
+        hidden, width = last.out_features, last.in_features
+        first_weight, first_bias = last.bias.new_zeros(wide, hidden), last.bias.new_zeros(wide)
+        last_weight = last.bias.new_zeros(hidden, wide)
+        if width:
+            first = layer.get_submodule(family.ffn_input)
+            first_weight[:width], first_bias[:width] = first.weight.detach(), first.bias.detach()
+            last_weight[:, :width] = last.weight.detach()
+        state[f"{prefix}{family.ffn_input}.weight"] = first_weight
+        state[f"{prefix}{family.ffn_input}.bias"] = first_bias
+        state[f"{prefix}{family.ffn_output}.weight"] = last_weight
+        if not attends(layer, family):
+            for name in (family.query, family.key, family.value):
+                state[f"{prefix}{name}.weight"] = last.bias.new_zeros(hidden, hidden)
+                state[f"{prefix}{name}.bias"] = last.bias.new_zeros(hidden)
+            state[f"{prefix}{family.attention_output}.weight"] = last.bias.new_zeros(hidden, hidden)
+    return state
+
+
+def shaped_model(model_class: type[PreTrainedModel], config: PretrainedConfig) -> PreTrainedModel:
+    """Return a new model of `config`, which may announce a shape, with random weights drawn by torch's generator.
+
+    All maps are drawn as the stock class draws its own. Under `torch.device("meta")` no weight is made at all.
+    """
+    family, shape = family_of(config.model_type), shape_in(config.to_dict())
+    model = model_class(config)
+    if shape is not None:
+        apply_shape(model, family, shape)
+        for layer in layer_list(model, family):
+            for name in (family.ffn_input, family.ffn_output):
+                model._init_weights(layer.get_submodule(name))
+    return model
+
+
+def loading_class(config: Mapping[str, Any], classes: Mapping[type, type]) -> type[PreTrainedModel]:
+    """Return the class whose `from_pretrained` reads a directory with this configuration; `as_stored` belongs behind it.
+
+    `classes` maps configuration classes to model classes, as transformers does for each task. Where the weights lie in
+    their exact sizes, the class is one of its own that makes the layers fit before the weights are read.
+    """
+    stock = classes[CONFIG_MAPPING[config["model_type"]]]
+    shape = shape_in(config)
+    if shape is None or shape.stored == "stock":
+        return stock
+
+    def shaped(self: PreTrainedModel, config: PretrainedConfig, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        stock.__init__(self, config, *args, **kwargs)
+        apply_shape(self, family_of(config.model_type), shape)
+
+    return type(stock.__name__, (stock,), {"__init__": shaped, "__module__": stock.__module__})
+
+
+def as_stored(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a model that `loading_class` read as an object of the stock class, with what was filled up cut away."""
+    shape = shape_in(model.config.to_dict())
+    if shape is not None and shape.stored == "exact":
+        model.__class__ = model.__class__.__base__
+    elif shape is not None:
+        apply_shape(model, family_of(model.config.model_type), shape)
+    return model
+
+
+def _set_ffn(layer: nn.Module, family: Family, width: int) -> None:
+    """Replace both maps of the feed-forward block by new ones of `width`; the output bias stays."""
+    last = layer.get_submodule(family.ffn_output)
+    hidden, bias = last.out_features, last.bias
+    if width:
+        first = nn.Linear(hidden, width, device=bias.device, dtype=bias.dtype)
+        output: nn.Linear = nn.Linear(width, hidden, device=bias.device, dtype=bias.dtype)
+    else:
+        first, output = Nothing(), Constant(hidden, device=bias.device)
+    output.bias = bias
+    _put(layer, family.ffn_input, first)
+    _put(layer, family.ffn_output, output)
+    layer.train(layer.training)
+
+
+def _put(layer: nn.Module, name: str, module: nn.Module) -> None:
+    owner, _, leaf = name.rpartition(".")
+    setattr(layer.get_submodule(owner), leaf, module)
+
+
+@contextlib.contextmanager
+def _no_initialisation() -> Any:  # noqa: ANN401
+    """Leave parameters without numbers alone: torch warns where there is nothing to draw."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
