@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DIRS ?= runs/demo
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test run recipes bench bench-skip bench-glue bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-gpu lint format clean
+.PHONY: help install demo test run recipes bench bench-skip bench-glue bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-placement bench-placement-gpu bench-gpu lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -51,6 +51,12 @@ bench-peers: $(STAMP)  ## [MODELS=folder] [DATA=folder]: one SST-2 model by this
 
 bench-analysis: $(STAMP)  ## MODELS=folder DATA=folder: FFN roles, confident errors and layer roles of five models
 	$(BIN)/python benchmarks/analysis.py --models $(MODELS) --data $(DATA)
+
+bench-placement: $(STAMP)  ## [DATA=folder]: which layers need an FFN? twelve narrow layers, from scratch, 2 processes
+	$(BIN)/python benchmarks/ffn_placement.py $(if $(DATA),--data $(DATA))
+
+bench-placement-gpu: $(STAMP)  ## [DATA=folder] [ARGS="--set pretrain.steps=50000"]: the larger experiment, on one GPU
+	$(BIN)/python benchmarks/ffn_placement.py --recipe recipes/placement/gpu.yaml --device cuda --processes 1 --out runs/ffn_placement_gpu $(if $(DATA),--data $(DATA)) $(ARGS)
 
 bench-memory: $(STAMP)  ## peak memory of the scoring pass at 1,000 and 10,000 rows
 	$(BIN)/python benchmarks/scoring_memory.py

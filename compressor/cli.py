@@ -109,7 +109,7 @@ def plan(
         if as_json:
             print_json({"stages": [asdict(stage) for stage in stages], "scores": None, "plan": None, "timing": None})
         return
-    path, _ = run_until(loaded, "timing", out, device=device, track=track_for_terminal(), say=say)
+    path, _ = run_until(loaded, "plan", out, device=device, track=track_for_terminal(), say=say)
     scores, found, timing = (read_json(path / f"{name}.json") for name in ("scores", "plan", "timing"))
     if as_json:
         print_json({"stages": [asdict(stage) for stage in stages], "scores": scores, "plan": found, "timing": timing})
@@ -119,7 +119,7 @@ def plan(
             scores_table(scores, found["skip"]),
             plan_table(found),
             *choice,
-            prediction_table(timing, len(found["skip"])),
+            prediction_table(timing, found["units"]),
         )
 
 
@@ -148,7 +148,7 @@ def audit(
     from compressor.rundir import read_json
     from compressor.terminal_selection import audit_tables, frontier_table
 
-    path = _run_until(recipe, [*(overrides or ()), "selection.audit=true"], "timing", out, device)
+    path = _run_until(recipe, [*(overrides or ()), "selection.audit=true"], "audit", out, device)
     found, timing, plan = (read_json(path / f"{name}.json") for name in ("audit", "timing", "plan"))
     figures = audit_figures(path, found, timing, plan)
     if as_json:

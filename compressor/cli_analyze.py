@@ -1,4 +1,4 @@
-"""`compressor analyze errors|ffn|roles`: explain a model; `cli.py` puts the group beside its own commands."""
+"""`compressor analyze errors|ffn|roles|placement`: explain a model; `cli.py` puts the group beside its own commands."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ ALARM = 3
 
 analyze = typer.Typer(
     name="analyze",
-    help="Explain a model: its confident errors, what its feed-forward blocks do, the role of each layer.",
+    help="Explain a model: its confident errors, what its feed-forward blocks do, the role of each layer, where blocks belong.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -100,6 +100,26 @@ def roles(
         for alarm in found["alarms"]:
             say(f"alarm: {alarm['text']}")
         raise typer.Exit(ALARM)
+
+
+@analyze.command()
+def placement(
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="YAML recipe of a placement experiment.", show_default=False)
+    ],
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for all runs, the page and the JSON file; runs/NAME by default.")
+    ] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Which layers need a feed-forward block? Train encoders of equal size from scratch that differ in nothing else."""
+    from compressor.analyze import analyze_placement_of
+
+    found, folder = analyze_placement_of(recipe, overrides or (), out, **_options(device))
+    if found is not None:  # several processes may work at one experiment: the first one reports
+        _finish("placement", found, folder, as_json, f"FFN placement: {found['name']}")
 
 
 def _options(device: str) -> dict[str, Any]:

@@ -90,17 +90,18 @@ def _cascade(start: ColdStart) -> tuple[Load, Gauge]:
 
 def _pytorch(start: ColdStart) -> tuple[Load, Gauge]:
     import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig
+
+    from compressor.model.sublayers import as_stored, loading_class
 
     torch.set_num_threads(start.threads)
     config = AutoConfig.from_pretrained(start.path, local_files_only=True)
+    model_class = loading_class(config.to_dict(), MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING)
     with torch.device("meta"):
-        AutoModelForSequenceClassification.from_config(config)  # imports the family's module: imports are not timed
+        model_class(config)  # what is made only once is not timed
 
     def load() -> Call:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            start.path, local_files_only=True, dtype=torch.float32
-        )
+        model = as_stored(model_class.from_pretrained(start.path, local_files_only=True, dtype=torch.float32))
         model = model.to(start.device).eval()
         answer = torch.compile(model, dynamic=True) if start.compiled else model
         batch = inputs(("input_ids", "attention_mask"), start.batch, start.length)

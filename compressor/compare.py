@@ -231,7 +231,7 @@ def _summary(directory: Path, result: dict[str, Any], name: str) -> dict[str, An
         "task": result["data"]["task"],
         "variant": name,
         "evaluation": {key: evaluation[key] for key in ("rows", "sha256")},
-        "skip": [] if is_full(name) or whole else list(plan["skip"]),
+        "skip": [] if is_full(name) or whole else list(plan.get("units", plan["skip"])),
         "layers": plan["layers"],
         **{key: variant[key] for key in ("accuracy", "accuracy_ci95")},
         **{key: versus[key] if versus else None for key in ("agreement", "flips", "tier")},

@@ -90,6 +90,8 @@ def _distillation_work(run: Run) -> str:
 
 
 def _search_work(spec: SelectionSpec, layers: int) -> str:
+    if spec.budget is not None:
+        return f"beam search of width {spec.beam_width} over mixes of {', '.join(spec.units)}"
     if spec.search == "exhaustive":
         sets = candidate_sets(layers, wanted_sizes(spec, layers), spec.protect)
         return f"{len(sets):,} sets, {count_applications(layers, sets):,} layer applications"

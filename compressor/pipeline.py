@@ -28,6 +28,7 @@ from compressor.stage_inputs import (
     shipping_inputs,
     tail_inputs,
     teacher_inputs,
+    timing_inputs,
 )
 from compressor.stages import (
     EXPLAINED,
@@ -65,6 +66,7 @@ class Stage:
 STAGES: tuple[Stage, ...] = (
     Stage("teacher", (TEACHER, f"{TEACHER}.json"), (), teacher_inputs, make_teacher),
     Stage("scores", ("scores.json", f"{ARRAYS}/calibration_logits.npy"), ("teacher",), scores_inputs, make_scores),
+    Stage("timing", ("timing.json",), ("teacher",), timing_inputs, make_timing),
     Stage(
         "plan",
         ("plan.json", f"{ARRAYS}/selection_logits.npy"),
@@ -73,7 +75,6 @@ STAGES: tuple[Stage, ...] = (
         make_plan,
     ),
     Stage("audit", ("audit.json",), ("plan",), lambda _run: {}, make_audit),
-    Stage("timing", ("timing.json",), ("teacher",), latency_inputs, make_timing),
     Stage("model", ("model", "model.json"), ("plan",), model_inputs, make_model),
     Stage("tail", (TAIL,), ("teacher",), tail_inputs, make_tail),
     Stage("onnx", ("onnx", "onnx.json"), ("model", "tail"), export_inputs, make_onnx),

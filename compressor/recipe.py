@@ -86,8 +86,17 @@ class SeparabilitySpec(Spec):
     """`teacher` takes the full model's predictions as classes: no labels needed."""
 
 
+class BudgetSpec(Spec):
+    """What may remain of the encoder's cost; the mix of units that changes the fewest predictions is searched for."""
+
+    keep: Annotated[Float, Field(gt=0, lt=1)]
+    """Largest share of the cost of all layers that may remain: 0.5 halves it."""
+    of: Literal["flops", "latency"] = "flops"
+    """`flops` at 128 tokens, or predicted `latency`: each part timed in PyTorch, in every cell of the benchmark."""
+
+
 class SelectionSpec(Spec):
-    """Which layers to skip."""
+    """Which layers, or which parts of layers, go."""
 
     search: Literal["ranked", "greedy", "beam", "exhaustive", "fixed"] = "exhaustive"
     """`ranked`: what `rank_by` says, no trial; `greedy`: one layer after the other; `beam`: the same with the `beam_width`
@@ -114,6 +123,12 @@ class SelectionSpec(Spec):
     """The score of the ranked plan, lowest first; `separability` is the gain in separability.score."""
     audit: bool = False
     """Also measure how far every score deserves trust, and the best set of every size (`compressor audit`)."""
+    units: list[Literal["layer", "ffn", "attention", "width"]] = ["layer"]
+    """With a budget, what may go: whole layers, feed-forward blocks, attention blocks, neurons of feed-forward blocks."""
+    widths: list[Annotated[Float, Field(gt=0, lt=1)]] = [0.75, 0.5, 0.25, 0.125]
+    """With unit `width`, the shares of a feed-forward block's neurons that may stay."""
+    budget: BudgetSpec | None = None
+    """In place of `layers`: how much of the encoder's cost may remain."""
     protect: list[PositiveInt] = []
     """Layers (from 1) that must stay."""
     skip: list[PositiveInt] | None = None
@@ -124,7 +139,23 @@ class SelectionSpec(Spec):
     def _fixed_sets_layers(cls, values: Any) -> Any:  # noqa: ANN401
         if isinstance(values, dict) and isinstance(values.get("skip"), list) and "layers" not in values:
             return {**values, "layers": max(1, len(values["skip"]))}
+        if isinstance(values, dict) and values.get("budget") is not None and "search" not in values:
+            return {**values, "search": "beam"}
         return values
+
+    @model_validator(mode="after")
+    def _budget_fits(self) -> "SelectionSpec":
+        if not self.units or len(set(self.units)) != len(self.units):
+            raise ValueError("units must name at least one kind, and none twice")
+        if self.budget is None and self.units != ["layer"]:
+            raise ValueError(f"units {', '.join(self.units)} differ in cost: say with budget.keep how much may remain")
+        if self.budget is not None and (self.search != "beam" or self.layers != 1):
+            raise ValueError("a budget comes with search: beam and takes the place of layers; leave layers out")
+        if self.budget is not None and self.audit:
+            raise ValueError("audit measures sets of whole layers; leave it out, or the budget")
+        if "width" in self.units and not self.widths:
+            raise ValueError("unit width needs at least one share in widths")
+        return self
 
     @model_validator(mode="after")
     def _fixed_has_skip(self) -> "SelectionSpec":
@@ -223,6 +254,14 @@ class Recipe(Spec):
     analysis: list[Literal["errors", "ffn", "roles"]] = []
     """What the report explains beside the result: the full model's confident errors (and the compressed one's), what its
     feed-forward blocks do, the role of each layer. `compressor analyze` does the same for a finished run."""
+
+    @model_validator(mode="after")
+    def _parts_stay_out_of_the_cascade(self) -> "Recipe":
+        if self.cascade is not None and self.cascade.model == "compressed" and self.selection.budget is not None:
+            raise ValueError(
+                "cascade.model: compressed counts whole layers; set cascade.model: full, or leave out the budget"
+            )
+        return self
 
     @field_validator("analysis")
     @classmethod

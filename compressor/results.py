@@ -1,6 +1,6 @@
 """result.json: everything a run measured, put together from the files of its stages."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -8,10 +8,12 @@ import numpy as np
 
 from compressor.export.onnx import STOCK
 from compressor.export.optimize import fused_nodes
-from compressor.measurement.cost import FLOPS_TOKENS, cls_row_flops, encoder_flops, predicted_speedup, weight_bytes
+from compressor.measurement.cost import FLOPS_TOKENS, cls_row_flops, predicted_speedup, shape_flops, weight_bytes
 from compressor.measurement.prediction import prediction_errors
 from compressor.measurement.predictions import fingerprint, flipped_examples
 from compressor.measurement.statistics import compare, metrics
+from compressor.model.sublayers import shape_in
+from compressor.model.units import Shape, Unit, shape_left, split_unit
 from compressor.recipe import GoalsSpec
 from compressor.report.formats import is_full
 from compressor.results_cascade import cascade_result
@@ -41,7 +43,7 @@ def build_result(run: Run, records: list[StageRecord]) -> dict[str, Any]:
     guarded = None
     if run.recipe.cascade is not None:
         variants[CASCADE], guarded, logits[CASCADE] = cascade_result(
-            run, logits["full"], _flops(run, "full_onnx_optimized", run.source.layers)
+            run, logits["full"], _flops(run, "full_onnx_optimized", ())
         )
     shipped = read_json(run.path / SHIPPED) if run.recipe.export.variants == "auto" else None
     signed = {CASCADE, f"onnx_{shipped['variant']}"} if shipped else set()
@@ -66,7 +68,7 @@ def build_result(run: Run, records: list[StageRecord]) -> dict[str, Any]:
         "layers": scores["layers"],
         "scores": {key: scores[key] for key in ("score", "labels", "rows", "sample_rows")},
         "plan": plan,
-        **{key: made.get(key) for key in ("refit", "distill", "head")},
+        **{key: made.get(key) for key in ("blocks", "refit", "distill", "head")},
         "cascade": guarded,
         "variants": variants,
         "flipped": flipped_examples(
@@ -89,7 +91,7 @@ def build_result(run: Run, records: list[StageRecord]) -> dict[str, Any]:
         "shipped": shipped,
         "audit": read_json(run.path / "audit.json") if run.recipe.selection.audit else None,
         "timing": timing,
-        "prediction": prediction_errors(timing["cells"], len(plan["skip"]), compared),
+        "prediction": prediction_errors(timing["cells"], [split_unit(unit)[1] for unit in plan["units"]], compared),
         "analysis": {name: read_json(run.path / ANALYSIS / f"{name}.json") for name in run.recipe.analysis},
         "goals": judge_goals(
             run.recipe.goals,
@@ -122,7 +124,7 @@ def _variant(
     return {
         **{key: measured.get(key) for key in ("accuracy", "accuracy_ci95", "f1", "mcc")},
         "parameters": parameters,
-        "encoder_flops": _flops(run, name, plan["layers"] if full else len(plan["keep"])),
+        "encoder_flops": _flops(run, name, () if full else plan["units"]),
         "bytes": size,
         "predictions_sha256": fingerprint(logits[name]),
         "versus_full": asdict(versus) if versus else None,
@@ -130,13 +132,17 @@ def _variant(
     }
 
 
-def _flops(run: Run, name: str, layers: int) -> int:
-    """Return the encoder FLOPs of a variant with `layers` layers; the last counts for one row where it has a tail."""
+def _flops(run: Run, name: str, units: Sequence[Unit]) -> int:
+    """Return the encoder FLOPs of a variant without `units`; the last layer counts for one row where it has a tail."""
     config, family = run.source.config, run.family
-    width, ffn = config[family.width_key], config[family.ffn_key]
+    hidden = config[family.width_key]
+    full = shape_in(config) or Shape((config[family.ffn_key],) * run.source.layers, (True,) * run.source.layers)
+    shape = shape_left(units, full)
     if "onnx" not in name or name.rpartition("_")[2] in STOCK or run.tail is None:
-        return encoder_flops(layers, width, ffn)
-    return encoder_flops(layers - 1, width, ffn) + cls_row_flops(width, ffn, config[family.heads_key], form=run.tail)
+        return shape_flops(shape.ffn_widths, shape.attention, hidden)
+    attends, heads = shape.attention[-1], config[family.heads_key]
+    tail = cls_row_flops(hidden, shape.ffn_widths[-1], heads, form=run.tail, attention=attends)
+    return shape_flops(shape.ffn_widths[:-1], shape.attention[:-1], hidden) + tail
 
 
 def operators_of(files: dict[str, dict[str, dict[str, int]]]) -> dict[str, dict[str, int]]:

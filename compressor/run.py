@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compressor.cascade.exits import LEAST_ROWS
@@ -22,10 +23,12 @@ from compressor.measurement.environment import processor, versions
 from compressor.model.checkpoint import Checkpoint
 from compressor.model.families import Family, family_of
 from compressor.model.load import ModelSource, find_model, load_classifier, load_tokenizer, longest_input
+from compressor.model.sublayers import shape_in
 from compressor.progress import Track
-from compressor.recipe import Recipe
+from compressor.recipe import Recipe, SelectionSpec
 from compressor.rundir import CHECKPOINTS, STAGES_FOLDER, read_json, stage_key
 from compressor.selection.search import check_selection
+from compressor.selection.units import check_budget, flops_savings, part_names
 
 TEACHER = "teacher"
 """Folder of the full model where the run fine-tunes it."""
@@ -135,6 +138,8 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
     """Look at the model and read the data; refuse what cannot work before anything expensive or any file is made."""
     source = find_model(recipe.model.path, recipe.model.revision)
     check_selection(recipe.selection, source.layers, recipe.goals)
+    if recipe.selection.budget is not None:
+        _check_budget(recipe.selection, source)
     head = recipe.compensation.head
     if head is not None:
         check_nodes(head.nodes, source.config[family_of(source.config["model_type"]).width_key])
@@ -166,6 +171,23 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
                 "classifier needs; save one beside the model, or leave cascade out."
             )
     return Run(recipe, source, tokenizer, data, path, device, track)
+
+
+def _check_budget(spec: SelectionSpec, source: ModelSource) -> None:
+    """Raise UserError where the budget cannot be reached, as far as that is known before anything is timed."""
+    if shape_in(source.config) is not None:
+        raise UserError(
+            f"selection.budget: {source.path} has already lost parts of layers; give the model it was made from."
+        )
+    if spec.budget.of == "flops":
+        check_budget(spec, source_savings(spec, source), source.layers)
+
+
+def source_savings(spec: SelectionSpec, source: ModelSource) -> dict[tuple[int, str], np.ndarray]:
+    """Return what the parts that may go save of the FLOPs of a model."""
+    family = family_of(source.config["model_type"])
+    hidden, width = source.config[family.width_key], source.config[family.ffn_key]
+    return flops_savings(source.layers, hidden, width, part_names(spec, width))
 
 
 def measures_tail(recipe: Recipe) -> bool:

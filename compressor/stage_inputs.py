@@ -8,6 +8,7 @@ import torch
 from compressor.recipe_base import Spec
 from compressor.run import Run, measures_tail
 from compressor.stages_model import card_recipe
+from compressor.stages_selection import timed_parts
 
 
 def spec_json(part: Spec | None) -> dict[str, Any] | None:
@@ -46,6 +47,12 @@ def latency_inputs(run: Run) -> dict[str, Any]:
     return {"benchmark": spec_json(run.recipe.benchmark), **machine_inputs(run)}
 
 
+def timing_inputs(run: Run) -> dict[str, Any]:
+    """Return what the time of one layer depends on, and of a layer without each part that may go."""
+    parts = timed_parts(run)
+    return latency_inputs(run) | ({"parts": parts} if parts else {})
+
+
 def shipping_inputs(run: Run) -> dict[str, Any]:
     """Return what the choice of the file to ship depends on."""
     return {"goals": spec_json(run.recipe.goals), "selection": run.data.selection.sha256}
@@ -54,7 +61,10 @@ def shipping_inputs(run: Run) -> dict[str, Any]:
 def plan_inputs(run: Run) -> dict[str, Any]:
     """Return what the plan depends on."""
     spec, goals = run.recipe.selection, run.recipe.goals
-    inputs = {"selection": spec.model_dump(mode="json", exclude={"audit"}), "split": run.data.selection.sha256}
+    unused = {"audit"} if spec.budget is not None else {"audit", "budget", "units", "widths"}
+    inputs = {"selection": spec.model_dump(mode="json", exclude=unused), "split": run.data.selection.sha256}
+    if spec.budget is not None and spec.budget.of == "latency":
+        inputs["timing"] = timing_inputs(run)
     if spec.layers == "auto":
         inputs["goals"] = goals.model_dump(mode="json", include={"max_drop", "max_flips", "confidence"})
         inputs["head"] = run.recipe.compensation.head is not None

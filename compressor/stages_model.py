@@ -7,14 +7,17 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from compressor.compensation.blocks import build_variants
 from compressor.compensation.head import cross_entropy, fold_error, fold_head, hard_targets, soft_targets
 from compressor.compensation.refit import refit_gaps
 from compressor.compensation.trainers import TRAINERS
 from compressor.measurement.cost import parameter_count
 from compressor.model.capture import capture_calls
 from compressor.model.card import model_card
+from compressor.model.families import layer_list
 from compressor.model.states import final_states
 from compressor.model.surgery import drop_layers, kept_layers, save_model
+from compressor.model.units import parts_of
 from compressor.recipe import Recipe
 from compressor.recipe_file import dump_recipe
 from compressor.run import Run
@@ -25,8 +28,10 @@ from compressor.stages_selection import load_array
 
 def make_model(run: Run, folder: Path) -> None:
     """Drop the layers, refit and distil where the recipe says so, fold in a head trained on the states, save a stock model."""
-    skip = tuple(read_json(run.path / "plan.json")["skip"])
+    plan = read_json(run.path / "plan.json")
+    skip, parts = tuple(plan["skip"]), parts_of(plan["units"])
     model = drop_layers(run.teacher, run.family, skip)
+    blocks = _leave_parts_out(run, model, skip, parts) if parts else []
     refits = [] if run.recipe.compensation.refit is None else _refit(run, model, skip)
     distillation = None if run.recipe.compensation.distill is None else distill_model(run, model, skip)
     report = None if run.recipe.compensation.head is None else _compensate(run, model)
@@ -34,7 +39,7 @@ def make_model(run: Run, folder: Path) -> None:
         name=run.recipe.name,
         base=Path(run.recipe.model.path.removeprefix("package:")).name,
         model_class=type(model).__name__,
-        skip=skip,
+        units=plan["units"],
         layers=run.source.layers,
         nodes=report["nodes"] if report and report["folded"] else None,
         refitted=[refit["layer"] for refit in refits if refit["strength"] is not None],
@@ -44,10 +49,27 @@ def make_model(run: Run, folder: Path) -> None:
     save_model(model, run.tokenizer, folder / "model", card)
     parameters = {"full": parameter_count(run.teacher), "compressed": parameter_count(model)}
     write_json(
-        folder / "model.json", {"parameters": parameters, "refit": refits, "distill": distillation, "head": report}
+        folder / "model.json",
+        {"parameters": parameters, "blocks": blocks, "refit": refits, "distill": distillation, "head": report},
     )
     if distillation is not None:
         distill_checkpoint(run, skip).remove()
+
+
+def _leave_parts_out(
+    run: Run, model: PreTrainedModel, skip: tuple[int, ...], parts: dict[int, str]
+) -> list[dict[str, Any]]:
+    """Put the stand-ins for layers that lose a part into `model`, made from the calibration text; return what was fitted."""
+    calls, _ = capture_calls(run.teacher, run.family, run.calibration, track=run.track)
+    wanted = {layer: [part] for layer, part in parts.items()}
+    variants = build_variants(run.teacher, run.family, calls, wanted, track=run.track)
+    keep, layers = kept_layers(run.source.layers, skip), layer_list(model, run.family)
+    for (layer, _), variant in variants.items():
+        layers[keep.index(layer)] = variant.module
+    return [
+        {"layer": layer, "part": part} | {name: value for name, value in vars(variant).items() if name != "module"}
+        for (layer, part), variant in variants.items()
+    ]
 
 
 def _refit(run: Run, model: PreTrainedModel, skip: tuple[int, ...]) -> list[dict[str, Any]]:

@@ -8,19 +8,22 @@ import torch
 
 from compressor.analysis.roles import passthrough_scores, roles_of
 from compressor.analysis.roles_files import model_weights
+from compressor.compensation.blocks import build_variants
 from compressor.data.batches import pad
 from compressor.measurement.cost import encoder_flops
 from compressor.measurement.latency import grid_cells
 from compressor.measurement.prediction import time_layers
 from compressor.model.capture import capture_calls
 from compressor.model.states import class_states
-from compressor.run import Run
+from compressor.run import Run, source_savings
 from compressor.rundir import STAGES_FOLDER, TRIALS, read_json, write_json
 from compressor.selection.audit import audit_scores
 from compressor.selection.baselines import Evidence, ranked_set
 from compressor.selection.search import find_plan
 from compressor.selection.separability import score_layers
 from compressor.selection.trials import Trials
+from compressor.selection.trie import StandIns
+from compressor.selection.units import check_budget, find_mix, latency_savings, part_names
 
 ARRAYS = "arrays"
 
@@ -40,6 +43,9 @@ def make_scores(run: Run, folder: Path) -> None:
 def make_plan(run: Run, folder: Path) -> None:
     """Choose the layers to skip by forward passes over the selection split."""
     spec, goals = run.recipe.selection, run.recipe.goals
+    if spec.budget is not None:
+        _make_mix(run, folder)
+        return
     trials, logits = _trials(run)
     evidence = _evidence(run)
     plan = find_plan(
@@ -50,6 +56,26 @@ def make_plan(run: Run, folder: Path) -> None:
         readout=run.recipe.compensation.head is not None,
     )
     write_json(folder / "plan.json", asdict(plan))
+    save_array(folder, "selection_logits", logits)
+
+
+def _make_mix(run: Run, folder: Path) -> None:
+    """Choose the parts of layers to leave out by forward passes with stand-ins made from the calibration text."""
+    spec, source = run.recipe.selection, run.source
+    width = source.config[run.family.ffn_key]
+    if spec.budget.of == "flops":
+        savings = source_savings(spec, source)
+    else:
+        cells = read_json(run.path / "timing.json")["cells"]
+        savings = latency_savings(cells, source.layers, part_names(spec, width))
+        check_budget(spec, savings, source.layers)
+    wanted = {layer: parts for layer in range(1, source.layers + 1) if layer not in spec.protect
+              for parts in [[part for part in part_names(spec, width) if part]]}  # fmt: skip
+    calls, _ = capture_calls(run.teacher, run.family, run.calibration, track=run.track)
+    variants = build_variants(run.teacher, run.family, calls, wanted, track=run.track)
+    stand_ins = {key: variant.module for key, variant in variants.items()}
+    trials, logits = _trials(run, stand_ins)
+    write_json(folder / "plan.json", asdict(find_mix(trials, savings, spec, width)))
     save_array(folder, "selection_logits", logits)
 
 
@@ -65,6 +91,7 @@ def make_timing(run: Run, folder: Path) -> None:
         cells,
         **seconds,
         min_runs=min(30, spec.min_runs),
+        parts=timed_parts(run),
         seed=run.recipe.seed,
         track=run.track,
     )
@@ -91,11 +118,30 @@ def make_audit(run: Run, folder: Path) -> None:
     write_json(folder / "audit.json", asdict(audit))
 
 
-def _trials(run: Run) -> tuple[Trials, np.ndarray]:
+def timed_parts(run: Run) -> list[str]:
+    """Return the parts of a layer whose time is wanted beside that of a whole one."""
+    spec = run.recipe.selection
+    parts = part_names(spec, run.source.config[run.family.ffn_key]) if spec.budget is not None else []
+    return [part for part in parts if part]
+
+
+def _trials(run: Run, stand_ins: StandIns | None = None) -> tuple[Trials, np.ndarray]:
     """Return the trials of the selection split, those of earlier searches in this run directory known, and its logits."""
     calls, logits = capture_calls(run.teacher, run.family, run.selection, track=run.track)
     cache, labels = run.path / STAGES_FOLDER / TRIALS, run.data.selection.labels
-    return Trials(run.teacher, run.family, calls, logits, labels, cache=cache, track=run.track), logits.numpy()
+    made_from = "" if stand_ins is None else run.data.calibration.sha256
+    trials = Trials(
+        run.teacher,
+        run.family,
+        calls,
+        logits,
+        labels,
+        cache=cache,
+        stand_ins=stand_ins,
+        made_from=made_from,
+        track=run.track,
+    )
+    return trials, logits.numpy()
 
 
 def _evidence(run: Run) -> Evidence:

@@ -6,8 +6,9 @@ from typing import Any
 from rich.table import Table
 
 from compressor.dry_run import StageStatus
-from compressor.measurement.cost import predicted_ms, predicted_speedup
+from compressor.measurement.cost import layers_saved, predicted_ms, predicted_speedup
 from compressor.measurement.statistics import TIERS
+from compressor.model.units import Unit, split_unit, unit_words
 from compressor.report.formats import short_names, variant_order
 
 LONGEST = 60
@@ -67,9 +68,12 @@ def result_table(result: Mapping[str, Any]) -> Table:
         cell,
         "speed-up [95 %]",
     ]
-    skipped = ", ".join(map(str, result["plan"]["skip"]))
-    count, layers = len(result["plan"]["skip"]), result["plan"]["layers"]
-    return table(f"{result['name']}: {count} of {layers} layers skipped (layer {skipped})", columns, rows)
+    units = result["plan"].get("units", result["plan"]["skip"])
+    layers, which = result["plan"]["layers"], ", ".join(map(str, units))
+    gone = f"{len(units)} of {layers} layers skipped (layer {which})"
+    if result["plan"].get("mix"):
+        gone = f"{unit_words(units)} of {layers} layers left out"
+    return table(f"{result['name']}: {gone}", columns, rows)
 
 
 def _cell(row: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -102,14 +106,14 @@ def scores_table(scores: Mapping[str, Any], skipped: Sequence[int] = ()) -> Tabl
 
 def plan_table(plan: Mapping[str, Any]) -> Table:
     """Return the sets tried, best first, with the chosen one on top."""
-    size = len(plan["skip"])
+    units, mix = plan["units"], plan["mix"]
     trials = sorted(
-        (trial for trial in plan["trace"] if len(trial["skip"]) == size),
-        key=lambda trial: (trial["skip"] != plan["skip"], -trial["agreement"], trial["kl"]),
+        (trial for trial in plan["trace"] if mix or len(trial["skip"]) == len(units)),
+        key=lambda trial: (trial["skip"] != units, -trial["agreement"], trial["kl"]),
     )
     rows = [
         (
-            ", ".join(map(str, trial["skip"])) + (" (chosen)" if trial["skip"] == plan["skip"] else ""),
+            ", ".join(map(str, trial["skip"])) + (" (chosen)" if trial["skip"] == units else ""),
             f"{trial['agreement']:.2%}",
             f"{trial['kl']:.4f}",
             f"{trial['raw_agreement']:.2%}",
@@ -117,6 +121,8 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
         for trial in trials[:20]
     ]
     asked = f"{plan['sets_total']} skip this many layers" if plan["layers_asked"] != "auto" else "of all sizes"
+    if mix:
+        asked = f"{mix['meeting']} of them within the budget; {mix['kept']:.1%} of the encoder's {mix['of']} remain"
     title = (
         f"{plan['search']} search: {plan['sets_evaluated']} sets tried, {plan['sets_known']} of them known from before; "
         f"{asked}; {plan['seconds']:.1f} s, {plan['predicted_seconds']:.1f} s predicted"
@@ -124,19 +130,20 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
     return table(title, ["skipped layers", "agreement after readout", "KL (nats)", "agreement as is"], rows)
 
 
-def prediction_table(timing: Mapping[str, Any], skipped: int) -> Table:
-    """Return the latency predicted for a plan that skips so many layers, from one timed layer."""
+def prediction_table(timing: Mapping[str, Any], units: Sequence[Unit]) -> Table:
+    """Return the latency predicted for a plan without `units`, from one timed layer and from its parts."""
+    parts = [split_unit(unit)[1] for unit in units]
     rows = [
         (
             f"{cell['batch']} x {cell['length']}",
             f"{cell['full_ms']:.2f}",
             f"{cell['layer_ms']:.2f}",
-            f"{predicted_ms(cell, skipped):.2f}",
-            f"{predicted_speedup(cell, skipped):.2f}x",
+            f"{predicted_ms(cell, layers_saved(cell, parts)):.2f}",
+            f"{predicted_speedup(cell, layers_saved(cell, parts)):.2f}x",
         )
         for cell in timing["cells"]
     ]
-    title = f"predicted latency with {skipped} layers skipped, {timing['provider']}, {timing['threads']} threads"
+    title = f"predicted latency without {unit_words(units)}, {timing['provider']}, {timing['threads']} threads"
     return table(title, ["batch x tokens", "full ms", "one layer ms", "predicted ms", "predicted speed-up"], rows)
 
 

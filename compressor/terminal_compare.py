@@ -63,6 +63,8 @@ def _paired_row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _skipped(run: Mapping[str, Any]) -> str:
     which = f" ({layers_text(run['skip'])})" if run["skip"] else ""
+    if any(isinstance(unit, str) for unit in run["skip"]):
+        return layers_text(run["skip"])
     return f"{len(run['skip'])} of {run['layers']}{which}"
 
 

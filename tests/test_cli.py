@@ -80,7 +80,7 @@ def test_a_whole_run_keeps_the_contract(finished):
     assert set(result["parity"]) == {"fp32", "optimized", "int8"}
     assert result["parity"]["fp32"]["agreement"] == 1.0
     assert result["fused_nodes"]["optimized"] == {"SkipLayerNormalization": 4, "BiasGelu": 2, "Attention": 1}
-    assert [stage["name"] for stage in result["stages"]][:5] == ["scores", "plan", "timing", "model", "tail"]
+    assert [stage["name"] for stage in result["stages"]][:5] == ["scores", "timing", "plan", "model", "tail"]
     full, compressed = result["variants"]["full"], result["variants"]["compressed"]
     assert compressed["encoder_flops"] * 3 == full["encoder_flops"] * 2
     assert compressed["parameters"] < full["parameters"]
@@ -346,7 +346,7 @@ def test_a_full_disk_is_told_and_the_run_resumes(tiny_task, tmp_path, command, m
     assert not (out / "model").exists()
     code, stdout, _ = command("run", tiny_task / "recipe.yaml", "--out", out, "--json")
     assert code == 0
-    assert [stage["name"] for stage in json.loads(stdout)["stages"] if stage["cached"]] == ["scores", "plan", "timing"]
+    assert [stage["name"] for stage in json.loads(stdout)["stages"] if stage["cached"]] == ["scores", "timing", "plan"]
 
 
 def test_our_own_faults_end_with_1_and_a_traceback_only_on_demand(tiny_task, tmp_path, command, monkeypatch):

@@ -24,7 +24,7 @@ def test_errors_compare_like_with_like():
     row = {"batch": 1, "length": 32, "speedup": 1.25, "speedup_ci95": [1.2, 1.3]}
     latency = {"compressed": [row, {**row, "length": 128, "speedup": 9.0}, {**row, "length": "workload"}]}
     latency["full"] = [{**row, "speedup": 1.0, "speedup_ci95": None}]
-    found = prediction_errors([CELL], 2, latency)
+    found = prediction_errors([CELL], ["", ""], latency)
     assert [entry["variant"] for entry in found[0]["measured"]] == ["compressed"]
     assert found[0]["measured"][0]["error"] == pytest.approx(10 / 7 / 1.25 - 1)
     assert (found[0]["size"], found[0]["batch"]) == (2, 1)

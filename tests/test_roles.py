@@ -23,17 +23,16 @@ from compressor.analysis.roles import (
 )
 from compressor.analysis.roles_features import (
     RESAMPLED,
-    co_magnitude,
     effective_rank,
     head_overlap,
     norm_concentration,
     resampled_ranks,
-    saturated_positions,
     singular_values,
 )
 from compressor.analysis.roles_files import Weights, model_weights
 from compressor.errors import UserError
 from compressor.model.families import FAMILIES
+from compressor.model.neurons import co_magnitude, saturated_positions
 
 PLANTED = 5
 

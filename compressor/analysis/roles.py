@@ -17,13 +17,12 @@ from compressor.analysis.roles_alarms import Alarm, find_alarms, spectral_ratios
 from compressor.analysis.roles_features import (
     RESAMPLED,
     LayerMeasure,
-    co_magnitude,
     layer_features,
     measure_layer,
-    saturated_positions,
 )
 from compressor.analysis.roles_files import LayerNames, Weights, open_weights
 from compressor.errors import UserError
+from compressor.model.neurons import co_magnitude, saturated_positions
 from compressor.progress import Track, silent
 
 if TYPE_CHECKING:

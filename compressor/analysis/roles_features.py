@@ -14,9 +14,8 @@ from torch import Tensor
 
 from compressor.analysis.roles_files import LayerNames, Weights
 from compressor.errors import UserError
+from compressor.model.neurons import co_magnitude, saturated_positions
 
-SATURATED_SDS = 3.0
-"""A position is saturated when its co-magnitude is more than so many deviations above the layer's mean."""
 TOP_SHARE = 0.01
 """Share of the positions of a norm whose part of its energy is its concentration."""
 RANK_ROWS = 128
@@ -180,20 +179,6 @@ def resampled_ranks(matrix: Tensor, rank: float, draws: int, rng: np.random.Gene
     ranks = _effective_ranks(_roots(gram[chosen[:, :, None], chosen[:, None, :]]))
     mean = ranks.mean()
     return rank * (1 + np.sqrt(size / len(matrix)) * (ranks / mean - 1)) if mean > 0 else np.full(draws, rank)
-
-
-def co_magnitude(reads: list[np.ndarray], writes: np.ndarray) -> np.ndarray:
-    """Return the co-magnitude [F] of FFN positions from the energies [F] of their rows and columns.
-
-    Plain block: |W_in[p, :]| |W_out[:, p]|. Gated block: |W_gate[p, :]| |W_up[p, :]|, what multiplies each other there.
-    """
-    return np.sqrt(reads[0] * (reads[1] if len(reads) > 1 else writes))
-
-
-def saturated_positions(magnitude: np.ndarray) -> np.ndarray:
-    """Return which positions of co-magnitudes [..., F] stand more than 3 deviations above the mean: bool [..., F]."""
-    mean, spread = magnitude.mean(axis=-1, keepdims=True), magnitude.std(axis=-1, keepdims=True)
-    return magnitude > mean + SATURATED_SDS * spread
 
 
 def head_overlap(matrix: Tensor, heads: int) -> np.ndarray:

@@ -2,18 +2,21 @@
 
 No labels, no gradients, no new parameter: behind a gap of skipped layers the model should be where the full model was.
 BERT's layers end in `LayerNorm(v)`, v = a + W_2 phi + b_2, with a the attention output and phi the activations inside the
-feed-forward block. The refit changes W_2 and b_2 alone, by ridge regression over the tokens of unlabelled text.
+feed-forward block. The refit changes W_2 and b_2 alone, by ridge regression over the tokens of unlabelled text. A layer
+that has lost a part of itself has its own gap to close; without any feed-forward block it is b_2 and the norm's scale and
+shift that are refitted.
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from compressor.model.capture import LayerCall, apply_layer
+from compressor.compensation.norms import NormSums, refit_norm
+from compressor.model.capture import LayerCall, apply_layer, recorded
 from compressor.model.families import Family, layer_list
+from compressor.model.sublayers import Shape, shape_of
 from compressor.progress import Track, silent
 from compressor.recipe_training import RefitSpec
 
@@ -25,15 +28,28 @@ HELD_OUT = 5
 
 @dataclass(frozen=True)
 class Refit:
-    """What was done behind one gap; errors are weighted mean squares of what the norm's input lacks, on held-out rows.
+    """What was done at one layer; errors are weighted mean squares of what the norm's input lacks, on held-out rows.
 
     `layer` is the kept layer whose feed-forward output was refitted, in the numbers of the full model; `target` the state
-    it should reach. `strength` is None where no refit lowered the held-out error, and the layer stayed as it was.
+    it should reach. `strength` is None where no refit lowered the held-out error, and the layer stayed as it was. `width`
+    counts its neurons; without any, bias and norm were refitted, `strength` is 0, and errors are those behind the norm,
+    summed over dimensions.
     """
 
     layer: int
     target: int
     rows: int
+    strength: float | None
+    error_before: float
+    error_after: float
+    condition: float
+    width: int
+
+
+@dataclass(frozen=True)
+class OutputFit:
+    """How a feed-forward output was refitted: ridge strength (None: not), held-out errors, condition of the system."""
+
     strength: float | None
     error_before: float
     error_after: float
@@ -73,17 +89,21 @@ class NormalEquations:
 
     def solve(self, strength: float) -> Tensor:
         """Return the change D [F + 1, H] that ridge regression asks for, shrunk towards no change."""
-        count = len(self.gram) - 1
-        penalty = torch.full((count + 1,), strength * float(self.gram.diagonal()[:count].mean()), dtype=torch.float64)
-        penalty[count] = 0.0  # the bias moves freely
+        penalty = torch.full((len(self.gram),), strength * self._size(), dtype=torch.float64)
+        penalty[-1] = 0.0  # the bias moves freely
         return torch.linalg.solve(self.gram + torch.diag(penalty.to(self.gram.device)), self.cross)
 
     def condition(self, strength: float) -> float:
-        """Return the condition number of the penalised system."""
-        count = len(self.gram) - 1
-        values = torch.linalg.eigvalsh(self.gram[:count, :count])
-        floor = strength * float(self.gram.diagonal()[:count].mean())
+        """Return the condition number of the penalised system; 1 where there is nothing but the bias."""
+        if len(self.gram) == 1:
+            return 1.0
+        values = torch.linalg.eigvalsh(self.gram[:-1, :-1])
+        floor = strength * self._size()
         return float((values[-1] + floor) / (values[0].clamp_min(0) + floor))
+
+    def _size(self) -> float:
+        """Return the mean squared activation (times the weight of all rows); 0 where there is none."""
+        return float(self.gram.diagonal()[:-1].mean()) if len(self.gram) > 1 else 0.0
 
 
 @torch.no_grad()
@@ -100,13 +120,15 @@ def refit_gaps(
     """Refit `student` in place, from the first layer to the last: student states in, the teacher's states as targets.
 
     `keep` are the full model's layers (from 1) that the student has; `calls` those of `capture_calls` on unlabelled text.
-    With `spec.layers: gaps` only the layer in front of a gap is refitted, with `later` every layer from the first gap on.
-    Layers skipped before the first kept one have nothing in front of them to refit. The states of both models go from
-    layer to layer with the loop, so every layer runs once; beside `calls`, memory is twice the state of all tokens.
+    With `spec.layers: gaps` only layers in front of a gap, and those that have not the full model's shape, are refitted,
+    with `later` every layer from the first of these on. Layers skipped before the first kept one have nothing in front of
+    them to refit. The states of both models go from layer to layer with the loop, so every layer runs once (twice, where
+    its norm is refitted); beside `calls`, memory is twice the state of all tokens.
     """
     full, kept = list(layer_list(teacher, family)), list(layer_list(student, family))
     reach = reached_states(keep, len(full))
-    chosen = [index for index, layer in enumerate(keep) if reach[index] > layer]
+    shapes = shape_of(teacher, family), shape_of(student, family)
+    chosen = [i for i, layer in enumerate(keep) if reach[i] > layer or _changed(*shapes, layer - 1, i)]
     if chosen and spec.layers == "later":
         chosen = list(range(chosen[0], len(keep)))
     done: list[Refit] = []
@@ -118,16 +140,22 @@ def refit_gaps(
         for number in batches:
             wanted_states[number] = _run(full[depth : reach[index]], calls[number], wanted_states[number])
             if index in chosen:
-                part = held if number % HELD_OUT == HELD_OUT - 1 else fit
+                part = held if is_held_out(number) else fit
                 part.add(
-                    *_regression(
+                    *regression(
                         kept[index], family, calls[number], states[number], wanted_states[number], spec.cls_weight
                     )
                 )
         depth = reach[index]
         if index in chosen:
             rows = sum(len(call.rows) for call in calls)
-            done.append(_apply(kept[index], family, fit, held, keep[index], reach[index], rows))
+            width = len(fit.gram) - 1
+            if width:
+                made = refit_output(kept[index], family, fit, held)
+            else:
+                made = _refit_end(kept[index], family, fit, held, calls, states, wanted_states, spec.cls_weight)
+            numbers = made.strength, made.error_before, made.error_after, made.condition
+            done.append(Refit(keep[index], reach[index], rows, *numbers, width))
         for number, call in enumerate(calls):
             states[number] = _run(kept[index : index + 1], call, states[number])
     return done
@@ -138,9 +166,12 @@ def reached_states(keep: Sequence[int], layers: int) -> list[int]:
     return [*(layer - 1 for layer in keep[1:]), layers]
 
 
-def _apply(
-    layer: nn.Module, family: Family, fit: NormalEquations, held: NormalEquations, number: int, target: int, rows: int
-) -> Refit:
+def is_held_out(batch: int) -> bool:
+    """Return whether a batch (from 0) is held out of the fit: every fifth one."""
+    return batch % HELD_OUT == HELD_OUT - 1
+
+
+def refit_output(layer: nn.Module, family: Family, fit: NormalEquations, held: NormalEquations) -> OutputFit:
     """Take the strength with the lowest held-out error, write the change into the layer; none if it does not help."""
     judge = held if held.weight else fit  # a single batch: nothing can be held out
     before = judge.error(torch.zeros_like(fit.cross))
@@ -149,7 +180,7 @@ def _apply(
     best = min(errors, key=lambda strength: errors[strength])
     condition = fit.condition(best)
     if not errors[best] < before:
-        return Refit(number, target, rows, None, before, before, condition)
+        return OutputFit(None, before, before, condition)
     gamma = layer.get_submodule(family.ffn_norm).weight.double()
     # where gamma is next to nothing the norm hides the dimension, and dividing by it would ask for the impossible
     seen = gamma.abs() > 1e-3 * gamma.abs().mean()
@@ -157,10 +188,40 @@ def _apply(
     output = layer.get_submodule(family.ffn_output)
     output.weight += change[:-1].T.to(output.weight)
     output.bias += change[-1].to(output.bias)
-    return Refit(number, target, rows, best, before, errors[best], condition)
+    return OutputFit(best, before, errors[best], condition)
 
 
-def _regression(
+def _refit_end(
+    layer: nn.Module,
+    family: Family,
+    fit: NormalEquations,
+    held: NormalEquations,
+    calls: Sequence[LayerCall],
+    states: Sequence[Tensor],
+    wanted: Sequence[Tensor],
+    cls_weight: float,
+) -> OutputFit:
+    """Refit what a layer without a feed-forward block ends in, its bias and then its norm; each only if it helps."""
+    output, norm = layer.get_submodule(family.ffn_output), layer.get_submodule(family.ffn_norm)
+    ended = [parameter.clone() for parameter in (output.bias, norm.weight, norm.bias)]
+    refit_output(layer, family, fit, held)
+    moved = output.bias - ended[0]
+    as_was, refitted = ([NormSums.empty(len(norm.weight), norm.weight.device) for _ in range(2)] for _ in range(2))
+    for number, call in enumerate(calls):
+        inside, weight = _entering(layer, family, call, states[number])[1], token_weights(call, cls_weight)
+        kept = weight > 0
+        for shift, parts in ((moved, as_was), (0.0, refitted)):
+            parts[is_held_out(number)].add(inside[kept] - shift, wanted[number][kept], weight[kept], norm.eps)
+    judge = as_was[1] if as_was[1].weight else as_was[0]
+    error, reached = judge.error(norm.weight, norm.bias), refit_norm(norm, *refitted)[1]
+    if reached < error:
+        return OutputFit(0.0, error, reached, 1.0)
+    for parameter, value in zip((output.bias, norm.weight, norm.bias), ended, strict=True):
+        parameter.copy_(value)
+    return OutputFit(None, error, error, 1.0)
+
+
+def regression(
     layer: nn.Module, family: Family, call: LayerCall, before: Tensor, target: Tensor, cls_weight: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return phi [N, F], what v [N, H] lacks in units of gamma, and the weight [N] of every token that is not padding.
@@ -169,19 +230,36 @@ def _regression(
     `u* = sigma (G - beta) / gamma + mu`, with v's own mu and sigma. What is wanted is gamma (u* - v), and a token weighs
     1 / sigma^2: squares are then those of the state behind the norm, and a dimension that gamma hides counts for little.
     """
-    seen: dict[str, Tensor] = {}
-    with ExitStack() as stack:
-        output, norm = layer.get_submodule(family.ffn_output), layer.get_submodule(family.ffn_norm)
-        stack.callback(output.register_forward_pre_hook(lambda _m, args: seen.update(phi=args[0])).remove)
-        stack.callback(norm.register_forward_pre_hook(lambda _m, args: seen.update(v=args[0])).remove)
-        apply_layer(layer, [call], [before])
-    v = seen["v"].float()
+    norm = layer.get_submodule(family.ffn_norm)
+    phi, v = _entering(layer, family, call, before)
     mu, variance = v.mean(-1, keepdim=True), v.var(-1, correction=0, keepdim=True) + norm.eps
     wanted = variance.sqrt() * (target.float() - norm.bias) + norm.weight * (mu - v)
     weight = 1 / variance[..., 0]
     weight[:, 0] *= cls_weight
     kept = call.mask.to(v.device).bool()
-    return seen["phi"][kept], wanted[kept], weight[kept]
+    return phi[kept], wanted[kept], weight[kept]
+
+
+def _entering(layer: nn.Module, family: Family, call: LayerCall, before: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the activations [B, S, F] in front of the feed-forward output, and what enters the last norm [B, S, H]."""
+    with recorded(layer, inputs={"phi": family.ffn_output, "v": family.ffn_norm}) as seen:
+        apply_layer(layer, [call], [before])
+    return seen["phi"], seen["v"].float()
+
+
+def token_weights(call: LayerCall, cls_weight: float) -> Tensor:
+    """Return what each token of a batch counts, float64 [B, S]: [CLS] `cls_weight`, others 1, padding 0."""
+    weight = call.mask.to(call.hidden.device).double()
+    weight[:, 0] *= cls_weight
+    return weight
+
+
+def _changed(teacher: Shape, student: Shape, layer: int, index: int) -> bool:
+    """Return whether the student's layer at `index` has another shape than the teacher's at `layer` (both from 0)."""
+    return (student.ffn_widths[index], student.attention[index]) != (
+        teacher.ffn_widths[layer],
+        teacher.attention[layer],
+    )
 
 
 def _run(layers: Sequence[nn.Module], call: LayerCall, hidden: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """Call single encoder layers of any family: record how the model calls layer 1, then call any layer that way."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -64,3 +66,29 @@ def apply_layer(layer: nn.Module, calls: Sequence[LayerCall], hidden: Sequence[T
     with torch.inference_mode():
         outputs = [layer(state, *call.args, **call.kwargs) for call, state in zip(calls, hidden, strict=True)]
     return [output if isinstance(output, Tensor) else output[0] for output in outputs]
+
+
+@contextmanager
+def recorded(
+    layer: nn.Module,
+    inputs: Mapping[str, str] = MappingProxyType({}),
+    outputs: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[dict[str, Tensor]]:
+    """While it is open, what enters or leaves modules inside a layer is kept in a dict, as it was last.
+
+    `inputs` and `outputs`: key of the dict -> name of the module.
+    """
+    seen: dict[str, Tensor] = {}
+
+    def keep_input(key: str) -> Callable[[nn.Module, tuple], None]:
+        return lambda _module, args: seen.update({key: args[0]})
+
+    def keep_output(key: str) -> Callable[[nn.Module, tuple, Tensor], None]:
+        return lambda _module, _args, made: seen.update({key: made})
+
+    with ExitStack() as stack:
+        for key, name in inputs.items():
+            stack.callback(layer.get_submodule(name).register_forward_pre_hook(keep_input(key)).remove)
+        for key, name in outputs.items():
+            stack.callback(layer.get_submodule(name).register_forward_hook(keep_output(key)).remove)
+        yield seen

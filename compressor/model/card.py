@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from compressor.model.units import Unit, parts_of, unit_words
+
 CARD = """---
 library_name: transformers
 pipeline_tag: text-classification
@@ -10,8 +12,8 @@ tags: [compressor, layer-skipping]
 
 # {name}
 
-{base} without encoder layers {skip} of {layers} (numbered from 1), {head}
-An ordinary `{model_class}`: no custom code is needed.
+{base} without {gone} of {layers} encoder layers (numbered from 1), {head}
+An ordinary `{model_class}`: no custom code is needed.{zeros}
 
 ```python
 from transformers import pipeline
@@ -28,12 +30,17 @@ What the removal costs in accuracy and gains in latency is in `result.json` and 
 """
 
 
+ZEROS = """ Parts of layers that went are there as zeros, so
+`transformers` computes the same and saves no time on them; `compressor.load_model("path/to/this/folder")` and the ONNX
+files of the run leave them out."""
+
+
 def model_card(
     *,
     name: str,
     base: str,
     model_class: str,
-    skip: tuple[int, ...],
+    units: Sequence[Unit],
     layers: int,
     nodes: int | None,
     refitted: Sequence[int],
@@ -57,8 +64,9 @@ def model_card(
         name=name,
         base=base,
         model_class=model_class,
-        skip=", ".join(map(str, skip)),
+        gone=unit_words(units),
         layers=layers,
+        zeros=ZEROS if parts_of(units) else "",
         head=head,
         recipe=recipe,
     )

@@ -8,8 +8,7 @@ expects, whose outputs are the same, or (`stored: exact`) as they are.
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,35 +16,10 @@ from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel
 
 from compressor.errors import UserError
 from compressor.model.families import Family, family_of, layer_list
+from compressor.model.units import Shape
 
 KEY = "compressor"
 """The field of config.json that holds the shape."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What each layer has: the width of its feed-forward block (0: none) and whether it attends.
-
-    `stored` says how the weights lie on disk: `stock`, filled up with zeros, or `exact`.
-    """
-
-    ffn_widths: tuple[int, ...]
-    attention: tuple[bool, ...]
-    stored: Literal["stock", "exact"] = "stock"
-
-    def uniform(self) -> bool:
-        """Return whether a stock class has this shape: one width for all, above 0, and attention everywhere."""
-        return len(set(self.ffn_widths)) == 1 and self.ffn_widths[0] > 0 and all(self.attention)
-
-    def without(self, skip: Sequence[int]) -> "Shape":
-        """Return the shape of what is left without the layers `skip` (from 1)."""
-        kept = [index for index in range(len(self.attention)) if index + 1 not in set(skip)]
-        return Shape(tuple(self.ffn_widths[i] for i in kept), tuple(self.attention[i] for i in kept))
-
-    def as_config(self) -> dict[str, Any]:
-        """Return the entry of config.json."""
-        entry = {"ffn_widths": list(self.ffn_widths), "attention": list(self.attention)}
-        return entry if self.stored == "stock" else entry | {"stored": self.stored}
 
 
 class Nothing(nn.Module):

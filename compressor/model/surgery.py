@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from compressor.errors import UserError
 from compressor.model.families import Family, family_of
 from compressor.model.sublayers import padded_state, shape_of, shaped_model, write_shape
+from compressor.model.units import shape_left
 
 
 def check_skip(skip: Sequence[int], layers: int, field: str = "selection.skip") -> None:
@@ -50,7 +51,7 @@ def drop_layers(model: PreTrainedModel, family: Family, skip: Sequence[int]) -> 
         state[name] = tensor.clone()
     config = copy.deepcopy(model.config)
     setattr(config, family.layers_key, len(keep))
-    write_shape(config, family, shape_of(model, family).without(skip))
+    write_shape(config, family, shape_left(skip, shape_of(model, family)))
     with torch.device("meta"):  # no time lost on random weights that are replaced at once
         pruned = shaped_model(type(model), config)
     pruned.load_state_dict(state, strict=True, assign=True)

@@ -7,13 +7,15 @@ from typing import Any
 from compressor.report import style
 from compressor.report.errors_section import errors_section
 from compressor.report.ffn_section import ffn_section
+from compressor.report.placement_section import placement_section
 from compressor.report.roles_section import roles_section
 from compressor.report.section import Section
 
-SECTIONS: dict[str, Callable[[Mapping[str, Any]], Section]] = {  # keys = Recipe.analysis
+SECTIONS: dict[str, Callable[[Mapping[str, Any]], Section]] = {  # keys = Recipe.analysis, and placement
     "errors": errors_section,
     "ffn": ffn_section,
     "roles": roles_section,
+    "placement": placement_section,
 }
 
 

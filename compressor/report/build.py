@@ -127,7 +127,7 @@ def draw_figures(context: dict[str, Any]) -> dict[str, Figure]:
     drawn = {}
     if context["layers"]:
         drawn["separability"] = figures_selection.separability_figure(
-            context["layers"], context["chosen_skip"], scores.get("score", ""), scores.get("rows")
+            context["layers"], context["plan"]["skip"], scores.get("score", ""), scores.get("rows")
         )
     if context["audit_rows"] and audit.get("correlations"):
         drawn["audit"] = figures_selection.audit_figure(context["audit_rows"])

@@ -4,6 +4,7 @@ from typing import Any
 
 import yaml
 
+from compressor.model.units import parts_of, unit_of
 from compressor.report import formats, tables, wording, wording_cascade, wording_export
 from compressor.report.analyses import drawn_sections
 
@@ -56,6 +57,12 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
         "headline": wording.headline(result, comparisons),
         "facts": facts,
         "plan_reading": wording.plan_reading(plan),
+        "mix": plan.get("mix"),  # runs of earlier versions have none, and no units
+        "units": plan.get("units", plan["skip"]),
+        "parts_gone": {
+            layer: formats.layers_text([unit_of(layer, part)]) + " removed"
+            for layer, part in parts_of(plan.get("units", ())).items()
+        },
         **tables.plan_sets(plan),
         **selection_context(result),
         "goals": judged,

@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from compressor.model.units import Unit, split_unit, unit_words
+
 BLANK = "–"
 SCORE_NAMES = {
     "shrunk_fisher": "shrunk Fisher",
@@ -176,13 +178,6 @@ def claimed_text(claimed: list[float], comparisons: int) -> str:
     return f"Claimed speed-up: {spread_text(claimed)}, in {len(claimed)} of {comparisons} comparisons"
 
 
-def layers_text(layers: list[int]) -> str:
-    """Return [4] as `layer 4`, [2, 4, 5] as `layers 2, 4 and 5` and [] as `no layer`."""
-    if len(layers) < 2:
-        return f"layer {layers[0]}" if layers else "no layer"
-    return f"layers {', '.join(map(str, layers[:-1]))} and {layers[-1]}"
-
-
 def score_name(score: str) -> str:
     """Return `block influence` for `block_influence`, `H-score` for `h_score`."""
     return SCORE_NAMES.get(score, score.replace("_", " "))
@@ -193,9 +188,15 @@ def series_name(row: dict) -> str:
     return f"{row['series']} search" if row["kind"] == "search" else score_name(row["series"])
 
 
-def strip(skip: list[int], layers: int) -> str:
-    """Return one sign a layer: filled where it stays, hollow where it is skipped."""
-    return "".join("○" if layer in skip else "●" for layer in range(1, layers + 1))
+def layers_text(units: Sequence[Unit]) -> str:
+    """Return [4] as `layer 4`, [2, 4, "5.ffn"] as `layers 2 and 4 and the FFN of layer 5`, [] as `no layer`."""
+    return unit_words(units)
+
+
+def strip(skip: Sequence[Unit], layers: int) -> str:
+    """Return one sign a layer: filled where it stays, half where it loses a part, hollow where it is skipped."""
+    losses = dict(map(split_unit, skip))
+    return "".join({None: "●", "": "○"}.get(losses.get(layer), "◐") for layer in range(1, layers + 1))
 
 
 def is_cascade(variant: str) -> bool:

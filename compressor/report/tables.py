@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from compressor.measurement.cost import predicted_ms
+from compressor.model.units import ordered, split_unit
 from compressor.report.formats import cell_name, format_of, score_name, series_name, variant_order
 
 SETS_SHOWN = 20
@@ -21,22 +22,25 @@ def plan_sets(plan: Row) -> dict[str, Any]:
     """Return the sets tried: {sets, sets_of_size, set_labels, best_of_sizes, chosen_skip, ranked_skip}.
 
     `sets` ranks those of the chosen size: the best 20, and the chosen and the ranked one wherever they stand, out of
-    `sets_of_size`. `best_of_sizes` is the best set of every size, empty where only one size was tried. `set_labels` says
-    whether the trials had labels.
+    `sets_of_size`; with a budget, those that meet it. `best_of_sizes` is the best set of every size, empty where only one
+    size was tried. `set_labels` says whether the trials had labels.
     """
     # stable order: best agreement first, then the smaller divergence, then the set itself
-    rows = sorted(plan["trace"], key=lambda row: (-(row["agreement"] or 0), row["kl"] or 0, row["skip"]))
-    rows = [{"gained": None, "lost": None, **row, "skip": sorted(row["skip"])} for row in rows]
-    of_size = [row for row in rows if len(row["skip"]) == len(plan["skip"])]
+    rows = [{"gained": None, "lost": None, **row, "skip": list(ordered(row["skip"]))} for row in plan["trace"]]
+    rows = sorted(rows, key=lambda row: (-(row["agreement"] or 0), row["kl"] or 0, list(map(split_unit, row["skip"]))))
+    chosen, mix = list(ordered(plan.get("units", plan["skip"]))), plan.get("mix")
+    of_size = [row for row in rows if mix or len(row["skip"]) == len(chosen)]
     of_size = [{**row, "rank": rank} for rank, row in enumerate(of_size, 1)]
-    named = [sorted(row["skip"]) if row else None for row in (plan, plan["ranked"])]
+    named = [chosen, sorted(plan["ranked"]["skip"]) if plan["ranked"] else None]
     tried = Counter(len(row["skip"]) for row in rows)
     best = {len(row["skip"]): row for row in reversed(rows)}
     return {
         "sets": of_size[:SETS_SHOWN] + [row for row in of_size[SETS_SHOWN:] if row["skip"] in named],
         "sets_of_size": len(of_size),
         "set_labels": any(row["gained"] is not None for row in rows),
-        "best_of_sizes": [{**best[size], "tried": tried[size]} for size in sorted(best)] if len(best) > 1 else [],
+        "best_of_sizes": [{**best[size], "tried": tried[size]} for size in sorted(best)]
+        if len(best) > 1 and not mix
+        else [],
         "chosen_skip": named[0],
         "ranked_skip": named[1],
     }

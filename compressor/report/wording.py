@@ -60,6 +60,8 @@ def headline(result: dict, comparisons: list[dict]) -> str:
     if claimed:
         speed = f"{spread_text(claimed)} as fast in {len(claimed)} of {len(comparisons)} comparisons"
     removed = f"{len(plan['skip'])} of {plan['layers']} layers removed"
+    if plan.get("mix"):
+        removed = f"{percent(plan['mix']['kept'])} of the encoder's {plan['mix']['of']} kept"
     return f"{versus['tier'].capitalize()}: {removed}, {accuracy}{changed}, {speed}."
 
 
@@ -139,6 +141,8 @@ def plan_reading(plan: dict) -> str:
     by = plan.get("rank_by") or OWN
     if plan["search"] == "fixed":
         return f"The recipe fixed the set: {layers_text(plan['skip'])}; no other set was tried to choose it."
+    if plan.get("mix"):
+        return mix_reading(plan)
     if not chosen or not ranked or not regret:
         return f"The {plan['search']} plan skips {layers_text(plan['skip'])}; its regret against other sets was not measured."
     if sorted(chosen["skip"]) == sorted(ranked["skip"]):
@@ -151,6 +155,18 @@ def plan_reading(plan: dict) -> str:
         f"{layers_text(ranked['skip'])}, the chosen one {layers_text(chosen['skip'])}: agreement "
         f"{percent(ranked['agreement'])} against {percent(chosen['agreement'])}, "
         f"a regret of {100 * regret['agreement']:.2f} points and {number(regret['kl'])} nats of KL on the selection split."
+    )
+
+
+def mix_reading(plan: dict) -> str:
+    """Return what a budget allowed and which mix of units was chosen for it."""
+    mix = plan["mix"]
+    cost = {"flops": "floating-point operations", "latency": "predicted time"}[mix["of"]]
+    kinds = {"layer": "layers", "ffn": "feed-forward blocks", "attention": "attention blocks", "width": "FFN widths"}
+    return (
+        f"Of {count(mix['meeting'])} mixes of {', '.join(kinds[unit] for unit in mix['units'])} tried within the budget of "
+        f"{percent(mix['keep'])} of the encoder's {cost}, the chosen one leaves out {layers_text(plan['units'])} and keeps "
+        f"{percent(mix['kept'])}."
     )
 
 

@@ -21,12 +21,31 @@ RankedSets = Callable[[int], SkipSet]
 
 
 @dataclass(frozen=True)
+class Mix:
+    """What a budget asked for and what the chosen mix leaves.
+
+    `keep` is the share of the encoder's cost that may remain, `kept` the share that remains (`of: latency`: the largest
+    over the cells). `ffn_widths` and `attention` are those of the layers that stay; `options` what each part saves.
+    """
+
+    units: tuple[str, ...]
+    keep: float
+    of: str
+    kept: float
+    ffn_widths: tuple[int, ...]
+    attention: tuple[bool, ...]
+    options: tuple[dict[str, str | int | float], ...]
+    meeting: int
+
+
+@dataclass(frozen=True)
 class SkipPlan:
     """The chosen layers and how they were found.
 
     `ranked` is the trial of the set that the score `rank_by` alone would skip, `regret` what it loses against the best
     found of that size. `trace` holds the trials of the search, by size, best first. `sets_known` of the sets were tried
-    before; the others took `seconds`, and `predicted_seconds` were expected.
+    before; the others took `seconds`, and `predicted_seconds` were expected. `units` is all that goes, parts of layers too;
+    `mix` is there where a budget was given, and `trace` then holds the mixes that meet it.
     """
 
     skip: SkipSet
@@ -47,6 +66,8 @@ class SkipPlan:
     regret: dict[str, float] | None
     goals: Choice | None
     trace: tuple[Trial, ...]
+    units: SkipSet = ()
+    mix: Mix | None = None
 
 
 def find_plan(
@@ -112,6 +133,7 @@ def find_plan(
         regret=regret,
         goals=choice,
         trace=tuple(sorted(tried.values(), key=lambda trial: (len(trial.skip), trial.cost))),
+        units=chosen.skip,
     )
 
 

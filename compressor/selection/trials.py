@@ -15,9 +15,18 @@ from compressor.compensation.readout import crossfit_readout
 from compressor.measurement.statistics import discordant, kl_divergence
 from compressor.model.capture import LayerCall, apply_layer
 from compressor.model.families import Family, head_logits, layer_list
+from compressor.model.units import split_unit
 from compressor.progress import Track, silent
 from compressor.rundir import write_text
-from compressor.selection.trie import STATES_BUDGET, SkipSet, call_groups, count_applications, set_chunks, walk_sets
+from compressor.selection.trie import (
+    STATES_BUDGET,
+    SkipSet,
+    StandIns,
+    call_groups,
+    count_applications,
+    set_chunks,
+    walk_sets,
+)
 
 SAVE_EVERY_S = 20.0
 FORMAT = 1
@@ -43,9 +52,9 @@ class Trial:
     raw_lost: int | None
 
     @property
-    def cost(self) -> tuple[float, float, SkipSet]:
+    def cost(self) -> tuple[float, float, tuple[tuple[int, str], ...]]:
         """Sort key: agreement first, then KL, then the layer numbers, so that ties have one answer."""
-        return (-self.agreement, self.kl, self.skip)
+        return (-self.agreement, self.kl, tuple(map(split_unit, self.skip)))
 
 
 def judge(skip: SkipSet, cls: Tensor, raw: np.ndarray, teacher: np.ndarray, labels: np.ndarray | None) -> Trial:
@@ -70,6 +79,9 @@ class Trials:
 
     `calls` and `teacher` (logits [N, C]) are those of `capture_calls` on the selection split, never on evaluation data;
     `labels` int64 [N] or None. The file is believed only for the same rows, teacher logits and formulas.
+
+    `stand_ins` are the layers without one of their parts that sets may name; `made_from` says what they were made from,
+    and the file is believed only where that is the same.
     """
 
     def __init__(
@@ -81,8 +93,11 @@ class Trials:
         labels: np.ndarray | None = None,
         *,
         cache: Path | None = None,
+        stand_ins: StandIns | None = None,
+        made_from: str = "",
         track: Track = silent,
     ) -> None:
+        self._stand_ins, self._made_from = stand_ins, made_from
         self.layers = list(layer_list(model, family))
         self.rows = len(teacher)
         self.labelled = labels is not None
@@ -132,7 +147,8 @@ class Trials:
         for chunk in self._chunks(sets):
             parts: dict[SkipSet, list[Tensor]] = {member: [] for member in chunk}
             for group in self._groups:
-                for skip, hidden in walk_sets(self.layers, group, chunk, applied=lambda: next(ticks, None)):
+                walk = walk_sets(self.layers, group, chunk, lambda: next(ticks, None), self._stand_ins)
+                for skip, hidden in walk:
                     parts[skip].append(torch.cat([state[:, 0].float() for state in hidden]))
                     if len(parts[skip]) == len(self._groups):
                         self._known[skip] = self._judge(skip, torch.cat(parts.pop(skip))[self._row_order])
@@ -167,6 +183,7 @@ class Trials:
         digest = hashlib.sha256(json.dumps([FORMAT, len(self.layers)]).encode())
         digest.update(self._teacher.tobytes())
         digest.update(b"" if self._labels is None else self._labels.astype("<i8").tobytes())
+        digest.update(self._made_from.encode())
         return digest.hexdigest()
 
     def _read(self) -> dict[SkipSet, Trial]:

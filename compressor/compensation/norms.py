@@ -1,0 +1,64 @@
+"""Closed-form refit of a norm: the scale gamma and shift beta with which it lands nearest to wanted states."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class NormSums:
+    """Weighted sums for the least squares of y on [n, 1], dimension by dimension, in float64; one pass, any rows.
+
+    `sums` [5, H]: of n, n^2, y, n y and y^2, for the normalised vector n and the wanted state y.
+    """
+
+    sums: Tensor
+    weight: float = 0.0
+
+    @classmethod
+    def empty(cls, width: int, device: torch.device) -> "NormSums":
+        """Return the sums of no rows."""
+        return cls(torch.zeros(5, width, dtype=torch.float64, device=device))
+
+    def add(self, inside: Tensor, wanted: Tensor, weight: Tensor, eps: float) -> None:
+        """Add rows: what enters the norm [N, H], wanted states [N, H], weight [N]."""
+        n, y = normalised(inside.double(), eps), wanted.double()
+        self.sums += torch.einsum("n,knh->kh", weight.double(), torch.stack([n, n * n, y, n * y, y * y]))
+        self.weight += float(weight.double().sum())
+
+    def solve(self) -> tuple[Tensor, Tensor]:
+        """Return gamma = cov(n, y) / var(n) and beta = mean(y) - gamma mean(n), each [H]; gamma 0 where n is constant."""
+        n, nn_, y, ny, _ = self.sums / self.weight
+        variance = nn_ - n * n
+        varies = variance > 1e-12 * nn_.clamp_min(1e-300)
+        gamma = torch.where(varies, (ny - n * y) / torch.where(varies, variance, 1.0), 0.0)
+        return gamma, y - gamma * n
+
+    def error(self, gamma: Tensor, beta: Tensor) -> float:
+        """Return the weighted mean square of y - (gamma n + beta), a sum over dimensions."""
+        n, nn_, y, ny, yy = self.sums / self.weight
+        gamma, beta = gamma.double(), beta.double()
+        squares = yy - 2 * gamma * ny - 2 * beta * y + gamma.square() * nn_ + 2 * gamma * beta * n + beta.square()
+        return float(squares.sum())
+
+
+def normalised(inside: Tensor, eps: float) -> Tensor:
+    """Return (v - mean) / deviation of vectors v [..., H]."""
+    return nn.functional.layer_norm(inside, inside.shape[-1:], eps=eps)
+
+
+@torch.no_grad()
+def refit_norm(norm: nn.LayerNorm, fit: NormSums, held: NormSums) -> tuple[float, float]:
+    """Write the scale and shift that `fit` asks for into `norm` if that lowers the error on `held`.
+
+    Returns the errors before and after, on held-out rows (on the rows of the fit where nothing is held out).
+    """
+    judge = held if held.weight else fit
+    gamma, beta = fit.solve()
+    before, after = judge.error(norm.weight, norm.bias), judge.error(gamma, beta)
+    if not after < before:
+        return before, before
+    norm.weight.copy_(gamma)
+    norm.bias.copy_(beta)
+    return before, after

@@ -1,0 +1,216 @@
+"""Search for the best mix of units (layers, attention blocks, feed-forward blocks, widths) within a budget.
+
+Units differ in what they save, so sets of equal number cannot be compared. The search goes by what is saved instead: from
+the full model it takes one more unit (or one wider step of a unit) at a time, sorts what it has tried into steps of
+savings, and widens the best of every step, until the budget is met.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from compressor.errors import UserError
+from compressor.measurement.cost import encoder_flops, layers_saved, shape_flops
+from compressor.model.units import ATTENTION, FFN, Shape, ordered, shape_left, split_unit, unit_of, whole_layers
+from compressor.recipe import SelectionSpec
+from compressor.selection.search import Mix, SkipPlan
+from compressor.selection.trials import Trial, Trials
+from compressor.selection.trie import SkipSet
+
+Savings = Mapping[tuple[int, str], np.ndarray]
+"""(layer from 1, part; "" for the whole layer) -> share of the encoder's cost that it saves, one value a cell [K]."""
+ROUNDING = 1e-9
+MULTIPLE = 8
+"""Widths are rounded to multiples of it: what matrix units of processors and GPUs take at once."""
+
+
+def part_names(spec: SelectionSpec, width: int) -> list[str]:
+    """Return the parts that a recipe lets go of a layer whose feed-forward block has `width` neurons; "" is the layer."""
+    widths = [MULTIPLE * max(1, round(share * width / MULTIPLE)) for share in spec.widths]
+    narrower = [f"{FFN}:{left}" for left in sorted(set(widths), reverse=True) if left < width]
+    named = {"layer": [""], "ffn": [FFN], "attention": [ATTENTION], "width": narrower}
+    return [part for unit in spec.units for part in named[unit]]
+
+
+def flops_savings(layers: int, hidden: int, width: int, parts: Sequence[str]) -> dict[tuple[int, str], np.ndarray]:
+    """Return what each part of each layer saves, as a share of the encoder's FLOPs at the reported length.
+
+    `hidden` is the width of the states, `width` that of the feed-forward blocks.
+    """
+    whole, found = encoder_flops(layers, hidden, width), {}
+    for part in parts:
+        left = shape_left([unit_of(1, part)], Shape((width,), (True,)))
+        saved = (whole / layers - shape_flops(left.ffn_widths, left.attention, hidden)) / whole
+        found |= {(layer, part): np.array([saved]) for layer in range(1, layers + 1)}
+    return found
+
+
+def latency_savings(
+    cells: Sequence[Mapping[str, Any]], layers: int, parts: Sequence[str]
+) -> dict[tuple[int, str], np.ndarray]:
+    """Return what each part saves as a share of the time of all layers, in every timed cell (`timing.json`).
+
+    A part that did not turn out faster saves nothing there.
+    """
+    shares = {part: np.array([max(0.0, layers_saved(cell, [part])) for cell in cells]) / layers for part in parts}
+    return {(layer, part): share for layer in range(1, layers + 1) for part, share in shares.items()}
+
+
+def check_budget(spec: SelectionSpec, savings: Savings, layers: int) -> None:
+    """Raise UserError where no mix of the recipe's units reaches its budget."""
+    least = 1 - _most_saved(_free(spec, savings), layers)
+    if spec.budget.keep < least - ROUNDING:
+        raise UserError(
+            f"selection.budget.keep: {spec.budget.keep:g} cannot be reached with units {', '.join(spec.units)}; "
+            f"the least that can remain is {least:.3f} of the {spec.budget.of} of the encoder."
+        )
+
+
+def find_mix(trials: Trials, savings: Savings, spec: SelectionSpec, width: int) -> SkipPlan:
+    """Choose the mix of units that keeps the most predictions within `spec.budget`, by trials on the selection split.
+
+    `trials` has the stand-ins for every part in `savings`; `width` is that of the feed-forward blocks. Of the mixes that
+    meet the budget only those are tried from which nothing can be given back. Raises UserError where none can meet it.
+    """
+    started, layers = time.perf_counter(), len(trials.layers)
+    check_budget(spec, savings, layers)
+    free, need = _free(spec, savings), 1 - spec.budget.keep - ROUNDING
+    step = min(float(saved.min()) for saved in _steps(free))
+    tried: dict[SkipSet, Trial] = {}
+    applications, predicted, known = 0, 0.0, 0
+    meeting: list[Trial] = []
+    waiting: dict[int, list[SkipSet]] = {0: [()]}
+    while waiting:
+        place = min(waiting)
+        members = waiting.pop(place)
+        best = sorted((tried[mix] for mix in members), key=lambda trial: trial.cost) if place else []
+        widened = [trial.skip for trial in best[: spec.beam_width]] if place else members
+        children = dict.fromkeys(child for mix in widened for child in _wider(mix, free, layers))
+        new = [child for child in children if child not in tried and _worth_trying(child, free, need)]
+        if not new:
+            continue
+        applications += trials.applications(new)
+        predicted += trials.seconds(new)
+        known += len(new) - len(trials.unknown(new))
+        for trial in trials(new, f"mixes that save {100 * place * step:.0f} % and more"):
+            tried[trial.skip] = trial
+            saved = float(_saved(trial.skip, free).min())
+            if saved >= need:
+                meeting.append(trial)
+            else:
+                # a step further on at least, whatever the rounding: a mix never waits where it came from
+                waiting.setdefault(max(place + 1, int(saved / step + ROUNDING)), []).append(trial.skip)
+    chosen = min(meeting, key=lambda trial: trial.cost)
+    left, skip = shape_left(chosen.skip, Shape((width,) * layers, (True,) * layers)), whole_layers(chosen.skip)
+    mix = Mix(
+        units=tuple(spec.units),
+        keep=spec.budget.keep,
+        of=spec.budget.of,
+        kept=1 - float(_saved(chosen.skip, free).min()),
+        ffn_widths=left.ffn_widths,
+        attention=left.attention,
+        options=tuple(
+            {"layer": layer, "part": part or "layer", "saves": float(saved.min())}
+            for (layer, part), saved in free.items()
+        ),
+        meeting=len(meeting),
+    )
+    return SkipPlan(
+        skip=skip,
+        keep=tuple(layer for layer in range(1, layers + 1) if layer not in skip),
+        search="beam",
+        rank_by=spec.rank_by,
+        layers=layers,
+        layers_asked="budget",
+        rows=trials.rows,
+        sets_evaluated=len(tried),
+        sets_known=known,
+        sets_total=prod(1 + sum(layer == number for layer, _ in free) for number in range(1, layers + 1)) - 1,
+        layer_applications=applications,
+        predicted_seconds=predicted,
+        seconds=time.perf_counter() - started,
+        chosen=chosen,
+        ranked=None,
+        regret=None,
+        goals=None,
+        trace=tuple(sorted(meeting, key=lambda trial: trial.cost)),
+        units=chosen.skip,
+        mix=mix,
+    )
+
+
+def _free(spec: SelectionSpec, savings: Savings) -> dict[tuple[int, str], np.ndarray]:
+    """Return the savings of the layers that are not protected, leaving out what saves nothing."""
+    return {key: saved for key, saved in savings.items() if key[0] not in spec.protect and saved.min() > ROUNDING}
+
+
+def _most_saved(savings: Savings, layers: int) -> float:
+    """Return the largest share that can go in every cell; one layer stays, and may still lose a part."""
+    most, parts = {}, {}
+    for (layer, part), saved in savings.items():
+        most[layer] = max(most.get(layer, 0.0), float(saved.min()))
+        parts[layer] = max(parts.get(layer, 0.0), float(saved.min()) if part else 0.0)
+    if any((layer, "") not in savings for layer in range(1, layers + 1)):
+        return sum(most.values())
+    return sum(most.values()) - min(most[layer] - parts[layer] for layer in most)
+
+
+def _saved(mix: SkipSet, savings: Savings) -> np.ndarray:
+    """Return what a mix saves, a share for each cell."""
+    return np.sum([savings[split_unit(unit)] for unit in mix], axis=0) if mix else np.zeros(1)
+
+
+def _steps(savings: Savings) -> list[np.ndarray]:
+    """Return what every single move saves: a part, or the difference to the next part of the same layer."""
+    found = list(savings.values())
+    for (layer, part), saved in savings.items():
+        more = [savings[layer, other] - saved for other in _beyond(layer, part, savings)]
+        found += [difference for difference in more if difference.min() > ROUNDING]
+    return found
+
+
+def _beyond(layer: int, part: str | None, savings: Savings) -> list[str]:
+    """Return the parts that a layer which lost `part` (None: nothing yet) may lose next, each including what it lost.
+
+    Widths go one step at a time; the whole block and the whole layer may go at once.
+    """
+    own = {other: float(saved.min()) for (number, other), saved in savings.items() if number == layer}
+    if part == "":
+        return []
+    widths = sorted((other for other in own if other.startswith(f"{FFN}:")), key=own.get)
+    found = [""] if "" in own else []
+    if part is None and ATTENTION in own:
+        found.append(ATTENTION)
+    if part != ATTENTION and part != FFN:
+        found += [FFN] if FFN in own else []
+        found += [other for other in widths if part is None or own[other] > own[part]][:1]
+    return found
+
+
+def _wider(mix: SkipSet, savings: Savings, layers: int) -> list[SkipSet]:
+    """Return the mixes that lose one thing more."""
+    losses = dict(map(split_unit, mix))
+    found = []
+    for layer in dict.fromkeys(layer for layer, _ in savings):
+        for part in _beyond(layer, losses.get(layer), savings):
+            wider = {**losses, layer: part}
+            if sum(other == "" for other in wider.values()) < layers:
+                found.append(ordered(unit_of(number, lost) for number, lost in wider.items()))
+    return found
+
+
+def _worth_trying(mix: SkipSet, savings: Savings, need: float) -> bool:
+    """Return whether a mix saves too little yet, or meets the budget with nothing that could be given back."""
+    saved = _saved(mix, savings)
+    if saved.min() < need:
+        return True
+    for unit in mix:
+        layer, part = split_unit(unit)
+        own = savings[layer, part]
+        less = [np.zeros_like(own), *(other for (number, _), other in savings.items() if number == layer)]
+        if any((saved - own + other).min() >= need for other in less if other.min() < own.min() - ROUNDING):
+            return False
+    return True
