@@ -29,6 +29,7 @@ def scores_inputs(run: Run) -> dict[str, Any]:
         "separability": spec_json(run.recipe.separability),
         "calibration": run.data.calibration.sha256,
         "max_length": run.recipe.data.max_length,
+        **({"parts": True} if {"ffn", "attention"} & set(run.recipe.selection.units) else {}),
     }
 
 

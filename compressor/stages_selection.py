@@ -20,7 +20,7 @@ from compressor.rundir import STAGES_FOLDER, TRIALS, read_json, write_json
 from compressor.selection.audit import audit_scores
 from compressor.selection.baselines import Evidence, ranked_set
 from compressor.selection.search import find_plan
-from compressor.selection.separability import score_layers
+from compressor.selection.separability import score_layers, score_parts
 from compressor.selection.trials import Trials
 from compressor.selection.trie import StandIns
 from compressor.selection.units import check_budget, find_mix, latency_savings, part_names
@@ -36,8 +36,19 @@ def make_scores(run: Run, folder: Path) -> None:
         run.teacher, run.family, run.calibration, labels, run.classes, seed=run.recipe.seed, track=run.track
     )
     scores = score_layers(states, spec.score, spec.labels, seed=run.recipe.seed, track=run.track)
-    write_json(folder / "scores.json", asdict(scores))
+    parts = {"parts": _part_gains(run, labels)} if {"ffn", "attention"} & set(run.recipe.selection.units) else {}
+    write_json(folder / "scores.json", asdict(scores) | parts)
     save_array(folder, "calibration_logits", states.logits)
+
+
+def _part_gains(run: Run, labels: np.ndarray | None) -> list[dict[str, str | int | float]]:
+    """Return what the attention and the feed-forward block of each layer add to the separability of the [CLS] state."""
+    seed = run.recipe.seed
+    states = class_states(
+        run.teacher, run.family, run.calibration, labels, run.classes, inner=True, seed=seed, track=run.track
+    )
+    gains = score_parts(states, run.recipe.separability.score, seed=seed, track=run.track)
+    return [{"layer": layer, "part": part, "gain": gain} for (layer, part), gain in gains.items()]
 
 
 def make_plan(run: Run, folder: Path) -> None:
@@ -75,7 +86,9 @@ def _make_mix(run: Run, folder: Path) -> None:
     variants = build_variants(run.teacher, run.family, calls, wanted, track=run.track)
     stand_ins = {key: variant.module for key, variant in variants.items()}
     trials, logits = _trials(run, stand_ins)
-    write_json(folder / "plan.json", asdict(find_mix(trials, savings, spec, width)))
+    scored = read_json(run.path / "scores.json").get("parts", [])
+    gains = {(entry["layer"], entry["part"]): entry["gain"] for entry in scored}
+    write_json(folder / "plan.json", asdict(find_mix(trials, savings, spec, width, gains)))
     save_array(folder, "selection_logits", logits)
 
 

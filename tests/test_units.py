@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from compressor.compensation.blocks import build_variants
 from compressor.errors import UserError
 from compressor.measurement.cost import encoder_flops
-from compressor.model.capture import capture_calls
+from compressor.model.capture import apply_layer, capture_calls, recorded
+from compressor.model.states import class_states
 from compressor.model.units import Shape, ordered, parts_of, shape_left, split_unit, unit_of, unit_words, whole_layers
 from compressor.recipe import SelectionSpec
+from compressor.selection.separability import score_layers, score_parts
 from compressor.selection.trials import Trial, Trials
 from compressor.selection.trie import count_applications, set_chunks, walk_sets
-from compressor.selection.units import check_budget, find_mix, flops_savings, latency_savings, part_names
+from compressor.selection.units import check_budget, find_mix, flops_savings, latency_savings, part_names, ranked_mix
 
 UNITS = st.builds(unit_of, st.integers(1, 12), st.sampled_from(["", "attention", "ffn", "ffn:384", "ffn:8"]))
 
@@ -125,6 +127,17 @@ def test_the_best_mix_is_found_where_damage_adds_up(units, keep):
             assert all(saved[mix] - savings[split_unit(unit)].item() < 1 - keep - 1e-9 for unit in mix)
 
 
+def test_the_mix_by_gain_alone_by_hand():
+    savings = {(layer, part): np.array([share]) for layer in (1, 2) for part, share in (("", 0.5), ("ffn", 0.3), ("attention", 0.2))}  # fmt: skip
+    gains = {(1, "attention"): 0.4, (1, "ffn"): 0.1, (2, "attention"): 0.2, (2, "ffn"): 0.9}
+    assert ranked_mix(savings, gains, 0.3, 2) == ("1.ffn",)
+    assert ranked_mix(savings, gains, 0.45, 2) == ("1.ffn", "2.attention")
+    assert ranked_mix(savings, gains, 0.65, 2) == (1, "2.attention")  # both parts of layer 1: the whole of it
+    assert ranked_mix(savings, gains, 0.9, 2) is None  # the second layer may not go as well
+    layers = {key: saved for key, saved in savings.items() if not key[1]}
+    assert ranked_mix(layers, gains, 0.5, 2) == (1,)
+
+
 def test_protected_layers_stay():
     spec = SelectionSpec(units=["layer", "ffn"], budget={"keep": 0.7}, protect=[1])
     savings = flops_savings(4, 32, 64, part_names(spec, 64))
@@ -146,6 +159,26 @@ def test_impossible_budgets_are_refused(units, keep, least):
     spec = SelectionSpec(units=units, budget={"keep": keep}, widths=[0.5, 0.25])
     with pytest.raises(UserError, match=f"selection.budget.keep: {keep:g} cannot be reached .* {least} of the flops"):
         check_budget(spec, flops_savings(4, 32, 64, part_names(spec, 64)), 4)
+
+
+def test_gains_of_parts_add_up_to_those_of_layers(tiny):
+    model, family, encodings, _ = tiny("bert")
+    labels = np.arange(24) % 3
+    outer = class_states(model, family, encodings, labels, 3)
+    inner = class_states(model, family, encodings, labels, 3, inner=True)
+    assert np.array_equal(inner.sample[::2], outer.sample)
+    calls, _ = capture_calls(model, family, encodings)
+    layers = list(model.get_submodule(family.layers))
+    with recorded(layers[1], outputs={"attended": family.attention_norm}) as seen:
+        apply_layer(layers[1], calls, apply_layer(layers[0], calls, [calls[0].hidden]))
+    rows = [np.abs(inner.sample[3] - row.numpy()).max(axis=1).min() for row in seen["attended"][:, 0]]
+    assert max(rows) < 1e-5
+    for score in ("trace_ratio", "h_score"):
+        gains = score_parts(inner, score)
+        layers = score_layers(outer, score, "gold").layers
+        assert list(gains) == [(layer, part) for layer in range(1, 5) for part in ("attention", "ffn")]
+        for layer in range(1, 5):
+            assert gains[layer, "attention"] + gains[layer, "ffn"] == pytest.approx(layers[layer].gain)
 
 
 @torch.no_grad()

@@ -92,6 +92,7 @@ def class_states(
     labels: np.ndarray | None,
     classes: int,
     *,
+    inner: bool = False,
     sample_rows: int = 2000,
     batch_size: int = 32,
     seed: int = 0,
@@ -99,9 +100,10 @@ def class_states(
 ) -> ClassStates:
     """Return the class-wise [CLS] moments of states 0..L and how alike the states are, in one pass over the texts.
 
-    `labels` int64 [N] are the classes; None takes the model's own predictions (no gold labels needed).
+    `labels` int64 [N] are the classes; None takes the model's own predictions (no gold labels needed). With `inner` the
+    states behind each layer's attention block stand between them: 0, inside layer 1, 1, inside layer 2, 2, ...
     """
-    count = len(layer_list(model, family))
+    count = len(layer_list(model, family)) * (2 if inner else 1)
     moments = Moments.empty(count + 1, classes, model.config.hidden_size)
     reservoir = _Reservoir(count + 1, min(sample_rows, len(encodings)), model.config.hidden_size, seed)
     logits = np.zeros((len(encodings), model.config.num_labels), dtype=np.float32)
@@ -123,6 +125,7 @@ def class_states(
         batch_size=batch_size,
         track=track,
         description="states",
+        inner=inner,
         pick=lambda state: state,
     )
     return ClassStates(moments, *reservoir.sample, logits, geometry)
@@ -157,11 +160,13 @@ def run_with_states(
     batch_size: int,
     track: Track = silent,
     description: str = "forward",
+    inner: bool = False,
     pick: Callable[[Tensor], Tensor] = cls_state,
 ) -> None:
     """Run the model over all rows; call `keep(row indices, mask [B, S], logits [B, C], picked states 0..L)` per batch.
 
-    `pick` says what of each state [B, S, H] is held until the batch ends; by default its [CLS] rows [B, H].
+    `pick` says what of each state [B, S, H] is held until the batch ends; by default its [CLS] rows [B, H]. With `inner`
+    the state behind the attention block of each layer (its norm included) comes before that behind the layer.
     """
     states: list[Tensor] = []
 
@@ -179,6 +184,8 @@ def run_with_states(
     with ExitStack() as stack, torch.inference_mode():
         stack.callback(first.register_forward_pre_hook(first_input, with_kwargs=True).remove)
         for layer in layer_list(model, family):
+            if inner:
+                stack.callback(layer.get_submodule(family.attention_norm).register_forward_hook(hook).remove)
             stack.callback(layer.register_forward_hook(hook).remove)
         for rows, inputs in track(padded_batches(encodings, batch_size), description, total=batches):
             states.clear()

@@ -31,7 +31,7 @@ def plan_sets(plan: Row) -> dict[str, Any]:
     chosen, mix = list(ordered(plan.get("units", plan["skip"]))), plan.get("mix")
     of_size = [row for row in rows if mix or len(row["skip"]) == len(chosen)]
     of_size = [{**row, "rank": rank} for rank, row in enumerate(of_size, 1)]
-    named = [chosen, sorted(plan["ranked"]["skip"]) if plan["ranked"] else None]
+    named = [chosen, list(ordered(plan["ranked"]["skip"])) if plan["ranked"] else None]
     tried = Counter(len(row["skip"]) for row in rows)
     best = {len(row["skip"]): row for row in reversed(rows)}
     return {

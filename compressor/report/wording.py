@@ -163,11 +163,20 @@ def mix_reading(plan: dict) -> str:
     mix = plan["mix"]
     cost = {"flops": "floating-point operations", "latency": "predicted time"}[mix["of"]]
     kinds = {"layer": "layers", "ffn": "feed-forward blocks", "attention": "attention blocks", "width": "FFN widths"}
-    return (
+    text = (
         f"Of {count(mix['meeting'])} mixes of {', '.join(kinds[unit] for unit in mix['units'])} tried within the budget of "
         f"{percent(mix['keep'])} of the encoder's {cost}, the chosen one leaves out {layers_text(plan['units'])} and keeps "
         f"{percent(mix['kept'])}."
     )
+    chosen, ranked = plan["chosen"], plan["ranked"]
+    if ranked and list(ranked["skip"]) == list(plan["units"]):
+        text += " Lowest gain first names the same mix."
+    elif ranked:
+        text += (
+            f" Lowest gain first would leave out {layers_text(ranked['skip'])}: agreement {percent(ranked['agreement'])} "
+            f"against {percent(chosen['agreement'])} on the selection split."
+        )
+    return text
 
 
 def audit_finding(rows: list[dict]) -> str:

@@ -21,11 +21,29 @@ RankedSets = Callable[[int], SkipSet]
 
 
 @dataclass(frozen=True)
+class Part:
+    """What leaving out one part of one layer (or the `layer`) saves, and what it costs alone, by its trial.
+
+    `saves` is a share of the encoder's cost (`of: latency`: the smallest over the cells), `gain` what it adds to the
+    separability of the [CLS] state, None for narrower blocks, of which no state speaks.
+    """
+
+    layer: int
+    part: str
+    saves: float
+    gain: float | None
+    agreement: float
+    kl: float
+    raw_agreement: float
+
+
+@dataclass(frozen=True)
 class Mix:
     """What a budget asked for and what the chosen mix leaves.
 
     `keep` is the share of the encoder's cost that may remain, `kept` the share that remains (`of: latency`: the largest
-    over the cells). `ffn_widths` and `attention` are those of the layers that stay; `options` what each part saves.
+    over the cells). `ffn_widths` and `attention` are those of the layers that stay, `parts` all that could go, `meeting`
+    counts the mixes tried that meet the budget. `gain_rho`: Spearman correlation of gain and KL over `parts`.
     """
 
     units: tuple[str, ...]
@@ -34,7 +52,8 @@ class Mix:
     kept: float
     ffn_widths: tuple[int, ...]
     attention: tuple[bool, ...]
-    options: tuple[dict[str, str | int | float], ...]
+    parts: tuple[Part, ...]
+    gain_rho: float | None
     meeting: int
 
 

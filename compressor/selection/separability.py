@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from sklearn.covariance import ledoit_wolf
@@ -15,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from compressor.errors import UserError
 from compressor.model.geometry import linear_cka
 from compressor.model.states import ClassStates
+from compressor.model.units import ATTENTION, FFN
 from compressor.progress import Track, silent
 
 # Below this share of the state's own energy, scatter is rounding: state 0's [CLS] is one vector for every text.
@@ -176,6 +178,21 @@ def score_layers(states: ClassStates, score: str, labels: str, *, seed: int = 0,
         tuple(layers),
         {name: values.tolist() for name, values in pairs.items()},
     )
+
+
+def score_parts(
+    states: ClassStates, score: str, *, seed: int = 0, track: Track = silent
+) -> dict[tuple[int, str], float]:
+    """Return the gain of each part, (layer from 1, `attention` or `ffn`) -> rise of `score` over the state before it.
+
+    `states` are those of `class_states(..., inner=True)`. The gains of a layer's two parts add up to the layer's.
+    """
+    values = [
+        0.0 if is_degenerate(states, index) else SCORES[score](states, index, seed)
+        for index in track(range(len(states.sample)), "scores of parts", total=len(states.sample))
+    ]
+    rises = [after - before for before, after in pairwise(values)]
+    return {(1 + index // 2, (ATTENTION, FFN)[index % 2]): rise for index, rise in enumerate(rises)}
 
 
 def is_degenerate(states: ClassStates, layer: int) -> bool:

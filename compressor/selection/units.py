@@ -11,12 +11,13 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from compressor.errors import UserError
 from compressor.measurement.cost import encoder_flops, layers_saved, shape_flops
 from compressor.model.units import ATTENTION, FFN, Shape, ordered, shape_left, split_unit, unit_of, whole_layers
 from compressor.recipe import SelectionSpec
-from compressor.selection.search import Mix, SkipPlan
+from compressor.selection.search import Mix, Part, SkipPlan
 from compressor.selection.trials import Trial, Trials
 from compressor.selection.trie import SkipSet
 
@@ -69,42 +70,47 @@ def check_budget(spec: SelectionSpec, savings: Savings, layers: int) -> None:
         )
 
 
-def find_mix(trials: Trials, savings: Savings, spec: SelectionSpec, width: int) -> SkipPlan:
+def find_mix(
+    trials: Trials,
+    savings: Savings,
+    spec: SelectionSpec,
+    width: int,
+    gains: Mapping[tuple[int, str], float] | None = None,
+) -> SkipPlan:
     """Choose the mix of units that keeps the most predictions within `spec.budget`, by trials on the selection split.
 
     `trials` has the stand-ins for every part in `savings`; `width` is that of the feed-forward blocks. Of the mixes that
-    meet the budget only those are tried from which nothing can be given back. Raises UserError where none can meet it.
+    meet the budget only those are tried from which nothing can be given back, and the one that `gains` (see
+    `score_parts`) alone would name: lowest gain first. Raises UserError where no mix can meet the budget.
     """
     started, layers = time.perf_counter(), len(trials.layers)
     check_budget(spec, savings, layers)
     free, need = _free(spec, savings), 1 - spec.budget.keep - ROUNDING
     step = min(float(saved.min()) for saved in _steps(free))
-    tried: dict[SkipSet, Trial] = {}
-    applications, predicted, known = 0, 0.0, 0
-    meeting: list[Trial] = []
+    search = _Search(trials)
+    singles = search([(unit_of(*key),) for key in free], "single parts")
+    by_gain = ranked_mix(free, gains, need, layers) if gains else None
+    ranked = search([by_gain], "ranked plan")[0] if by_gain else None
     waiting: dict[int, list[SkipSet]] = {0: [()]}
     while waiting:
         place = min(waiting)
         members = waiting.pop(place)
-        best = sorted((tried[mix] for mix in members), key=lambda trial: trial.cost) if place else []
-        widened = [trial.skip for trial in best[: spec.beam_width]] if place else members
-        children = dict.fromkeys(child for mix in widened for child in _wider(mix, free, layers))
-        new = [child for child in children if child not in tried and _worth_trying(child, free, need)]
-        if not new:
-            continue
-        applications += trials.applications(new)
-        predicted += trials.seconds(new)
-        known += len(new) - len(trials.unknown(new))
-        for trial in trials(new, f"mixes that save {100 * place * step:.0f} % and more"):
-            tried[trial.skip] = trial
+        best = sorted(members, key=lambda mix: search.tried[mix].cost if mix else ())[: spec.beam_width]
+        children = dict.fromkeys(child for mix in best for child in _wider(mix, free, layers))
+        worth = [child for child in children if child not in search.widened and _worth_trying(child, free, need)]
+        search.widened.update(worth)
+        for trial in search(worth, f"mixes that save {100 * place * step:.0f} % and more"):
             saved = float(_saved(trial.skip, free).min())
-            if saved >= need:
-                meeting.append(trial)
-            else:
+            if saved < need:
                 # a step further on at least, whatever the rounding: a mix never waits where it came from
                 waiting.setdefault(max(place + 1, int(saved / step + ROUNDING)), []).append(trial.skip)
+    meeting = [trial for mix, trial in search.tried.items() if mix and _saved(mix, free).min() >= need]
     chosen = min(meeting, key=lambda trial: trial.cost)
     left, skip = shape_left(chosen.skip, Shape((width,) * layers, (True,) * layers)), whole_layers(chosen.skip)
+    parts = tuple(
+        Part(layer, part or "layer", float(saved.min()), _gain(gains, layer, part), *_figures(trial))
+        for ((layer, part), saved), trial in zip(free.items(), singles, strict=True)
+    )
     mix = Mix(
         units=tuple(spec.units),
         keep=spec.budget.keep,
@@ -112,12 +118,11 @@ def find_mix(trials: Trials, savings: Savings, spec: SelectionSpec, width: int) 
         kept=1 - float(_saved(chosen.skip, free).min()),
         ffn_widths=left.ffn_widths,
         attention=left.attention,
-        options=tuple(
-            {"layer": layer, "part": part or "layer", "saves": float(saved.min())}
-            for (layer, part), saved in free.items()
-        ),
+        parts=parts,
+        gain_rho=_correlation(parts),
         meeting=len(meeting),
     )
+    regret = ranked and {"agreement": chosen.agreement - ranked.agreement, "kl": ranked.kl - chosen.kl}
     return SkipPlan(
         skip=skip,
         keep=tuple(layer for layer in range(1, layers + 1) if layer not in skip),
@@ -126,15 +131,15 @@ def find_mix(trials: Trials, savings: Savings, spec: SelectionSpec, width: int) 
         layers=layers,
         layers_asked="budget",
         rows=trials.rows,
-        sets_evaluated=len(tried),
-        sets_known=known,
+        sets_evaluated=len(search.tried),
+        sets_known=search.known,
         sets_total=prod(1 + sum(layer == number for layer, _ in free) for number in range(1, layers + 1)) - 1,
-        layer_applications=applications,
-        predicted_seconds=predicted,
+        layer_applications=search.applications,
+        predicted_seconds=search.predicted,
         seconds=time.perf_counter() - started,
         chosen=chosen,
-        ranked=None,
-        regret=None,
+        ranked=ranked,
+        regret=regret,
         goals=None,
         trace=tuple(sorted(meeting, key=lambda trial: trial.cost)),
         units=chosen.skip,
@@ -142,9 +147,68 @@ def find_mix(trials: Trials, savings: Savings, spec: SelectionSpec, width: int) 
     )
 
 
+def ranked_mix(savings: Savings, gains: Mapping[tuple[int, str], float], need: float, layers: int) -> SkipSet | None:
+    """Return the mix that the gains alone would leave out: parts of lowest gain first, until `need` is saved.
+
+    Attention and feed-forward blocks go one by one where they may, else whole layers; a layer that loses both is skipped.
+    None where the budget is not met that way.
+    """
+    singly = [key for key in savings if key in gains]
+    whole = [key for key in savings if not key[1]] if not singly else []
+    lost: dict[int, str] = {}
+    for layer, part in sorted([*singly, *whole], key=lambda key: (_gain(gains, *key), key)):
+        both = layer in lost
+        if both and ((layer, "") not in savings or sum(not other for other in lost.values()) == layers - 1):
+            continue
+        lost[layer] = "" if both else part
+        mix = ordered(unit_of(*item) for item in lost.items())
+        if _saved(mix, savings).min() >= need:
+            return mix
+    return None
+
+
+class _Search:
+    """What a search has tried so far, and what that took."""
+
+    def __init__(self, trials: Trials) -> None:
+        self.trials, self.tried, self.widened = trials, {}, set()
+        self.applications, self.predicted, self.known = 0, 0.0, 0
+
+    def __call__(self, sets: Sequence[SkipSet], description: str) -> list[Trial]:
+        """Return the trials of `sets`, of which only the new ones are counted."""
+        new = [mix for mix in dict.fromkeys(sets) if mix not in self.tried]
+        if new:
+            self.applications += self.trials.applications(new)
+            self.predicted += self.trials.seconds(new)
+            self.known += len(new) - len(self.trials.unknown(new))
+            self.tried.update(zip(new, self.trials(new, description), strict=True))
+        return [self.tried[mix] for mix in sets]
+
+
+def _gain(gains: Mapping[tuple[int, str], float] | None, layer: int, part: str) -> float | None:
+    """Return the gain of a part; that of a layer is the sum over its parts."""
+    if not gains or part.startswith(f"{FFN}:"):
+        return None
+    return gains[layer, part] if part else gains[layer, ATTENTION] + gains[layer, FFN]
+
+
+def _figures(trial: Trial) -> tuple[float, float, float]:
+    return trial.agreement, trial.kl, trial.raw_agreement
+
+
+def _correlation(parts: Sequence[Part]) -> float | None:
+    """Return the Spearman correlation of gain and KL over the parts that have a gain, None where it is undefined."""
+    pairs = [(part.gain, part.kl) for part in parts if part.gain is not None]
+    if len(pairs) < 3 or any(len(set(values)) < 2 for values in zip(*pairs, strict=True)):
+        return None
+    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
+
+
 def _free(spec: SelectionSpec, savings: Savings) -> dict[tuple[int, str], np.ndarray]:
-    """Return the savings of the layers that are not protected, leaving out what saves nothing."""
-    return {key: saved for key, saved in savings.items() if key[0] not in spec.protect and saved.min() > ROUNDING}
+    """Return the savings of the layers that are not protected, by layer, leaving out what saves nothing."""
+    return {
+        key: savings[key] for key in sorted(savings) if key[0] not in spec.protect and savings[key].min() > ROUNDING
+    }
 
 
 def _most_saved(savings: Savings, layers: int) -> float:
