@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DIRS ?= runs/demo
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test run recipes bench bench-skip bench-glue bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-placement bench-placement-gpu bench-gpu lint format clean
+.PHONY: help install demo test run recipes bench bench-skip bench-glue bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-units bench-placement bench-placement-gpu bench-gpu lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -51,6 +51,9 @@ bench-peers: $(STAMP)  ## [MODELS=folder] [DATA=folder]: one SST-2 model by this
 
 bench-analysis: $(STAMP)  ## MODELS=folder DATA=folder: FFN roles, confident errors and layer roles of five models
 	$(BIN)/python benchmarks/analysis.py --models $(MODELS) --data $(DATA)
+
+bench-units: $(STAMP)  ## MODELS=folder DATA=folder: layers, single blocks or neurons? five GLUE tasks at equal cost
+	$(BIN)/python benchmarks/units.py --models $(MODELS) --data $(DATA)
 
 bench-placement: $(STAMP)  ## [DATA=folder]: which layers need an FFN? twelve narrow layers, from scratch, 2 processes
 	$(BIN)/python benchmarks/ffn_placement.py $(if $(DATA),--data $(DATA))

@@ -109,7 +109,8 @@ def placement(
     ],
     overrides: Overrides = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for all runs, the page and the JSON file; runs/NAME by default.")
+        Path | None,
+        typer.Option("--out", help="Folder for all runs, the page and the JSON file; runs/NAME by default."),
     ] = None,
     device: Device = "auto",
     as_json: AsJson = False,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -10,6 +10,8 @@ from pydantic import ValidationError
 from compressor.errors import UserError, nearest
 from compressor.recipe import BenchmarkSpec, Recipe
 from compressor.recipe_base import Spec
+
+Kind = TypeVar("Kind", bound=Spec)
 
 UNION_TAGS = {"str", "list[str]", "constrained-int", "literal['auto']"}
 """What pydantic adds to the path of an error to name the branch of a union, as in ("data", "text", "list[str]")."""
@@ -20,6 +22,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises UserError naming the file, line, field path and remedy when the file or a field is wrong.
     """
+    return load_spec(path, Recipe, overrides)
+
+
+def load_spec(path: str | Path, kind: type[Kind], overrides: Sequence[str] = ()) -> Kind:
+    """Read a YAML file as a recipe of any `kind`, as `load_recipe` does."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such recipe file; `recipes/` holds examples.")
@@ -39,9 +46,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         )
     overridden = [_apply_override(values, override) for override in overrides]
     try:
-        return Recipe.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError(_explain(error, path, text, overridden)) from error
+        raise UserError(_explain(error, kind, path, text, overridden)) from error
 
 
 def dump_recipe(recipe: Recipe, *, leave_out: Mapping[str, Any] | None = None) -> str:
@@ -71,7 +78,7 @@ def _apply_override(values: dict, override: str) -> str:
     return ".".join(parts)
 
 
-def _explain(error: ValidationError, path: Path, text: str, overridden: list[str]) -> str:
+def _explain(error: ValidationError, kind: type[Spec], path: Path, text: str, overridden: list[str]) -> str:
     """Turn the first validation error into one sentence: where, what is wrong, what is allowed, the nearest name."""
     first = error.errors(include_url=False)[0]
     *above, last = first["loc"] or ("recipe",)
@@ -81,7 +88,7 @@ def _explain(error: ValidationError, path: Path, text: str, overridden: list[str
     line = _line_of(text, location)
     where = f"--set {field}" if field in overridden else f"{path}{f':{line}' if line else ''}: {field or 'recipe'}"
     if first["type"] == "extra_forbidden":
-        allowed = _fields_at(location[:-1])
+        allowed = _fields_at(kind, location[:-1])
         hint = nearest(location[-1], allowed)
         return f"{where}: unknown key{hint or ';'} allowed here: {', '.join(sorted(allowed))}."
     if first["type"] == "missing":
@@ -105,10 +112,11 @@ def _shortened(value: Any) -> str:  # noqa: ANN401
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _fields_at(location: Sequence[str | int]) -> list[str]:
-    """Return the keys that the recipe allows below `location`."""
-    spec: type[Spec] = Recipe
+def _fields_at(spec: type[Spec], location: Sequence[str | int]) -> list[str]:
+    """Return the keys that a recipe, `spec`, allows below `location`."""
     for part in location:
+        if isinstance(part, int):  # an item of a list, whose type was found with the list's name
+            continue
         annotation = spec.model_fields[part].annotation
         candidates = getattr(annotation, "__args__", None) or (annotation,)
         spec = next(cls for cls in candidates if isinstance(cls, type) and issubclass(cls, Spec))

@@ -7,7 +7,17 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "compressor"
 TIERS = (
-    ("errors", "console", "progress", "recipe_base", "recipe_training", "recipe", "recipe_file", "recipe_placement", "rundir"),
+    (
+        "errors",
+        "console",
+        "progress",
+        "recipe_base",
+        "recipe_training",
+        "recipe",
+        "recipe_file",
+        "recipe_placement",
+        "rundir",
+    ),
     ("data",),
     ("model", "measurement"),
     ("compensation",),

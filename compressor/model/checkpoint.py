@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from tempfile import mkdtemp
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -20,6 +20,7 @@ from compressor.rundir import PROGRESS, read_json, write_json
 
 FORMAT = 1
 """Raised whenever the training loop steps in another way, so that older checkpoints are not believed."""
+Kind = TypeVar("Kind")
 WEIGHTS, STATE = "weights.safetensors", "state.pt"
 
 
@@ -59,21 +60,24 @@ class Checkpoint:
         self.folder, self.fingerprint, self.minutes = folder, f"{FORMAT}:{fingerprint}", minutes
         self._saved = time.monotonic()
 
-    def restore(self, training: Training) -> Progress:
-        """Bring `training` and torch's generators to where the checkpoint was; at the start where there is none."""
+    def restore(self, training: Training, kind: type[Kind] = Progress) -> Kind:
+        """Bring `training` and torch's generators to where the checkpoint was; at the start where there is none.
+
+        `kind` is the dataclass that counts how far the training is, if not the one of the shared loop.
+        """
         self._saved = time.monotonic()
         try:
             entry = read_json(self.folder / PROGRESS)
             if entry["fingerprint"] != self.fingerprint:
-                return Progress()
+                return kind()
             files = self.folder / entry["files"]
             weights, state = (
                 load_file(files / WEIGHTS),
                 torch.load(files / STATE, map_location="cpu", weights_only=True),
             )
-            progress = Progress(**entry["progress"])
+            progress = kind(**entry["progress"])
         except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, UnpicklingError, SafetensorError):
-            return Progress()  # none, or files damaged from outside: the training starts again
+            return kind()  # none, or files damaged from outside: the training starts again
         with torch.no_grad():
             for name, parameter in training.trained.items():
                 parameter.copy_(weights[name])
@@ -89,7 +93,7 @@ class Checkpoint:
         """Whether the last checkpoint is old enough for a new one."""
         return time.monotonic() - self._saved >= 60 * self.minutes
 
-    def save(self, training: Training, progress: Progress) -> None:
+    def save(self, training: Training, progress: Any) -> None:  # noqa: ANN401
         """Write a checkpoint and remove the one before. Frozen parameters stay as they were and are not written."""
         self.folder.mkdir(parents=True, exist_ok=True)
         files = Path(mkdtemp(dir=self.folder, prefix=f"{progress.done}-"))
