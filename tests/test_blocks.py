@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from compressor.compensation.blocks import build_variants
+from compressor.compensation.equations import NormalEquations
 from compressor.compensation.norms import NormSums, refit_norm
-from compressor.compensation.refit import NormalEquations, refit_gaps
+from compressor.compensation.refit import refit_gaps
 from compressor.compensation.widths import (
     RANKINGS,
+    RIDGE,
     BlockSums,
     change_error,
     cut_change,
@@ -71,18 +73,6 @@ def test_dead_neurons_go_at_no_loss(tiny, rank):
     assert torch.equal(kept, layer_list(model, family)[1].intermediate.dense.weight[1::2])
 
 
-def test_of_two_equal_neurons_one_takes_over_the_other(tiny):
-    def twins(first, last):
-        first.weight[1::2], first.bias[1::2] = first.weight[::2].clone(), first.bias[::2].clone()
-
-    model, family, calls = planted(tiny, twins)
-    found = build_variants(model, family, calls, {2: ["ffn:32"]}, rank="elimination")[2, "ffn:32"]
-    assert found.made == "refit"
-    assert found.error_refit < 0.1 * found.error_mean
-    kept = found.module.intermediate.dense.weight
-    assert len(kept.unique(dim=0)) == 32  # one of each pair
-
-
 def test_equal_neurons_are_merged_exactly():
     phi = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
     phi[:, 3] = phi[:, 1]
@@ -93,6 +83,7 @@ def test_equal_neurons_are_merged_exactly():
     assert torch.allclose(change[[0, 2, 4]], torch.zeros(3, 2).double(), atol=1e-5)
     assert torch.equal(change[3], torch.tensor([-3.0, -5.0]).double())
     assert change_error(sums, change) < 1e-9 < change_error(sums, mean_change(sums, kept))
+    assert int(ranked_neurons(sums, "elimination")[-1]) in {1, 3}  # the first to go is one of the two
 
 
 def test_errors_of_changes_by_hand():
@@ -123,17 +114,18 @@ def test_elimination_removes_what_costs_least_each_time():
     phi = torch.randn(200, 9, generator=generator) @ torch.randn(9, 9, generator=generator)
     output, gamma = torch.randn(9, 3, generator=generator), torch.rand(3, generator=generator) + 0.5
     sums = sums_of(phi, output, gamma=gamma)
-    left, wanted = list(range(9)), []
-    while left:  # slowly: try every neuron, refit the others, take the cheapest
+    ridge = torch.eye(10).double() * RIDGE * sums.fit.gram.diagonal()[:9].mean()
+    ridge[9, 9] = 0
+    inverse, scaled = torch.linalg.inv(sums.fit.gram + ridge), (output * gamma).double()
+    gone = []
+    while len(gone) < 9:  # slowly: try every neuron, solve anew for all that are gone
 
-        def cost(neuron, left=left):
-            return change_error(
-                sums, ridge_change(sums, torch.tensor([i for i in left if i != neuron], dtype=torch.long), 1e-2)
-            )
+        def cost(neuron):
+            lost = torch.tensor([*gone, neuron])
+            return float((scaled[lost] * torch.linalg.solve(inverse[lost][:, lost], scaled[lost])).sum())
 
-        wanted.append(min(left, key=cost))
-        left.remove(wanted[-1])
-    assert RANKINGS["elimination"](sums).argsort().tolist()[:6] == wanted[:6]
+        gone.append(min((neuron for neuron in range(9) if neuron not in gone), key=cost))
+    assert ranked_neurons(sums, "elimination").flip(0).tolist() == gone
 
 
 def test_a_specialist_stays_although_it_is_silent_at_cls(tiny):
@@ -188,6 +180,26 @@ def test_a_norm_refit_that_held_out_rows_do_not_want_is_not_made():
     assert norm.weight.tolist() == [1.0] * 4
 
 
+def test_what_held_out_text_does_not_want_is_not_made(tiny, monkeypatch):
+    model, family, encodings, _ = tiny("bert")
+    calls = calls_of(model, family, encodings)
+    wild = torch.linspace(-9, 9, 32).double()
+    monkeypatch.setattr(
+        "compressor.compensation.widths.ridge_change", lambda sums, kept, _: cut_change(sums, kept) + wild
+    )
+    monkeypatch.setattr(NormalEquations, "solve", lambda self, strength: torch.full_like(self.cross, 9.0))
+    monkeypatch.setattr(NormSums, "solve", lambda self: (torch.full((32,), 9.0), torch.zeros(32)))
+    made = build_variants(model, family, calls, {2: ["ffn:60", "ffn", "attention"]})
+    assert made[2, "ffn:60"].made != "refit"
+    assert made[2, "ffn:60"].error_refit > made[2, "ffn:60"].error_cut
+    for part in (
+        "ffn",
+        "attention",
+    ):  # here every step of the refit is refused, so that the mean is all that is left of it
+        assert made[2, part].error_refit == made[2, part].error_mean, part
+        assert made[2, part].strength is None, part
+
+
 @pytest.mark.parametrize("model_type", list(FAMILIES))
 def test_every_part_of_every_family(tiny, model_type):
     model, family, encodings, _ = tiny(model_type)
@@ -207,6 +219,20 @@ def test_every_part_of_every_family(tiny, model_type):
     layer_list(student, family)[0] = made[1, "ffn"].module
     layer_list(student, family)[2] = made[3, "attention"].module
     assert np.isfinite(predict(student, encodings)).all()
+
+
+def test_any_step_can_be_asked_for(tiny):
+    model, family, encodings, _ = tiny("bert")
+    calls = calls_of(model, family, encodings, 2)
+    made = {
+        step: build_variants(model, family, calls, {3: ["ffn"]}, step=step)[3, "ffn"]
+        for step in ("cut", "mean", "refit")
+    }
+    assert [found.made for found in made.values()] == ["cut", "mean", "refit"]
+    biases = [found.module.output.dense.bias for found in made.values()]
+    assert torch.equal(biases[0], layer_list(model, family)[2].output.dense.bias)
+    assert torch.equal(biases[1], biases[2])
+    assert not torch.equal(biases[0], biases[1])
 
 
 def test_sums_do_not_depend_on_the_batches(tiny):
@@ -243,8 +269,8 @@ def test_layers_that_lost_a_part_are_refitted_too(tiny):
 
     student, done = refitted("gaps")
     assert [(refit.layer, refit.target, refit.width) for refit in done] == [(1, 1, 16), (3, 3, 0)]
-    assert done[1].condition == 1.0
-    assert done[1].strength == 0.0
+    assert np.isfinite(done[1].condition)
+    assert done[1].strength is not None
     assert done[1].error_after < done[1].error_before
     assert not list(layer_list(student, family)[2].output.dense.weight.flatten())
     assert [refit.layer for refit in refitted("later")[1]] == [1, 2, 3, 4]

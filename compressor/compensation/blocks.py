@@ -5,21 +5,23 @@ gradients: the calibration text runs through the full model once, and each stand
 its layer to the state behind it.
 
 - What goes leaves its mean as a bias: the part of a block that is the same for all tokens costs nothing to keep.
-- The norm behind gets the scale and shift that fit best; so does, where the attention went, the map out of the
-  feed-forward block.
+- The norm behind gets the scale and shift that fit best. Of the other block the map out is solved anew: of the attention
+  where the feed-forward block went, and of that where the attention went.
 - A narrower block keeps the neurons that matter most and all whose weights stand out, and its output map is solved anew.
 """
 
 import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from compressor.compensation.ends import refit_end
+from compressor.compensation.equations import NormalEquations, is_held_out, token_weights
 from compressor.compensation.norms import NormSums, refit_norm
-from compressor.compensation.refit import NormalEquations, is_held_out, refit_output, regression, token_weights
+from compressor.compensation.refit import refit_output, regression
 from compressor.compensation.widths import BlockSums, best_ridge, mean_change, ranked_neurons
 from compressor.errors import UserError
 from compressor.model.capture import LayerCall, apply_layer, recorded
@@ -35,8 +37,9 @@ class Variant:
     """A stand-in for a layer, and how far it is from the whole layer's output on held-out text.
 
     Errors are weighted mean squares of the distance between the outputs of both, summed over dimensions: with the part cut
-    out and nothing else, with its mean as bias, and refitted. `made` says which of the three `module` is, the one with the
-    lowest error; `strength` is the ridge strength of the map out of the feed-forward block, None where it stayed.
+    out and nothing else, with its mean as bias, and refitted. `made` says which of the three `module` is, unless asked for
+    otherwise the one with the lowest error; `strength` is the ridge strength of the linear map that was solved anew, None
+    where none was.
     """
 
     module: nn.Module
@@ -60,6 +63,15 @@ class _Seen:
     sums: BlockSums | None
 
 
+class _Steps(NamedTuple):
+    """The stand-ins of one part, step by step, and the ridge strength of the last."""
+
+    cut: nn.Module
+    mean: nn.Module
+    refit: nn.Module
+    strength: float | None
+
+
 @torch.no_grad()
 def build_variants(
     model: nn.Module,
@@ -68,15 +80,17 @@ def build_variants(
     wanted: Mapping[int, Collection[str]],
     *,
     cls_weight: float = 10.0,
-    rank: str = "cls",
+    rank: str = "elimination",
+    step: Literal["best", "cut", "mean", "refit"] = "best",
     track: Track = silent,
 ) -> dict[tuple[int, str], Variant]:
     """Return a stand-in for each layer (from 1) and part that is `wanted`, as (layer, part) -> Variant.
 
     `calls` are those of `capture_calls` on unlabelled text; every fifth batch is held out, and what does not lower the
     error there is not done. A [CLS] row weighs `cls_weight` times as much as another token. `rank` names the order of
-    the neurons (`RANKINGS`). Each layer of the model runs once over all batches; beside `calls`, memory is three times the
-    state of all tokens and, for narrower blocks, two matrices of F^2 float64. The model stays as it is.
+    the neurons (`RANKINGS`), `step` which module is given: the best, or the one asked for. Each layer of the model runs
+    once over all batches; beside `calls`, memory is three times the state of all tokens and, for narrower blocks, two
+    matrices of F^2 float64. The model stays as it is.
     Raises UserError for parts that a layer does not have.
     """
     layers = list(layer_list(model, family))
@@ -95,12 +109,12 @@ def build_variants(
         ranked = ranked_neurons(seen.sums, rank) if seen.sums else None
         for part in parts:
             if part == FFN:
-                made[number, part] = _without_ffn(layer, family, calls, seen)
+                modules = _without_ffn(layer, family, calls, seen, cls_weight)
             elif part == ATTENTION:
-                made[number, part] = _without_attention(layer, family, calls, seen, cls_weight)
+                modules = _without_attention(layer, family, calls, seen, cls_weight)
             else:
-                kept = ranked[: neurons_left(part, len(ranked))]
-                made[number, part] = _narrower(layer, family, calls, seen, kept)
+                modules = _narrower(layer, family, seen, ranked[: neurons_left(part, len(ranked))])
+            made[number, part] = _variant(calls, seen, modules, step)
         hidden = seen.after
     return made
 
@@ -139,7 +153,7 @@ def _observe(
     fit, held = (NormalEquations.empty(width, 0, device) for _ in range(2)) if narrow else (None, None)
     cls, texts = torch.zeros(width, dtype=torch.float64, device=device), 0
     means = torch.zeros(2, output.out_features, dtype=torch.float64, device=device)
-    total, attended, after, weights = 0.0, [], [], []
+    totals, attended, after, weights = [0.0, 0.0], [], [], []
     places = {"attention": family.attention_output, "attended": family.attention_norm, "ffn": family.ffn_output}
     for number in track(range(len(calls)), description, total=len(calls)):
         call = calls[number]
@@ -149,14 +163,16 @@ def _observe(
         weight = token_weights(call, cls_weight)
         weights.append(weight)
         kept = weight > 0
+        # by the variance that the norm behind divides by: else the few tokens with huge activations make up the mean
+        entering = hidden[number] + caught["attention"], caught["attended"] + caught["ffn"]
+        counts = [weight / (sums.float().var(-1, correction=0) + norm.eps) for sums in entering]
         if not is_held_out(number):
             for row, name in enumerate(("attention", "ffn")):
-                means[row] += weight[kept] @ caught[name].expand_as(after[-1])[kept].double()
-            total += float(weight.sum())
+                means[row] += counts[row][kept] @ caught[name].expand_as(after[-1])[kept].double()
+                totals[row] += float(counts[row].sum())
         if narrow:
-            variance = (caught["attended"] + caught["ffn"]).float().var(-1, correction=0) + norm.eps
             phi = caught["phi"][kept]
-            (held if is_held_out(number) else fit).add(phi, phi.new_zeros(len(phi), 0), (weight / variance)[kept])
+            (held if is_held_out(number) else fit).add(phi, phi.new_zeros(len(phi), 0), counts[1][kept])
             if not is_held_out(number):
                 cls += caught["phi"][:, 0].double().square().sum(0)
                 texts += len(call.rows)
@@ -164,23 +180,23 @@ def _observe(
     if narrow:
         protected = torch.from_numpy(specialists(layer, family)).to(device)
         sums = BlockSums(fit, held, cls / texts, output.weight.detach().T, norm.weight.detach(), protected)
-    return _Seen(list(hidden), attended, after, weights, *(means / total), sums)
+    return _Seen(list(hidden), attended, after, weights, means[0] / totals[0], means[1] / totals[1], sums)
 
 
-def _without_ffn(layer: nn.Module, family: Family, calls: Sequence[LayerCall], seen: _Seen) -> Variant:
+def _without_ffn(
+    layer: nn.Module, family: Family, calls: Sequence[LayerCall], seen: _Seen, cls_weight: float
+) -> _Steps:
     cut = copy.deepcopy(layer)
     cut_ffn(cut, family, [])
     mean = _with_bias(cut, family.ffn_output, seen.ffn_mean)
     refit = copy.deepcopy(mean)
-    bias = refit.get_submodule(family.ffn_output).bias
-    inside = [attended + bias for attended in seen.attended]
-    _refit_norm(refit.get_submodule(family.ffn_norm), inside, seen.after, seen.weights)
-    return _best(calls, seen, cut, mean, refit, None)
+    strength = refit_end(refit, family, calls, seen.before, seen.after, cls_weight).strength
+    return _Steps(cut, mean, refit, strength)
 
 
 def _without_attention(
     layer: nn.Module, family: Family, calls: Sequence[LayerCall], seen: _Seen, cls_weight: float
-) -> Variant:
+) -> _Steps:
     cut = copy.deepcopy(layer)
     cut_attention(cut, family)
     mean = _with_bias(cut, family.attention_output, seen.attention_mean)
@@ -194,10 +210,10 @@ def _without_attention(
         rows = regression(refit, family, call, seen.before[number], seen.after[number], cls_weight)
         (held if is_held_out(number) else fit).add(*rows)
     strength = refit_output(refit, family, fit, held).strength
-    return _best(calls, seen, cut, mean, refit, strength)
+    return _Steps(cut, mean, refit, strength)
 
 
-def _narrower(layer: nn.Module, family: Family, calls: Sequence[LayerCall], seen: _Seen, kept: Tensor) -> Variant:
+def _narrower(layer: nn.Module, family: Family, seen: _Seen, kept: Tensor) -> _Steps:
     kept = kept.sort().values
     cut = copy.deepcopy(layer)
     cut_ffn(cut, family, kept.tolist())
@@ -207,7 +223,7 @@ def _narrower(layer: nn.Module, family: Family, calls: Sequence[LayerCall], seen
     output = refit.get_submodule(family.ffn_output)
     output.weight += change[kept].T.to(output.weight)
     output.bias += change[-1].to(output.bias)
-    return _best(calls, seen, cut, mean, refit, strength)
+    return _Steps(cut, mean, refit, strength)
 
 
 def _with_bias(layer: nn.Module, name: str, bias: Tensor) -> nn.Module:
@@ -229,19 +245,12 @@ def _refit_norm(
     refit_norm(norm, fit, held)
 
 
-def _best(
-    calls: Sequence[LayerCall],
-    seen: _Seen,
-    cut: nn.Module,
-    mean: nn.Module,
-    refit: nn.Module,
-    strength: float | None,
-) -> Variant:
-    modules = {"cut": cut, "mean": mean, "refit": refit}
+def _variant(calls: Sequence[LayerCall], seen: _Seen, made: _Steps, step: str) -> Variant:
+    modules = {"cut": made.cut, "mean": made.mean, "refit": made.refit}
     errors = {name: _error(module, calls, seen) for name, module in modules.items()}
-    made = min(errors, key=lambda name: errors[name])
-    strength = strength if made == "refit" else None
-    return Variant(modules[made], errors["cut"], errors["mean"], errors["refit"], strength, made)
+    chosen = min(errors, key=lambda name: errors[name]) if step == "best" else step
+    strength = made.strength if chosen == "refit" else None
+    return Variant(modules[chosen], errors["cut"], errors["mean"], errors["refit"], strength, chosen)
 
 
 def _error(module: nn.Module, calls: Sequence[LayerCall], seen: _Seen) -> float:

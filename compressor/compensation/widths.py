@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compressor.compensation.refit import STRENGTHS, NormalEquations
+from compressor.compensation.equations import STRENGTHS, NormalEquations
 
-RIDGE = 1e-2
+RIDGE = 1e-3
 """Ridge strength at which the backward elimination judges, in multiples of the mean squared activation."""
 LAZY = 64
 """Eliminations after which the inverse is brought up to date as a whole."""
@@ -61,40 +61,35 @@ def rank_elimination(sums: BlockSums) -> Tensor:
     Losing neuron p costs `|D_p|^2 / [G^-1]_pp` (Hassibi and Stork 1993), D_p its refitted output column in units of gamma;
     the inverse and D then follow by a rank-one step. Specialists go last.
     """
-    count = len(sums.cls)
+    count, output = len(sums.cls), sums.output.double() * sums.gamma.double()
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(_penalised(sums.fit.gram, RIDGE)))
-    columns = torch.cat([sums.output.double() * sums.gamma.double(), sums.gamma.new_zeros(1, len(sums.gamma)).double()])
-    order, alive = torch.zeros(count, dtype=torch.long, device=inverse.device), torch.arange(count + 1)
-    alive = alive.to(inverse.device)
+    columns = torch.cat([output, output.new_zeros(1, output.shape[1])])  # the bias is last and never goes
     guarded = torch.cat([sums.specialists, sums.specialists.new_zeros(1)])
-    done = 0
-    while done < count:
-        steps = min(LAZY, count - done)
-        # the inverse stays as it is for a few steps; its rank-one changes are the columns of `changes`
-        changes = inverse.new_zeros(len(alive), steps)
+    alive, order = torch.arange(count + 1, device=inverse.device), []
+    while len(order) < count:
+        steps = min(LAZY, count - len(order))
+        # inverse and columns stay as they are for a few steps; what they lost is changes changes' and changes removed
+        changes, removed = inverse.new_zeros(len(alive), steps), columns.new_zeros(steps, columns.shape[1])
         diagonal, squares = inverse.diagonal().clone(), columns.square().sum(1)
         gone = torch.zeros(len(alive), dtype=torch.bool, device=inverse.device)
         for step in range(steps):
             costs = squares.clamp_min(0) / diagonal.clamp_min(1e-300)
             costs[guarded] += 2 * costs.max() + 1
-            costs[gone] = float("inf")
-            costs[-1] = float("inf")  # the bias
+            costs[gone] = costs[-1] = float("inf")
             pick = int(costs.argmin())
             change = inverse[pick] - changes[:, :step] @ changes[pick, :step]
             change = change / change[pick].clamp_min(1e-300).sqrt()
-            removed = columns[pick] / change[pick]
-            columns -= torch.outer(change, removed)
-            squares = columns.square().sum(1)
+            lost = (columns[pick] - changes[pick, :step] @ removed[:step]) / change[pick]
+            along = columns @ lost - changes[:, :step] @ (removed[:step] @ lost)
+            squares += change.square() * lost.square().sum() - 2 * change * along
             diagonal -= change.square()
-            changes[:, step] = change
-            gone[pick] = True
-            order[done + step] = alive[pick]
-        done += steps
+            changes[:, step], removed[step], gone[pick] = change, lost, True
+            order.append(int(alive[pick]))
         left = ~gone
         inverse = inverse[left][:, left] - changes[left] @ changes[left].T
-        columns, guarded, alive = columns[left], guarded[left], alive[left]
-    survived = torch.empty(count, dtype=torch.float64, device=inverse.device)
-    survived[order] = torch.arange(count, dtype=torch.float64, device=inverse.device)
+        columns, guarded, alive = columns[left] - changes[left] @ removed, guarded[left], alive[left]
+    survived = torch.zeros(count, dtype=torch.float64, device=inverse.device)
+    survived[torch.tensor(order, device=inverse.device)] = torch.arange(count, device=inverse.device).double()
     return survived
 
 

@@ -1,0 +1,281 @@
+"""Which units should go? Layers, single blocks or neurons at equal cost; the structural part alone; what latency follows.
+
+    python benchmarks/units.py --models DIR --data DIR [--task sst2] [--part mixes|removal|latency|tables]
+
+`mixes`: five GLUE tasks, budgets of what 1, 2 and 3 skipped layers of six leave; the best mix of each kind of units is
+searched for on the selection split, without labels, and measured on the evaluation split as it is cut, with stand-ins in
+closed form, refitted as a whole, and with a readout. `removal`: each feed-forward block alone, cut out, with its mean kept,
+and refitted. `latency`: the fused files of physically cut models, interleaved on a CPU, against the predicted ratios.
+results/units.json keeps every prediction and raw time; runs of single tasks and parts are merged into it.
+"""
+
+import argparse
+import copy
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import units_tables
+from compensation import Measured, merge
+from digits import digits
+from filelock import FileLock
+from glue import TASKS, add_sources, recipe_of
+from transformers import PreTrainedModel
+
+from compressor.compensation.blocks import Variant, build_variants
+from compressor.compensation.refit import refit_gaps
+from compressor.data.batches import pad
+from compressor.export.onnx import export_variants, quiet
+from compressor.measurement.cost import layers_saved, predicted_speedup
+from compressor.measurement.environment import environment
+from compressor.measurement.latency import Cell, grid_batches, measure
+from compressor.measurement.prediction import time_layers
+from compressor.measurement.runtime import session
+from compressor.measurement.subjects import onnx_subject
+from compressor.model.capture import LayerCall, apply_layer, capture_calls
+from compressor.model.families import head_logits, layer_list
+from compressor.model.sublayers import cut_attention, cut_ffn
+from compressor.model.surgery import drop_layers, kept_layers, save_model
+from compressor.model.units import ATTENTION, FFN, Unit, neurons_left, parts_of, split_unit, whole_layers
+from compressor.pipeline import run_until
+from compressor.progress import silent, track_for_terminal
+from compressor.recipe_training import HeadSpec, RefitSpec
+from compressor.run import Run, prepare
+from compressor.rundir import read_json, write_json
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "units.json"
+SIZES = 1, 2, 3
+"""Skipped layers whose cost the budgets equal."""
+KINDS = {
+    "layers": ("layer",),
+    "blocks": ("layer", "ffn", "attention"),
+    "widths": ("width",),
+    "everything": ("layer", "ffn", "attention", "width"),
+}
+"""Name of a kind of mixes -> the units it may take."""
+WIDTHS, BEAM, ROWS, TEXTS = [0.5, 0.125], 3, 400, 800
+"""Shares of the neurons that may stay, sets of each step that are widened, rows that choose, texts that are fitted on."""
+STEPS = "cut", "mean", "refit"
+UNTIMED = "benchmark={batch_sizes: [1], lengths: [8], workload: false, min_seconds: 0, min_runs: 5}"
+"""No choice here depends on the time of a layer, which every run measures."""
+CARD = "# A model of a benchmark\n"
+CELLS = (1, 32), (1, 128), (8, 128)
+SHAPES: dict[str, tuple[Unit, ...]] = {
+    "no FFN in 2 layers": ("3.ffn", "5.ffn"),
+    "no attention in 2 layers": ("3.attention", "5.attention"),
+    "half of all FFN neurons": tuple(f"{layer}.ffn:768" for layer in range(1, 7)),
+    "mixed": (5, "2.ffn:768", "3.ffn", "6.attention"),
+    "2 layers skipped": (3, 5),
+}
+"""What is timed, in the layers and neurons of the six-layer models (1,536 neurons)."""
+
+
+def planned(task: str, kind: str, size: int, arguments: argparse.Namespace) -> tuple[Run, dict]:
+    """Search for the best mix of a kind that costs no more than `size` layers fewer; return the run and its plan."""
+    keep = 1 - size / 6 + 1e-9  # as a share; the layers skipped must fit whatever the rounding
+    units = f"units: [{', '.join(KINDS[kind])}], widths: {WIDTHS}, budget: {{keep: {keep!r}, of: flops}}, beam_width: {BEAM}"
+    rows = f"data.selection.size={ROWS}", f"data.calibration.size={TEXTS}"
+    recipe = recipe_of(task, arguments, task, f"selection={{{units}}}", *rows, UNTIMED)
+    out = Path("runs") / "units" / task  # one folder for all: what one search has tried the next one knows
+    run_until(recipe, "plan", out, device="cpu", track=track_for_terminal())
+    return prepare(recipe, out, "cpu", silent), read_json(out / "plan.json")
+
+
+def assembled(run: Run, units: Sequence[Unit], variants: dict[tuple[int, str], Variant]) -> PreTrainedModel:
+    """Return the model without `units`, the stand-ins in the places of the layers that lose a part."""
+    skip = whole_layers(units)
+    model, keep = drop_layers(run.teacher, run.family, skip), kept_layers(run.source.layers, skip)
+    for (layer, _), variant in variants.items():
+        layer_list(model, run.family)[keep.index(layer)] = copy.deepcopy(variant.module)
+    return model
+
+
+def measure_mixes(task: str, arguments: argparse.Namespace) -> Iterator[dict]:
+    """Yield the task's entry with the best mix of each kind and size, compensated step by step."""
+    measured, calls = None, None
+    readout = {"readout": HeadSpec(trainer="readout")}
+    for kind in arguments.kind or KINDS:
+        for size in arguments.sizes:
+            started = time.perf_counter()
+            run, plan = planned(task, kind, size, arguments)
+            searched = time.perf_counter() - started
+            measured = measured or Measured(run)
+            measured.run = run
+            calls = calls or capture_calls(run.teacher, run.family, run.calibration)[0]
+            units = plan["units"]
+            wanted = {layer: [part] for layer, part in parts_of(units).items()}
+            methods = {}
+            for name, step in (("cut", "cut"), ("stand-ins", "best")):
+                started = time.perf_counter()
+                variants = build_variants(run.teacher, run.family, calls, wanted, step=step)
+                model = assembled(run, units, variants)
+                seconds = time.perf_counter() - started
+                methods |= _named(measured.heads(model, readout), name, seconds)
+            started = time.perf_counter()
+            keep = kept_layers(run.source.layers, whole_layers(units))
+            refit_gaps(run.teacher, model, run.family, keep, calls, RefitSpec(layers="later"))
+            methods |= _named(measured.heads(model, readout), "refit", seconds + time.perf_counter() - started)
+            entry = {"units": units, "kept": plan["mix"]["kept"], "sets_evaluated": plan["sets_evaluated"]}
+            entry |= {"search_seconds": searched, "methods": methods}
+            print(f"{task}, {kind} for {size}: {units}, {searched:.0f} s: {_flips(methods, measured)}", flush=True)
+            yield {"mixes": {f"{kind} {size}": entry}, **measured.truth()}
+
+
+def _named(made: dict[str, dict], name: str, seconds: float) -> dict[str, dict]:
+    return {name: made["stock"] | {"seconds": seconds}, f"{name} + readout": made["readout"]}
+
+
+def _flips(methods: dict[str, dict], measured: Measured) -> str:
+    full = digits(measured.teacher["evaluation"])
+    changed = {name: np.mean([a != b for a, b in zip(entry["predictions"], full, strict=True)])
+               for name, entry in methods.items()}  # fmt: skip
+    return ", ".join(f"{name} {share:.1%}" for name, share in changed.items())
+
+
+def measure_removal(task: str, arguments: argparse.Namespace) -> Iterator[dict]:
+    """Yield the task's predictions with each feed-forward block gone: cut out, its mean kept, refitted."""
+    run = prepare(recipe_of(task, arguments, task), Path("runs") / "units" / f"{task}-removal", "cpu", silent)
+    calls, _ = capture_calls(run.teacher, run.family, run.calibration)
+    held, logits = capture_calls(run.teacher, run.family, run.evaluation)
+    wanted = {layer: [FFN] for layer in range(1, run.source.layers + 1)}
+    made = {step: build_variants(run.teacher, run.family, calls, wanted, step=step) for step in STEPS}
+    removal: dict[str, dict[str, str]] = {step: {} for step in STEPS}
+    layers, hidden = list(layer_list(run.teacher, run.family)), [call.hidden for call in held]
+    for number, layer in enumerate(layers, start=1):
+        for step in STEPS:
+            after = apply_layer(made[step][number, FFN].module, held, hidden)
+            removal[step][str(number)] = digits(_logits(run, layers[number:], held, after, logits))
+        hidden = apply_layer(layer, held, hidden)
+        print(f"{task}, FFN of layer {number}", flush=True)
+    labels = "".join(map(str, run.data.evaluation.labels))
+    yield {"removal": removal, "labels": labels, "full": digits(logits.numpy())}
+
+
+def _logits(
+    run: Run,
+    layers: Sequence[torch.nn.Module],
+    calls: Sequence[LayerCall],
+    hidden: list[torch.Tensor],
+    like: torch.Tensor,
+) -> np.ndarray:
+    """Return the logits [N, C] in row order behind `layers` and the stock head."""
+    for layer in layers:
+        hidden = apply_layer(layer, calls, hidden)
+    found = torch.zeros_like(like)
+    with torch.inference_mode():
+        for call, state in zip(calls, hidden, strict=True):
+            found[call.rows] = head_logits(run.teacher, run.family, state[:, 0]).float()
+    return found.numpy()
+
+
+def measure_latency(arguments: argparse.Namespace) -> dict:
+    """Return raw times of the fused files of cut models in one interleaved run, and the ratios predicted from one layer."""
+    task = (arguments.task or TASKS)[0]
+    run = prepare(recipe_of(task, arguments, task), Path("runs") / "units" / "latency", "cpu", silent)
+    threads, inputs = torch.get_num_threads(), list(pad(run.evaluation, np.arange(1)))
+    cells = [
+        Cell(batch, length, grid_batches(batch, length, run.teacher.config.vocab_size, inputs))
+        for batch, length in CELLS
+    ]
+    parts = sorted({split_unit(unit)[1] for units in SHAPES.values() for unit in units} - {""})
+    timing = time_layers(run.teacher, run.family, cells, min_seconds=arguments.seconds / 2, max_seconds=60, parts=parts)
+    with tempfile.TemporaryDirectory() as folder:
+        subjects = {}
+        for name, units in {"full": (), **SHAPES}.items():
+            home = Path(folder) / name.replace(" ", "_")
+            with quiet():
+                save_model(physically_cut(run, units), run.tokenizer, home / "model", CARD)
+            file = export_variants(home / "model", home / "onnx", ["alltokens"])["alltokens"].path
+            subjects[name] = onnx_subject(session(file, threads=threads))
+        subjects["twin"] = subjects["full"]
+        rows = []
+        for cell, timed in zip(cells, timing, strict=True):
+            values = measure(
+                subjects,
+                cell.batches,
+                min_seconds=arguments.seconds,
+                min_runs=100,
+                max_seconds=150,
+                track=track_for_terminal(),
+                description=f"batch {cell.batch}, {cell.length} tokens",
+            )
+            predicted = {
+                name: predicted_speedup(timed, layers_saved(timed, [split_unit(unit)[1] for unit in units]))
+                for name, units in SHAPES.items()
+            }
+            rows.append({"batch": cell.batch, "length": cell.length, "values_ms": values, "predicted": predicted})
+    return {"cells": rows, "timing": timing, "threads": threads, "shapes": SHAPES}
+
+
+def physically_cut(run: Run, units: Sequence[Unit]) -> PreTrainedModel:
+    """Return the model without `units`; which neurons stay does not matter for its time."""
+    skip = whole_layers(units)
+    model, keep = drop_layers(run.teacher, run.family, skip), kept_layers(run.source.layers, skip)
+    for number, part in parts_of(units).items():
+        layer = layer_list(model, run.family)[keep.index(number)]
+        if part == ATTENTION:
+            cut_attention(layer, run.family)
+        else:
+            cut_ffn(layer, run.family, range(neurons_left(part, run.source.config[run.family.ffn_key])))
+    return model
+
+
+def keep_consistent(known: dict, new: dict) -> None:
+    """Remove from `known` what other rows, another full model or other units gave than `new`."""
+    if any(known.get(key, new[key]) != new[key] for key in ("labels", "full")):
+        known.clear()
+    for name, entry in new.get("mixes", {}).items():
+        if known.get("mixes", {}).get(name, entry)["units"] != entry["units"]:
+            del known["mixes"][name]
+
+
+MEASURES = {"mixes": measure_mixes, "removal": measure_removal}
+
+
+def main() -> None:
+    """Measure the tasks and parts asked for, merge them into the results, write the tables and the figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_sources(parser)
+    parser.add_argument("--task", choices=TASKS, action="append", help="only this task; repeatable")
+    parser.add_argument(
+        "--part", choices=[*MEASURES, "latency", "tables"], action="append", help="only this part; repeatable"
+    )
+    parser.add_argument("--kind", choices=KINDS, action="append", help="only this kind of mixes; repeatable")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="skipped layers that the budgets equal")
+    parser.add_argument("--seconds", type=float, default=20, help="least seconds of each latency cell")
+    parser.add_argument("--threads", type=int, help="threads of PyTorch")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    RESULTS.parent.mkdir(exist_ok=True)
+    for part in arguments.part or [*MEASURES, "latency"]:
+        if part == "latency":
+            _store({"latency": measure_latency(arguments)})
+        for task in (arguments.task or TASKS) if part in MEASURES else ():
+            for entry in MEASURES[part](task, arguments):
+                _store({"tasks": {task: entry}})
+    units_tables.write(_read())
+
+
+def _store(entry: dict) -> None:
+    Path("runs").mkdir(exist_ok=True)
+    with FileLock("runs/units.lock"):  # tasks may run side by side
+        results = _read()
+        for task, new in entry.get("tasks", {}).items():
+            keep_consistent(results["tasks"].setdefault(task, {}), new)
+        results.pop("latency", None) if "latency" in entry else None
+        merge(results, entry)
+        results["environment"] = environment("cpu")
+        write_json(RESULTS, results)
+
+
+def _read() -> dict:
+    return read_json(RESULTS) if RESULTS.is_file() else {"tasks": {}}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Ridge regression from streamed sums, its strength chosen on held-out batches."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compressor.model.capture import LayerCall
+
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Ridge strengths tried, in multiples of the mean squared activation; held-out rows choose among them."""
+HELD_OUT = 5
+"""Every fifth batch is held out of the fit."""
+
+
+@dataclass
+class NormalEquations:
+    """Weighted sums for the ridge regression of R [N, H] on [phi, 1] [N, F + 1], in float64; one pass, any N."""
+
+    gram: Tensor
+    cross: Tensor
+    energy: float = 0.0
+    weight: float = 0.0
+
+    @classmethod
+    def empty(cls, inputs: int, outputs: int, device: torch.device) -> "NormalEquations":
+        """Return the sums of no rows."""
+        zeros = [
+            torch.zeros(inputs + 1, columns, dtype=torch.float64, device=device) for columns in (inputs + 1, outputs)
+        ]
+        return cls(*zeros)
+
+    def add(self, phi: Tensor, wanted: Tensor, weight: Tensor) -> None:
+        """Add rows: phi [N, F], wanted [N, H], weight [N]."""
+        phi = torch.cat([phi.double(), torch.ones(len(phi), 1, dtype=torch.float64, device=phi.device)], dim=1)
+        weighted, wanted = phi * weight.double()[:, None], wanted.double()
+        self.gram += weighted.T @ phi
+        self.cross += weighted.T @ wanted
+        self.energy += float((weight.double()[:, None] * wanted.square()).sum())
+        self.weight += float(weight.double().sum())
+
+    def error(self, change: Tensor) -> float:
+        """Return the weighted mean square of R - [phi, 1] D for a change D [F + 1, H]."""
+        squares = (change * (self.gram @ change)).sum() - 2 * (change * self.cross).sum()
+        return (self.energy + float(squares)) / self.weight
+
+    def solve(self, strength: float) -> Tensor:
+        """Return the change D [F + 1, H] that ridge regression asks for, shrunk towards no change."""
+        penalty = torch.full((len(self.gram),), strength * self._size(), dtype=torch.float64)
+        penalty[-1] = 0.0  # the bias moves freely
+        return torch.linalg.solve(self.gram + torch.diag(penalty.to(self.gram.device)), self.cross)
+
+    def condition(self, strength: float) -> float:
+        """Return the condition number of the penalised system; 1 where there is nothing but the bias."""
+        if len(self.gram) == 1:
+            return 1.0
+        values = torch.linalg.eigvalsh(self.gram[:-1, :-1])
+        floor = strength * self._size()
+        return float((values[-1] + floor) / (values[0].clamp_min(0) + floor))
+
+    def _size(self) -> float:
+        """Return the mean squared activation (times the weight of all rows); 0 where there is none."""
+        return float(self.gram.diagonal()[:-1].mean()) if len(self.gram) > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The change D [F + 1, H] of a linear map that was found best on held-out rows.
+
+    `strength` is None, and the change 0, where none lowers the error; `condition` is that of the best system tried.
+    """
+
+    change: Tensor
+    strength: float | None
+    error_before: float
+    error_after: float
+    condition: float
+
+
+def solve_held_out(fit: NormalEquations, held: NormalEquations) -> Solution:
+    """Return the change of the strength with the lowest held-out error; no change if that is not below the error of none."""
+    judge = held if held.weight else fit  # a single batch: nothing can be held out
+    none = torch.zeros_like(fit.cross)
+    before = judge.error(none)
+    changes = {strength: fit.solve(strength) for strength in STRENGTHS}
+    errors = {strength: judge.error(change) for strength, change in changes.items()}
+    best = min(errors, key=lambda strength: errors[strength])
+    condition = fit.condition(best)
+    if not errors[best] < before:
+        return Solution(none, None, before, before, condition)
+    return Solution(changes[best], best, before, errors[best], condition)
+
+
+def add_to(output: nn.Linear, change: Tensor, scale: Tensor) -> None:
+    """Add a change [F + 1, H], found in units of `scale` [H], to a linear map in place."""
+    scale = scale.double()
+    # where the scale is next to nothing the norm hides the dimension, and dividing by it would ask for the impossible
+    seen = scale.abs() > 1e-3 * scale.abs().mean()
+    change = torch.where(seen, change / torch.where(seen, scale, 1.0), 0.0)
+    output.weight += change[:-1].T.to(output.weight)
+    output.bias += change[-1].to(output.bias)
+
+
+def is_held_out(batch: int) -> bool:
+    """Return whether a batch (from 0) is held out of the fit: every fifth one."""
+    return batch % HELD_OUT == HELD_OUT - 1
+
+
+def token_weights(call: LayerCall, cls_weight: float) -> Tensor:
+    """Return what each token of a batch counts, float64 [B, S]: [CLS] `cls_weight`, others 1, padding 0."""
+    weight = call.mask.to(call.hidden.device).double()
+    weight[:, 0] *= cls_weight
+    return weight
