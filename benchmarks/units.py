@@ -14,6 +14,7 @@ import copy
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,15 +37,18 @@ from compressor.measurement.prediction import time_layers
 from compressor.measurement.runtime import session
 from compressor.measurement.subjects import onnx_subject
 from compressor.model.capture import LayerCall, apply_layer, capture_calls
-from compressor.model.families import head_logits, layer_list
+from compressor.model.families import Family, head_logits, layer_list
 from compressor.model.sublayers import cut_attention, cut_ffn
 from compressor.model.surgery import drop_layers, kept_layers, save_model
 from compressor.model.units import ATTENTION, FFN, Unit, neurons_left, parts_of, split_unit, whole_layers
-from compressor.pipeline import run_until
 from compressor.progress import silent, track_for_terminal
+from compressor.recipe import SelectionSpec
 from compressor.recipe_training import HeadSpec, RefitSpec
 from compressor.run import Run, prepare
 from compressor.rundir import read_json, write_json
+from compressor.selection.search import SkipPlan
+from compressor.selection.trials import Trials
+from compressor.selection.units import find_mix, flops_savings, part_names
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "units.json"
@@ -54,14 +58,11 @@ KINDS = {
     "layers": ("layer",),
     "blocks": ("layer", "ffn", "attention"),
     "widths": ("width",),
-    "everything": ("layer", "ffn", "attention", "width"),
 }
 """Name of a kind of mixes -> the units it may take."""
 WIDTHS, BEAM, ROWS, TEXTS = [0.5, 0.125], 3, 400, 800
 """Shares of the neurons that may stay, sets of each step that are widened, rows that choose, texts that are fitted on."""
 STEPS = "cut", "mean", "refit"
-UNTIMED = "benchmark={batch_sizes: [1], lengths: [8], workload: false, min_seconds: 0, min_runs: 5}"
-"""No choice here depends on the time of a layer, which every run measures."""
 CARD = "# A model of a benchmark\n"
 CELLS = (1, 32), (1, 128), (8, 128)
 SHAPES: dict[str, tuple[Unit, ...]] = {
@@ -74,59 +75,104 @@ SHAPES: dict[str, tuple[Unit, ...]] = {
 """What is timed, in the layers and neurons of the six-layer models (1,536 neurons)."""
 
 
-def planned(task: str, kind: str, size: int, arguments: argparse.Namespace) -> tuple[Run, dict]:
-    """Search for the best mix of a kind that costs no more than `size` layers fewer; return the run and its plan."""
-    keep = 1 - size / 6 + 1e-9  # as a share; the layers skipped must fit whatever the rounding
-    units = f"units: [{', '.join(KINDS[kind])}], widths: {WIDTHS}, budget: {{keep: {keep!r}, of: flops}}, beam_width: {BEAM}"
+@dataclass(frozen=True)
+class Task:
+    """What all searches of a task share: the run, texts that are fitted on, the stand-ins, and the trials, which add up."""
+
+    run: Run
+    calls: list[LayerCall]
+    stand_ins: dict[tuple[int, str], Variant]
+    trials: Trials
+
+
+def prepared(task: str, arguments: argparse.Namespace) -> Task:
+    """Return the task with a stand-in for every part of every layer."""
     rows = f"data.selection.size={ROWS}", f"data.calibration.size={TEXTS}"
-    recipe = recipe_of(task, arguments, task, f"selection={{{units}}}", *rows, UNTIMED)
-    out = Path("runs") / "units" / task  # one folder for all: what one search has tried the next one knows
-    run_until(recipe, "plan", out, device="cpu", track=track_for_terminal())
-    return prepare(recipe, out, "cpu", silent), read_json(out / "plan.json")
+    run = prepare(recipe_of(task, arguments, task, *rows), Path("runs") / "units" / task, "cpu", silent)
+    teacher, family, track = run.teacher, run.family, track_for_terminal()
+    calls, _ = capture_calls(teacher, family, run.calibration, track=track)
+    parts = [part for units in KINDS.values() for part in part_names(spec_of(units, 0.5), width_of(run)) if part]
+    wanted = {layer: set(parts) for layer in range(1, run.source.layers + 1)}
+    stand_ins = build_variants(teacher, family, calls, wanted, track=track)
+    chosen, logits = capture_calls(teacher, family, run.selection, track=track)
+    modules = {key: variant.module for key, variant in stand_ins.items()}
+    return Task(run, calls, stand_ins, Trials(teacher, family, chosen, logits, stand_ins=modules, track=track))
 
 
-def assembled(run: Run, units: Sequence[Unit], variants: dict[tuple[int, str], Variant]) -> PreTrainedModel:
-    """Return the model without `units`, the stand-ins in the places of the layers that lose a part."""
-    skip = whole_layers(units)
+def spec_of(units: Sequence[str], keep: float) -> SelectionSpec:
+    """Return the selection of a recipe that would search for such a mix."""
+    return SelectionSpec(units=list(units), widths=WIDTHS, beam_width=BEAM, budget={"keep": keep})
+
+
+def width_of(run: Run) -> int:
+    """Return the number of neurons of a feed-forward block."""
+    return run.source.config[run.family.ffn_key]
+
+
+def planned(made: Task, kind: str, size: int) -> SkipPlan:
+    """Search for the best mix of a kind that costs no more than `size` layers fewer."""
+    layers, hidden = made.run.source.layers, made.run.source.config[made.run.family.width_key]
+    spec = spec_of(KINDS[kind], 1 - size / layers)
+    savings = flops_savings(layers, hidden, width_of(made.run), part_names(spec, width_of(made.run)))
+    return find_mix(made.trials, savings, spec, width_of(made.run))
+
+
+def assembled(made: Task, units: Sequence[Unit], *, cut: bool = False) -> PreTrainedModel:
+    """Return the model without `units`, the stand-ins in the places of the layers that lose a part.
+
+    With `cut` these layers have lost the part and nothing else; of the neurons the same stay.
+    """
+    run, skip = made.run, whole_layers(units)
     model, keep = drop_layers(run.teacher, run.family, skip), kept_layers(run.source.layers, skip)
-    for (layer, _), variant in variants.items():
-        layer_list(model, run.family)[keep.index(layer)] = copy.deepcopy(variant.module)
+    layers = layer_list(model, run.family)
+    for layer, part in parts_of(units).items():
+        stand_in, index = made.stand_ins[layer, part].module, keep.index(layer)
+        if not cut:
+            layers[index] = copy.deepcopy(stand_in)
+        elif part == ATTENTION:
+            cut_attention(layers[index], run.family)
+        else:
+            cut_ffn(layers[index], run.family, kept_neurons(layers[index], stand_in, run.family))
     return model
+
+
+def kept_neurons(layer: torch.nn.Module, stand_in: torch.nn.Module, family: Family) -> list[int]:
+    """Return which neurons of `layer` its stand-in has: the maps into them are the same."""
+    if not stand_in.get_submodule(family.ffn_output).in_features:
+        return []
+    rows, kept = (module.get_submodule(family.ffn_input).weight.detach() for module in (layer, stand_in))
+    places = {row.numpy().tobytes(): index for index, row in enumerate(rows)}
+    return [places[row.numpy().tobytes()] for row in kept]
 
 
 def measure_mixes(task: str, arguments: argparse.Namespace) -> Iterator[dict]:
     """Yield the task's entry with the best mix of each kind and size, compensated step by step."""
-    measured, calls = None, None
-    readout = {"readout": HeadSpec(trainer="readout")}
+    started = time.perf_counter()
+    made = prepared(task, arguments)
+    fitted, run = time.perf_counter() - started, made.run
+    measured, readout = Measured(run), {"readout": HeadSpec(trainer="readout")}
     for kind in arguments.kind or KINDS:
         for size in arguments.sizes:
-            started = time.perf_counter()
-            run, plan = planned(task, kind, size, arguments)
-            searched = time.perf_counter() - started
-            measured = measured or Measured(run)
-            measured.run = run
-            calls = calls or capture_calls(run.teacher, run.family, run.calibration)[0]
-            units = plan["units"]
-            wanted = {layer: [part] for layer, part in parts_of(units).items()}
-            methods = {}
-            for name, step in (("cut", "cut"), ("stand-ins", "best")):
-                started = time.perf_counter()
-                variants = build_variants(run.teacher, run.family, calls, wanted, step=step)
-                model = assembled(run, units, variants)
-                seconds = time.perf_counter() - started
-                methods |= _named(measured.heads(model, readout), name, seconds)
-            started = time.perf_counter()
-            keep = kept_layers(run.source.layers, whole_layers(units))
-            refit_gaps(run.teacher, model, run.family, keep, calls, RefitSpec(layers="later"))
-            methods |= _named(measured.heads(model, readout), "refit", seconds + time.perf_counter() - started)
-            entry = {"units": units, "kept": plan["mix"]["kept"], "sets_evaluated": plan["sets_evaluated"]}
-            entry |= {"search_seconds": searched, "methods": methods}
-            print(f"{task}, {kind} for {size}: {units}, {searched:.0f} s: {_flips(methods, measured)}", flush=True)
+            plan = planned(made, kind, size)
+            methods = measured_as("cut", measured, readout, assembled(made, plan.units, cut=True))
+            model = assembled(made, plan.units)
+            methods |= measured_as("stand-ins", measured, readout, model)
+            keep = kept_layers(run.source.layers, whole_layers(plan.units))
+            refit_gaps(run.teacher, model, run.family, keep, made.calls, RefitSpec(layers="later"))
+            methods |= measured_as("refit", measured, readout, model)
+            entry = {"units": list(plan.units), "kept": plan.mix.kept, "sets_evaluated": plan.sets_evaluated}
+            entry |= {"search_seconds": plan.seconds, "fit_seconds": fitted, "methods": methods}
+            print(
+                f"{task}, {kind} for {size}: {plan.units}, {plan.seconds:.0f} s: {_flips(methods, measured)}",
+                flush=True,
+            )
             yield {"mixes": {f"{kind} {size}": entry}, **measured.truth()}
 
 
-def _named(made: dict[str, dict], name: str, seconds: float) -> dict[str, dict]:
-    return {name: made["stock"] | {"seconds": seconds}, f"{name} + readout": made["readout"]}
+def measured_as(name: str, measured: Measured, readout: dict[str, HeadSpec], model: PreTrainedModel) -> dict[str, dict]:
+    """Return the predictions of `model` with its stock head and with a readout, under their names."""
+    made = measured.heads(model, readout)
+    return {name: made["stock"], f"{name} + readout": made["readout"]}
 
 
 def _flips(methods: dict[str, dict], measured: Measured) -> str:
