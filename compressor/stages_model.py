@@ -16,6 +16,7 @@ from compressor.model.capture import capture_calls
 from compressor.model.card import model_card
 from compressor.model.families import layer_list
 from compressor.model.states import final_states
+from compressor.model.sublayers import shape_of
 from compressor.model.surgery import drop_layers, kept_layers, save_model
 from compressor.model.units import parts_of
 from compressor.recipe import Recipe
@@ -40,6 +41,7 @@ def make_model(run: Run, folder: Path) -> None:
         base=Path(run.recipe.model.path.removeprefix("package:")).name,
         model_class=type(model).__name__,
         units=plan["units"],
+        padded=not shape_of(model, run.family).uniform(),
         layers=run.source.layers,
         nodes=report["nodes"] if report and report["folded"] else None,
         refitted=[refit["layer"] for refit in refits if refit["strength"] is not None],

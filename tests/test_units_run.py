@@ -19,7 +19,7 @@ from compressor.progress import silent
 from compressor.recipe_file import load_recipe
 from compressor.run import prepare
 
-BUDGET = "selection={units: [layer, ffn, attention, width], widths: [0.5], budget: {keep: 0.6}, beam_width: 3}"
+BUDGET = "selection={units: [ffn, attention, width], widths: [0.5], budget: {keep: 0.6}, beam_width: 3}"
 QUICK = "export={variants: [fp32, optimized], cls_only_tail: reassociated}", "compensation.refit=closed_form"
 
 
@@ -51,8 +51,8 @@ def test_the_plan_keeps_the_budget_and_the_model_is_what_it_says(finished):
     assert compressed["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     parts = [split_unit(unit) for unit in plan["units"] if isinstance(unit, str)]
     assert [(block["layer"], block["part"]) for block in result["blocks"]] == parts
-    assert len(plan["mix"]["parts"]) == 3 * 4
-    assert [part["gain"] is None for part in plan["mix"]["parts"][:4]] == [False, False, False, True]
+    assert len(plan["mix"]["parts"]) == 3 * 3
+    assert [part["gain"] is None for part in plan["mix"]["parts"][:3]] == [False, False, True]
     assert (
         plan["ranked"] is None
         or plan["regret"]["agreement"] == plan["chosen"]["agreement"] - plan["ranked"]["agreement"]
@@ -77,8 +77,11 @@ def test_stock_class_files_and_our_loading_agree(finished, tiny_task):
 def test_the_report_says_what_went_and_how_to_load_it(finished):
     page, card = ((finished / name).read_text() for name in ("report.html", "model/README.md"))
     plan = json.loads((finished / "result.json").read_text())["plan"]
-    assert "mixes of layers, feed-forward blocks, attention blocks, FFN widths tried within the budget" in page
+    assert "mixes of feed-forward blocks, attention blocks, FFN widths tried within the budget" in page
     assert "What each part saves and costs alone" in page
+    mix = plan["mix"]
+    zeros = not Shape(tuple(mix["ffn_widths"]), tuple(mix["attention"])).uniform()
+    assert zeros, "the mix has one width for all, which shows nothing here"
     assert "time is saved by the ONNX files and by compressor.load_model alone" in page
     assert 'compressor.load_model("path/to/this/folder")' in card
     for unit in plan["units"]:

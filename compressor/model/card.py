@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from compressor.model.units import Unit, parts_of, unit_words
+from compressor.model.units import Unit, unit_words
 
 CARD = """---
 library_name: transformers
@@ -41,6 +41,7 @@ def model_card(
     base: str,
     model_class: str,
     units: Sequence[Unit],
+    padded: bool,
     layers: int,
     nodes: int | None,
     refitted: Sequence[int],
@@ -48,6 +49,8 @@ def model_card(
     recipe: str,
 ) -> str:
     """Return the README.md of a compressed model; `nodes` is None where the stock head stayed as it was.
+
+    `units` are what went, `padded` says whether zeros stand for parts of layers in the directory.
 
     `refitted` names the layers (in the full model's numbers) whose feed-forward outputs were refitted, `distilled` says whether
     the whole model was then trained towards the full one.
@@ -66,7 +69,7 @@ def model_card(
         model_class=model_class,
         gone=unit_words(units),
         layers=layers,
-        zeros=ZEROS if parts_of(units) else "",
+        zeros=ZEROS if padded else "",
         head=head,
         recipe=recipe,
     )

@@ -61,7 +61,8 @@ def headline(result: dict, comparisons: list[dict]) -> str:
         speed = f"{spread_text(claimed)} as fast in {len(claimed)} of {len(comparisons)} comparisons"
     removed = f"{len(plan['skip'])} of {plan['layers']} layers removed"
     if plan.get("mix"):
-        removed = f"{percent(plan['mix']['kept'])} of the encoder's {plan['mix']['of']} kept"
+        cost = {"flops": "FLOPs", "latency": "predicted time"}[plan["mix"]["of"]]
+        removed = f"{percent(plan['mix']['kept'])} of the encoder's {cost} kept"
     return f"{versus['tier'].capitalize()}: {removed}, {accuracy}{changed}, {speed}."
 
 
