@@ -184,7 +184,8 @@ def _flips(methods: dict[str, dict], measured: Measured) -> str:
 
 def measure_removal(task: str, arguments: argparse.Namespace) -> Iterator[dict]:
     """Yield the task's predictions with each feed-forward block gone: cut out, its mean kept, refitted."""
-    run = prepare(recipe_of(task, arguments, task), Path("runs") / "units" / f"{task}-removal", "cpu", silent)
+    recipe = recipe_of(task, arguments, task, f"data.calibration.size={TEXTS}")
+    run = prepare(recipe, Path("runs") / "units" / f"{task}-removal", "cpu", silent)
     calls, _ = capture_calls(run.teacher, run.family, run.calibration)
     held, logits = capture_calls(run.teacher, run.family, run.evaluation)
     wanted = {layer: [FFN] for layer in range(1, run.source.layers + 1)}

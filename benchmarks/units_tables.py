@@ -21,7 +21,6 @@ KINDS = {
     "layers": "whole layers",
     "blocks": "layers, FFNs, attention blocks",
     "widths": "FFN neurons",
-    "everything": "all of these",
 }
 METHODS = {
     "cut": "cut out, nothing else",
@@ -184,7 +183,6 @@ def figure(tasks: Mapping[str, Any], target: Path) -> Path | None:
         "layers": (FULL, "o", "-"),
         "blocks": (COMPRESSED, "s", "-"),
         "widths": (SKIPPED, "^", "-"),
-        "everything": ("#009e73", "D", "--"),
     }
     drawn = new_figure(3.6, f"Which units should go? Changed predictions, {len(tasks)} tasks pooled, no labels")
     panels = {"cut": "cut out, nothing else", FINAL: "closed-form refit and readout"}
