@@ -45,7 +45,8 @@ def errors_part(run: Run, task: str) -> dict[str, Any]:
 
 def roles_part(run: Run, _task: str) -> dict[str, Any]:
     """Return the roles of the full model's layers, from its weights."""
-    return asdict(analyze_roles(run.teacher_source.path, track=run.track))
+    # by name: the folder is that of one machine
+    return asdict(analyze_roles(run.teacher_source.path, track=run.track)) | {"model": run.teacher_source.path.name}
 
 
 PARTS: dict[str, Callable[[Run, str], dict[str, Any]]] = {
@@ -68,7 +69,7 @@ def backbone_part(arguments: argparse.Namespace) -> dict[str, Any]:
         model, run.family, run.calibration, run.data.calibration.labels, run.evaluation, run.data.evaluation.labels,
         classes=run.classes, track=run.track,
     )  # fmt: skip
-    return {"ffn": asdict(found), "roles": asdict(analyze_roles(source.path, track=run.track))}
+    return {"ffn": asdict(found), "roles": asdict(analyze_roles(source.path, track=run.track)) | {"model": "backbone"}}
 
 
 def without_large(value: Any) -> Any:  # noqa: ANN401
