@@ -74,10 +74,10 @@ def run(
 
 @app.command()
 def validate(recipe: RecipeFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Check a recipe and print it with every default filled in."""
-    from compressor.recipe_file import dump_recipe, load_recipe
+    """Check a recipe, whether of a compression or a placement experiment, and print it with every default filled in."""
+    from compressor.recipe_file import dump_recipe, load_any
 
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = load_any(recipe, overrides or ())
     if as_json:
         print_json(loaded.model_dump(mode="json"))
     else:

@@ -7,7 +7,7 @@ import typer
 
 from compressor.cli_options import AsJson, Device
 from compressor.console import print_json, say, show
-from compressor.errors import UserError
+from compressor.errors import UserError, nearest
 
 
 def export(
@@ -192,11 +192,15 @@ def report(
         show(*paths)
 
 
-def schema() -> None:
-    """Print the JSON Schema of the recipe, for editors."""
-    from compressor.recipe import Recipe
+def schema(
+    kind: Annotated[str, typer.Option("--kind", help="compression or placement (an experiment).")] = "compression",
+) -> None:
+    """Print the JSON Schema of a kind of recipe, for editors."""
+    from compressor.recipe_file import KINDS
 
-    print_json(Recipe.model_json_schema())
+    if kind not in KINDS:
+        raise UserError(f"--kind {kind}: not a kind of recipe{nearest(kind, KINDS) or ';'} known: {', '.join(KINDS)}.")
+    print_json(KINDS[kind].model_json_schema())
 
 
 def doctor(as_json: AsJson = False) -> None:

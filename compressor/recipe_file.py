@@ -10,8 +10,12 @@ from pydantic import ValidationError
 from compressor.errors import UserError, nearest
 from compressor.recipe import BenchmarkSpec, Recipe
 from compressor.recipe_base import Spec
+from compressor.recipe_placement import PlacementRecipe
 
 Kind = TypeVar("Kind", bound=Spec)
+
+KINDS: dict[str, type[Spec]] = {"compression": Recipe, "placement": PlacementRecipe}
+"""What a recipe may describe: a compressed model, or an experiment that `compressor analyze placement` runs."""
 
 UNION_TAGS = {"str", "list[str]", "constrained-int", "literal['auto']"}
 """What pydantic adds to the path of an error to name the branch of a union, as in ("data", "text", "list[str]")."""
@@ -26,8 +30,19 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def load_spec(path: str | Path, kind: type[Kind], overrides: Sequence[str] = ()) -> Kind:
-    """Read a YAML file as a recipe of any `kind`, as `load_recipe` does."""
-    path = Path(path)
+    """Read a YAML file as a recipe of `kind`, as `load_recipe` does."""
+    return _validated(Path(path), *_read(Path(path)), kind, overrides)
+
+
+def load_any(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
+    """Read a YAML file as the kind of recipe, of `KINDS`, that knows most of its keys, as `load_recipe` does."""
+    values, text = _read(Path(path))
+    kind = max(KINDS.values(), key=lambda kind: len(values.keys() & kind.model_fields.keys()))
+    return _validated(Path(path), values, text, kind, overrides)
+
+
+def _read(path: Path) -> tuple[dict, str]:
+    """Return what a YAML file holds, and its text."""
     if not path.is_file():
         raise UserError(f"{path}: no such recipe file; `recipes/` holds examples.")
     try:
@@ -44,6 +59,11 @@ def load_spec(path: str | Path, kind: type[Kind], overrides: Sequence[str] = ())
         raise UserError(
             f"{path}: a recipe is a mapping of keys such as name, model and data; `compressor schema` lists all."
         )
+    return values, text
+
+
+def _validated(path: Path, values: dict, text: str, kind: type[Kind], overrides: Sequence[str]) -> Kind:
+    """Return `values` as a recipe of `kind`, overrides applied."""
     overridden = [_apply_override(values, override) for override in overrides]
     try:
         return kind.model_validate(values)
@@ -51,7 +71,7 @@ def load_spec(path: str | Path, kind: type[Kind], overrides: Sequence[str] = ())
         raise UserError(_explain(error, kind, path, text, overridden)) from error
 
 
-def dump_recipe(recipe: Recipe, *, leave_out: Mapping[str, Any] | None = None) -> str:
+def dump_recipe(recipe: Spec, *, leave_out: Mapping[str, Any] | None = None) -> str:
     """Return the resolved recipe, defaults included, as YAML that `load_recipe` reads back to an equal recipe.
 
     `leave_out` says what is not wanted: a part by `{part: True}`, a field of one by `{part: {field}}`.
@@ -92,7 +112,7 @@ def _explain(error: ValidationError, kind: type[Spec], path: Path, text: str, ov
         hint = nearest(location[-1], allowed)
         return f"{where}: unknown key{hint or ';'} allowed here: {', '.join(sorted(allowed))}."
     if first["type"] == "missing":
-        return f"{where}: this key is missing; add it (`compressor schema` describes it)."
+        return f"{where}: this key is missing; add it (`compressor schema{_option_of(kind)}` describes it)."
     if first["type"] == "literal_error":
         allowed = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
         return (
@@ -105,6 +125,11 @@ def _explain(error: ValidationError, kind: type[Spec], path: Path, text: str, ov
     message += f" or {words[0]}" if words else ""
     got = "" if first["type"] == "value_error" else f", not {_shortened(first['input'])}"
     return f"{where}: {message[0].lower() + message[1:]}{got}."
+
+
+def _option_of(kind: type[Spec]) -> str:
+    """Return what to write behind `compressor schema` for a kind of recipe; compression needs nothing."""
+    return "".join(f" --kind {name}" for name, spec in list(KINDS.items())[1:] if spec is kind)
 
 
 def _shortened(value: Any) -> str:  # noqa: ANN401

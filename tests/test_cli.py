@@ -229,6 +229,10 @@ def test_validate_schema_and_doctor(tiny_task, command):
     assert "trace_ratio" in stdout  # a default, filled in
     assert json.loads(command("validate", tiny_task / "recipe.yaml", "--json")[1])["name"] == "tiny"
     assert json.loads(command("schema")[1])["title"] == "Recipe"
+    assert json.loads(command("schema", "--kind", "placement")[1])["title"] == "PlacementRecipe"
+    code, _, stderr = command("schema", "--kind", "placment")
+    assert code == 2
+    assert "did you mean 'placement'" in " ".join(stderr.split())
     code, stdout, _ = command("doctor", "--json")
     assert json.loads(stdout)["best"].endswith("ExecutionProvider")
 
