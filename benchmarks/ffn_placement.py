@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -77,7 +78,7 @@ def work(arguments: argparse.Namespace) -> Any:  # noqa: ANN401
 
 def train(arguments: argparse.Namespace) -> dict[str, Any]:
     """Do all runs with the processes asked for; return the results."""
-    from compressor.analysis.placement import analyze_placement, placement_json
+    from compressor.analysis.placement import analyze_placement
     from compressor.measurement.environment import environment
 
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -93,7 +94,7 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
     if failed:
         raise SystemExit(f"{len(failed)} of the processes failed; run the same command again, it resumes.")
     seconds = time.perf_counter() - started
-    found = placement_json(analyze_placement(made))
+    found = asdict(analyze_placement(made))
     # where text and tasks lie on this machine is no part of the result
     found["recipe"]["text"] |= {"files": "text.txt" if text.is_file() else None}
     for task in found["recipe"]["tasks"]:

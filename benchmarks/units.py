@@ -1,17 +1,17 @@
 """Which units should go? Layers, single blocks or neurons at equal cost; the structural part alone; what latency follows.
 
-    python benchmarks/units.py --models DIR --data DIR [--task sst2] [--part mixes|removal|latency|tables]
+    python benchmarks/units.py --models DIR --data DIR [--task sst2] [--part mixes|removal|distilled|latency|tables]
 
 `mixes`: five GLUE tasks, budgets of what 1, 2 and 3 skipped layers of six leave; the best mix of each kind of units is
 searched for on the selection split, without labels, and measured on the evaluation split as it is cut, with stand-ins in
 closed form, refitted as a whole, and with a readout. `removal`: each feed-forward block alone, cut out, with its mean kept,
-and refitted. `latency`: the fused files of physically cut models, interleaved on a CPU, against the predicted ratios.
+and refitted. `distilled`: mixes of neurons that were found before, trained towards the full model on unlabelled text.
+`latency`: the fused files of physically cut models, interleaved on a CPU, against the predicted ratios.
 results/units.json keeps every prediction and raw time; runs of single tasks and parts are merged into it.
 """
 
 import argparse
 import copy
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,27 +20,28 @@ from pathlib import Path
 import numpy as np
 import torch
 import units_tables
-from compensation import Measured, merge
+from compensation import (
+    Measured,
+    accuracy_line,
+    add_distillation,
+    keep_consistent,
+    merge,
+    refitted_and_distilled,
+)
 from digits import digits
 from filelock import FileLock
 from glue import TASKS, add_sources, recipe_of
 from transformers import PreTrainedModel
+from units_latency import measure_latency
 
-from compressor.compensation.blocks import Variant, build_variants
+from compressor.compensation.blocks import build_variants
 from compressor.compensation.refit import refit_gaps
-from compressor.data.batches import pad
-from compressor.export.onnx import export_variants, quiet
-from compressor.measurement.cost import layers_saved, predicted_speedup
 from compressor.measurement.environment import environment
-from compressor.measurement.latency import Cell, grid_batches, measure
-from compressor.measurement.prediction import time_layers
-from compressor.measurement.runtime import session
-from compressor.measurement.subjects import onnx_subject
 from compressor.model.capture import LayerCall, apply_layer, capture_calls
 from compressor.model.families import Family, head_logits, layer_list
 from compressor.model.sublayers import cut_attention, cut_ffn
-from compressor.model.surgery import drop_layers, kept_layers, save_model
-from compressor.model.units import ATTENTION, FFN, Unit, neurons_left, parts_of, split_unit, whole_layers
+from compressor.model.surgery import kept_layers, leave_out
+from compressor.model.units import ATTENTION, FFN, Unit, parts_of, whole_layers
 from compressor.progress import silent, track_for_terminal
 from compressor.recipe import SelectionSpec
 from compressor.recipe_training import HeadSpec, RefitSpec
@@ -63,16 +64,8 @@ KINDS = {
 WIDTHS, BEAM, ROWS, TEXTS = [0.5, 0.125], 3, 400, 800
 """Shares of the neurons that may stay, sets of each step that are widened, rows that choose, texts that are fitted on."""
 STEPS = "cut", "mean", "refit"
-CARD = "# A model of a benchmark\n"
-CELLS = (1, 32), (1, 128), (8, 128)
-SHAPES: dict[str, tuple[Unit, ...]] = {
-    "no FFN in 2 layers": ("3.ffn", "5.ffn"),
-    "no attention in 2 layers": ("3.attention", "5.attention"),
-    "half of all FFN neurons": tuple(f"{layer}.ffn:768" for layer in range(1, 7)),
-    "mixed": (5, "2.ffn:768", "3.ffn", "6.attention"),
-    "2 layers skipped": (3, 5),
-}
-"""What is timed, in the layers and neurons of the six-layer models (1,536 neurons)."""
+DISTILLED = ("widths",)
+"""The kinds of mixes that are distilled where the command line names none."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +74,7 @@ class Task:
 
     run: Run
     calls: list[LayerCall]
-    stand_ins: dict[tuple[int, str], Variant]
+    stand_ins: dict[tuple[int, str], torch.nn.Module]
     trials: Trials
 
 
@@ -93,10 +86,10 @@ def prepared(task: str, arguments: argparse.Namespace) -> Task:
     calls, _ = capture_calls(teacher, family, run.calibration, track=track)
     parts = [part for units in KINDS.values() for part in part_names(spec_of(units, 0.5), width_of(run)) if part]
     wanted = {layer: set(parts) for layer in range(1, run.source.layers + 1)}
-    stand_ins = build_variants(teacher, family, calls, wanted, track=track)
+    variants = build_variants(teacher, family, calls, wanted, track=track)
+    stand_ins = {key: variant.module for key, variant in variants.items()}
     chosen, logits = capture_calls(teacher, family, run.selection, track=track)
-    modules = {key: variant.module for key, variant in stand_ins.items()}
-    return Task(run, calls, stand_ins, Trials(teacher, family, chosen, logits, stand_ins=modules, track=track))
+    return Task(run, calls, stand_ins, Trials(teacher, family, chosen, logits, stand_ins=stand_ins, track=track))
 
 
 def spec_of(units: Sequence[str], keep: float) -> SelectionSpec:
@@ -117,23 +110,18 @@ def planned(made: Task, kind: str, size: int) -> SkipPlan:
     return find_mix(made.trials, savings, spec, width_of(made.run))
 
 
-def assembled(made: Task, units: Sequence[Unit], *, cut: bool = False) -> PreTrainedModel:
-    """Return the model without `units`, the stand-ins in the places of the layers that lose a part.
-
-    With `cut` these layers have lost the part and nothing else; of the neurons the same stay.
-    """
-    run, skip = made.run, whole_layers(units)
-    model, keep = drop_layers(run.teacher, run.family, skip), kept_layers(run.source.layers, skip)
-    layers = layer_list(model, run.family)
+def cut_alone(made: Task, units: Sequence[Unit]) -> PreTrainedModel:
+    """Return the model whose layers have lost their parts and nothing else; of the neurons those of the stand-ins stay."""
+    teacher, family = made.run.teacher, made.run.family
+    layers = {}
     for layer, part in parts_of(units).items():
-        stand_in, index = made.stand_ins[layer, part].module, keep.index(layer)
-        if not cut:
-            layers[index] = copy.deepcopy(stand_in)
-        elif part == ATTENTION:
-            cut_attention(layers[index], run.family)
+        stand_in, cut = made.stand_ins[layer, part], copy.deepcopy(layer_list(teacher, family)[layer - 1])
+        if part == ATTENTION:
+            cut_attention(cut, family)
         else:
-            cut_ffn(layers[index], run.family, kept_neurons(layers[index], stand_in, run.family))
-    return model
+            cut_ffn(cut, family, kept_neurons(cut, stand_in, family))
+        layers[layer, part] = cut
+    return leave_out(teacher, family, units, layers)
 
 
 def kept_neurons(layer: torch.nn.Module, stand_in: torch.nn.Module, family: Family) -> list[int]:
@@ -154,8 +142,8 @@ def measure_mixes(task: str, arguments: argparse.Namespace) -> Iterator[dict]:
     for kind in arguments.kind or KINDS:
         for size in arguments.sizes:
             plan = planned(made, kind, size)
-            methods = measured_as("cut", measured, readout, assembled(made, plan.units, cut=True))
-            model = assembled(made, plan.units)
+            methods = measured_as("cut", measured, readout, cut_alone(made, plan.units))
+            model = leave_out(run.teacher, run.family, plan.units, made.stand_ins)
             methods |= measured_as("stand-ins", measured, readout, model)
             keep = kept_layers(run.source.layers, whole_layers(plan.units))
             refit_gaps(run.teacher, model, run.family, keep, made.calls, RefitSpec(layers="later"))
@@ -219,68 +207,33 @@ def _logits(
     return found.numpy()
 
 
-def measure_latency(arguments: argparse.Namespace) -> dict:
-    """Return raw times of the fused files of cut models in one interleaved run, and the ratios predicted from one layer."""
+def latency_run(arguments: argparse.Namespace) -> Run:
+    """Return the run whose model is timed: that of the first task asked for."""
     task = (arguments.task or TASKS)[0]
-    run = prepare(recipe_of(task, arguments, task), Path("runs") / "units" / "latency", "cpu", silent)
-    threads, inputs = torch.get_num_threads(), list(pad(run.evaluation, np.arange(1)))
-    cells = [
-        Cell(batch, length, grid_batches(batch, length, run.teacher.config.vocab_size, inputs))
-        for batch, length in CELLS
-    ]
-    parts = sorted({split_unit(unit)[1] for units in SHAPES.values() for unit in units} - {""})
-    timing = time_layers(run.teacher, run.family, cells, min_seconds=arguments.seconds / 2, max_seconds=60, parts=parts)
-    with tempfile.TemporaryDirectory() as folder:
-        subjects = {}
-        for name, units in {"full": (), **SHAPES}.items():
-            home = Path(folder) / name.replace(" ", "_")
-            with quiet():
-                save_model(physically_cut(run, units), run.tokenizer, home / "model", CARD)
-            file = export_variants(home / "model", home / "onnx", ["alltokens"])["alltokens"].path
-            subjects[name] = onnx_subject(session(file, threads=threads))
-        subjects["twin"] = subjects["full"]
-        rows = []
-        for cell, timed in zip(cells, timing, strict=True):
-            values = measure(
-                subjects,
-                cell.batches,
-                min_seconds=arguments.seconds,
-                min_runs=100,
-                max_seconds=150,
-                track=track_for_terminal(),
-                description=f"batch {cell.batch}, {cell.length} tokens",
-            )
-            predicted = {
-                name: predicted_speedup(timed, layers_saved(timed, [split_unit(unit)[1] for unit in units]))
-                for name, units in SHAPES.items()
-            }
-            rows.append({"batch": cell.batch, "length": cell.length, "values_ms": values, "predicted": predicted})
-    return {"cells": rows, "timing": timing, "threads": threads, "shapes": SHAPES}
+    return prepare(recipe_of(task, arguments, task), Path("runs") / "units" / "latency", "cpu", silent)
 
 
-def physically_cut(run: Run, units: Sequence[Unit]) -> PreTrainedModel:
-    """Return the model without `units`; which neurons stay does not matter for its time."""
-    skip = whole_layers(units)
-    model, keep = drop_layers(run.teacher, run.family, skip), kept_layers(run.source.layers, skip)
-    for number, part in parts_of(units).items():
-        layer = layer_list(model, run.family)[keep.index(number)]
-        if part == ATTENTION:
-            cut_attention(layer, run.family)
-        else:
-            cut_ffn(layer, run.family, range(neurons_left(part, run.source.config[run.family.ffn_key])))
-    return model
+def measure_distilled(task: str, arguments: argparse.Namespace) -> Iterator[dict]:
+    """Yield the task's entry with mixes that `measure_mixes` found before, refitted and distilled."""
+    known = _read()["tasks"].get(task, {}).get("mixes", {})
+    run = prepare(recipe_of(task, arguments, task), Path("runs") / "units" / f"{task}-distilled", "cpu", silent)
+    measured = Measured(run)
+    calls, _ = capture_calls(run.teacher, run.family, run.calibration)
+    for name in [f"{kind} {size}" for kind in arguments.kind or DISTILLED for size in arguments.sizes]:
+        if name not in known:
+            raise SystemExit(f"{task}, {name}: no such mix in {RESULTS}; run --part mixes for it before.")
+        units = known[name]["units"]
+        wanted = {layer: [part] for layer, part in parts_of(units).items()}
+        variants = build_variants(run.teacher, run.family, calls, wanted)
+        stand_ins = {key: variant.module for key, variant in variants.items()}
+        model = leave_out(run.teacher, run.family, units, stand_ins)
+        keep = kept_layers(run.source.layers, whole_layers(units))
+        methods = refitted_and_distilled(task, measured, model, keep, calls, arguments)
+        print(f"{task}, {name}: {accuracy_line(methods, measured)}", flush=True)
+        yield {"distilled": {name: {"units": units, "methods": methods}}, **measured.truth()}
 
 
-def keep_consistent(known: dict, new: dict) -> None:
-    """Remove from `known` what other rows, another full model or other units gave than `new`."""
-    if any(known.get(key, new[key]) != new[key] for key in ("labels", "full")):
-        known.clear()
-    for name, entry in new.get("mixes", {}).items():
-        if known.get("mixes", {}).get(name, entry)["units"] != entry["units"]:
-            del known["mixes"][name]
-
-
-MEASURES = {"mixes": measure_mixes, "removal": measure_removal}
+MEASURES = {"mixes": measure_mixes, "removal": measure_removal, "distilled": measure_distilled}
 
 
 def main() -> None:
@@ -293,6 +246,7 @@ def main() -> None:
     )
     parser.add_argument("--kind", choices=KINDS, action="append", help="only this kind of mixes; repeatable")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="skipped layers that the budgets equal")
+    add_distillation(parser)
     parser.add_argument("--seconds", type=float, default=20, help="least seconds of each latency cell")
     parser.add_argument("--threads", type=int, help="threads of PyTorch")
     arguments = parser.parse_args()
@@ -301,7 +255,7 @@ def main() -> None:
     RESULTS.parent.mkdir(exist_ok=True)
     for part in arguments.part or [*MEASURES, "latency"]:
         if part == "latency":
-            _store({"latency": measure_latency(arguments)})
+            _store({"latency": measure_latency(latency_run(arguments), arguments.seconds)})
         for task in (arguments.task or TASKS) if part in MEASURES else ():
             for entry in MEASURES[part](task, arguments):
                 _store({"tasks": {task: entry}})
@@ -313,7 +267,8 @@ def _store(entry: dict) -> None:
     with FileLock("runs/units.lock"):  # tasks may run side by side
         results = _read()
         for task, new in entry.get("tasks", {}).items():
-            keep_consistent(results["tasks"].setdefault(task, {}), new)
+            for group in ("mixes", "distilled"):
+                keep_consistent(results["tasks"].setdefault(task, {}), new, group, "units")
         results.pop("latency", None) if "latency" in entry else None
         merge(results, entry)
         results["environment"] = environment("cpu")

@@ -5,13 +5,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from compressor.analysis.placement import (
-    analyze_placement,
-    folder_of,
-    placement_json,
-    prepare_placement,
-    train_placement,
-)
 from compressor.analysis.roles import analyze_roles
 from compressor.analysis.roles_compare import compare_roles, role_trajectory
 from compressor.analysis.roles_trace import trace_roles
@@ -19,8 +12,7 @@ from compressor.data.files import read_columns
 from compressor.errors import UserError, nearest
 from compressor.pipeline import Say, default_out, no_words, run_until
 from compressor.progress import Track, silent
-from compressor.recipe_file import load_recipe, load_spec
-from compressor.recipe_placement import PlacementRecipe
+from compressor.recipe_file import load_recipe
 from compressor.report.build import build_analysis
 from compressor.run import Run, prepare
 from compressor.rundir import write_json
@@ -100,27 +92,6 @@ def analyze_roles_of(
     beside = compare_roles(plain, analyze_roles(against, **made)) if against is not None else None
     path = role_trajectory([plain, *(analyze_roles(step, **made) for step in steps)]) if steps else None
     return asdict(replace(found, against=beside, steps=path))
-
-
-def analyze_placement_of(
-    recipe_file: Path,
-    overrides: Sequence[str] = (),
-    out: Path | None = None,
-    *,
-    device: str = "cpu",
-    track: Track = silent,
-) -> tuple[dict[str, Any] | None, Path]:
-    """Train what a placement recipe asks for and is not there yet; return what all runs show, and their folder.
-
-    The result is None in all processes but the first of a training on several GPUs. Raises UserError for a recipe that
-    cannot be trained, before anything is.
-    """
-    recipe = load_spec(recipe_file, PlacementRecipe, overrides)
-    folder = folder_of(recipe, out)
-    made = prepare_placement(recipe, folder, device=device)
-    main = made.accelerator.is_main_process
-    train_placement(made, track=track if main else silent)
-    return placement_json(analyze_placement(made)) if main else None, folder
 
 
 def evaluation_column(run: Run, column: str) -> list[str]:

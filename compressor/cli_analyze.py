@@ -116,7 +116,7 @@ def placement(
     as_json: AsJson = False,
 ) -> None:
     """Which layers need a feed-forward block? Train encoders of equal size from scratch that differ in nothing else."""
-    from compressor.analyze import analyze_placement_of
+    from compressor.analysis.placement import analyze_placement_of
 
     found, folder = analyze_placement_of(recipe, overrides or (), out, **_options(device))
     if found is not None:  # several processes may work at one experiment: the first one reports

@@ -15,6 +15,7 @@ from compressor.errors import UserError, nearest
 from compressor.measurement.latency import WORKLOAD
 from compressor.measurement.predictions import fingerprint
 from compressor.measurement.statistics import compare
+from compressor.model.units import plan_units
 from compressor.report.build import read_result
 from compressor.report.formats import is_cascade, is_full
 from compressor.report.wording import verdict
@@ -231,7 +232,7 @@ def _summary(directory: Path, result: dict[str, Any], name: str) -> dict[str, An
         "task": result["data"]["task"],
         "variant": name,
         "evaluation": {key: evaluation[key] for key in ("rows", "sha256")},
-        "skip": [] if is_full(name) or whole else list(plan.get("units", plan["skip"])),
+        "skip": [] if is_full(name) or whole else list(plan_units(plan)),
         "layers": plan["layers"],
         **{key: variant[key] for key in ("accuracy", "accuracy_ci95")},
         **{key: versus[key] if versus else None for key in ("agreement", "flips", "tier")},

@@ -13,7 +13,7 @@ from compressor.measurement.prediction import prediction_errors
 from compressor.measurement.predictions import fingerprint, flipped_examples
 from compressor.measurement.statistics import compare, metrics
 from compressor.model.sublayers import shape_in
-from compressor.model.units import Shape, Unit, shape_left, split_unit
+from compressor.model.units import Shape, Unit, lost_parts, shape_left
 from compressor.recipe import GoalsSpec
 from compressor.report.formats import is_full
 from compressor.results_cascade import cascade_result
@@ -91,7 +91,7 @@ def build_result(run: Run, records: list[StageRecord]) -> dict[str, Any]:
         "shipped": shipped,
         "audit": read_json(run.path / "audit.json") if run.recipe.selection.audit else None,
         "timing": timing,
-        "prediction": prediction_errors(timing["cells"], [split_unit(unit)[1] for unit in plan["units"]], compared),
+        "prediction": prediction_errors(timing["cells"], lost_parts(plan["units"]), compared),
         "analysis": {name: read_json(run.path / ANALYSIS / f"{name}.json") for name in run.recipe.analysis},
         "goals": judge_goals(
             run.recipe.goals,
@@ -136,7 +136,7 @@ def _flops(run: Run, name: str, units: Sequence[Unit]) -> int:
     """Return the encoder FLOPs of a variant without `units`; the last layer counts for one row where it has a tail."""
     config, family = run.source.config, run.family
     hidden = config[family.width_key]
-    full = shape_in(config) or Shape((config[family.ffn_key],) * run.source.layers, (True,) * run.source.layers)
+    full = shape_in(config) or Shape.even(run.source.layers, config[family.ffn_key])
     shape = shape_left(units, full)
     if "onnx" not in name or name.rpartition("_")[2] in STOCK or run.tail is None:
         return shape_flops(shape.ffn_widths, shape.attention, hidden)

@@ -8,7 +8,7 @@ import torch
 from compressor.recipe_base import Spec
 from compressor.run import Run, measures_tail
 from compressor.stages_model import card_recipe
-from compressor.stages_selection import timed_parts
+from compressor.stages_selection import scores_parts, single_parts
 
 
 def spec_json(part: Spec | None) -> dict[str, Any] | None:
@@ -29,7 +29,7 @@ def scores_inputs(run: Run) -> dict[str, Any]:
         "separability": spec_json(run.recipe.separability),
         "calibration": run.data.calibration.sha256,
         "max_length": run.recipe.data.max_length,
-        **({"parts": True} if {"ffn", "attention"} & set(run.recipe.selection.units) else {}),
+        **({"parts": True} if scores_parts(run) else {}),
     }
 
 
@@ -50,7 +50,7 @@ def latency_inputs(run: Run) -> dict[str, Any]:
 
 def timing_inputs(run: Run) -> dict[str, Any]:
     """Return what the time of one layer depends on, and of a layer without each part that may go."""
-    parts = timed_parts(run)
+    parts = single_parts(run)
     return latency_inputs(run) | ({"parts": parts} if parts else {})
 
 

@@ -1,5 +1,6 @@
 """Distillation inside a run: its text, its checkpoint, and whether the model is better for it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,13 @@ from compressor.measurement.predictions import predict
 from compressor.measurement.statistics import kl_divergence
 from compressor.model.checkpoint import Checkpoint
 from compressor.model.surgery import kept_layers
+from compressor.model.units import Unit, whole_layers
 from compressor.run import Run
 from compressor.stages_selection import load_array
 
 
-def distill_model(run: Run, model: PreTrainedModel, skip: tuple[int, ...]) -> dict[str, Any]:
-    """Distil the full model into `model`, in place; return what was done.
+def distill_model(run: Run, model: PreTrainedModel, units: Sequence[Unit]) -> dict[str, Any]:
+    """Distil the full model into `model`, which lacks `units`, in place; return what was done.
 
     The selection split judges, by the KL to the full model and never by labels: where distillation did not lower it, the
     weights are put back.
@@ -30,13 +32,13 @@ def distill_model(run: Run, model: PreTrainedModel, skip: tuple[int, ...]) -> di
         run.teacher,
         model,
         run.family,
-        kept_layers(run.source.layers, skip),
+        kept_layers(run.source.layers, whole_layers(units)),
         join([run.encode(split) for split in splits]),
         spec,
         labels=np.concatenate([_labels(split) for split in splits]),
         seed=run.recipe.seed,
         track=run.track,
-        checkpoint=distill_checkpoint(run, skip),
+        checkpoint=distill_checkpoint(run, units),
     )
     after = predict(model, run.selection, track=run.track)
     kl_before, kl_after = (kl_divergence(target, logits) for logits in (before, after))
@@ -60,12 +62,12 @@ def distill_model(run: Run, model: PreTrainedModel, skip: tuple[int, ...]) -> di
     }
 
 
-def distill_checkpoint(run: Run, skip: tuple[int, ...]) -> Checkpoint:
+def distill_checkpoint(run: Run, units: Sequence[Unit]) -> Checkpoint:
     """Return the checkpoint of the distillation; it stays until the whole stage of the model is done."""
     refit, spec = run.recipe.compensation.refit, run.recipe.compensation.distill
     inputs = {
         "teacher": run.teacher_source.sha256,
-        "skip": list(skip),
+        "units": list(units),
         "refit": refit and [refit.model_dump(), run.data.calibration.sha256],
         "distill": spec.model_dump(exclude={"checkpoint_minutes"}),
         "text": [split.sha256 for split in _splits(run)],

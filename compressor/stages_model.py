@@ -1,5 +1,6 @@
 """The stage that makes the compressed model: surgery, refits, distillation, the compensation head."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -7,17 +8,16 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from compressor.compensation.blocks import build_variants
+from compressor.compensation.blocks import Variant, build_variants
 from compressor.compensation.head import cross_entropy, fold_error, fold_head, hard_targets, soft_targets
 from compressor.compensation.refit import refit_gaps
 from compressor.compensation.trainers import TRAINERS
 from compressor.measurement.cost import parameter_count
-from compressor.model.capture import capture_calls
+from compressor.model.capture import LayerCall, capture_calls
 from compressor.model.card import model_card
-from compressor.model.families import layer_list
 from compressor.model.states import final_states
 from compressor.model.sublayers import shape_of
-from compressor.model.surgery import drop_layers, kept_layers, save_model
+from compressor.model.surgery import kept_layers, leave_out, save_model
 from compressor.model.units import parts_of
 from compressor.recipe import Recipe
 from compressor.recipe_file import dump_recipe
@@ -30,17 +30,21 @@ from compressor.stages_selection import load_array
 def make_model(run: Run, folder: Path) -> None:
     """Drop the layers, refit and distil where the recipe says so, fold in a head trained on the states, save a stock model."""
     plan = read_json(run.path / "plan.json")
-    skip, parts = tuple(plan["skip"]), parts_of(plan["units"])
-    model = drop_layers(run.teacher, run.family, skip)
-    blocks = _leave_parts_out(run, model, skip, parts) if parts else []
-    refits = [] if run.recipe.compensation.refit is None else _refit(run, model, skip)
-    distillation = None if run.recipe.compensation.distill is None else distill_model(run, model, skip)
+    skip, units = tuple(plan["skip"]), plan["units"]
+    parts, refit = parts_of(units), run.recipe.compensation.refit
+    calls = capture_calls(run.teacher, run.family, run.calibration, track=run.track)[0] if parts or refit else []
+    wanted = {layer: [part] for layer, part in parts.items()}
+    variants = build_variants(run.teacher, run.family, calls, wanted, track=run.track)
+    stand_ins = {key: variant.module for key, variant in variants.items()}
+    model = leave_out(run.teacher, run.family, units, stand_ins)
+    refits = [] if refit is None else _refit(run, model, skip, calls)
+    distillation = None if run.recipe.compensation.distill is None else distill_model(run, model, units)
     report = None if run.recipe.compensation.head is None else _compensate(run, model)
     card = model_card(
         name=run.recipe.name,
         base=Path(run.recipe.model.path.removeprefix("package:")).name,
         model_class=type(model).__name__,
-        units=plan["units"],
+        units=units,
         padded=not shape_of(model, run.family).uniform(),
         layers=run.source.layers,
         nodes=report["nodes"] if report and report["folded"] else None,
@@ -52,32 +56,29 @@ def make_model(run: Run, folder: Path) -> None:
     parameters = {"full": parameter_count(run.teacher), "compressed": parameter_count(model)}
     write_json(
         folder / "model.json",
-        {"parameters": parameters, "blocks": blocks, "refit": refits, "distill": distillation, "head": report},
+        {
+            "parameters": parameters,
+            "blocks": _account(variants),
+            "refit": refits,
+            "distill": distillation,
+            "head": report,
+        },
     )
     if distillation is not None:
-        distill_checkpoint(run, skip).remove()
+        distill_checkpoint(run, units).remove()
 
 
-def _leave_parts_out(
-    run: Run, model: PreTrainedModel, skip: tuple[int, ...], parts: dict[int, str]
-) -> list[dict[str, Any]]:
-    """Put the stand-ins for layers that lose a part into `model`, made from the calibration text; return what was fitted."""
-    calls, _ = capture_calls(run.teacher, run.family, run.calibration, track=run.track)
-    wanted = {layer: [part] for layer, part in parts.items()}
-    variants = build_variants(run.teacher, run.family, calls, wanted, track=run.track)
-    keep, layers = kept_layers(run.source.layers, skip), layer_list(model, run.family)
-    for (layer, _), variant in variants.items():
-        layers[keep.index(layer)] = variant.module
+def _account(variants: Mapping[tuple[int, str], Variant]) -> list[dict[str, Any]]:
+    """Return what was fitted for each layer that lost a part, as JSON."""
     return [
         {"layer": layer, "part": part} | {name: value for name, value in vars(variant).items() if name != "module"}
         for (layer, part), variant in variants.items()
     ]
 
 
-def _refit(run: Run, model: PreTrainedModel, skip: tuple[int, ...]) -> list[dict[str, Any]]:
+def _refit(run: Run, model: PreTrainedModel, skip: tuple[int, ...], calls: Sequence[LayerCall]) -> list[dict[str, Any]]:
     """Refit the kept layers of `model` in place on the calibration text; return what was done."""
     keep = kept_layers(run.source.layers, skip)
-    calls, _ = capture_calls(run.teacher, run.family, run.calibration, track=run.track)
     spec = run.recipe.compensation.refit
     done = refit_gaps(run.teacher, model, run.family, keep, calls, spec, track=run.track)
     return [asdict(refit) for refit in done]

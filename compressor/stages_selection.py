@@ -14,7 +14,7 @@ from compressor.measurement.cost import encoder_flops
 from compressor.measurement.latency import grid_cells
 from compressor.measurement.prediction import time_layers
 from compressor.model.capture import capture_calls
-from compressor.model.states import class_states
+from compressor.model.states import ClassStates, class_states
 from compressor.run import Run, source_savings
 from compressor.rundir import STAGES_FOLDER, TRIALS, read_json, write_json
 from compressor.selection.audit import audit_scores
@@ -32,22 +32,25 @@ def make_scores(run: Run, folder: Path) -> None:
     """Score every state in one pass over the calibration text; keep the full model's logits for the head."""
     spec = run.recipe.separability
     labels = run.data.calibration.labels if spec.labels == "gold" else None
+    inner, seed = scores_parts(run), run.recipe.seed
     states = class_states(
-        run.teacher, run.family, run.calibration, labels, run.classes, seed=run.recipe.seed, track=run.track
+        run.teacher, run.family, run.calibration, labels, run.classes, inner=inner, seed=seed, track=run.track
     )
-    scores = score_layers(states, spec.score, spec.labels, seed=run.recipe.seed, track=run.track)
-    parts = {"parts": _part_gains(run, labels)} if {"ffn", "attention"} & set(run.recipe.selection.units) else {}
+    layers = states.behind_layers() if inner else states
+    scores = score_layers(layers, spec.score, spec.labels, seed=seed, track=run.track)
+    parts = {"parts": _part_gains(run, states)} if inner else {}
     write_json(folder / "scores.json", asdict(scores) | parts)
     save_array(folder, "calibration_logits", states.logits)
 
 
-def _part_gains(run: Run, labels: np.ndarray | None) -> list[dict[str, str | int | float]]:
+def scores_parts(run: Run) -> bool:
+    """Return whether single blocks of layers may go, so that each of them is scored as well."""
+    return bool({"ffn", "attention"} & set(run.recipe.selection.units))
+
+
+def _part_gains(run: Run, states: ClassStates) -> list[dict[str, str | int | float]]:
     """Return what the attention and the feed-forward block of each layer add to the separability of the [CLS] state."""
-    seed = run.recipe.seed
-    states = class_states(
-        run.teacher, run.family, run.calibration, labels, run.classes, inner=True, seed=seed, track=run.track
-    )
-    gains = score_parts(states, run.recipe.separability.score, seed=seed, track=run.track)
+    gains = score_parts(states, run.recipe.separability.score, seed=run.recipe.seed, track=run.track)
     return [{"layer": layer, "part": part, "gain": gain} for (layer, part), gain in gains.items()]
 
 
@@ -80,8 +83,8 @@ def _make_mix(run: Run, folder: Path) -> None:
         cells = read_json(run.path / "timing.json")["cells"]
         savings = latency_savings(cells, source.layers, part_names(spec, width))
         check_budget(spec, savings, source.layers)
-    wanted = {layer: parts for layer in range(1, source.layers + 1) if layer not in spec.protect
-              for parts in [[part for part in part_names(spec, width) if part]]}  # fmt: skip
+    parts = single_parts(run)
+    wanted = {layer: parts for layer in range(1, source.layers + 1) if layer not in spec.protect}
     calls, _ = capture_calls(run.teacher, run.family, run.calibration, track=run.track)
     variants = build_variants(run.teacher, run.family, calls, wanted, track=run.track)
     stand_ins = {key: variant.module for key, variant in variants.items()}
@@ -104,7 +107,7 @@ def make_timing(run: Run, folder: Path) -> None:
         cells,
         **seconds,
         min_runs=min(30, spec.min_runs),
-        parts=timed_parts(run),
+        parts=single_parts(run),
         seed=run.recipe.seed,
         track=run.track,
     )
@@ -131,8 +134,8 @@ def make_audit(run: Run, folder: Path) -> None:
     write_json(folder / "audit.json", asdict(audit))
 
 
-def timed_parts(run: Run) -> list[str]:
-    """Return the parts of a layer whose time is wanted beside that of a whole one."""
+def single_parts(run: Run) -> list[str]:
+    """Return the parts of a layer that may go while the rest of it stays, and whose time is therefore wanted."""
     spec = run.recipe.selection
     parts = part_names(spec, run.source.config[run.family.ffn_key]) if spec.budget is not None else []
     return [part for part in parts if part]

@@ -8,7 +8,7 @@ from rich.table import Table
 from compressor.dry_run import StageStatus
 from compressor.measurement.cost import layers_saved, predicted_ms, predicted_speedup
 from compressor.measurement.statistics import TIERS
-from compressor.model.units import Unit, split_unit, unit_words
+from compressor.model.units import Unit, lost_parts, plan_units, unit_words
 from compressor.report.formats import short_names, variant_order
 
 LONGEST = 60
@@ -68,7 +68,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
         cell,
         "speed-up [95 %]",
     ]
-    units = result["plan"].get("units", result["plan"]["skip"])
+    units = plan_units(result["plan"])
     layers, which = result["plan"]["layers"], ", ".join(map(str, units))
     gone = f"{len(units)} of {layers} layers skipped (layer {which})"
     if result["plan"].get("mix"):
@@ -132,7 +132,7 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
 
 def prediction_table(timing: Mapping[str, Any], units: Sequence[Unit]) -> Table:
     """Return the latency predicted for a plan without `units`, from one timed layer and from its parts."""
-    parts = [split_unit(unit)[1] for unit in units]
+    parts = lost_parts(units)
     rows = [
         (
             f"{cell['batch']} x {cell['length']}",

@@ -11,7 +11,7 @@ import torch
 from tiny import letter_rows, wordpiece
 from transformers import BertForMaskedLM
 
-from compressor import analyze
+from compressor.analysis import placement as analyze
 from compressor.analysis import placement_runs
 from compressor.analysis.placement import folder_of, prepare_placement, train_placement
 from compressor.analysis.placement_runs import DIGITS
@@ -19,7 +19,7 @@ from compressor.errors import UserError
 from compressor.model.families import family_of
 from compressor.model.load import find_model, load_classifier
 from compressor.model.sublayers import shape_of
-from compressor.recipe_file import load_spec
+from compressor.recipe_file import load_any, load_spec
 from compressor.recipe_placement import PlacementRecipe
 from compressor.report.analyses import SECTIONS
 from compressor.report.figures_placement import LOOKS
@@ -99,6 +99,17 @@ def test_what_cannot_be_trained_is_refused_before_anything_is(recipe, tmp_path, 
     assert words in err
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_validate_tells_the_kinds_of_recipes_apart(recipe, tmp_path, command):
+    code, out, _ = command("validate", recipe, "--json")
+    assert code == 0
+    assert json.loads(out)["pretrain"]["steps"] == 4
+    code, _, err = command("validate", recipe, "--set", "pretrain={batch_size: 4}")
+    assert code == 2
+    assert "pretrain.steps: this key is missing; add it (`compressor schema --kind placement` describes it)" in err
+    (tmp_path / "empty.yaml").write_text("{}", encoding="utf-8")
+    assert "(`compressor schema` describes it)" in command("validate", tmp_path / "empty.yaml")[2]  # the common kind
 
 
 def test_a_folder_of_something_else_is_refused(recipe, tmp_path, command):
@@ -250,6 +261,7 @@ def test_every_outcome_has_words_and_every_place_a_look():
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_shipped_recipes_are_valid(path):
-    recipe = load_spec(path, PlacementRecipe)
+    recipe = load_any(path)
+    assert isinstance(recipe, PlacementRecipe)
     assert len(recipe.seeds) >= 3
     assert {"first", "middle", "last"} == set(recipe.placements.places)

@@ -8,6 +8,7 @@ import pytest
 from transformers import AutoModelForSequenceClassification
 
 from compressor import load_model
+from compressor.compensation import distill as distillation
 from compressor.export.optimize import expected_nodes
 from compressor.measurement.cost import encoder_flops
 from compressor.measurement.predictions import predict
@@ -120,6 +121,39 @@ def test_a_budget_of_time_is_planned_from_timed_parts(tiny_task, tmp_path, comma
     saved = sum(1 - cell["parts_ms"][part] / cell["layer_ms"] if part else 1 for part in parts)
     assert found["plan"]["mix"]["kept"] == pytest.approx(1 - saved / 3)
     assert found["plan"]["mix"]["kept"] <= 0.8
+
+
+def test_a_mix_is_distilled_from_a_checkpoint_of_its_own(tiny_task, tmp_path, command, monkeypatch):
+    timed = "benchmark={batch_sizes: [1], lengths: [8], workload: false, min_seconds: 0, min_runs: 2, max_seconds: 1, footprint: false}"
+    trained = "compensation={refit: closed_form, distill: {epochs: 1, lr: 1.0e-3, batch_size: 20, checkpoint_minutes: 1.0e-9}}"
+
+    def run(share):
+        mix = f"selection={{units: [width], widths: [0.5, 0.25], budget: {{keep: {share}}}, beam_width: 3}}"
+        values = sets(mix, trained, "export.variants=[]", timed)
+        return command("run", tiny_task / "recipe.yaml", "--out", tmp_path / "run", "--json", *values)
+
+    real, calls = distillation.logits_loss, []
+
+    def counted(*values):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(*values)
+
+    monkeypatch.setattr(distillation, "logits_loss", counted)
+    assert run(0.95)[0] != 0
+    assert (tmp_path / "run" / ".stages" / "checkpoints" / "distill").exists()
+    calls[:] = [1] * 4
+    code, stdout, _ = run(0.85)  # other neurons go: what was learned before is of no use
+    assert code == 0
+    result = json.loads(stdout)
+    assert len(calls) - 4 == -(-result["distill"]["rows"] // 20)
+    assert result["plan"]["skip"] == []
+    model = load_model(tmp_path / "run" / "model")
+    widths = shape_of(model, family_of("bert")).ffn_widths
+    assert widths == tuple(result["plan"]["mix"]["ffn_widths"])
+    assert min(widths) < 64
+    assert not (tmp_path / "run" / ".stages" / "checkpoints" / "distill").exists()
 
 
 @pytest.mark.parametrize(

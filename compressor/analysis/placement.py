@@ -18,6 +18,7 @@ from compressor.analysis.placement_runs import Job, jobs_of, read_run, right_row
 from compressor.analysis.placement_widths import UNIFORM, Placement, placements_of
 from compressor.errors import UserError
 from compressor.progress import Track, silent
+from compressor.recipe_file import load_spec
 from compressor.recipe_placement import PlacementRecipe
 from compressor.rundir import STAGES_FOLDER
 
@@ -72,6 +73,27 @@ class Prepared:
     tasks: list[TaskText]
     jobs: list[Job]
     accelerator: Accelerator
+
+
+def analyze_placement_of(
+    recipe_file: Path,
+    overrides: Sequence[str] = (),
+    out: Path | None = None,
+    *,
+    device: str = "cpu",
+    track: Track = silent,
+) -> tuple[dict[str, Any] | None, Path]:
+    """Train what a placement recipe asks for and is not there yet; return what all runs show, and their folder.
+
+    The result is None in all processes but the first of a training on several GPUs. Raises UserError for a recipe that
+    cannot be trained, before anything is.
+    """
+    recipe = load_spec(recipe_file, PlacementRecipe, overrides)
+    folder = folder_of(recipe, out)
+    made = prepare_placement(recipe, folder, device=device)
+    main = made.accelerator.is_main_process
+    train_placement(made, track=track if main else silent)
+    return asdict(analyze_placement(made)) if main else None, folder
 
 
 def prepare_placement(recipe: PlacementRecipe, folder: Path, *, device: str = "cpu") -> Prepared:
@@ -185,11 +207,6 @@ def _correct(stored: Mapping[Job, Mapping[str, Any]], task: TaskText) -> dict[st
         if result["status"] == "ok":
             found.setdefault(job.placement.name, {})[job.seed] = right_rows(result, task)
     return found
-
-
-def placement_json(found: PlacementAnalysis) -> dict[str, Any]:
-    """Return the analysis as plain JSON."""
-    return asdict(found)
 
 
 def folder_of(recipe: PlacementRecipe, out: Path | None) -> Path:

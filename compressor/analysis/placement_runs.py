@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from compressor.analysis.placement_data import TaskText, TextData
 from compressor.analysis.placement_pretrain import build, evaluate, pretrain
 from compressor.analysis.placement_widths import Placement
+from compressor.measurement.cost import parameter_count
 from compressor.measurement.predictions import predict
 from compressor.model.checkpoint import Checkpoint
 from compressor.model.families import family_of
@@ -177,7 +178,7 @@ def _pretrain(
     tick: Tick,
 ) -> None:
     model = build(recipe.encoder, job.placement.widths, text.tokenizer, job.seed)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = parameter_count(model)
     try:
         done = pretrain(
             model,

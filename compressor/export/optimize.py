@@ -62,7 +62,7 @@ def expected_nodes(config: dict, *, tail: bool = False) -> dict[str, int]:
     constant and no skip.
     """
     layers = config.get("num_hidden_layers", config.get("n_layers"))
-    shape = shape_in(config) or Shape((1,) * layers, (True,) * layers)
+    shape = shape_in(config) or Shape.even(layers, 1)
     attending, feeding = sum(shape.attention), sum(width > 0 for width in shape.ffn_widths)
     return {
         "Attention": attending - (tail and shape.attention[-1]),

@@ -14,8 +14,7 @@ from compressor.measurement.latency import Batch, Cell, Subject, measure
 from compressor.measurement.subjects import torch_subject
 from compressor.model.capture import LayerCall, apply_layer, capture_call
 from compressor.model.families import Family, layer_list
-from compressor.model.sublayers import cut_attention, cut_ffn
-from compressor.model.units import ATTENTION, neurons_left
+from compressor.model.sublayers import cut_part
 from compressor.progress import Track, silent
 
 
@@ -90,15 +89,9 @@ def prediction_errors(
 
 def _stack_without(model: PreTrainedModel, family: Family, part: str) -> list[torch.nn.Module]:
     """Return copies of the layers without `part`; which neurons stay does not matter for their time."""
-    layers = []
-    for layer in layer_list(model, family):
-        made = copy.deepcopy(layer)
-        width = made.get_submodule(family.ffn_output).in_features
-        if part == ATTENTION:
-            cut_attention(made, family)
-        else:
-            cut_ffn(made, family, range(neurons_left(part, width)))
-        layers.append(made)
+    layers = [copy.deepcopy(layer) for layer in layer_list(model, family)]
+    for layer in layers:
+        cut_part(layer, family, part)
     return layers
 
 

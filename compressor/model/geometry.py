@@ -41,6 +41,13 @@ class Geometry:
         self.rows += rows
         self.tokens += tokens
 
+    def every_other(self) -> "Geometry":
+        """Return the same for every other state, from the first on."""
+        made = Geometry(len(self.token_cosine[::2]), self.rows, self.tokens)
+        for name in ("token_cosine", "cls_cosine", "cls_angle"):
+            setattr(made, name, getattr(self, name)[::2, ::2])
+        return made
+
     def _merge(self, name: str, mean: np.ndarray, before: int, added: int) -> None:
         old = getattr(self, name)
         setattr(self, name, old + (mean - old) * added / (before + added))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -58,6 +58,11 @@ class ClassStates:
     sample_labels: np.ndarray
     logits: np.ndarray
     geometry: Geometry
+
+    def behind_layers(self) -> "ClassStates":
+        """Return the states behind whole layers alone, of those that `class_states(..., inner=True)` keeps."""
+        moments = Moments(self.moments.count, self.moments.mean[::2], self.moments.squares[::2])
+        return replace(self, moments=moments, sample=self.sample[::2], geometry=self.geometry.every_other())
 
 
 class _Reservoir:

@@ -6,7 +6,7 @@ stands in config.json under `compressor`; the weights lie there filled up with z
 expects, whose outputs are the same, or (`stored: exact`) as they are.
 """
 
-import contextlib
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +16,7 @@ from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel
 
 from compressor.errors import UserError
 from compressor.model.families import Family, family_of, layer_list
-from compressor.model.units import Shape
+from compressor.model.units import ATTENTION, Shape, neurons_left
 
 KEY = "compressor"
 """The field of config.json that holds the shape."""
@@ -34,8 +34,8 @@ class Constant(nn.Linear):
     """The map out of a block that is gone: nothing in, its bias [H] out, whatever the token."""
 
     def __init__(self, outputs: int, *, device: torch.device | None = None) -> None:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(_no_initialisation())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch's, that there is nothing to draw
             super().__init__(0, outputs, device=device)
 
     def forward(self, _nothing: Tensor) -> Tensor:
@@ -114,6 +114,15 @@ def cut_ffn(layer: nn.Module, family: Family, kept: Sequence[int]) -> None:
         with torch.no_grad():
             for parameter, weight in zip((first.weight, first.bias, last.weight), weights, strict=True):
                 parameter.copy_(weight)
+
+
+def cut_part(layer: nn.Module, family: Family, part: str) -> None:
+    """Take `part` (`model/units.py`) out of the layer, in place; of a narrower block the leading neurons stay."""
+    if part == ATTENTION:
+        cut_attention(layer, family)
+    else:
+        width = layer.get_submodule(family.ffn_output).in_features
+        cut_ffn(layer, family, range(neurons_left(part, width)))
 
 
 def cut_attention(layer: nn.Module, family: Family) -> None:
@@ -244,13 +253,3 @@ def _set_ffn(layer: nn.Module, family: Family, width: int) -> None:
 def _put(layer: nn.Module, name: str, module: nn.Module) -> None:
     owner, _, leaf = name.rpartition(".")
     setattr(layer.get_submodule(owner), leaf, module)
-
-
-@contextlib.contextmanager
-def _no_initialisation() -> Any:  # noqa: ANN401
-    """Leave parameters without numbers alone: torch warns where there is nothing to draw."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        yield

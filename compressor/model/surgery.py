@@ -1,7 +1,7 @@
 """Physically drop encoder layers: kept weights renumbered, config true, class stock."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compressor.errors import UserError
-from compressor.model.families import Family, family_of
-from compressor.model.sublayers import padded_state, shape_of, shaped_model, write_shape
-from compressor.model.units import shape_left
+from compressor.model.families import Family, family_of, layer_list
+from compressor.model.sublayers import cut_part, padded_state, shape_of, shaped_model, write_shape
+from compressor.model.units import Unit, parts_of, shape_left, whole_layers
 
 
 def check_skip(skip: Sequence[int], layers: int, field: str = "selection.skip") -> None:
@@ -57,6 +57,28 @@ def drop_layers(model: PreTrainedModel, family: Family, skip: Sequence[int]) -> 
     pruned.load_state_dict(state, strict=True, assign=True)
     _materialise_buffers(pruned, model)
     return pruned.to(model.device).eval()
+
+
+def leave_out(
+    model: PreTrainedModel,
+    family: Family,
+    units: Collection[Unit],
+    stand_ins: Mapping[tuple[int, str], nn.Module] | None = None,
+) -> PreTrainedModel:
+    """Return a new model of the same class without `units` (`model/units.py`).
+
+    A layer that loses a part is replaced by a copy of its stand-in, (layer from 1, part) -> layer; without `stand_ins` the
+    part is cut out and nothing else. Raises UserError if a layer does not exist or none would be left.
+    """
+    skip, layers = whole_layers(units), getattr(model.config, family.layers_key)
+    made, keep = drop_layers(model, family, skip), kept_layers(layers, skip)
+    stack = layer_list(made, family)
+    for number, part in parts_of(units).items():
+        if stand_ins is None:
+            cut_part(stack[keep.index(number)], family, part)
+        else:
+            stack[keep.index(number)] = copy.deepcopy(stand_ins[number, part])
+    return made
 
 
 def save_model(

@@ -4,7 +4,7 @@ A unit is the number of a layer that goes as a whole (3), or text that names a l
 `3.ffn`, or `3.ffn:384` for a feed-forward block of which 384 neurons stay. A mix of units has at most one for a layer.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,6 +26,11 @@ class Shape:
     def uniform(self) -> bool:
         """Return whether a stock class has this shape: one width for all, above 0, and attention everywhere."""
         return len(set(self.ffn_widths)) == 1 and self.ffn_widths[0] > 0 and all(self.attention)
+
+    @classmethod
+    def even(cls, layers: int, width: int) -> "Shape":
+        """Return the shape of a stock model."""
+        return cls((width,) * layers, (True,) * layers)
 
     def as_config(self) -> dict[str, Any]:
         """Return the entry of config.json."""
@@ -59,6 +64,16 @@ def whole_layers(units: Iterable[Unit]) -> tuple[int, ...]:
 def parts_of(units: Iterable[Unit]) -> dict[int, str]:
     """Return layer -> part for the layers that stay and lose a part."""
     return {layer: part for layer, part in map(split_unit, units) if part}
+
+
+def lost_parts(units: Iterable[Unit]) -> list[str]:
+    """Return what goes of each layer that is named, "" for the whole of it."""
+    return [part for _, part in map(split_unit, units)]
+
+
+def plan_units(plan: Mapping[str, Any]) -> list[Unit]:
+    """Return what a stored plan leaves out; plans of earlier versions name whole layers alone."""
+    return plan.get("units", plan["skip"])
 
 
 def neurons_left(part: str, width: int) -> int:

@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from compressor.model.units import parts_of, unit_of
+from compressor.model.units import Shape, parts_of, plan_units, unit_of
 from compressor.report import formats, tables, wording, wording_cascade, wording_export
 from compressor.report.analyses import drawn_sections
 
@@ -57,12 +57,13 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
         "headline": wording.headline(result, comparisons),
         "facts": facts,
         "plan_reading": wording.plan_reading(plan),
-        "mix": plan.get("mix"),  # runs of earlier versions have none, and no units
-        "units": plan.get("units", plan["skip"]),
+        "mix": plan.get("mix"),  # runs of earlier versions have none
+        "units": plan_units(plan),
         "parts_gone": {
             layer: formats.layers_text([unit_of(layer, part)]) + " removed"
-            for layer, part in parts_of(plan.get("units", ())).items()
+            for layer, part in parts_of(plan_units(plan)).items()
         },
+        "zeros": _has_zeros(plan.get("mix")),
         **tables.plan_sets(plan),
         **selection_context(result),
         "goals": judged,
@@ -92,6 +93,11 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
         "max_length": (result["recipe"].get("data") or {}).get("max_length", 128),
         "recipe_yaml": yaml.safe_dump(result["recipe"], sort_keys=False, allow_unicode=True),
     }
+
+
+def _has_zeros(mix: dict[str, Any] | None) -> bool:
+    """Return whether zeros stand in the model's directory for parts of layers."""
+    return mix is not None and not Shape(tuple(mix["ffn_widths"]), tuple(mix["attention"])).uniform()
 
 
 def selection_context(result: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from compressor.measurement.cost import predicted_ms
-from compressor.model.units import ordered, split_unit
+from compressor.model.units import ordered, plan_units, split_unit
 from compressor.report.formats import cell_name, format_of, score_name, series_name, variant_order
 
 SETS_SHOWN = 20
@@ -28,7 +28,7 @@ def plan_sets(plan: Row) -> dict[str, Any]:
     # stable order: best agreement first, then the smaller divergence, then the set itself
     rows = [{"gained": None, "lost": None, **row, "skip": list(ordered(row["skip"]))} for row in plan["trace"]]
     rows = sorted(rows, key=lambda row: (-(row["agreement"] or 0), row["kl"] or 0, list(map(split_unit, row["skip"]))))
-    chosen, mix = list(ordered(plan.get("units", plan["skip"]))), plan.get("mix")
+    chosen, mix = list(ordered(plan_units(plan))), plan.get("mix")
     of_size = [row for row in rows if mix or len(row["skip"]) == len(chosen)]
     of_size = [{**row, "rank": rank} for rank, row in enumerate(of_size, 1)]
     named = [chosen, list(ordered(plan["ranked"]["skip"])) if plan["ranked"] else None]

@@ -43,7 +43,7 @@ def flops_savings(layers: int, hidden: int, width: int, parts: Sequence[str]) ->
     """
     whole, found = encoder_flops(layers, hidden, width), {}
     for part in parts:
-        left = shape_left([unit_of(1, part)], Shape((width,), (True,)))
+        left = shape_left([unit_of(1, part)], Shape.even(1, width))
         saved = (whole / layers - shape_flops(left.ffn_widths, left.attention, hidden)) / whole
         found |= {(layer, part): np.array([saved]) for layer in range(1, layers + 1)}
     return found
@@ -106,7 +106,7 @@ def find_mix(
                 waiting.setdefault(max(place + 1, int(saved / step + ROUNDING)), []).append(trial.skip)
     meeting = [trial for mix, trial in search.tried.items() if mix and _saved(mix, free).min() >= need]
     chosen = min(meeting, key=lambda trial: trial.cost)
-    left, skip = shape_left(chosen.skip, Shape((width,) * layers, (True,) * layers)), whole_layers(chosen.skip)
+    left, skip = shape_left(chosen.skip, Shape.even(layers, width)), whole_layers(chosen.skip)
     parts = tuple(
         Part(layer, part or "layer", float(saved.min()), _gain(gains, layer, part), *_figures(trial))
         for ((layer, part), saved), trial in zip(free.items(), singles, strict=True)
