@@ -15,7 +15,8 @@ from compressor.recipe_placement import PlacementRecipe
 Kind = TypeVar("Kind", bound=Spec)
 
 KINDS: dict[str, type[Spec]] = {"compression": Recipe, "placement": PlacementRecipe}
-"""What a recipe may describe: a compressed model, or an experiment that `compressor analyze placement` runs."""
+"""What a recipe may describe: a compressed model, or an experiment with models from scratch."""
+TAKEN_BY = {"compression": "compressor run", "placement": "compressor analyze placement"}
 
 UNION_TAGS = {"str", "list[str]", "constrained-int", "literal['auto']"}
 """What pydantic adds to the path of an error to name the branch of a union, as in ("data", "text", "list[str]")."""
@@ -31,14 +32,26 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def load_spec(path: str | Path, kind: type[Kind], overrides: Sequence[str] = ()) -> Kind:
     """Read a YAML file as a recipe of `kind`, as `load_recipe` does."""
-    return _validated(Path(path), *_read(Path(path)), kind, overrides)
+    values, text = _read(Path(path))
+    likely = _kind_of(values)
+    if _known(values, KINDS[likely]) > _known(values, kind):
+        raise UserError(f"{path}: this is a recipe for `{TAKEN_BY[likely]}`, whose keys are others.")
+    return _validated(Path(path), values, text, kind, overrides)
 
 
 def load_any(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
-    """Read a YAML file as the kind of recipe, of `KINDS`, that knows most of its keys, as `load_recipe` does."""
+    """Read a YAML file as whichever kind of recipe it is, as `load_recipe` does."""
     values, text = _read(Path(path))
-    kind = max(KINDS.values(), key=lambda kind: len(values.keys() & kind.model_fields.keys()))
-    return _validated(Path(path), values, text, kind, overrides)
+    return _validated(Path(path), values, text, KINDS[_kind_of(values)], overrides)
+
+
+def _kind_of(values: Mapping[str, Any]) -> str:
+    """Return the name of the kind of recipe that knows most of the keys; compression where several know as many."""
+    return max(KINDS, key=lambda name: _known(values, KINDS[name]))
+
+
+def _known(values: Mapping[str, Any], kind: type[Spec]) -> int:
+    return len(values.keys() & kind.model_fields.keys())
 
 
 def _read(path: Path) -> tuple[dict, str]:

@@ -110,6 +110,17 @@ def test_validate_tells_the_kinds_of_recipes_apart(recipe, tmp_path, command):
     assert "pretrain.steps: this key is missing; add it (`compressor schema --kind placement` describes it)" in err
     (tmp_path / "empty.yaml").write_text("{}", encoding="utf-8")
     assert "(`compressor schema` describes it)" in command("validate", tmp_path / "empty.yaml")[2]  # the common kind
+    code, _, err = command("run", recipe)
+    assert code == 2
+    assert "this is a recipe for `compressor analyze placement`" in err
+    (tmp_path / "run.yaml").write_text("name: x\nmodel: {path: x}\ndata: {task: demo}\n", encoding="utf-8")
+    code, _, err = command("analyze", "placement", tmp_path / "run.yaml")
+    assert code == 2
+    assert "this is a recipe for `compressor run`" in err
+    assert (
+        "key is missing; add it (`compressor schema --kind placement`"
+        in command("analyze", "placement", tmp_path / "empty.yaml")[2]
+    )
 
 
 def test_a_folder_of_something_else_is_refused(recipe, tmp_path, command):
