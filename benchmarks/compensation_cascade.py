@@ -15,7 +15,7 @@ from compressor.measurement.predictions import predict
 from compressor.progress import track_for_terminal
 from compressor.run import prepare
 from compressor.rundir import read_json
-from compressor.stages_cascade import FITTED, FOLDER, answers, make_cascade, measured_outcome, shape_of
+from compressor.stages_cascade import FITTED, FOLDER, answers, make_cascade, measured_outcome, work_of
 
 SIMULATIONS = 200
 
@@ -34,10 +34,10 @@ def measure_cascade(task: str, arguments: argparse.Namespace) -> dict:
         make_cascade(run, out)
         seconds, fitted = time.perf_counter() - started, read_json(out / FITTED)
         exits = [entry["layer"] for entry in fitted["exits"]]
-        shape, lengths = shape_of(run, run.source), run.evaluation.lengths
+        cost, lengths = work_of(run, run.source), run.evaluation.lengths
         logits, left = answers(CascadeClassifier(out / FOLDER), run.evaluation, run.classes)
-        work = shape.costs(exits, lengths)[left, np.arange(len(lengths))]
-        guard = measured_outcome(out / FOLDER, shape, exits, run.guard, predict(run.teacher, run.guard))
+        work = cost.costs(exits, lengths)[left, np.arange(len(lengths))]
+        guard = measured_outcome(out / FOLDER, cost, exits, run.guard, predict(run.teacher, run.guard))
         entry = {
             "exits": exits,
             "explained": [entry["explained"] for entry in fitted["exits"]],
@@ -48,7 +48,7 @@ def measure_cascade(task: str, arguments: argparse.Namespace) -> dict:
             "left": "".join(map(str, left)),
             "lengths": lengths.tolist(),
             "work": work.tolist(),
-            "full_work": shape.costs((), lengths)[-1].tolist(),
+            "full_work": cost.costs((), lengths)[-1].tolist(),
             "simulation": simulate(fitted["path"], guard, max_flips),
         }
         cascades[str(max_flips)] = entry

@@ -255,14 +255,6 @@ class Recipe(Spec):
     """What the report explains beside the result: the full model's confident errors (and the compressed one's), what its
     feed-forward blocks do, the role of each layer. `compressor analyze` does the same for a finished run."""
 
-    @model_validator(mode="after")
-    def _parts_stay_out_of_the_cascade(self) -> "Recipe":
-        if self.cascade is not None and self.cascade.model == "compressed" and self.selection.budget is not None:
-            raise ValueError(
-                "cascade.model: compressed counts whole layers; set cascade.model: full, or leave out the budget"
-            )
-        return self
-
     @field_validator("analysis")
     @classmethod
     def _each_analysis_once(cls, analysis: list[str]) -> list[str]:

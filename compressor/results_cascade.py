@@ -12,7 +12,7 @@ from compressor.measurement.statistics import compare, metrics, share_interval
 from compressor.model.load import find_model
 from compressor.run import Run
 from compressor.rundir import read_json
-from compressor.stages_cascade import FITTED, FOLDER, MEASURED, full_work, shape_of
+from compressor.stages_cascade import FITTED, FOLDER, MEASURED, full_work, work_of
 
 DRAWS = 2000
 FLOATS = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE
@@ -29,9 +29,8 @@ def cascade_result(run: Run, full: np.ndarray, full_flops: int) -> tuple[dict[st
         logits, left = file["logits"], file["exits"]
     exits = [entry["layer"] for entry in made["exits"]]
     source = run.teacher_source if made["model"] == "full" else find_model(str(run.path / "model"))
-    shape = shape_of(run, source)
-    spent = shape.costs(exits, run.evaluation.lengths)[left, np.arange(len(left))]
-    whole = full_work(run, shape, run.evaluation)
+    spent = work_of(run, source).costs(exits, run.evaluation.lengths)[left, np.arange(len(left))]
+    whole = full_work(run, run.evaluation)
     labels, seed = run.data.evaluation.labels, run.recipe.seed
     measured = asdict(metrics(logits, labels)) if labels is not None else {}
     versus = compare(full, logits, labels, seed=seed)

@@ -219,7 +219,7 @@ def _check_labels(recipe: Recipe, data: TaskData) -> None:
 
 def _with_guard(recipe: Recipe, data: TaskData, layers: int) -> TaskData:
     """Return `data` with the rows that certify the cascade; raises UserError where they cannot certify anything."""
-    spec, skipped = recipe.cascade, recipe.selection.layers
+    spec, selection = recipe.cascade, recipe.selection
     if spec.model == "compressed":
         # refits, head and distillation learn from the calibration text, so it cannot certify what they made
         half = len(data.calibration) // 2
@@ -232,8 +232,10 @@ def _with_guard(recipe: Recipe, data: TaskData, layers: int) -> TaskData:
         data = replace(data, guard=data.calibration)
     # parts are drawn text by text, so the copies of one text are one draw, not several
     data = replace(data, guard=first_of_each(data.guard))
-    if spec.model == "full" or skipped != "auto":  # how deep a model of layers: auto is, the search decides
-        layers_to_try(spec.exits, layers - (skipped if spec.model == "compressed" else 0))
+    searched = selection.layers == "auto" or (selection.budget is not None and "layer" in selection.units)
+    if spec.model == "full" or not searched:  # how deep the model is otherwise, the search decides
+        skipped = 0 if spec.model == "full" or selection.budget is not None else selection.layers
+        layers_to_try(spec.exits, layers - skipped)
     texts = min(spec.fit_size, len(data.train) + len(data.selection))
     if texts < LEAST_ROWS:
         raise UserError(

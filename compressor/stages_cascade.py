@@ -4,7 +4,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 
 from compressor.cascade.exits import fit_exits
 from compressor.cascade.parts import part_names, write_parts
-from compressor.cascade.plan import Shape, layers_to_try, outcome_of, plan_cascade
+from compressor.cascade.plan import EncoderWork, layers_to_try, outcome_of, plan_cascade
 from compressor.cascade.runtime import SETTINGS, CascadeClassifier
 from compressor.cascade.thresholds import Certificate, Outcome, Thresholds, certify
 from compressor.data.batches import Encodings, padded_batches
@@ -24,6 +24,8 @@ from compressor.measurement.runtime import session
 from compressor.measurement.statistics import rate_upper_bound
 from compressor.measurement.subjects import onnx_subject
 from compressor.model.load import ModelSource, find_model
+from compressor.model.sublayers import shape_in
+from compressor.model.units import Shape
 from compressor.run import Run
 from compressor.rundir import write_json
 from compressor.stages import FULL_ONNX, PROVIDERS
@@ -39,30 +41,30 @@ def make_cascade(run: Run, folder: Path) -> None:
     full = spec.model == "full"
     source = run.teacher_source if full else find_model(str(run.path / "model"))
     model, family = (run.teacher if full else run.compressed), run.family
-    shape = shape_of(run, source)
+    work = work_of(run, source)
     text = run.exit_text
     wanted = None if full else predict(run.teacher, text, track=run.track, description="full model")
-    layers = layers_to_try(spec.exits, shape.layers)
+    layers = layers_to_try(spec.exits, work.layers)
     fits, held = fit_exits(model, family, text, layers, wanted, track=run.track)
-    plan = plan_cascade(fits, held, text.lengths[held.rows], shape, spec, len(run.guard))
+    plan = plan_cascade(fits, held, text.lengths[held.rows], work, spec, len(run.guard))
     target.mkdir(parents=True)
     taken = [fit for fit in fits if fit.head.layer in plan.exits]
     with fused_file(run, source, "onnx" if not full else FULL_ONNX) as fused:
         write_parts(fused, model, family, [fit.head for fit in taken], target)
     with quiet():
         run.tokenizer.save_pretrained(target)
-    write_settings(run, target, plan.exits, shape.layers)
+    write_settings(run, target, plan.exits, work.layers)
     teacher = predict(run.teacher, run.guard, track=run.track, description="certificate, full model")
-    outcome = measured_outcome(target, shape, plan.exits, run.guard, teacher, PROVIDERS[run.device])
+    outcome = measured_outcome(target, work, plan.exits, run.guard, teacher, PROVIDERS[run.device])
     certificate = certify(plan.path, outcome, spec.max_flips, spec.confidence)
-    write_settings(run, target, plan.exits, shape.layers, certificate)
-    whole = full_work(run, shape, run.guard).mean()
-    share = shape.layers / run.source.layers  # the plan knows the work of this model alone
+    write_settings(run, target, plan.exits, work.layers, certificate)
+    whole = full_work(run, run.guard).mean()
+    share = work.costs((), run.guard.lengths)[-1].mean() / whole  # the plan knows the work of this model alone
     write_json(
         folder / FITTED,
         {
             "model": spec.model,
-            "layers": shape.layers,
+            "layers": work.layers,
             "fit_rows": len(text),
             "exits": [
                 {
@@ -143,21 +145,21 @@ def _time(run: Run, classifier: CascadeClassifier, provider: str) -> dict[str, A
     return {"rows": rows, "noise_floor": measured.noise_floor}
 
 
-def shape_of(run: Run, source: ModelSource) -> Shape:
+def work_of(run: Run, source: ModelSource) -> EncoderWork:
     """Return what decides the encoder's work of the model at `source`."""
     config, family = source.config, run.family
-    widths = config[family.width_key], config[family.ffn_key], config[family.heads_key]
-    return Shape(source.layers, *widths, tail=run.tail is not None)
+    shape = shape_in(config) or Shape.even(source.layers, config[family.ffn_key])
+    return EncoderWork(config[family.width_key], config[family.heads_key], shape, tail=run.tail is not None)
 
 
-def full_work(run: Run, shape: Shape, encodings: Encodings) -> np.ndarray:
+def full_work(run: Run, encodings: Encodings) -> np.ndarray:
     """Return the encoder FLOPs [N] of the full model for each row: what every share of work refers to."""
-    return replace(shape, layers=run.source.layers).costs((), encodings.lengths)[-1]
+    return work_of(run, run.teacher_source).costs((), encodings.lengths)[-1]
 
 
 def measured_outcome(
     directory: Path,
-    shape: Shape,
+    work: EncoderWork,
     exits: tuple[int, ...],
     encodings: Encodings,
     wanted: np.ndarray,
@@ -172,7 +174,7 @@ def measured_outcome(
     for rows, batch in padded_batches(encodings, 32):
         for part, logits in zip(found, classifier.every_logit(batch), strict=True):
             part[rows] = logits
-    return outcome_of(shape, exits, dict(zip(exits, found, strict=False)), found[-1], wanted, encodings.lengths)
+    return outcome_of(work, exits, dict(zip(exits, found, strict=False)), found[-1], wanted, encodings.lengths)
 
 
 def write_settings(

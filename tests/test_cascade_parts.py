@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from compressor.cascade.exits import ExitHead, ExitModule
-from compressor.cascade.parts import EXIT_LOGITS, HIDDEN, part_names, write_parts
+from compressor.cascade.parts import EXIT_LOGITS, HIDDEN, layer_states, part_names, write_parts
 from compressor.data.batches import pad
 from compressor.export.onnx import Job, export_optimized, quiet
 from compressor.measurement.runtime import feeds
 from compressor.model.families import layer_list
-from compressor.model.load import find_model
+from compressor.model.load import find_model, load_tokenizer
+from compressor.model.surgery import leave_out, save_model
 
 LAYERS = 4
 
@@ -80,6 +81,43 @@ def test_parts_compute_what_the_whole_computes(tiny, parts, model_type, exits):
                 )
                 np.testing.assert_allclose(found, exit_logits, atol=2e-4)
         np.testing.assert_allclose(logits, output.logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("units", [("1.ffn", "2.attention", "4.ffn:8"), ("3.ffn:24", "4.attention"), (2, "4.ffn")])
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert", "electra"])
+def test_a_model_without_parts_of_layers_is_cut_behind_its_layers(tiny, tmp_path, model_type, units):
+    model, family, encodings, directory = tiny(model_type)
+    cut = leave_out(model, family, units)
+    save_model(cut, load_tokenizer(find_model(str(directory))), tmp_path / "cut", "card")
+    job = Job(find_model(str(tmp_path / "cut")), tmp_path / "onnx", "reassociated", None)
+    job.work.mkdir()
+    with quiet():
+        fused = export_optimized(job)
+    graph = onnx.load(str(fused))
+    layers = len(layer_list(cut, family))
+    states = layer_states(graph, layers)
+    for state in states[:-1]:  # the last one is a single row of the tail
+        graph.graph.output.append(onnx.helper.make_tensor_value_info(state, onnx.TensorProto.FLOAT, None))
+    onnx.save_model(graph, str(tmp_path / "states.onnx"))
+    batch = pad(encodings, np.arange(24))
+    tensors = {name: torch.from_numpy(value) for name, value in batch.items()}
+    with torch.inference_mode():
+        output = cut(**tensors, output_hidden_states=True)
+    session = ort.InferenceSession(str(tmp_path / "states.onnx"))
+    names = [value.name for value in session.get_inputs()]
+    found = session.run(None, feeds(names, batch))[1:]
+    for state, wanted in zip(found, output.hidden_states[1:-1], strict=True):
+        np.testing.assert_allclose(
+            state[tensors["attention_mask"].bool()], wanted[tensors["attention_mask"].bool()], atol=1e-4
+        )
+    generator = torch.Generator().manual_seed(0)
+    head = ExitHead(1, torch.randn(96, 3, generator=generator).double(), torch.zeros(3).double())
+    write_parts(fused, cut, family, [head], tmp_path)
+    early, logits = run_parts(open_parts(tmp_path, (1,)), batch)
+    np.testing.assert_allclose(logits, output.logits, atol=1e-4)
+    with torch.inference_mode():
+        wanted = ExitModule(cut, family, head)(output.hidden_states[1], tensors["attention_mask"])
+    np.testing.assert_allclose(early[0], wanted, atol=2e-4)
 
 
 @pytest.mark.parametrize("model_type", ["bert", "distilbert", "electra"])

@@ -6,15 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from report_cases import check_pages
 from tiny import letter_rows, save_model
 
 import compressor.rundir
 import compressor.stages_cascade
+from compressor import load_model
 from compressor.cascade.runtime import CascadeClassifier
 from compressor.cascade.thresholds import allowed_flips
 from compressor.cli import main
+from compressor.data.batches import pad
 from compressor.measurement.statistics import share_interval
 from compressor.pipeline import stage_keys
 from compressor.progress import silent
@@ -251,6 +254,25 @@ def test_a_compressed_model_is_certified_on_rows_set_aside(task, folder, command
     assert "of the compressed model" in (out / "report.md").read_text(encoding="utf-8")
 
 
+def test_a_cascade_runs_on_a_model_that_lost_parts_of_layers(task, tmp_path, command):
+    out, mix = tmp_path / "run", "selection={units: [ffn, width], widths: [0.5], budget: {keep: 0.8}, beam_width: 2}"
+    sets = "--set", mix, "--set", "cascade={model: compressed, exits: [2], max_flips: 0.5}"
+    code, _, stderr = command("run", task / "recipe.yaml", "--out", out, "--device", "cpu", *sets)
+    assert code == 0, stderr
+    result = read(out)
+    cascade, kept = result["cascade"], result["plan"]["mix"]["kept"]
+    assert (cascade["model"], cascade["layers"], cascade["certificate"]["met"]) == ("compressed", 3, True)
+    classifier = CascadeClassifier(out / "onnx/cascade")
+    encodings = prepare(load_recipe(out / "recipe.yaml"), out, "cpu", silent).evaluation
+    model = load_model(out / "model")
+    batch = pad(encodings, np.arange(len(encodings)))
+    with torch.inference_mode():
+        wanted = model(**{name: torch.from_numpy(value) for name, value in batch.items()}).logits
+    np.testing.assert_allclose(classifier.every_logit(batch)[-1], wanted, atol=1e-4)
+    # at the end of the narrower model all texts would take its share of the work, and the exit's on top
+    assert cascade["evaluation"]["work"] < kept + 0.1
+
+
 def test_where_nothing_can_be_certified_the_run_ends_well_and_says_so(task, folder, command):
     out = folder
     sets = "--set", "cascade.model=compressed", "--set", "cascade.max_flips=0.04", "--set", "cascade.exits=[1]"
@@ -308,6 +330,10 @@ def test_stages_are_computed_anew_where_their_text_or_device_changed(task, tmp_p
         (["cascade.exits=[3]"], "3 is no early exit of a model with 3 layers; name layers of 1..2"),
         (["cascade.model=compressed", "cascade.exits=[2]"], "2 is no early exit of a model with 2 layers"),
         (["cascade.model=compressed", "cascade.exits=auto", "selection.layers=2"], "a model with one layer"),
+        (
+            ["cascade.model=compressed", "cascade.exits=[3]", "selection={units: [width], budget: {keep: 0.9}}"],
+            "3 is no early exit of a model with 3 layers",
+        ),
         (["cascade.fit_size=10"], "at least 40 texts to fit, here are 10"),
         (["cascade.exits=[1, 2, 3]"], "one or two different layers"),
         (["cascade.max_flips=1.0"], "max_flips"),

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta, binom
 
+from compressor.cascade.plan import EncoderWork
 from compressor.cascade.runtime import margin
 from compressor.cascade.thresholds import (
     GRID,
@@ -22,6 +23,7 @@ from compressor.cascade.thresholds import (
     rows_needed,
     threshold_path,
 )
+from compressor.model.units import Shape
 
 INF = float("inf")
 HAND = Outcome(
@@ -47,6 +49,22 @@ def test_flips_cost_and_exits_by_hand():
     assert (HAND.flips((2.0, 2.0)), HAND.cost((2.0, 2.0))) == (0, 1.5)
     assert (HAND.flips((INF, INF)), HAND.cost((INF, INF))) == (1, 4.0)
     assert (HAND.flips((0.0, 0.0)), HAND.cost((0.0, 0.0))) == (2, 1.0)
+
+
+def test_work_by_hand():
+    # width 2, one head; layers of s tokens cost s (8 * 4 + 4 * 2 f) + 8 s^2, without attention s (4 * 2 f)
+    whole = EncoderWork(2, 1, Shape((3, 0, 1), (True, True, False)))
+    lengths = np.array([1, 10])
+    layers = np.array([[32 + 24 + 8, 560 + 800], [32 + 8, 320 + 800], [8, 80]])
+    # one row: 8 * 4 + 4 * 2 f + 8 s, without attention 4 * 2 f
+    rows = np.array([[32 + 24 + 8, 32 + 24 + 80], [32 + 8, 32 + 80], [8, 8]])
+    np.testing.assert_array_equal(whole.costs((), lengths), [layers.sum(0)])
+    np.testing.assert_array_equal(
+        whole.costs((1, 2), lengths),
+        [layers[0] + rows[1], layers[0] + layers[1] + rows[1] + rows[2], layers.sum(0) + rows[1] + rows[2]],
+    )
+    tail = EncoderWork(2, 1, Shape((3, 0), (True, True)), tail=True)
+    np.testing.assert_array_equal(tail.costs((1,), lengths), [layers[0] + rows[1], layers[0] + rows[1] + rows[1]])
 
 
 def test_frontier_by_hand():

@@ -10,9 +10,11 @@ from onnx import compose, helper
 from torch import nn
 
 from compressor.cascade.exits import ExitHead, ExitModule
-from compressor.model.families import Family
+from compressor.model.families import Family, layer_list
 from compressor.model.onnx_graph import module_graph
 
+NORMS = "SkipLayerNormalization", "LayerNormalization"
+"""A norm behind a block that is gone has no skip to add, but a constant."""
 HIDDEN, EXIT_LOGITS = "hidden", "exit_logits"
 """Names of the state that the next part takes, and of an exit's logits."""
 
@@ -29,13 +31,11 @@ def write_parts(fused: Path, model: nn.Module, family: Family, heads: Sequence[E
     those of `fused`, so front and back together compute what it computes, bit for bit.
     """
     whole = onnx.load(str(fused))
-    states = [node.input[0] for node in whole.graph.node if node.op_type == "Attention"]  # state k enters layer k + 1
-    # a CLS-only tail has no Attention node: its state leaves the norm in front of its own two
-    states.append([node.output[0] for node in whole.graph.node if node.op_type == "SkipLayerNormalization"][-3])
+    states = layer_states(whole, len(layer_list(model, family)))
     width, begin = model.config.hidden_size, None
     names = part_names(len(heads))
     for name, head in zip(names, [*heads, None], strict=True):
-        end = whole.graph.output[0].name if head is None else states[head.layer]
+        end = whole.graph.output[0].name if head is None else states[head.layer - 1]
         part = _between(whole, begin, end, width)
         if head is not None:
             part = _with_exit(part, model, family, head)
@@ -43,6 +43,16 @@ def write_parts(fused: Path, model: nn.Module, family: Family, heads: Sequence[E
         onnx.save_model(part, str(folder / name), save_as_external_data=large, location=f"{name}.data")
         onnx.checker.check_model(str(folder / name))
         begin = end
+
+
+def layer_states(whole: onnx.ModelProto, layers: int) -> list[str]:
+    """Return the names of the states behind each of the `layers` of a fused classifier.
+
+    Every layer ends with the second of its two norms, also where a block is gone or one row alone is computed; the norms
+    of the layers are the last ones of the graph, as heads have none.
+    """
+    norms = [node for node in whole.graph.node if node.op_type in NORMS][-2 * layers :]
+    return [node.output[0] for node in norms[1::2]]
 
 
 def _between(whole: onnx.ModelProto, begin: str | None, end: str, width: int) -> onnx.ModelProto:

@@ -19,30 +19,39 @@ from compressor.cascade.thresholds import (
 )
 from compressor.errors import UserError
 from compressor.measurement.cost import cls_row_flops, encoder_flops
+from compressor.model.units import Shape
 from compressor.recipe_training import CascadeSpec
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What decides the work of a model's encoder: layers, width, FFN width, heads, and whether it has a CLS-only tail."""
+class EncoderWork:
+    """What decides the work of a model's encoder: width, heads, what each layer has, and whether it has a CLS-only tail."""
 
-    layers: int
     hidden: int
-    ffn: int
     heads: int
+    shape: Shape
     tail: bool = False
+
+    @property
+    def layers(self) -> int:
+        """How many layers there are."""
+        return len(self.shape.ffn_widths)
 
     def costs(self, exits: Sequence[int], lengths: np.ndarray) -> np.ndarray:
         """Return the FLOPs [E + 1, N] of rows of `lengths` tokens that leave at each of `exits`, or at the end.
 
         A row pays for the layers it passed and for every exit it was tried at, the one where it leaves included.
         """
-        layer = encoder_flops(1, self.hidden, self.ffn, lengths.astype(np.int64))
-        tried = cls_row_flops(self.hidden, self.ffn, self.heads, lengths.astype(np.int64))
-        left = [depth * layer + (index + 1) * tried for index, depth in enumerate(exits)]
-        # one row of the last layer costs what an exit costs, which reads that row of the next layer
-        end = (self.layers - self.tail) * layer + (len(exits) + self.tail) * tried
-        return np.stack([*left, end]).astype(float)
+        tokens = lengths.astype(np.int64)
+        parts = list(zip(self.shape.ffn_widths, self.shape.attention, strict=True))
+        layers, rows = np.zeros((2, self.layers, len(tokens)))
+        for index, (width, attention) in enumerate(parts):
+            layers[index] = encoder_flops(1, self.hidden, width, tokens, attention=attention)
+            rows[index] = cls_row_flops(self.hidden, width, self.heads, tokens, attention=attention)
+        tried = np.cumsum([rows[depth] for depth in exits], axis=0)  # an exit reads one row of the next layer
+        left = [layers[:depth].sum(0) + spent for depth, spent in zip(exits, tried, strict=True)]
+        whole = layers.sum(0) + (rows[-1] - layers[-1] if self.tail else 0)
+        return np.stack([*left, whole + tried[-1] if len(tried) else whole])
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,7 @@ def layers_to_try(exits: Sequence[int] | str, layers: int) -> Sequence[int]:
 
 
 def outcome_of(
-    shape: Shape,
+    work: EncoderWork,
     exits: Sequence[int],
     logits: Mapping[int, np.ndarray],
     end: np.ndarray,
@@ -86,12 +95,17 @@ def outcome_of(
         margins=np.stack([margin(logits[layer]) for layer in exits]),
         wrong=np.stack([logits[layer].argmax(1) != labels for layer in exits]),
         wrong_at_end=end.argmax(1) != labels,
-        costs=shape.costs(exits, lengths),
+        costs=work.costs(exits, lengths),
     )
 
 
 def plan_cascade(
-    fits: Sequence[ExitFit], held: HeldOut, lengths: np.ndarray, shape: Shape, spec: CascadeSpec, certified_rows: int
+    fits: Sequence[ExitFit],
+    held: HeldOut,
+    lengths: np.ndarray,
+    work: EncoderWork,
+    spec: CascadeSpec,
+    certified_rows: int,
 ) -> CascadePlan:
     """Choose exits and fix the path of thresholds on the held-out rows alone; `lengths` [M] are their tokens.
 
@@ -99,11 +113,11 @@ def plan_cascade(
     """
     logits = {fit.head.layer: fit.logits for fit in fits}
     sets = exit_sets(sorted(logits)) if spec.exits == "auto" else [tuple(spec.exits)]
-    outcomes = {exits: outcome_of(shape, exits, logits, held.own, held.wanted, lengths) for exits in sets}
+    outcomes = {exits: outcome_of(work, exits, logits, held.own, held.wanted, lengths) for exits in sets}
     rate = allowed_flips(certified_rows, spec.max_flips, spec.confidence) / certified_rows
     costs = {exits: lowest_cost(outcome, rate) for exits, outcome in outcomes.items()}
     chosen = choose_exits(costs)
-    whole = shape.costs((), lengths)[-1].mean()
+    whole = work.costs((), lengths)[-1].mean()
     candidates = [
         {"exits": list(exits), "work": cost / whole if np.isfinite(cost) else None} for exits, cost in costs.items()
     ]
