@@ -85,7 +85,7 @@ def method_table(results: Mapping[str, Any], size: str, column: Callable[..., np
     return readme.table(["compensation", *skips, "all rows [95 %]"], rows)
 
 
-def reading(results: Mapping[str, Any]) -> str:
+def skip_reading(results: Mapping[str, Any]) -> str:
     """Return the sentences that hold the results against what was aimed at."""
     tasks = results["tasks"].values()
     lines = []
@@ -164,6 +164,27 @@ def cascade_table(results: Mapping[str, Any]) -> str:
     return readme.table(columns, rows)
 
 
+def cascade_reading(results: Mapping[str, Any]) -> str:
+    """Return for every bound that all tasks were measured at what the cascades saved, changed and cost, pooled."""
+    tasks = list(results["tasks"].values())
+    lines = []
+    for allowed in sorted(set.intersection(*(set(task["cascade"]) for task in tasks)), key=float):
+        made = [task["cascade"][allowed] for task in tasks]
+        whole, work = (np.concatenate([entry[name] for entry in made]) for name in ("full_work", "work"))
+        slowest, fastest = ratio_interval(whole, work, 0)
+        changed, low, high = (
+            100 * part for part in pooled([flips_of(*pair) for pair in zip(tasks, made, strict=True)])
+        )
+        better = [better_of(*pair) for pair in zip(tasks, made, strict=True)]
+        gap, worst, best = (100 * part for part in pooled(better))
+        lines.append(
+            f"- At most {float(allowed):.0%} changed, all rows of {len(tasks)} tasks: {whole.sum() / work.sum():.2f}x less "
+            f"encoder work [{slowest:.2f}, {fastest:.2f}], {changed:.2f} % changed predictions [{low:.2f}, {high:.2f}], "
+            f"accuracy {gap:+.2f} points [{worst:+.2f}, {best:+.2f}], one-sided 95 % bound {100 * pooled_bound(better):+.2f}."
+        )
+    return "\n".join(lines)
+
+
 def write(results: Mapping[str, Any]) -> None:
     """Put every table whose figures are there into README.md."""
     found = {name: results["tasks"][name] for name in TASKS if name in results["tasks"]}
@@ -171,7 +192,7 @@ def write(results: Mapping[str, Any]) -> None:
     if tasks:
         known = {"tasks": tasks}
         sizes = sorted({size for task in tasks.values() for size in task["skips"]})
-        parts = [reading(known)] if len(tasks) > 1 else []
+        parts = [skip_reading(known)] if len(tasks) > 1 else []
         for size in sizes:
             parts += [f"**{size} of 6 layers skipped, changed predictions (%)**"]
             parts += [method_table(known, size, flips_of, "{:.1f}")]
@@ -180,7 +201,9 @@ def write(results: Mapping[str, Any]) -> None:
         readme.put("compensation", "\n\n".join(parts))
     cascades = {name: task for name, task in found.items() if task.get("cascade")}
     if cascades:
-        readme.put("cascade", cascade_table({"tasks": cascades}))
+        known = {"tasks": cascades}
+        reading = [cascade_reading(known)] if len(cascades) > 1 else []
+        readme.put("cascade", "\n\n".join([*reading, cascade_table(known)]))
 
 
 def _methods(task: Mapping[str, Any], size: str) -> Mapping[str, Any]:
