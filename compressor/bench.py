@@ -1,7 +1,6 @@
 """`compressor bench`: latency of model, ONNX, cascade and run directories, interleaved."""
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,13 +149,6 @@ def torch_threads(count: int) -> Iterator[int]:
         yield count
     finally:
         torch.set_num_threads(before)
-
-
-def check_out(out: Path) -> None:
-    """Raise UserError where the files of a benchmark could not be written to the folder `out`."""
-    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise UserError(f"--out {out}: {existing} is no folder that can be written to; name another.")
 
 
 def write_bench(measured: Mapping[str, Any], out: Path) -> list[Path]:

@@ -38,7 +38,7 @@ def ffn(
 
     _finish(
         "ffn",
-        analyze_ffn_of(target, overrides or (), say=say, **_options(device)),
+        analyze_ffn_of(target, overrides or (), say=say, **_options(device, out)),
         out,
         as_json,
         f"FFN roles: {target}",
@@ -59,7 +59,7 @@ def errors(
     """How confident are the errors, could any layer have avoided them, and where do they lie?"""
     from compressor.analyze import analyze_errors_of
 
-    found = analyze_errors_of(target, overrides or (), column, say=say, **_options(device))
+    found = analyze_errors_of(target, overrides or (), column, say=say, **_options(device, out))
     _finish("errors", found, out, as_json, f"Errors: {target}")
 
 
@@ -93,7 +93,7 @@ def roles(
         raise UserError("--set: overrides the recipe of --trace, which is not given.")
     found = analyze_roles_of(
         model_dir, trace=trace, overrides=overrides or (), against=against, steps=steps or (), seed=seed, draws=draws,
-        **_options(device),
+        **_options(device, out),
     )  # fmt: skip
     _finish("roles", found, out, as_json, f"Layer roles: {model_dir}")
     if found["alarms"]:
@@ -123,10 +123,14 @@ def placement(
         _finish("placement", found, folder, as_json, f"FFN placement: {found['name']}")
 
 
-def _options(device: str) -> dict[str, Any]:
+def _options(device: str, out: Path | None = None) -> dict[str, Any]:
+    """Return what every analysis takes, once it is sure that its page can be written to `out`."""
     from compressor.measurement.doctor import resolve_device
     from compressor.progress import track_for_terminal
+    from compressor.rundir import check_out
 
+    if out is not None:
+        check_out(out)
     return {"device": resolve_device(device), "track": track_for_terminal()}
 
 

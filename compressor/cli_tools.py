@@ -93,11 +93,12 @@ def bench(
     a speed-up counts where it is above the noise that the opponent shows against itself. A cascade (guarded early exit)
     is timed on real texts alone: random tokens say nothing of its exits.
     """
-    from compressor.bench import Options, bench_directories, check_out, write_bench
+    from compressor.bench import Options, bench_directories, write_bench
     from compressor.bench_texts import read_texts
     from compressor.measurement.doctor import resolve_device
     from compressor.progress import track_for_terminal
     from compressor.recipe_file import benchmark_spec
+    from compressor.rundir import check_out
 
     if texts is None and text_columns:
         raise UserError("--text-column: names a column of --texts FILE, which is not given.")

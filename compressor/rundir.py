@@ -167,6 +167,13 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def check_out(out: Path) -> None:
+    """Raise UserError where files could not be written to the folder `out`."""
+    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UserError(f"--out {out}: {existing} is no folder that can be written to; name another.")
+
+
 def read_json(path: Path) -> Any:  # noqa: ANN401
     """Return the content of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
