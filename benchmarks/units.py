@@ -1,12 +1,11 @@
 """Which units should go? Layers, single blocks or neurons at equal cost; the structural part alone; what latency follows.
 
-    python benchmarks/units.py --models DIR --data DIR [--task sst2] [--part mixes|removal|distilled|latency|tables]
+    python benchmarks/units.py --models DIR --data DIR [--task sst2] [--part mixes|removal|latency|tables]
 
 `mixes`: five GLUE tasks, budgets of what 1, 2 and 3 skipped layers of six leave; the best mix of each kind of units is
 searched for on the selection split, without labels, and measured on the evaluation split as it is cut, with stand-ins in
 closed form, refitted as a whole, and with a readout. `removal`: each feed-forward block alone, cut out, with its mean kept,
-and refitted. `distilled`: mixes of neurons that were found before, trained towards the full model on unlabelled text.
-`latency`: the fused files of physically cut models, interleaved on a CPU, against the predicted ratios.
+and refitted. `latency`: the fused files of physically cut models, interleaved on a CPU, against the predicted ratios.
 results/units.json keeps every prediction and raw time; runs of single tasks and parts are merged into it.
 """
 
@@ -20,19 +19,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import units_tables
-from compensation import (
-    Measured,
-    accuracy_line,
-    add_distillation,
-    keep_consistent,
-    merge,
-    refitted_and_distilled,
-)
+from compensation import Measured, keep_consistent, merge
 from digits import digits
 from filelock import FileLock
 from glue import TASKS, add_sources, recipe_of
 from transformers import PreTrainedModel
 from units_latency import measure_latency
+from units_tables import RESULTS, read
 
 from compressor.compensation.blocks import build_variants
 from compressor.compensation.refit import refit_gaps
@@ -46,13 +39,11 @@ from compressor.progress import silent, track_for_terminal
 from compressor.recipe import SelectionSpec
 from compressor.recipe_training import HeadSpec, RefitSpec
 from compressor.run import Run, prepare
-from compressor.rundir import read_json, write_json
+from compressor.rundir import write_json
 from compressor.selection.search import SkipPlan
 from compressor.selection.trials import Trials
 from compressor.selection.units import find_mix, flops_savings, part_names
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "units.json"
 SIZES = 1, 2, 3
 """Skipped layers whose cost the budgets equal."""
 KINDS = {
@@ -64,8 +55,6 @@ KINDS = {
 WIDTHS, BEAM, ROWS, TEXTS = [0.5, 0.125], 3, 400, 800
 """Shares of the neurons that may stay, sets of each step that are widened, rows that choose, texts that are fitted on."""
 STEPS = "cut", "mean", "refit"
-DISTILLED = ("widths",)
-"""The kinds of mixes that are distilled where the command line names none."""
 
 
 @dataclass(frozen=True)
@@ -213,27 +202,7 @@ def latency_run(arguments: argparse.Namespace) -> Run:
     return prepare(recipe_of(task, arguments, task), Path("runs") / "units" / "latency", "cpu", silent)
 
 
-def measure_distilled(task: str, arguments: argparse.Namespace) -> Iterator[dict]:
-    """Yield the task's entry with mixes that `measure_mixes` found before, refitted and distilled."""
-    known = _read()["tasks"].get(task, {}).get("mixes", {})
-    run = prepare(recipe_of(task, arguments, task), Path("runs") / "units" / f"{task}-distilled", "cpu", silent)
-    measured = Measured(run)
-    calls, _ = capture_calls(run.teacher, run.family, run.calibration)
-    for name in [f"{kind} {size}" for kind in arguments.kind or DISTILLED for size in arguments.sizes]:
-        if name not in known:
-            raise SystemExit(f"{task}, {name}: no such mix in {RESULTS}; run --part mixes for it before.")
-        units = known[name]["units"]
-        wanted = {layer: [part] for layer, part in parts_of(units).items()}
-        variants = build_variants(run.teacher, run.family, calls, wanted)
-        stand_ins = {key: variant.module for key, variant in variants.items()}
-        model = leave_out(run.teacher, run.family, units, stand_ins)
-        keep = kept_layers(run.source.layers, whole_layers(units))
-        methods = refitted_and_distilled(task, measured, model, keep, calls, arguments)
-        print(f"{task}, {name}: {accuracy_line(methods, measured)}", flush=True)
-        yield {"distilled": {name: {"units": units, "methods": methods}}, **measured.truth()}
-
-
-MEASURES = {"mixes": measure_mixes, "removal": measure_removal, "distilled": measure_distilled}
+MEASURES = {"mixes": measure_mixes, "removal": measure_removal}
 
 
 def main() -> None:
@@ -246,7 +215,6 @@ def main() -> None:
     )
     parser.add_argument("--kind", choices=KINDS, action="append", help="only this kind of mixes; repeatable")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="skipped layers that the budgets equal")
-    add_distillation(parser)
     parser.add_argument("--seconds", type=float, default=20, help="least seconds of each latency cell")
     parser.add_argument("--threads", type=int, help="threads of PyTorch")
     arguments = parser.parse_args()
@@ -259,24 +227,19 @@ def main() -> None:
         for task in (arguments.task or TASKS) if part in MEASURES else ():
             for entry in MEASURES[part](task, arguments):
                 _store({"tasks": {task: entry}})
-    units_tables.write(_read())
+    units_tables.write(read())
 
 
 def _store(entry: dict) -> None:
     Path("runs").mkdir(exist_ok=True)
     with FileLock("runs/units.lock"):  # tasks may run side by side
-        results = _read()
+        results = read()
         for task, new in entry.get("tasks", {}).items():
-            for group in ("mixes", "distilled"):
-                keep_consistent(results["tasks"].setdefault(task, {}), new, group, "units")
+            keep_consistent(results["tasks"].setdefault(task, {}), new, "mixes", "units")
         results.pop("latency", None) if "latency" in entry else None
         merge(results, entry)
         results["environment"] = environment("cpu")
         write_json(RESULTS, results)
-
-
-def _read() -> dict:
-    return read_json(RESULTS) if RESULTS.is_file() else {"tasks": {}}
 
 
 if __name__ == "__main__":

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import readme
-from compensation_tables import METHODS as METHOD_WORDS
-from compensation_tables import better_of, flips_of, pooled, pooled_bound
+from compensation_tables import better_of, flips_of, pooled
 from glue import TASKS
 
 from compressor.measurement.latency import claimed, ratio
@@ -16,8 +15,8 @@ from compressor.model.units import unit_words
 from compressor.rundir import read_json
 
 HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "units.json"
 ANALYSIS = HERE / "results" / "analysis.json"
-COMPENSATION = HERE / "results" / "compensation.json"
 FIGURE = HERE / "figures" / "units.png"
 KINDS = {
     "layers": "whole layers",
@@ -32,7 +31,6 @@ METHODS = {
     "cut + readout": "cut out, a readout",
 }
 """Method of the results -> its name in the tables."""
-TRAINED = "distilled", "distilled + readout", "distilled + forward"
 FINAL, RIVAL = "refit + readout", "layers"
 """What the comparison of kinds and the per-task table show; what kinds are held against."""
 WHOLE = {
@@ -49,6 +47,11 @@ STEPS = {
 Column = Callable[[Mapping[str, Any], Mapping[str, Any]], np.ndarray]
 
 
+def read() -> dict[str, Any]:
+    """Return what was measured so far."""
+    return read_json(RESULTS) if RESULTS.is_file() else {"tasks": {}}
+
+
 def write(results: Mapping[str, Any]) -> None:
     """Write every table that the results have figures for into README.md, and the figure."""
     tasks = {name: results["tasks"][name] for name in TASKS if name in results["tasks"]}
@@ -63,9 +66,6 @@ def write(results: Mapping[str, Any]) -> None:
         if figure(mixed, FIGURE):
             parts.append(f"![Changed predictions by cost that remains](figures/{FIGURE.name})")
         readme.put("units", "\n\n".join(parts))
-    trained = {name: task for name, task in tasks.items() if task.get("distilled")}
-    if trained:
-        readme.put("units_distilled", distilled_table(trained, read_json(COMPENSATION)["tasks"]))
     removed = {name: task for name, task in tasks.items() if task.get("removal")}
     if removed:
         readme.put("units_removal", removal_table(removed, read_json(ANALYSIS)["tasks"]))
@@ -127,33 +127,6 @@ def task_table(tasks: Mapping[str, Any]) -> str:
         "accuracy, points [95 %]",
     ]
     return readme.table(columns, rows)
-
-
-def distilled_table(tasks: Mapping[str, Any], compensated: Mapping[str, Any]) -> str:
-    """Return what distilled mixes change beside equally dear models of whole layers, which `compensated` (tasks) has."""
-    rows = []
-    for name in sorted({name for task in tasks.values() for name in task["distilled"]}):
-        kind, size = name.split()
-        ours = {task: entry["distilled"].get(name, {}) for task, entry in tasks.items()}
-        layers = {task: compensated[task]["skips"].get(size, {}) for task in tasks if task in compensated}
-        for method in TRAINED:
-            for what, base, found in ((RIVAL, compensated, layers), (kind, tasks, ours)):
-                entries = {task: entry.get("methods", {}).get(method) for task, entry in found.items()}
-                made = [task for task, entry in entries.items() if entry]
-                flips, better = (
-                    [column(base[task], entries[task]) for task in made] for column in (flips_of, better_of)
-                )
-                each = {
-                    task: f"{100 * changed.mean():.1f} % / {100 * gained.mean():+.1f}"
-                    for task, changed, gained in zip(made, flips, better, strict=True)
-                }
-                cells = [f"{1 - int(size) / 6:.0%}", KINDS[what], METHOD_WORDS[method]]
-                cells += [each.get(task, "–") for task in tasks]
-                if len(made) == len(tasks):
-                    cells += [_share(pooled(flips)), _points(pooled(better)), f"{100 * pooled_bound(better):+.2f}"]
-                rows.append(cells if len(made) == len(tasks) else [*cells, "–", "–", "–"])
-    heads = ["FLOPs", "what may go", "compensation", *(f"{task}: changed / points" for task in tasks)]
-    return readme.table([*heads, "changed, all rows [95 %]", "points, all rows [95 %]", "one-sided 95 % bound"], rows)
 
 
 def removal_table(tasks: Mapping[str, Any], analysed: Mapping[str, Any]) -> str:

@@ -88,17 +88,3 @@ def test_other_units_replace_what_was_known():
     assert not known["mixes"]
     units.keep_consistent(known, {"labels": "01", "full": "00"}, "mixes", "units")
     assert known == {}
-
-
-def test_distilled_mixes_stand_beside_layers_of_equal_cost():
-    made, layers = ({"distilled": {"predictions": digits}} for digits in ("00011111", "00111111"))
-    mine = {"sst2": TASKS["sst2"] | {"distilled": {"widths 3": {"units": ["6.ffn"], "methods": made}}}}
-    other = {"sst2": {**TASKS["sst2"], "skips": {"3": {"skip": [1, 2, 3], "methods": layers}}}}
-    lines = tables.distilled_table(mine, other).splitlines()[2:]
-    assert len(lines) == 2 * len(tables.TRAINED)
-    assert lines[0].startswith("| 50% | whole layers | refit + distillation | 25.0 % / -25.0 | 25.0 % [")
-    assert lines[1].startswith("| 50% | FFN neurons | refit + distillation | 12.5 % / -12.5 | 12.5 % [")
-    assert all(line.endswith("| – | – | – | – |") for line in lines[2:])  # no heads were measured
-    # a task that lacks a figure keeps its cell empty, and nothing is pooled
-    two = mine | {"cola": TASKS["cola"] | {"distilled": {}}}
-    assert tables.distilled_table(two, other).splitlines()[3].endswith("| 12.5 % / -12.5 | – | – | – | – |")
