@@ -390,19 +390,10 @@ def test_killed_in_every_stage_it_resumes_to_the_same_result(tiny_task, tmp_path
     tuned = [part for pair in sets for part in ("--set", pair)]
     code, stdout, _ = command("run", recipe, "--out", tmp_path / "whole", "--json", *tuned)
     assert code == 0
+    names = [stage["name"] for stage in json.loads(stdout)["stages"]]
+    assert len(names) == 10
     whole = timeless(json.loads(stdout))
-    for name in (
-        "teacher",
-        "scores",
-        "plan",
-        "audit",
-        "timing",
-        "model",
-        "onnx",
-        "full-onnx",
-        "predictions",
-        "latency",
-    ):
+    for name in names:
         arguments = [sys.executable, "-c", KILL, name, "run", str(recipe), "--out", str(tmp_path / "killed"), *tuned]
         done = subprocess.run(
             arguments, capture_output=True, check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -411,5 +402,5 @@ def test_killed_in_every_stage_it_resumes_to_the_same_result(tiny_task, tmp_path
         assert not (tmp_path / "killed" / "result.json").exists()
     code, stdout, _ = command("run", recipe, "--out", tmp_path / "killed", "--json", *tuned)
     assert code == 0
-    assert [stage["cached"] for stage in json.loads(stdout)["stages"]] == [True] * 9 + [False]
+    assert [stage["cached"] for stage in json.loads(stdout)["stages"]] == [True] * (len(names) - 1) + [False]
     assert timeless(json.loads(stdout)) == whole
