@@ -24,6 +24,7 @@ SHAPES: dict[str, tuple[Unit, ...]] = {
     "no FFN in 2 layers": ("3.ffn", "5.ffn"),
     "no attention in 2 layers": ("3.attention", "5.attention"),
     "half of all FFN neurons": tuple(f"{layer}.ffn:768" for layer in range(1, 7)),
+    "half of the FLOPs, neurons": ("1.ffn:768", *(f"{layer}.ffn:192" for layer in range(2, 7))),
     "mixed": (5, "2.ffn:768", "3.ffn", "6.attention"),
     "2 layers skipped": (3, 5),
 }
