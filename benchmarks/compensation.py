@@ -11,7 +11,6 @@ intervals can be computed anew from it; runs of single tasks and parts are merge
 import argparse
 import copy
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import compensation_tables
@@ -29,7 +28,7 @@ from compressor.compensation.trainers import TRAINERS
 from compressor.data.batches import join
 from compressor.measurement.environment import environment
 from compressor.measurement.predictions import predict
-from compressor.model.capture import LayerCall, capture_calls
+from compressor.model.capture import capture_calls
 from compressor.model.states import final_states
 from compressor.model.surgery import drop_layers, kept_layers
 from compressor.pipeline import run_until
@@ -127,7 +126,7 @@ def measure_heads(task: str, arguments: argparse.Namespace) -> dict:
             methods |= {name: made["stock"] | {"seconds": seconds}}
             methods |= {f"{name} + {trainer}": made[trainer] for trainer in ("readout", "forward")}
         skips[str(size)] = {"skip": list(skip), "methods": methods}
-        print(f"{task}, {size} skipped {list(skip)}: {accuracy_line(methods, measured)}", flush=True)
+        print(f"{task}, {size} skipped {list(skip)}: {_flips(methods, measured)}", flush=True)
     return {"skips": skips, **measured.truth()}
 
 
@@ -137,42 +136,26 @@ def measure_distilled(task: str, arguments: argparse.Namespace) -> dict:
     for size in arguments.sizes:
         run, skip = planned(task, size, arguments)
         measured = Measured(run)
-        model = drop_layers(run.teacher, run.family, skip)
+        keep = kept_layers(run.source.layers, skip)
+        model, started = drop_layers(run.teacher, run.family, skip), time.perf_counter()
         calls, _ = capture_calls(run.teacher, run.family, run.calibration)
-        methods = refitted_and_distilled(task, measured, model, kept_layers(run.source.layers, skip), calls, arguments)
+        refit_gaps(run.teacher, model, run.family, keep, calls, RefitSpec(layers="later"))
+        spec = DistillSpec(epochs=arguments.epochs or EPOCHS[task], lr=arguments.lr, gold_weight=arguments.gold)
+        train = run.data.train.take(list(range(min(DISTIL_ROWS, len(run.data.train)))))
+        labels = np.concatenate([train.labels, np.full(len(run.calibration), -1)])
+        text = join([run.encode(train), run.calibration])
+        fit = distill(run.teacher, model, run.family, keep, text, spec, labels=labels, track=track_for_terminal())
+        seconds = time.perf_counter() - started
+        made = measured.heads(model, {"readout": HeadSpec(trainer="readout"), "forward": HeadSpec(trainer="forward")})
+        methods = {"distilled": made["stock"] | {"seconds": seconds, "rows": fit.rows, "losses": fit.losses}}
+        methods["distilled"]["spec"] = spec.model_dump(mode="json")
+        methods |= {f"distilled + {trainer}": made[trainer] for trainer in ("readout", "forward")}
         skips[str(size)] = {"skip": list(skip), "methods": methods}
-        print(f"{task}, {size} skipped {list(skip)}: {accuracy_line(methods, measured)}", flush=True)
+        print(f"{task}, {size} skipped {list(skip)}, {seconds:.0f} s: {_flips(methods, measured)}", flush=True)
     return {"skips": skips, **measured.truth()}
 
 
-def refitted_and_distilled(
-    task: str,
-    measured: Measured,
-    model: torch.nn.Module,
-    keep: list[int],
-    calls: Sequence[LayerCall],
-    arguments: argparse.Namespace,
-) -> dict[str, dict]:
-    """Refit and distil `model` in place, which has the layers `keep`; return its predictions, and those behind heads.
-
-    `calls` are the full model's on calibration text; the settings are those of `add_distillation`.
-    """
-    run, started = measured.run, time.perf_counter()
-    refit_gaps(run.teacher, model, run.family, keep, calls, RefitSpec(layers="later"))
-    spec = DistillSpec(epochs=arguments.epochs or EPOCHS[task], lr=arguments.lr, gold_weight=arguments.gold)
-    train = run.data.train.take(list(range(min(DISTIL_ROWS, len(run.data.train)))))
-    labels = np.concatenate([train.labels, np.full(len(run.calibration), -1)])
-    text = join([run.encode(train), run.calibration])
-    fit = distill(run.teacher, model, run.family, keep, text, spec, labels=labels, track=track_for_terminal())
-    seconds = time.perf_counter() - started
-    made = measured.heads(model, {trainer: HeadSpec(trainer=trainer) for trainer in ("readout", "forward")})
-    methods = {"distilled": made["stock"] | {"seconds": seconds, "rows": fit.rows, "losses": fit.losses}}
-    methods["distilled"]["spec"] = spec.model_dump(mode="json")
-    return methods | {f"distilled + {trainer}": made[trainer] for trainer in ("readout", "forward")}
-
-
-def accuracy_line(methods: dict[str, dict], measured: Measured) -> str:
-    """Return what each method changes and what that does to the accuracy, in points, for the log."""
+def _flips(methods: dict[str, dict], measured: Measured) -> str:
     full, labels = measured.teacher["evaluation"].argmax(1), measured.run.data.evaluation.labels
     lines = []
     for name, entry in methods.items():
@@ -193,7 +176,11 @@ def main() -> None:
     parser.add_argument("--part", choices=[*MEASURES, "tables"], action="append", help="only this part; repeatable")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of skipped layers")
     parser.add_argument("--max-flips", type=float, nargs="+", default=MAX_FLIPS, help="bounds of the cascade")
-    add_distillation(parser)
+    parser.add_argument("--lr", type=float, default=3e-4, help="learning rate of the distillation")
+    parser.add_argument(
+        "--epochs", type=int, help="epochs of the distillation; without it each task has its own number"
+    )
+    parser.add_argument("--gold", type=float, default=0.0, help="weight of the gold labels in the distillation")
     parser.add_argument("--threads", type=int, help="threads of PyTorch")
     arguments = parser.parse_args()
     if arguments.threads:
@@ -211,15 +198,6 @@ def main() -> None:
                 results["environment"] = environment("cpu")
                 write_json(RESULTS, results)
     compensation_tables.write(_read())
-
-
-def add_distillation(parser: argparse.ArgumentParser) -> None:
-    """Add the settings of a distillation to the command line."""
-    parser.add_argument("--lr", type=float, default=3e-4, help="learning rate of the distillation")
-    parser.add_argument(
-        "--epochs", type=int, help="epochs of the distillation; without it each task has its own number"
-    )
-    parser.add_argument("--gold", type=float, default=0.0, help="weight of the gold labels in the distillation")
 
 
 def keep_consistent(known: dict, new: dict, group: str = "skips", chosen: str = "skip") -> None:
