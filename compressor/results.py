@@ -12,8 +12,8 @@ from compressor.measurement.cost import FLOPS_TOKENS, cls_row_flops, predicted_s
 from compressor.measurement.prediction import prediction_errors
 from compressor.measurement.predictions import fingerprint, flipped_examples
 from compressor.measurement.statistics import compare, metrics
-from compressor.model.sublayers import shape_in
-from compressor.model.units import Shape, Unit, lost_parts, shape_left
+from compressor.model.sublayers import any_shape
+from compressor.model.units import Unit, lost_parts, shape_left
 from compressor.recipe import GoalsSpec
 from compressor.report.formats import is_full
 from compressor.results_cascade import cascade_result
@@ -136,8 +136,7 @@ def _flops(run: Run, name: str, units: Sequence[Unit]) -> int:
     """Return the encoder FLOPs of a variant without `units`; the last layer counts for one row where it has a tail."""
     config, family = run.source.config, run.family
     hidden = config[family.width_key]
-    full = shape_in(config) or Shape.even(run.source.layers, config[family.ffn_key])
-    shape = shape_left(units, full)
+    shape = shape_left(units, any_shape(config))
     if "onnx" not in name or name.rpartition("_")[2] in STOCK or run.tail is None:
         return shape_flops(shape.ffn_widths, shape.attention, hidden)
     attends, heads = shape.attention[-1], config[family.heads_key]

@@ -24,8 +24,7 @@ from compressor.measurement.runtime import session
 from compressor.measurement.statistics import rate_upper_bound
 from compressor.measurement.subjects import onnx_subject
 from compressor.model.load import ModelSource, find_model
-from compressor.model.sublayers import shape_in
-from compressor.model.units import Shape
+from compressor.model.sublayers import any_shape
 from compressor.run import Run
 from compressor.rundir import write_json
 from compressor.stages import FULL_ONNX, PROVIDERS
@@ -148,8 +147,8 @@ def _time(run: Run, classifier: CascadeClassifier, provider: str) -> dict[str, A
 def work_of(run: Run, source: ModelSource) -> EncoderWork:
     """Return what decides the encoder's work of the model at `source`."""
     config, family = source.config, run.family
-    shape = shape_in(config) or Shape.even(source.layers, config[family.ffn_key])
-    return EncoderWork(config[family.width_key], config[family.heads_key], shape, tail=run.tail is not None)
+    tail = run.tail is not None
+    return EncoderWork(config[family.width_key], config[family.heads_key], any_shape(config), tail=tail)
 
 
 def full_work(run: Run, encodings: Encodings) -> np.ndarray:

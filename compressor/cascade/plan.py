@@ -43,9 +43,8 @@ class EncoderWork:
         A row pays for the layers it passed and for every exit it was tried at, the one where it leaves included.
         """
         tokens = lengths.astype(np.int64)
-        parts = list(zip(self.shape.ffn_widths, self.shape.attention, strict=True))
         layers, rows = np.zeros((2, self.layers, len(tokens)))
-        for index, (width, attention) in enumerate(parts):
+        for index, (width, attention) in enumerate(zip(self.shape.ffn_widths, self.shape.attention, strict=True)):
             layers[index] = encoder_flops(1, self.hidden, width, tokens, attention=attention)
             rows[index] = cls_row_flops(self.hidden, width, self.heads, tokens, attention=attention)
         tried = np.cumsum([rows[depth] for depth in exits], axis=0)  # an exit reads one row of the next layer

@@ -90,6 +90,12 @@ def shape_in(config: Mapping[str, Any], where: str = "config.json") -> Shape | N
     return Shape(widths, tuple(attention), stored)
 
 
+def any_shape(config: Mapping[str, Any]) -> Shape:
+    """Return the shape that a configuration announces, or the even one of a stock configuration; errors of `shape_in`."""
+    family = family_of(config["model_type"])
+    return shape_in(config) or Shape.even(config[family.layers_key], config[family.ffn_key])
+
+
 def check_widths(widths: Any, layers: int, where: str) -> tuple[int, ...]:  # noqa: ANN401
     """Return the widths as a tuple; raises UserError unless there is a whole number from 0 on for each of `layers`."""
     if not isinstance(widths, list | tuple):
