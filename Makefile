@@ -34,38 +34,38 @@ bench: $(STAMP)  ## [DIRS="runs/a runs/b"]: time models or runs against each oth
 	$(BIN)/compressor bench $(DIRS)
 
 bench-skip: $(STAMP)  ## [MODELS=folder] [DATA=folder]: the five GLUE recipes, one layer skipped
-	$(BIN)/python benchmarks/skip_one.py $(if $(MODELS),--models $(MODELS)) $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m benchmarks.skip_one.run $(if $(MODELS),--models $(MODELS)) $(if $(DATA),--data $(DATA))
 
 bench-glue: $(STAMP)  ## [MODELS=folder] [DATA=folder]: the frontier, five GLUE tasks x ways to choose x 1..4 layers
-	$(BIN)/python benchmarks/glue_frontier.py $(if $(MODELS),--models $(MODELS)) $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m benchmarks.frontier.run $(if $(MODELS),--models $(MODELS)) $(if $(DATA),--data $(DATA))
 
 bench-compensation: $(STAMP)  ## [MODELS=folder] [DATA=folder]: five GLUE tasks x ways to compensate x 1..3 layers; the cascade
-	$(BIN)/python benchmarks/compensation.py $(if $(MODELS),--models $(MODELS)) $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m benchmarks.compensation.run $(if $(MODELS),--models $(MODELS)) $(if $(DATA),--data $(DATA))
 
 bench-artefacts: $(STAMP)  ## MODELS=folder DATA=folder: the exact saving, 8 bits, fused nodes and fewer layers on a CPU
-	$(BIN)/python benchmarks/artefacts.py --models $(MODELS) --data $(DATA)
+	$(BIN)/python -m benchmarks.artefacts.run --models $(MODELS) --data $(DATA)
 
 bench-peers: $(STAMP)  ## [MODELS=folder] [DATA=folder]: one SST-2 model by this and by other tools; installs TextPruner beside it
-	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/requirements-peers.txt
-	$(BIN)/python benchmarks/peers.py $(if $(MODELS),--models $(MODELS)) $(if $(DATA),--data $(DATA))
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/peers/requirements.txt
+	$(BIN)/python -m benchmarks.peers.run $(if $(MODELS),--models $(MODELS)) $(if $(DATA),--data $(DATA))
 
 bench-analysis: $(STAMP)  ## MODELS=folder DATA=folder: FFN roles, confident errors and layer roles of five models
-	$(BIN)/python benchmarks/analysis.py --models $(MODELS) --data $(DATA)
+	$(BIN)/python -m benchmarks.analysis.run --models $(MODELS) --data $(DATA)
 
 bench-units: $(STAMP)  ## MODELS=folder DATA=folder: layers, single blocks or neurons? five GLUE tasks at equal cost
-	$(BIN)/python benchmarks/units.py --models $(MODELS) --data $(DATA)
+	$(BIN)/python -m benchmarks.units.run --models $(MODELS) --data $(DATA)
 
 bench-placement: $(STAMP)  ## [DATA=folder]: which layers need an FFN? twelve narrow layers, from scratch, 2 processes
-	$(BIN)/python benchmarks/ffn_placement.py $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m benchmarks.placement.run $(if $(DATA),--data $(DATA))
 
 bench-placement-gpu: $(STAMP)  ## [DATA=folder] [ARGS="--set pretrain.steps=50000"]: the larger experiment, on one GPU
-	$(BIN)/python benchmarks/ffn_placement.py --recipe recipes/placement/gpu.yaml --device cuda --processes 1 --out runs/ffn_placement_gpu $(if $(DATA),--data $(DATA)) $(ARGS)
+	$(BIN)/python -m benchmarks.placement.run --recipe recipes/placement/gpu.yaml --device cuda --processes 1 --out runs/ffn_placement_gpu $(if $(DATA),--data $(DATA)) $(ARGS)
 
 bench-memory: $(STAMP)  ## peak memory of the scoring pass at 1,000 and 10,000 rows
-	$(BIN)/python benchmarks/scoring_memory.py
+	$(BIN)/python -m benchmarks.memory.run
 
 bench-gpu: $(STAMP)  ## [PART=latency] [ARGS="--precision fp16"]: BERT-base on a GPU, random weights; refuses without one
-	$(BIN)/python benchmarks/gpu.py $(if $(PART),--part $(PART)) $(ARGS)
+	$(BIN)/python -m benchmarks.gpu.run $(if $(PART),--part $(PART)) $(ARGS)
 
 lint: $(STAMP)  ## style and format
 	$(BIN)/ruff check .

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from compressor.errors import UserError
     from compressor.model.load import load_model
-    from compressor.pipeline import RunResult, run_recipe
-    from compressor.recipe import Recipe
-    from compressor.recipe_file import load_recipe
+    from compressor.pipeline.pipeline import RunResult, run_recipe
+    from compressor.recipe.compression import Recipe
+    from compressor.recipe.file import load_recipe
 
 __all__ = ["Recipe", "RunResult", "UserError", "load_model", "load_recipe", "run_recipe"]
 
 _HOMES = {
-    "Recipe": "compressor.recipe",
-    "RunResult": "compressor.pipeline",
+    "Recipe": "compressor.recipe.compression",
+    "RunResult": "compressor.pipeline.pipeline",
     "UserError": "compressor.errors",
     "load_model": "compressor.model.load",
-    "load_recipe": "compressor.recipe_file",
-    "run_recipe": "compressor.pipeline",
+    "load_recipe": "compressor.recipe.file",
+    "run_recipe": "compressor.pipeline.pipeline",
 }
 
 

@@ -3,7 +3,7 @@
 import pytest
 from tiny import letter_rows, save_model
 
-from compressor.cli import main
+from compressor.cli.app import main
 from compressor.data.batches import encode
 from compressor.model.families import family_of
 from compressor.model.load import find_model, load_classifier, load_tokenizer

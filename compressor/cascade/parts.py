@@ -95,10 +95,7 @@ def _with_exit(part: onnx.ModelProto, model: nn.Module, family: Family, head: Ex
     exit_graph = compose.add_prefix(_exit_graph(model, family, head), "exit/")
     state = part.graph.output[0].name
     joined = compose.merge_graphs(
-        part.graph,
-        exit_graph.graph,
-        io_map=[(state, f"exit/{HIDDEN}")],
-        outputs=[state, f"exit/{EXIT_LOGITS}"],
+        part.graph, exit_graph.graph, io_map=[(state, f"exit/{HIDDEN}")], outputs=[state, f"exit/{EXIT_LOGITS}"]
     )
     nodes = list(joined.node)
     # the mask enters twice: the head reads the model's own input

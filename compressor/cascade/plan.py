@@ -20,7 +20,7 @@ from compressor.cascade.thresholds import (
 from compressor.errors import UserError
 from compressor.measurement.cost import cls_row_flops, encoder_flops
 from compressor.model.units import Shape
-from compressor.recipe_training import CascadeSpec
+from compressor.recipe.training import CascadeSpec
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import onnxruntime as ort
 from tokenizers import Encoding, Tokenizer
 
 from compressor.errors import UserError
-from compressor.measurement.providers import require_provider
+from compressor.measurement.machine.providers import require_provider
 
 SETTINGS = "cascade.json"
 NEEDED = "exits", "layers", "thresholds", "label_names", "max_length", "pad_id"

@@ -19,14 +19,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compressor.compensation.refit import reached_states
+from compressor.compensation.refits.refit import reached_states
 from compressor.data.batches import Encodings, padded_batches
 from compressor.errors import UserError
-from compressor.model.checkpoint import Checkpoint
 from compressor.model.families import Family, layer_list
-from compressor.model.training import train
+from compressor.model.training.checkpoint import Checkpoint
+from compressor.model.training.training import train
 from compressor.progress import Track, silent
-from compressor.recipe_training import DistillSpec
+from compressor.recipe.training import DistillSpec
 
 SCALE_ROWS = 512
 """Rows over which the variance of the full model's states is taken, evenly spaced."""

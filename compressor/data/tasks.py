@@ -10,7 +10,7 @@ from compressor.data import demo
 from compressor.data.files import Label, Rows, read_columns, to_rows
 from compressor.data.splits import Split, cut_train, hash_order, without_overlaps
 from compressor.errors import UserError, nearest
-from compressor.recipe import DataSpec
+from compressor.recipe.compression import DataSpec
 
 
 @dataclass(frozen=True)

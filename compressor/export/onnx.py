@@ -18,7 +18,7 @@ from compressor.export.half import to_half
 from compressor.export.optimize import count_operators, fuse, fused_nodes, onnx_bytes
 from compressor.export.quantize import quantize
 from compressor.export.tail import with_tail, without_dead_nodes
-from compressor.measurement.environment import int8_is_fast
+from compressor.measurement.machine.environment import int8_is_fast
 from compressor.model.families import family_of
 from compressor.model.load import ModelSource, find_model, load_classifier, load_tokenizer
 from compressor.progress import Track, silent

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import onnx
 
-from compressor.model.sublayers import Shape, shape_in
+from compressor.model.sublayers import shape_in
+from compressor.model.units import Shape
 
 FUSED = "Attention", "SkipLayerNormalization", "BiasGelu", "QAttention"
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compressor.measurement.latency import Batch, Subject, claimed, measure, ratio
-from compressor.measurement.providers import open_session, require_provider
+from compressor.measurement.machine.providers import open_session, require_provider
+from compressor.measurement.timing.latency import Batch, Subject, claimed, measure, ratio
 from compressor.model.cls_row import FORMS, cls_row
 from compressor.model.families import Family, layer_list
 from compressor.model.onnx_graph import module_graph

@@ -28,13 +28,7 @@ def shape_flops(widths: Sequence[int], attention: Sequence[bool], hidden: int, t
 
 
 def cls_row_flops(
-    hidden: int,
-    ffn: int,
-    heads: int,
-    tokens: int = FLOPS_TOKENS,
-    form: str = "reassociated",
-    *,
-    attention: bool = True,
+    hidden: int, ffn: int, heads: int, tokens: int = FLOPS_TOKENS, form: str = "reassociated", *, attention: bool = True
 ) -> int:
     """Return the FLOPs of one layer's [CLS] row alone (`model/cls_row.py`) for one sequence.
 

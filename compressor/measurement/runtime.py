@@ -8,7 +8,7 @@ import onnxruntime as ort
 
 from compressor.data.batches import Encodings, padded_batches
 from compressor.errors import UserError
-from compressor.measurement.providers import open_session, what_stands_in_the_way
+from compressor.measurement.machine.providers import open_session, what_stands_in_the_way
 from compressor.progress import Track, silent
 
 

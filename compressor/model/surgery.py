@@ -82,12 +82,7 @@ def leave_out(
 
 
 def save_model(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    directory: Path,
-    card: str,
-    *,
-    stock: bool = True,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path, card: str, *, stock: bool = True
 ) -> None:
     """Write a Hugging Face directory: config, one safetensors file, tokenizer, README.md with the model card.
 

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from compressor.report import style
-from compressor.report.errors_section import errors_section
-from compressor.report.ffn_section import ffn_section
-from compressor.report.placement_section import placement_section
-from compressor.report.roles_section import roles_section
-from compressor.report.section import Section
+from compressor.report.figures import style
+from compressor.report.sections.errors import errors_section
+from compressor.report.sections.ffn import ffn_section
+from compressor.report.sections.placement import placement_section
+from compressor.report.sections.roles import roles_section
+from compressor.report.sections.section import Section
 
 SECTIONS: dict[str, Callable[[Mapping[str, Any]], Section]] = {  # keys = Recipe.analysis, and placement
     "errors": errors_section,

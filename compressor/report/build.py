@@ -14,18 +14,15 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from compressor.errors import UserError
-from compressor.report import (
-    figures,
-    figures_cascade,
-    figures_charges,
-    figures_selection,
-    formats,
-    style,
-    tables,
-    wording_export,
-)
+from compressor.report import formats
 from compressor.report.analyses import drawn_sections, figure_files, stale_figures
 from compressor.report.context import report_context
+from compressor.report.figures import cascade as figures_cascade
+from compressor.report.figures import charges as figures_charges
+from compressor.report.figures import figures, style
+from compressor.report.figures import selection as figures_selection
+from compressor.report.tables import selection as tables
+from compressor.report.wording import export as wording_export
 
 SCHEMA = 1
 REQUIRED = ("name", "recipe", "environment", "data", "layers", "plan", "variants", "stages")

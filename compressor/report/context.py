@@ -5,8 +5,12 @@ from typing import Any
 import yaml
 
 from compressor.model.units import Shape, parts_of, plan_units, unit_of
-from compressor.report import formats, tables, wording, wording_cascade, wording_export
+from compressor.report import formats
 from compressor.report.analyses import drawn_sections
+from compressor.report.tables import selection as tables
+from compressor.report.wording import cascade as wording_cascade
+from compressor.report.wording import export as wording_export
+from compressor.report.wording import wording
 
 
 def report_context(result: dict[str, Any]) -> dict[str, Any]:

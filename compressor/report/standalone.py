@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from compressor.report import figures_selection, style, tables
+from compressor.report.figures import selection as figures_selection
+from compressor.report.figures import style
+from compressor.report.tables import selection as tables
 
 
 def audit_figures(

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import norm, rankdata
 
 from compressor.measurement.statistics import delta_interval, share_interval
-from compressor.recipe import SelectionSpec
+from compressor.recipe.compression import SelectionSpec
 from compressor.selection.baselines import RANKINGS, Evidence, drop_order, importances, ranked_set
 from compressor.selection.search import MOST_SETS, SEARCHES, best_by_size, sets_total, wanted_sizes
 from compressor.selection.trials import Trial, Trials

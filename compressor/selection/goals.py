@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from compressor.measurement.statistics import Comparison, paired_lower_bound, rate_upper_bound
-from compressor.recipe import GoalsSpec
+from compressor.recipe.compression import GoalsSpec
 from compressor.selection.trials import Trial
 from compressor.selection.trie import SkipSet
 

@@ -8,7 +8,7 @@ from math import comb
 
 from compressor.errors import UserError
 from compressor.model.surgery import check_skip
-from compressor.recipe import GoalsSpec, SelectionSpec
+from compressor.recipe.compression import GoalsSpec, SelectionSpec
 from compressor.selection.goals import Choice, choose
 from compressor.selection.trials import Trial, Trials
 from compressor.selection.trie import SkipSet
@@ -90,12 +90,7 @@ class SkipPlan:
 
 
 def find_plan(
-    trials: Trials,
-    ranked: RankedSets,
-    spec: SelectionSpec,
-    goals: GoalsSpec | None = None,
-    *,
-    readout: bool = True,
+    trials: Trials, ranked: RankedSets, spec: SelectionSpec, goals: GoalsSpec | None = None, *, readout: bool = True
 ) -> SkipPlan:
     """Choose the layers to skip by trials; with `layers: auto`, as many as the goals allow.
 

@@ -14,8 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from compressor.errors import UserError
-from compressor.model.geometry import linear_cka
-from compressor.model.states import ClassStates
+from compressor.model.states.geometry import linear_cka
+from compressor.model.states.states import ClassStates
 from compressor.model.units import ATTENTION, FFN
 from compressor.progress import Track, silent
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from compressor.compensation.readout import crossfit_readout
+from compressor.files import write_text
 from compressor.measurement.statistics import discordant, kl_divergence
 from compressor.model.capture import LayerCall, apply_layer
 from compressor.model.families import Family, head_logits, layer_list
 from compressor.model.units import split_unit
 from compressor.progress import Track, silent
-from compressor.rundir import write_text
 from compressor.selection.trie import (
     STATES_BUDGET,
     SkipSet,

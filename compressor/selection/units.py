@@ -16,7 +16,7 @@ from scipy.stats import spearmanr
 from compressor.errors import UserError
 from compressor.measurement.cost import encoder_flops, layers_saved, shape_flops
 from compressor.model.units import ATTENTION, FFN, Shape, ordered, shape_left, split_unit, unit_of, whole_layers
-from compressor.recipe import SelectionSpec
+from compressor.recipe.compression import SelectionSpec
 from compressor.selection.search import Mix, Part, SkipPlan
 from compressor.selection.trials import Trial, Trials
 from compressor.selection.trie import SkipSet

@@ -1,0 +1,23 @@
+"""Put a table that a benchmark made between its marks in one of the pages in tables/."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+TABLES = Path(__file__).parents[1] / "tables"
+
+
+def put(name: str, text: str) -> None:
+    """Replace what stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->` in the page that has these marks."""
+    start, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    for page in sorted(TABLES.glob("*.md")):
+        before, found, rest = page.read_text(encoding="utf-8").partition(start)
+        if found and end in rest:
+            page.write_text(f"{before}{start}\n{text}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
+            return
+    raise SystemExit(f"{TABLES}: no page has the marks {start} and {end}")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,70 @@
+"""What latency follows from units: files of models whose parts are really gone, beside what the time of one layer predicts."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from compressor.data.batches import pad
+from compressor.export.onnx import export_variants, quiet
+from compressor.measurement.cost import layers_saved, predicted_speedup
+from compressor.measurement.runtime import session
+from compressor.measurement.timing.latency import Cell, grid_batches, measure
+from compressor.measurement.timing.predictor import time_layers
+from compressor.measurement.timing.subjects import onnx_subject
+from compressor.model.surgery import leave_out, save_model
+from compressor.model.units import Unit, lost_parts
+from compressor.progress import track_for_terminal
+from compressor.run.run import Run
+
+CARD = "# A model of a benchmark\n"
+CELLS = (1, 32), (1, 128), (8, 128)
+SHAPES: dict[str, tuple[Unit, ...]] = {
+    "no FFN in 2 layers": ("3.ffn", "5.ffn"),
+    "no attention in 2 layers": ("3.attention", "5.attention"),
+    "half of all FFN neurons": tuple(f"{layer}.ffn:768" for layer in range(1, 7)),
+    "half of the FLOPs, neurons": ("1.ffn:768", *(f"{layer}.ffn:192" for layer in range(2, 7))),
+    "mixed": (5, "2.ffn:768", "3.ffn", "6.attention"),
+    "2 layers skipped": (3, 5),
+}
+"""What is timed, in the layers and neurons of the six-layer models (1,536 neurons)."""
+
+
+def measure_latency(run: Run, seconds: float) -> dict:
+    """Return raw times of the fused files of cut models in one interleaved run, and the ratios predicted from one layer.
+
+    Each cell takes `seconds` at least.
+    """
+    threads, inputs = torch.get_num_threads(), list(pad(run.evaluation, np.arange(1)))
+    cells = [
+        Cell(batch, length, grid_batches(batch, length, run.teacher.config.vocab_size, inputs))
+        for batch, length in CELLS
+    ]
+    parts = sorted({part for units in SHAPES.values() for part in lost_parts(units)} - {""})
+    timing = time_layers(run.teacher, run.family, cells, min_seconds=seconds / 2, max_seconds=60, parts=parts)
+    with tempfile.TemporaryDirectory() as folder:
+        subjects = {}
+        for name, units in {"full": (), **SHAPES}.items():
+            home = Path(folder) / name.replace(" ", "_")
+            with quiet():
+                save_model(leave_out(run.teacher, run.family, units), run.tokenizer, home / "model", CARD)
+            file = export_variants(home / "model", home / "onnx", ["alltokens"])["alltokens"].path
+            subjects[name] = onnx_subject(session(file, threads=threads))
+        subjects["twin"] = subjects["full"]
+        rows = []
+        for cell, timed in zip(cells, timing, strict=True):
+            values = measure(
+                subjects,
+                cell.batches,
+                min_seconds=seconds,
+                min_runs=100,
+                max_seconds=150,
+                track=track_for_terminal(),
+                description=f"batch {cell.batch}, {cell.length} tokens",
+            )
+            predicted = {
+                name: predicted_speedup(timed, layers_saved(timed, lost_parts(units))) for name, units in SHAPES.items()
+            }
+            rows.append({"batch": cell.batch, "length": cell.length, "values_ms": values, "predicted": predicted})
+    return {"cells": rows, "timing": timing, "threads": threads, "shapes": SHAPES}

@@ -1,0 +1,237 @@
+"""The tables and the figure of units.py, computed from the predictions and raw times in its results."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import markdown
+from benchmarks.common.glue import TASKS
+from benchmarks.compensation.tables import better_of, flips_of, pooled
+from compressor.files import read_json
+from compressor.measurement.statistics import share_interval
+from compressor.measurement.timing.latency import claimed, ratio
+from compressor.model.units import unit_words
+
+HERE = Path(__file__).parents[1]
+RESULTS = HERE / "results" / "units.json"
+ANALYSIS = HERE / "results" / "analysis.json"
+FIGURE = HERE / "figures" / "units.png"
+KINDS = {"layers": "whole layers", "blocks": "layers, FFNs, attention blocks", "widths": "FFN neurons"}
+METHODS = {
+    "cut": "cut out, nothing else",
+    "stand-ins": "stand-ins in closed form",
+    "refit": "and the whole refitted",
+    "refit + readout": "and a readout",
+    "cut + readout": "cut out, a readout",
+}
+"""Method of the results -> its name in the tables."""
+FINAL, RIVAL = "refit + readout", "layers"
+"""What the comparison of kinds and the per-task table show; what kinds are held against."""
+WHOLE = {
+    "removed": "nothing, not its bias either",
+    "mean_kept": "one mean of all tokens",
+    "means_kept": "a mean for [CLS], one for the others",
+}
+STEPS = {
+    "cut": "its bias",
+    "mean": "one mean, tokens weighed as the norm does",
+    "refit": "that mean; norm and attention output refitted",
+}
+"""What stays of a block: kinds of analysis.json, then steps of these results -> words."""
+Column = Callable[[Mapping[str, Any], Mapping[str, Any]], np.ndarray]
+
+
+def read() -> dict[str, Any]:
+    """Return what was measured so far."""
+    return read_json(RESULTS) if RESULTS.is_file() else {"tasks": {}}
+
+
+def write(results: Mapping[str, Any]) -> None:
+    """Write every table that the results have figures for into tables/units.md, and the figure."""
+    tasks = {name: results["tasks"][name] for name in TASKS if name in results["tasks"]}
+    mixed = {name: task for name, task in tasks.items() if task.get("mixes")}
+    names = {name for task in mixed.values() for name in task["mixes"]}
+    # tasks that are measured in part would take kinds and budgets out of what is pooled
+    mixed = {name: task for name, task in mixed.items() if set(task["mixes"]) == names} or mixed
+    if mixed:
+        parts = ["**Changed predictions**", mix_table(mixed, flips_of, _share)]
+        parts += ["**Accuracy, points**", mix_table(mixed, better_of, _points), _sentences(mixed)]
+        parts += [f"**Task by task: {METHODS['refit']} {METHODS[FINAL]}**", task_table(mixed)]
+        if figure(mixed, FIGURE):
+            parts.append(f"![Changed predictions by cost that remains](../figures/{FIGURE.name})")
+        markdown.put("units", "\n\n".join(parts))
+    removed = {name: task for name, task in tasks.items() if task.get("removal")}
+    if removed:
+        markdown.put("units_removal", removal_table(removed, read_json(ANALYSIS)["tasks"]))
+    if results.get("latency"):
+        markdown.put("units_latency", latency_table(results["latency"]))
+
+
+def sizes_of(tasks: Mapping[str, Any]) -> list[int]:
+    """Return the sizes that every task has at least one mix for."""
+    each = [{int(name.rpartition(" ")[2]) for name in task["mixes"]} for task in tasks.values()]
+    return sorted(set.intersection(*each))
+
+
+def kinds_of(tasks: Mapping[str, Any], sizes: Sequence[int]) -> list[str]:
+    """Return the kinds that every task has mixes of, of every size."""
+    return [
+        kind for kind in KINDS
+        if all(f"{kind} {size}" in task["mixes"] for task in tasks.values() for size in sizes)
+    ]  # fmt: skip
+
+
+def columns_of(tasks: Mapping[str, Any], kind: str, size: int, method: str, column: Column) -> list[np.ndarray]:
+    """Return what `column` says of each row, task by task."""
+    return [column(task, task["mixes"][f"{kind} {size}"]["methods"][method]) for task in tasks.values()]
+
+
+def mix_table(tasks: Mapping[str, Any], column: Column, cell: Callable[..., str]) -> str:
+    """Return a figure pooled over the tasks for every kind and method, by budget."""
+    sizes = sizes_of(tasks)
+    rows = [
+        [KINDS[kind], words, *(cell(pooled(columns_of(tasks, kind, size, method, column))) for size in sizes)]
+        for kind in kinds_of(tasks, sizes)
+        for method, words in METHODS.items()
+    ]
+    return markdown.table(["what may go", "compensation", *(_budget(size) for size in sizes)], rows)
+
+
+def task_table(tasks: Mapping[str, Any]) -> str:
+    """Return every task's mixes with what they change, fully compensated."""
+    sizes, rows = sizes_of(tasks), []
+    for name, task in tasks.items():
+        for size in sizes:
+            for kind in kinds_of(tasks, sizes):
+                entry = task["mixes"][f"{kind} {size}"]
+                made = entry["methods"][FINAL]
+                changed, better = flips_of(task, made), better_of(task, made)
+                low, high = share_interval(int(changed.sum()), len(changed))
+                rows.append([
+                    name, KINDS[kind], f"{1 - size / 6:.0%}", f"{entry['kept']:.0%}", unit_words(entry["units"]),
+                    _share((changed.mean(), low, high)), _points(pooled([better])),
+                ])  # fmt: skip
+    columns = [
+        "task",
+        "what may go",
+        "may remain",
+        "remains",
+        "what goes",
+        "changed predictions [95 %]",
+        "accuracy, points [95 %]",
+    ]
+    return markdown.table(columns, rows)
+
+
+def removal_table(tasks: Mapping[str, Any], analysed: Mapping[str, Any]) -> str:
+    """Return the changed predictions without each feed-forward block, pooled over the tasks that both results have."""
+    names = [name for name in tasks if "ffn" in analysed.get(name, {})]
+    layers = sorted({int(layer) for name in names for layer in tasks[name]["removal"]["cut"]})
+    rows = []
+    for kind, words in WHOLE.items():
+        found = [
+            [
+                next(removal for removal in entry["removal"] if removal["kind"] == kind)
+                for name in names
+                for entry in analysed[name]["ffn"]["layers"]
+                if entry["layer"] == layer
+            ]
+            for layer in layers
+        ]
+        counts = [(sum(entry["flips"] for entry in row), sum(entry["rows"] for entry in row)) for row in found]
+        rows.append([words, *(_share((flips / total, *share_interval(flips, total))) for flips, total in counts)])
+        deltas = [entry["accuracy_delta"] for row in found for entry in row]
+        rows[-1].append(f"{100 * np.mean(deltas):+.1f}" if None not in deltas else "–")
+    for step, words in STEPS.items():
+        flips, better = (
+            [[column(tasks[name], {"predictions": tasks[name]["removal"][step][str(layer)]}) for name in names]
+             for layer in layers]
+            for column in (flips_of, better_of)
+        )  # fmt: skip
+        counts = [(int(sum(part.sum() for part in row)), sum(map(len, row))) for row in flips]
+        rows.append([words, *(_share((changed / total, *share_interval(changed, total))) for changed, total in counts)])
+        rows[-1].append(f"{100 * np.mean([part.mean() for row in better for part in row]):+.1f}")
+    columns = ["what stays of the block", *(f"layer {layer}" for layer in layers), "points, mean of tasks and layers"]
+    return markdown.table(columns, rows)
+
+
+def latency_table(latency: Mapping[str, Any]) -> str:
+    """Return the measured against the predicted ratio of every shape and cell."""
+    rows = []
+    for name, units in latency["shapes"].items():
+        cells = [name, unit_words(units)]
+        for cell in latency["cells"]:
+            values = {key: tuple(times) for key, times in cell["values_ms"].items()}
+            found, twin = (ratio(values["full"], values[other], 0) for other in (name, "twin"))
+            noise = "" if claimed(found, twin) else " (within noise)"
+            predicted = cell["predicted"][name]
+            cells.append(
+                f"{found.value:.2f}x [{found.lo:.2f}, {found.hi:.2f}]{noise}, predicted {predicted:.2f}x "
+                f"({predicted / found.value - 1:+.0%})"
+            )
+        rows.append(cells)
+    heads = [f"batch {cell['batch']}, {cell['length']} tokens" for cell in latency["cells"]]
+    return markdown.table(["shape", "what goes", *heads], rows)
+
+
+def figure(tasks: Mapping[str, Any], target: Path) -> Path | None:
+    """Draw the changed predictions by the budget for every kind, without and with compensation; None for one budget."""
+    sizes = sizes_of(tasks)
+    kinds = kinds_of(tasks, sizes)
+    if len(sizes) < 2 or not kinds:
+        return None
+    from compressor.report.figures.style import COMPRESSED, FULL, SKIPPED, dress, legend, new_figure, png
+
+    looks = {"layers": (FULL, "o", "-"), "blocks": (COMPRESSED, "s", "-"), "widths": (SKIPPED, "^", "-")}
+    drawn = new_figure(3.6, f"Which units should go? Changed predictions, {len(tasks)} tasks pooled, no labels")
+    panels = {"cut": "cut out, nothing else", FINAL: "closed-form refit and readout"}
+    for axes, (method, title) in zip(drawn.subplots(1, 2), panels.items(), strict=True):
+        for kind in kinds:
+            colour, marker, line = looks[kind]
+            found = [pooled(columns_of(tasks, kind, size, method, flips_of)) for size in sizes]
+            middle, low, high = 100 * np.array(found).T
+            places = [100 * (1 - size / 6) for size in sizes]
+            axes.errorbar(
+                places, middle, yerr=[middle - low, high - middle], color=colour, marker=marker, linestyle=line,
+                capsize=3, label=KINDS[kind],
+            )  # fmt: skip
+        axes.set(
+            xlabel="encoder FLOPs that may remain, %", ylabel="changed predictions, %", title=title, ylim=(0, None)
+        )
+        dress(axes, "y")
+    legend(drawn.axes[0], None)
+    target.parent.mkdir(exist_ok=True)
+    target.write_bytes(png(drawn))
+    return target
+
+
+def _sentences(tasks: Mapping[str, Any]) -> str:
+    """Return how every kind differs from whole layers, paired row by row."""
+    sizes, lines = sizes_of(tasks), []
+    kinds = kinds_of(tasks, sizes)
+    for kind in [kind for kind in kinds if kind != RIVAL and RIVAL in kinds]:
+        said = []
+        for size in sizes:
+            gaps = []
+            for column in (flips_of, better_of):
+                mine, other = (columns_of(tasks, name, size, FINAL, column) for name in (kind, RIVAL))
+                gaps.append(_points(pooled([a - b for a, b in zip(mine, other, strict=True)])))
+            said.append(f"at {1 - size / 6:.0%} of the FLOPs {gaps[0]} of changed predictions, {gaps[1]} of accuracy")
+        lines.append(f"- {KINDS[kind]} less {KINDS[RIVAL]}, {METHODS[FINAL]} behind both, points: {'; '.join(said)}.")
+    return "\n".join(lines)
+
+
+def _budget(size: int) -> str:
+    return f"{1 - size / 6:.0%} of the FLOPs ({size} of 6 layers)"
+
+
+def _share(estimate: Sequence[float]) -> str:
+    value, low, high = (100 * part for part in estimate)
+    return f"{value:.1f} % [{low:.1f}, {high:.1f}]"
+
+
+def _points(estimate: Sequence[float]) -> str:
+    value, low, high = (100 * part for part in estimate)
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"

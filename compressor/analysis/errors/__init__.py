@@ -1,0 +1,1 @@
+"""Confident errors: how sure a model is where it is wrong, and where the answer still was."""

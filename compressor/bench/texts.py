@@ -1,0 +1,67 @@
+"""Real texts for `compressor bench`: read, tokenised by each target for itself, and replayed at their real lengths."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compressor.cascade.runtime import CascadeClassifier
+from compressor.data.batches import Encodings, encode
+from compressor.data.files import read_columns, to_rows
+from compressor.errors import UserError
+from compressor.measurement.timing.latency import WORKLOAD, Batch, Cell, workload_batches
+from compressor.model.load import ModelSource, load_tokenizer
+
+Texts = list[tuple[str, ...]]
+"""Rows of one text or two."""
+
+
+def read_texts(path: Path, columns: Sequence[str]) -> Texts:
+    """Return the texts of a .txt file (one a line) or of `columns` of a csv, tsv, jsonl or parquet file.
+
+    Without `columns` that of a file with one column, else the column `text`. Raises UserError where that fails.
+    """
+    if path.suffix.lower() == ".txt":
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, ValueError) as error:
+            raise UserError(f"--texts {path}: cannot be read as UTF-8 text ({error}).") from error
+        texts: Texts = [(line,) for line in lines if line.strip()]
+        if not texts:
+            raise UserError(f"--texts {path}: the file holds no text; give one text a line.")
+        return texts
+    table = read_columns(path, "--texts")
+    return to_rows(table, str(path), columns or (list(table) if len(table) == 1 else ["text"]), None).texts
+
+
+def replay_cells(tokens: dict[str, Encodings], sizes: Sequence[int]) -> tuple[list[Cell], dict[str, list[Batch]]]:
+    """Return the cells of a workload, and target -> its batches of all cells in their order.
+
+    Every target has its own tokens, so a batch of a cell only stands for those at its place in the lists; it holds as many
+    rows as they do.
+    """
+    batches: dict[str, list[Batch]] = {name: [] for name in tokens}
+    cells, places = [], 0
+    for size in sizes:
+        for name, encodings in tokens.items():
+            batches[name] += workload_batches(encodings, size)
+        made = next(iter(batches.values()))[places:]
+        stand_ins = [{"place": np.arange(len(batch["input_ids"]))} for batch in made]
+        cells.append(Cell(size, WORKLOAD, stand_ins))
+        places += len(made)
+    return cells, batches
+
+
+def cascade_tokens(classifier: CascadeClassifier, texts: Texts) -> Encodings:
+    """Return the tokens of texts as a cascade's own tokenizer makes them, cut to the length it was certified at."""
+    rows = classifier.tokenize([row[0] if len(row) == 1 else row for row in texts])
+    settings = classifier.settings
+    types = [row.type_ids for row in rows] if settings.get("token_types", True) else None
+    return Encodings([row.ids for row in rows], types, settings["pad_id"])
+
+
+def model_tokens(path: Path, config: dict[str, Any], texts: Texts, longest: int) -> Encodings:
+    """Return the tokens of texts by the tokenizer in the directory `path`, each cut to `longest`."""
+    source = ModelSource(path, config, 0, [], "")  # an ONNX directory has no weights to look at
+    return encode(texts, load_tokenizer(source), longest)

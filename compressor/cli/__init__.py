@@ -1,0 +1,1 @@
+"""The command line: a folder for each group of commands, its tables beside it."""

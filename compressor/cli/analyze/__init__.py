@@ -1,0 +1,1 @@
+"""`compressor analyze`: errors, ffn, roles, placement."""

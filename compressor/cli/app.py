@@ -1,0 +1,80 @@
+"""The command line: a command parses, calls one function, prints. Heavy imports wait until a command needs them."""
+
+import errno
+import sys
+from importlib.metadata import version as installed
+from typing import Annotated
+
+import typer
+
+from compressor.cli.analyze.commands import analyze
+from compressor.cli.directories.commands import explain, export, report
+from compressor.cli.machine.commands import doctor, schema
+from compressor.cli.recipes.commands import audit, finetune, plan, run, score, validate
+from compressor.cli.timing.commands import bench, compare
+from compressor.errors import UserError
+
+app = typer.Typer(
+    name="compressor",
+    help="Skip layers of a fine-tuned BERT, make up for them, and ship ONNX with the evidence.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"compressor {installed('compressor')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Skip layers of a fine-tuned BERT, make up for them, and ship ONNX with the evidence."""
+
+
+COMMANDS = (*(run, validate, plan, score, audit, finetune), *(export, bench, compare, explain, report, schema, doctor))
+"""In the order in which `--help` lists them."""
+for command in COMMANDS:
+    app.command()(command)
+app.add_typer(analyze)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; turn errors into one sentence on stderr and the exit code of their kind."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        app(args=arguments, prog_name="compressor")
+    except UserError as error:
+        _fail(str(error), 2)
+    except Exception as error:  # the boundary of the program: anything else is our fault
+        if _disk_full(error):
+            where = f" ({error.filename})" if getattr(error, "filename", None) else ""
+            _fail(f"the disk is full{where}; free space and run the same command again, it resumes.", 2)
+        if "--debug" in arguments:
+            raise
+        _fail(f"{type(error).__name__}: {error} (our fault; `compressor --debug ...` shows where).", 1)
+
+
+def _disk_full(error: BaseException | None) -> bool:
+    """Tell whether `error` or what caused it is a full disk or quota; safetensors and NumPy hide the error number."""
+    while error is not None:
+        number, text = getattr(error, "errno", None), str(error).lower()
+        numpy_cut_short = isinstance(error, OSError) and "requested and" in text
+        if number in {errno.ENOSPC, errno.EDQUOT} or "no space left on device" in text or numpy_cut_short:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(f"error: {message}", err=True)
+    sys.exit(code)

@@ -1,0 +1,65 @@
+"""Tables of `compressor explain` for the terminal."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from compressor.analysis.explain import Explanation, TokenEffect
+from compressor.cli.tables import table
+
+CLASSES_SHOWN = 6
+"""Classes beside each other; a model of more shows the predicted one and the runner-up, JSON has all."""
+
+
+def explain_tables(found: Explanation) -> list[Table | str]:
+    """Return the prediction, its charges node by node down to the logits, and what checks them."""
+    first, second = (found.labels.index(label) for label in (found.prediction, found.runner_up))
+    many = len(found.labels) > CLASSES_SHOWN
+    classes = [first, second] if many else list(range(len(found.labels)))
+
+    def cells(charges: Sequence[float]) -> tuple[str, ...]:
+        return (*(f"{charges[index]:+.4f}" for index in classes), f"{charges[first] - charges[second]:+.4f}")
+
+    rows = [
+        (f"node {node.node}", f"{node.activation:+.4f}", *cells(node.charges), _tokens(node.tokens))
+        for node in found.nodes
+    ]
+    if found.other_nodes:
+        rows.append((f"{found.other_nodes:,} other nodes", "", *cells(found.other_charges), ""))
+    rows += [
+        ("bias", "", *cells(found.bias), ""),
+        ("sum = logit", "", *cells(found.logits), f"margin: {_tokens(found.tokens)}"),
+    ]
+    columns = [
+        "",
+        "activation",
+        *(f"to {found.labels[index]}" for index in classes),
+        f"{found.prediction} - {found.runner_up}",
+        "tokens that move it most",
+    ]
+    title = (
+        f"charges of the nodes; a token's number is what it adds (the value with it less that with it {_hidden(found)})"
+    )
+    made = table(title, columns, rows)
+    made.columns[-1].justify, made.columns[-1].no_wrap, made.columns[-1].overflow = "left", False, "fold"
+    notes = [
+        f"the charges sum to the logits (largest difference {found.sum_error:.1g}; from the model's own float32 logits "
+        f"{found.model_difference:.1g})"
+    ]
+    if many:
+        notes.append(f"{len(found.labels)} classes; shown are the two with the highest logits, --json has all")
+    if found.tokens_read < found.tokens_total:
+        notes.append(
+            f"the text has {found.tokens_total:,} tokens, of which the model takes {found.tokens_read:,}; the rest was cut off"
+        )
+    lead = f"{found.margin:.4f} ahead of {found.runner_up} in the logits"
+    headline = f"{found.prediction}: confidence {found.confidence:.1%}, {lead}"
+    return [headline, made, *(f"note: {note}" for note in notes)]
+
+
+def _hidden(found: Explanation) -> str:
+    return "masked" if found.hidden_by == "mask" else "removed"
+
+
+def _tokens(effects: Sequence[TokenEffect]) -> str:
+    return ", ".join(f"{effect.token or '(space)'} [{effect.position}] {effect.effect:+.4f}" for effect in effects)

@@ -1,0 +1,1 @@
+"""Commands that take a recipe: run, validate, plan, score, audit, finetune."""

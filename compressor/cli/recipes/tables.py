@@ -1,0 +1,132 @@
+"""Tables of what a recipe gives: its stages, scores, plan, predicted latency and result."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from compressor.cli.tables import accuracy_text, speedup_text, table
+from compressor.measurement.cost import layers_saved, predicted_ms, predicted_speedup
+from compressor.measurement.statistics import TIERS
+from compressor.model.units import Unit, lost_parts, plan_units, unit_words
+from compressor.pipeline.dry_run import StageStatus
+from compressor.report.formats import score_name, variant_order
+from compressor.report.tables.selection import OWN_SCORES
+
+
+def result_table(result: Mapping[str, Any]) -> Table:
+    """Return full against compressed: accuracy with interval, agreement, size, work, latency of the first cell."""
+    rows = []
+    variants = result["variants"]
+    first = next((variant["latency"][0] for variant in variants.values() if variant["latency"]), None)
+    for name in sorted(variants, key=variant_order):
+        variant = variants[name]
+        versus = variant["versus_full"]
+        # a cascade is timed on real lengths alone, so it may have no row for the column's cell
+        latency = next((row for row in variant["latency"] if first and _cell(row) == _cell(first)), None)
+        rows.append(
+            (
+                name,
+                accuracy_text(variant),
+                f"{versus['agreement']:.1%}" if versus else "",
+                f"{variant['parameters'] / 1e6:.1f} M",
+                f"{variant['encoder_flops'] / 1e9:.2f} GF",
+                f"{variant['bytes'] / 1e6:.1f} MB",
+                f"{latency['p50_ms']:.2f} ms" if latency else "",
+                speedup_text(latency),
+            )
+        )
+    cell = f"p50 ({first['batch']} x {first['length']})" if first else "p50"
+    columns = [
+        "variant",
+        "accuracy [95 %]",
+        "agreement",
+        "parameters",
+        "encoder FLOPs",
+        "file",
+        cell,
+        "speed-up [95 %]",
+    ]
+    units = plan_units(result["plan"])
+    layers, which = result["plan"]["layers"], ", ".join(map(str, units))
+    gone = f"{len(units)} of {layers} layers skipped (layer {which})"
+    if result["plan"].get("mix"):
+        gone = f"{unit_words(units)} of {layers} layers left out"
+    return table(f"{result['name']}: {gone}", columns, rows)
+
+
+def _cell(row: Mapping[str, Any]) -> tuple[Any, Any]:
+    return row["batch"], row["length"]
+
+
+def verdict(result: Mapping[str, Any]) -> str:
+    """Return one sentence on what the compression costs."""
+    versus = result["variants"]["compressed"]["versus_full"]
+    text = f"{versus['tier']} ({TIERS[versus['tier']]}): {versus['flips']} of {versus['rows']} predictions changed"
+    if versus["accuracy_delta"] is None:
+        return text + "."
+    low, high = versus["ci95"]
+    return f"{text}, accuracy {100 * versus['accuracy_delta']:+.2f} points [{100 * low:+.2f}, {100 * high:+.2f}]."
+
+
+def scores_table(scores: Mapping[str, Any], skipped: Sequence[int] = ()) -> Table:
+    """Return every score of every state; layers of the plan are marked."""
+    rows = [
+        (
+            f"{entry['layer']}{' (embeddings)' if entry['layer'] == 0 else ''}{' skipped' if entry['layer'] in skipped else ''}",
+            *(f"{entry[score]:.4f}" for score in OWN_SCORES),
+            "" if entry["gain"] is None else f"{entry['gain']:+.4f}",
+        )
+        for entry in scores["layers"]
+    ]
+    title = f"separability by {scores['labels']} labels, {scores['rows']} rows; gain is that of {scores['score']}"
+    return table(title, ["layer", *map(score_name, OWN_SCORES), "gain"], rows)
+
+
+def plan_table(plan: Mapping[str, Any]) -> Table:
+    """Return the sets tried, best first, with the chosen one on top."""
+    units, mix = plan["units"], plan["mix"]
+    trials = sorted(
+        (trial for trial in plan["trace"] if mix or len(trial["skip"]) == len(units)),
+        key=lambda trial: (trial["skip"] != units, -trial["agreement"], trial["kl"]),
+    )
+    rows = [
+        (
+            ", ".join(map(str, trial["skip"])) + (" (chosen)" if trial["skip"] == units else ""),
+            f"{trial['agreement']:.2%}",
+            f"{trial['kl']:.4f}",
+            f"{trial['raw_agreement']:.2%}",
+        )
+        for trial in trials[:20]
+    ]
+    asked = f"{plan['sets_total']} skip this many layers" if plan["layers_asked"] != "auto" else "of all sizes"
+    if mix:
+        asked = f"{mix['meeting']} of them within the budget; {mix['kept']:.1%} of the encoder's {mix['of']} remain"
+    title = (
+        f"{plan['search']} search: {plan['sets_evaluated']} sets tried, {plan['sets_known']} of them known from before; "
+        f"{asked}; {plan['seconds']:.1f} s, {plan['predicted_seconds']:.1f} s predicted"
+    )
+    return table(title, ["skipped layers", "agreement after readout", "KL (nats)", "agreement as is"], rows)
+
+
+def prediction_table(timing: Mapping[str, Any], units: Sequence[Unit]) -> Table:
+    """Return the latency predicted for a plan without `units`, from one timed layer and from its parts."""
+    parts = lost_parts(units)
+    rows = [
+        (
+            f"{cell['batch']} x {cell['length']}",
+            f"{cell['full_ms']:.2f}",
+            f"{cell['layer_ms']:.2f}",
+            f"{predicted_ms(cell, layers_saved(cell, parts)):.2f}",
+            f"{predicted_speedup(cell, layers_saved(cell, parts)):.2f}x",
+        )
+        for cell in timing["cells"]
+    ]
+    title = f"predicted latency without {unit_words(units)}, {timing['provider']}, {timing['threads']} threads"
+    return table(title, ["batch x tokens", "full ms", "one layer ms", "predicted ms", "predicted speed-up"], rows)
+
+
+def stages_table(stages: Sequence[StageStatus]) -> Table:
+    """Return the dry run: stages, what is there already, expected work."""
+    rows = [(stage.name, "kept" if stage.cached else "to do", stage.cost) for stage in stages]
+    return table("stages", ["stage", "result", "work"], rows)

@@ -1,0 +1,1 @@
+"""Commands that hold what is finished against each other: bench, compare."""

@@ -1,0 +1,152 @@
+"""Closed-form refit of a feed-forward output, so that a kept layer lands where the layers behind it would have led.
+
+No labels, no gradients, no new parameter: behind a gap of skipped layers the model should be where the full model was.
+BERT's layers end in `LayerNorm(v)`, v = a + W_2 phi + b_2, with a the attention output and phi the activations inside the
+feed-forward block. The refit changes W_2 and b_2 alone, by ridge regression over the tokens of unlabelled text. A layer
+that has lost a part of itself has its own gap to close; one without any feed-forward block is refitted where it ends (`ends`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compressor.compensation.refits.ends import refit_end
+from compressor.compensation.refits.equations import NormalEquations, Solution, add_to, is_held_out, solve_held_out
+from compressor.model.capture import LayerCall, apply_layer, recorded
+from compressor.model.families import Family, layer_list
+from compressor.model.sublayers import shape_of
+from compressor.model.units import Shape
+from compressor.progress import Track, silent
+from compressor.recipe.training import RefitSpec
+
+
+@dataclass(frozen=True)
+class Refit:
+    """What was done at one layer; errors are weighted mean squares of what the norm's input lacks, on held-out rows.
+
+    `layer` is the kept layer whose feed-forward output was refitted, in the numbers of the full model; `target` the state
+    it should reach. `strength` is None where no refit lowered the held-out error, and the layer stayed as it was. `width`
+    counts its neurons; without any, its end was refitted, and errors are those behind the norm, summed over dimensions.
+    """
+
+    layer: int
+    target: int
+    rows: int
+    strength: float | None
+    error_before: float
+    error_after: float
+    condition: float
+    width: int
+
+
+@torch.no_grad()
+def refit_gaps(
+    teacher: nn.Module,
+    student: nn.Module,
+    family: Family,
+    keep: Sequence[int],
+    calls: Sequence[LayerCall],
+    spec: RefitSpec,
+    *,
+    track: Track = silent,
+) -> list[Refit]:
+    """Refit `student` in place, from the first layer to the last: student states in, the teacher's states as targets.
+
+    `keep` are the full model's layers (from 1) that the student has; `calls` those of `capture_calls` on unlabelled text.
+    With `spec.layers: gaps` only layers in front of a gap, and those that have not the full model's shape, are refitted,
+    with `later` every layer from the first of these on. Layers skipped before the first kept one have nothing in front of
+    them to refit. The states of both models go from layer to layer with the loop, so every layer runs once (where its end
+    is refitted, four times); beside `calls`, memory is twice the state of all tokens.
+    """
+    full, kept = list(layer_list(teacher, family)), list(layer_list(student, family))
+    reach = reached_states(keep, len(full))
+    shapes = shape_of(teacher, family), shape_of(student, family)
+    chosen = [i for i, layer in enumerate(keep) if reach[i] > layer or _changed(*shapes, layer - 1, i)]
+    if chosen and spec.layers == "later":
+        chosen = list(range(chosen[0], len(keep)))
+    done: list[Refit] = []
+    wanted_states, states = ([call.hidden for call in calls] for _ in range(2))
+    depth = 0
+    for index in range(chosen[-1] + 1 if chosen else 0):
+        batches = track(range(len(calls)), f"refit: layer {keep[index]}", total=len(calls))
+        width, outputs = _sizes(kept[index], family)
+        fit, held = (NormalEquations.empty(width, outputs, states[0].device) for _ in range(2))
+        for number in batches:
+            call, before = calls[number], states[number]
+            wanted_states[number] = _run(full[depth : reach[index]], call, wanted_states[number])
+            if index in chosen and width:
+                part = held if is_held_out(number) else fit
+                part.add(*regression(kept[index], family, call, before, wanted_states[number], spec.cls_weight))
+        depth = reach[index]
+        if index in chosen:
+            if width:
+                made = refit_output(kept[index], family, fit, held)
+            else:
+                made = refit_end(kept[index], family, calls, states, wanted_states, spec.cls_weight)
+            numbers = made.strength, made.error_before, made.error_after, made.condition
+            done.append(Refit(keep[index], reach[index], sum(len(call.rows) for call in calls), *numbers, width))
+        for number, call in enumerate(calls):
+            states[number] = _run(kept[index : index + 1], call, states[number])
+    return done
+
+
+def reached_states(keep: Sequence[int], layers: int) -> list[int]:
+    """Return the full model's state that each kept layer should lead to: that in front of the next one, or the last."""
+    return [*(layer - 1 for layer in keep[1:]), layers]
+
+
+def refit_output(layer: nn.Module, family: Family, fit: NormalEquations, held: NormalEquations) -> Solution:
+    """Refit the feed-forward output of a layer in place, if that lowers the held-out error of `regression`."""
+    found = solve_held_out(fit, held)
+    if found.strength is not None:
+        gamma = layer.get_submodule(family.ffn_norm).weight
+        add_to(layer.get_submodule(family.ffn_output), found.change, gamma)
+    return found
+
+
+def regression(
+    layer: nn.Module, family: Family, call: LayerCall, before: Tensor, target: Tensor, cls_weight: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return phi [N, F], what v [N, H] lacks in units of gamma, and the weight [N] of every token that is not padding.
+
+    The layer's norm gives gamma (v - mu) / sigma + beta, so that it yields the target G where v is
+    `u* = sigma (G - beta) / gamma + mu`, with v's own mu and sigma. What is wanted is gamma (u* - v), and a token weighs
+    1 / sigma^2: squares are then those of the state behind the norm, and a dimension that gamma hides counts for little.
+    """
+    norm = layer.get_submodule(family.ffn_norm)
+    phi, v = _entering(layer, family, call, before)
+    mu, variance = v.mean(-1, keepdim=True), v.var(-1, correction=0, keepdim=True) + norm.eps
+    wanted = variance.sqrt() * (target.float() - norm.bias) + norm.weight * (mu - v)
+    weight = 1 / variance[..., 0]
+    weight[:, 0] *= cls_weight
+    kept = call.mask.to(v.device).bool()
+    return phi[kept], wanted[kept], weight[kept]
+
+
+def _entering(layer: nn.Module, family: Family, call: LayerCall, before: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the activations [B, S, F] in front of the feed-forward output, and what enters the last norm [B, S, H]."""
+    with recorded(layer, inputs={"phi": family.ffn_output, "v": family.ffn_norm}) as seen:
+        apply_layer(layer, [call], [before])
+    return seen["phi"], seen["v"].float()
+
+
+def _changed(teacher: Shape, student: Shape, layer: int, index: int) -> bool:
+    """Return whether the student's layer at `index` has another shape than the teacher's at `layer` (both from 0)."""
+    return (student.ffn_widths[index], student.attention[index]) != (
+        teacher.ffn_widths[layer],
+        teacher.attention[layer],
+    )
+
+
+def _run(layers: Sequence[nn.Module], call: LayerCall, hidden: Tensor) -> Tensor:
+    """Return the state behind `layers` for one batch, given that in front of them, [B, S, H]."""
+    for layer in layers:
+        hidden = apply_layer(layer, [call], [hidden])[0]
+    return hidden
+
+
+def _sizes(layer: nn.Module, family: Family) -> tuple[int, int]:
+    output = layer.get_submodule(family.ffn_output)
+    return output.in_features, output.out_features

@@ -1,0 +1,51 @@
+"""Files that are the old or the new one, whole; digests of what they were made from; paths that can be written to."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from compressor.errors import UserError
+
+PROGRESS = "progress.json"
+"""The file that makes a folder a checkpoint of a training that is not over."""
+
+
+def stage_key(name: str, inputs: Mapping[str, Any]) -> str:
+    """Return the full sha256 over the stage's name and inputs (anything JSON can hold), independent of key order."""
+    return hashlib.sha256(json.dumps([name, inputs], sort_keys=True).encode()).hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is either the old or the new one, whole."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)  # noqa: PTH105 - the atomic rename is the point
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON, indented, whole or not at all; NaN and infinity are refused since they are no JSON."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401
+    """Return the content of a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def check_out(out: Path) -> None:
+    """Raise UserError where files could not be written to the folder `out`."""
+    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UserError(f"--out {out}: {existing} is no folder that can be written to; name another.")
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,296 @@
+"""Latency of several models on equal terms, and speed-ups that are claimed only above the measured noise.
+
+Rounds interleave all models, so that a machine that heats up or gets busy slows all of them alike; every model that
+another is compared with is timed twice under two names, and the ratio of the two shows what differences mean nothing.
+"""
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from compressor.data.batches import Encodings, pad
+from compressor.progress import Track, silent
+from compressor.recipe.compression import BenchmarkSpec
+
+Batch = dict[str, np.ndarray]
+Subject = Callable[[Batch], object]
+"""Runs a model once on a batch of inputs, each int64 [B, S], and returns when the result is there."""
+WORKLOAD = "workload"
+"""Length of the cell that replays real texts."""
+MIN_ROUNDS = 5
+DRAWS = 2000
+CHUNK = 4_000_000
+"""Largest number of resampled values held at once."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Raw times of one model in one cell, in milliseconds and in the order of the rounds."""
+
+    values_ms: tuple[float, ...]
+    complete: bool = True
+    """False when the time limit ended the measurement before the wanted number of runs."""
+
+    @property
+    def p50(self) -> float:
+        """Median in milliseconds."""
+        return float(np.percentile(self.values_ms, 50))
+
+    @property
+    def p90(self) -> float:
+        """90th percentile in milliseconds."""
+        return float(np.percentile(self.values_ms, 90))
+
+    @property
+    def p95(self) -> float:
+        """95th percentile in milliseconds."""
+        return float(np.percentile(self.values_ms, 95))
+
+    @property
+    def p99(self) -> float:
+        """99th percentile in milliseconds."""
+        return float(np.percentile(self.values_ms, 99))
+
+    def texts_per_s(self, texts: int) -> float:
+        """Texts answered in a second where each run answers `texts`: from the mean time, which the slow runs count in."""
+        return 1000 * texts / float(np.mean(self.values_ms))
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A speed-up (base time over other time) with its 95 % interval."""
+
+    value: float
+    lo: float
+    hi: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A point of the benchmark: `length` is a number of tokens or "workload", `batches` the inputs to cycle through."""
+
+    batch: int
+    length: int | str
+    batches: Sequence[Batch]
+
+    @property
+    def texts(self) -> int:
+        """Texts that one run answers: `batch`, or fewer where a workload has not so many."""
+        return len(next(iter(self.batches[0].values())))
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Latency rows by model, the noise floor of each cell and opponent, and every raw value, as plain values for JSON."""
+
+    latency: dict[str, list[dict]]
+    noise_floor: list[dict]
+    raw: list[dict]
+
+
+def benchmark(
+    subjects: Mapping[str, Subject],
+    against: Mapping[str, str],
+    providers: Mapping[str, str],
+    cells: Sequence[Cell],
+    *,
+    min_seconds: float,
+    min_runs: int,
+    max_seconds: float,
+    warmup: int = 5,
+    seed: int = 0,
+    track: Track = silent,
+    clock: Callable[[], int] = time.perf_counter_ns,
+) -> Benchmark:
+    """Time every subject in every cell and compare each with `against[name]` (by default itself: no comparison).
+
+    `providers` says in words what each runs on. Every opponent is timed twice, for the noise floor that its comparisons
+    are held against; where nothing is compared the first subject is. The seconds are those of a cell, all subjects
+    together; see `measure`.
+    """
+    rivals = dict.fromkeys(against[name] for name in subjects if against.get(name, name) != name)
+    opponents = list(rivals) or [next(iter(subjects))]
+    limits = {"min_seconds": min_seconds, "min_runs": min_runs, "max_seconds": max_seconds}
+    rows: dict[str, list[dict]] = {name: [] for name in subjects}
+    floors, raw = [], []
+    for cell in cells:
+        values = measure(
+            {**subjects, **{twin_of(name): subjects[name] for name in opponents}},
+            cell.batches,
+            **limits,
+            warmup=warmup,
+            seed=seed,
+            track=track,
+            clock=clock,
+            description=f"batch {cell.batch}, {cell.length}{'' if cell.length == WORKLOAD else ' tokens'}",
+        )
+        place = {"batch": cell.batch, "length": cell.length}
+        # batches of real texts differ: their mean is what a user waits for, a median would hide the slow ones
+        average = np.mean if cell.length == WORKLOAD else np.median
+        noise = {name: ratio(values[name], values[twin_of(name)], seed, average) for name in opponents}
+        floors += [
+            {**place, "model": name, "ratio": found.value, "ci95": [found.lo, found.hi]}
+            for name, found in noise.items()
+        ]
+        raw.append({**place, "values_ms": values})
+        for name in subjects:
+            latency = Latency(tuple(values[name]), len(values[name]) >= min_runs)
+            base = against.get(name, name)
+            gain = ratio(values[base], values[name], seed, average) if base != name else None
+            row = _row(latency, cell.texts, base, gain, noise.get(base))
+            rows[name].append({**place, "provider": providers[name], **row})
+    return Benchmark(rows, floors, raw)
+
+
+def twin_of(name: str) -> str:
+    """Return what the second timing of an opponent is called among the raw values."""
+    return f"A/A twin of {name}"
+
+
+def measure(
+    subjects: Mapping[str, Subject],
+    batches: Sequence[Batch],
+    *,
+    min_seconds: float,
+    min_runs: int,
+    max_seconds: float,
+    warmup: int = 5,
+    seed: int = 0,
+    track: Track = silent,
+    clock: Callable[[], int] = time.perf_counter_ns,
+    description: str = "latency",
+) -> dict[str, list[float]]:
+    """Return the milliseconds of every subject, one value a round, in the order of the rounds.
+
+    A round runs each subject once on the same batch, in an order drawn anew; the next round takes the next batch.
+    It ends when both `min_seconds` (of the whole, warm-up apart) and `min_runs` rounds are reached, or after
+    `max_seconds`, but never before 5 rounds. Up to `warmup` rounds go before, at most a quarter of `max_seconds`.
+    `clock` returns nanoseconds.
+    """
+    if not subjects or not batches:
+        raise ValueError("latency needs at least one subject and one batch")
+    names = list(subjects)
+    values: dict[str, list[float]] = {name: [] for name in names}
+    generator = np.random.default_rng(seed)
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()  # a collection would count for whichever subject it happens to interrupt
+    try:
+        for index in _rounds(min(1, warmup), warmup, 0.0, max_seconds / 4, clock):
+            for name in names:
+                subjects[name](batches[index % len(batches)])
+        rounds = _rounds(MIN_ROUNDS, min_runs, min_seconds, max_seconds, clock)
+        for index in track(rounds, description, min_runs):
+            batch = batches[index % len(batches)]
+            for position in generator.permutation(len(names)):
+                name = names[position]
+                started = clock()
+                subjects[name](batch)
+                values[name].append((clock() - started) / 1e6)
+    finally:
+        if collecting:
+            gc.enable()
+    return values
+
+
+def ratio(
+    base_ms: Sequence[float], other_ms: Sequence[float], seed: int, average: Callable[..., Any] = np.median
+) -> Ratio:
+    """Return average(base) / average(other) with a percentile interval from 2,000 bootstrap draws over rounds.
+
+    `average` is np.median, which a slow round does not move, or np.mean where rounds do different work. Both are [R]
+    with the same round at the same place; a draw takes the same rounds from both, so what slowed a round down cancels
+    out. Raises ValueError for lengths that differ or R = 0.
+    """
+    base, other = np.asarray(base_ms, dtype=np.float64), np.asarray(other_ms, dtype=np.float64)
+    if base.shape != other.shape or not len(base):
+        raise ValueError(f"a paired ratio needs equally many rounds, not {len(base)} and {len(other)}")
+    generator = np.random.default_rng(seed)
+    draws = []
+    for size in _parts(DRAWS, max(1, CHUNK // len(base))):
+        rounds = generator.integers(len(base), size=(size, len(base)))
+        draws.append(average(base[rounds], axis=1) / average(other[rounds], axis=1))
+    lo, hi = np.percentile(np.concatenate(draws), [2.5, 97.5])
+    return Ratio(float(average(base) / average(other)), float(lo), float(hi))
+
+
+def claimed(ratio: Ratio, noise: Ratio) -> bool:
+    """Return whether a speed-up may be claimed: its whole interval above 1 and above the A/A noise, either way round."""
+    return ratio.lo > max(1.0, noise.hi, 1 / noise.lo)
+
+
+def grid_batches(
+    batch: int, length: int, vocab_size: int, inputs: Sequence[str], *, count: int = 1, seed: int = 0
+) -> list[Batch]:
+    """Return `count` synthetic batches, int64 [batch, length]: random ids, no padding, token types 0.
+
+    Ids come from the upper part of the vocabulary, away from the padding id, which RoBERTa's positions depend on.
+    """
+    generator = np.random.default_rng(seed)
+    low = min(1000, vocab_size // 2)
+    batches = []
+    for _ in range(count):
+        made = {
+            "input_ids": generator.integers(low, vocab_size, size=(batch, length)),
+            "attention_mask": np.ones((batch, length), dtype=np.int64),
+            "token_type_ids": np.zeros((batch, length), dtype=np.int64),
+        }
+        batches.append({name: made[name] for name in inputs})
+    return batches
+
+
+def grid_cells(spec: BenchmarkSpec, vocab_size: int, inputs: Sequence[str], seed: int) -> list[Cell]:
+    """Return the batch x length grid: random token ids, no padding."""
+    return [
+        Cell(size, length, grid_batches(size, length, vocab_size, inputs, seed=seed))
+        for size in spec.batch_sizes
+        for length in spec.lengths
+    ]
+
+
+def workload_batches(encodings: Encodings, batch_size: int, limit: int = 64, seed: int = 0) -> list[Batch]:
+    """Return batches of consecutive rows at their real lengths, each padded to its longest row.
+
+    With more than `limit` batches, that many are drawn and kept in order. A last batch that is not full is left out,
+    unless it is the only one.
+    """
+    starts = np.arange(0, max(1, len(encodings) - batch_size + 1), batch_size)
+    if len(starts) > limit:
+        starts = np.sort(np.random.default_rng(seed).choice(starts, size=limit, replace=False))
+    return [pad(encodings, np.arange(start, min(start + batch_size, len(encodings)))) for start in starts]
+
+
+def _rounds(at_least: int, wanted: int, min_s: float, max_s: float, clock: Callable[[], int]) -> Iterator[int]:
+    """Yield 0, 1, ... until `wanted` rounds and `min_s` are both reached, or `max_s` is, but `at_least` so many."""
+    started, done = clock(), 0
+    while True:
+        elapsed = (clock() - started) / 1e9
+        enough = done >= wanted and elapsed >= min_s
+        if done >= at_least and (enough or elapsed >= max_s):
+            return
+        yield done
+        done += 1
+
+
+def _row(latency: Latency, texts: int, base: str, gain: Ratio | None, noise: Ratio | None) -> dict:
+    return {
+        "p50_ms": latency.p50,
+        "p90_ms": latency.p90,
+        "p95_ms": latency.p95,
+        "p99_ms": latency.p99,
+        "texts_per_s": latency.texts_per_s(texts),
+        "runs": len(latency.values_ms),
+        "speedup": gain.value if gain else 1.0,
+        "speedup_ci95": [gain.lo, gain.hi] if gain else None,
+        "against": base,
+        "claimed": bool(gain) and claimed(gain, noise),
+        "complete": latency.complete,
+    }
+
+
+def _parts(total: int, size: int) -> list[int]:
+    return [min(size, total - start) for start in range(0, total, size)]

@@ -1,0 +1,106 @@
+"""The latency of any plan from one timed layer, and how far the prediction was off once the plan is measured."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from compressor.measurement.cost import layers_saved, predicted_speedup
+from compressor.measurement.timing.latency import Batch, Cell, Subject, measure
+from compressor.measurement.timing.subjects import torch_subject
+from compressor.model.capture import LayerCall, apply_layer, capture_call
+from compressor.model.families import Family, layer_list
+from compressor.model.sublayers import cut_part
+from compressor.progress import Track, silent
+
+
+def time_layers(
+    model: PreTrainedModel,
+    family: Family,
+    cells: Sequence[Cell],
+    *,
+    min_seconds: float,
+    min_runs: int = 30,
+    max_seconds: float = 10.0,
+    parts: Sequence[str] = (),
+    seed: int = 0,
+    track: Track = silent,
+) -> list[dict[str, Any]]:
+    """Time the whole model and one of its layers in every cell, interleaved; medians in milliseconds.
+
+    Each run of the layer takes the next one of the stack, so that its weights come from where they do in a whole pass.
+    With `parts` (`model/units.py`), `parts_ms` holds the time of a layer without each of them.
+    """
+    rows, stacks = [], {part: _stack_without(model, family, part) for part in parts}
+    for cell in cells:
+        calls = [capture_call(model, family, np.arange(cell.batch), batch)[0] for batch in cell.batches]
+        subjects = {"full": torch_subject(model)}
+        for name, layers in {"layer": layer_list(model, family), **stacks}.items():
+            turns = zip(cycle(calls), cycle(layers), strict=False)
+            subjects[name] = _layer_subject(turns, model.device.type)
+        values = measure(
+            subjects,
+            cell.batches,
+            min_seconds=min_seconds,
+            min_runs=min_runs,
+            max_seconds=max_seconds,
+            warmup=5,
+            seed=seed,
+            track=track,
+            description=f"one layer, batch {cell.batch}, {cell.length} tokens",
+        )
+        medians = {name: float(np.median(times)) for name, times in values.items()}
+        row = {
+            "batch": cell.batch,
+            "length": cell.length,
+            **{f"{name}_ms": medians[name] for name in ("full", "layer")},
+        }
+        if parts:
+            row["parts_ms"] = {part: medians[part] for part in parts}
+        rows.append({**row, "runs": len(values["full"])})
+    return rows
+
+
+def prediction_errors(
+    timing: Sequence[Mapping[str, Any]], parts: Sequence[str], latency: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> list[dict[str, Any]]:
+    """Return predicted against measured speed-up of every variant in `latency` that was compared, cell by cell.
+
+    `parts` are what went, "" for each whole layer. `error` is predicted over measured, less 1.
+    """
+    made = []
+    for cell in timing:
+        place = {"batch": cell["batch"], "length": cell["length"]}
+        predicted = predicted_speedup(cell, layers_saved(cell, parts))
+        measured = [
+            {"variant": name, "speedup": row["speedup"], "ci95": row["speedup_ci95"]}
+            | {"error": predicted / row["speedup"] - 1}
+            for name, rows in latency.items()
+            for row in rows
+            if row["speedup_ci95"] and {key: row[key] for key in place} == place
+        ]
+        made.append({**place, "size": len(parts), "predicted_speedup": predicted, "measured": measured})
+    return made
+
+
+def _stack_without(model: PreTrainedModel, family: Family, part: str) -> list[torch.nn.Module]:
+    """Return copies of the layers without `part`; which neurons stay does not matter for their time."""
+    layers = [copy.deepcopy(layer) for layer in layer_list(model, family)]
+    for layer in layers:
+        cut_part(layer, family, part)
+    return layers
+
+
+def _layer_subject(turns: Iterator[tuple[LayerCall, torch.nn.Module]], device: str) -> Subject:
+    def run(_batch: Batch) -> object:
+        call, layer = next(turns)
+        output = apply_layer(layer, [call], [call.hidden])
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return output
+
+    return run

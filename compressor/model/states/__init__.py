@@ -1,0 +1,1 @@
+"""[CLS] states of every layer in one pass, and how alike any two depths are."""

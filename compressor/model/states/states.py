@@ -1,0 +1,199 @@
+"""[CLS] states of every layer: one pass over the texts, forward hooks, memory independent of the number of rows."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compressor.data.batches import Encodings, padded_batches
+from compressor.model.families import Family, layer_list
+from compressor.model.states.geometry import Geometry
+from compressor.progress import Track, silent
+
+
+@dataclass
+class Moments:
+    """Running count, mean and centred square sum of each class, for every state, in float64.
+
+    `count` [C], `mean` [L+1, C, H], `squares` [L+1, C] = sum over rows of |x - mean_c|^2. Batches merge by the update
+    of Chan, Golub and LeVeque (1983), so one pass gives what all rows at once would give.
+    """
+
+    count: np.ndarray
+    mean: np.ndarray
+    squares: np.ndarray
+
+    @classmethod
+    def empty(cls, states: int, classes: int, width: int) -> "Moments":
+        """Return the moments of no rows."""
+        return cls(np.zeros(classes), np.zeros((states, classes, width)), np.zeros((states, classes)))
+
+    def add(self, states: np.ndarray, labels: np.ndarray) -> None:
+        """Merge a batch: states [L+1, B, H], labels int64 [B]."""
+        for label in np.unique(labels):
+            rows = states[:, labels == label].astype(np.float64)
+            added, total = rows.shape[1], self.count[label] + rows.shape[1]
+            mean = rows.mean(axis=1)
+            delta = mean - self.mean[:, label]
+            self.squares[:, label] += np.square(rows - mean[:, None]).sum(axis=(1, 2))
+            self.squares[:, label] += np.square(delta).sum(axis=1) * self.count[label] * added / total
+            self.mean[:, label] += delta * added / total
+            self.count[label] = total
+
+
+@dataclass(frozen=True)
+class ClassStates:
+    """What one pass keeps: exact moments of all rows, and the states of a bounded random sample of rows.
+
+    `sample` [L+1, M, H] float32 with `sample_labels` [M]; M is at most the `sample_rows` asked for. `geometry` compares
+    the states of any two depths. `logits` [N, C] are the model's own, in row order, and the only thing kept that grows
+    with the rows.
+    """
+
+    moments: Moments
+    sample: np.ndarray
+    sample_labels: np.ndarray
+    logits: np.ndarray
+    geometry: Geometry
+
+    def behind_layers(self) -> "ClassStates":
+        """Return the states behind whole layers alone, of those that `class_states(..., inner=True)` keeps."""
+        moments = Moments(self.moments.count, self.moments.mean[::2], self.moments.squares[::2])
+        return replace(self, moments=moments, sample=self.sample[::2], geometry=self.geometry.every_other())
+
+
+class _Reservoir:
+    """A uniform sample of the rows seen so far (Vitter 1985, Algorithm R), reproducible by seed.
+
+    Its place is taken at once: replacing rows one by one would leave holes in memory that grow with the rows seen.
+    """
+
+    def __init__(self, states: int, size: int, width: int, seed: int) -> None:
+        self._generator, self._seen = np.random.default_rng(seed), 0
+        self._rows = np.empty((states, size, width), dtype=np.float32)
+        self._labels = np.empty(size, dtype=np.int64)
+
+    def add(self, states: np.ndarray, labels: np.ndarray) -> None:
+        """Offer the rows of a batch: states [L+1, B, H], labels int64 [B]."""
+        for index, label in enumerate(labels):
+            place = self._seen if self._seen < len(self._labels) else int(self._generator.integers(self._seen + 1))
+            self._seen += 1
+            if place < len(self._labels):
+                self._rows[:, place], self._labels[place] = states[:, index], label
+
+    @property
+    def sample(self) -> tuple[np.ndarray, np.ndarray]:
+        """The rows [L+1, M, H] and their labels [M]."""
+        return self._rows[:, : self._seen], self._labels[: self._seen]
+
+
+def class_states(
+    model: nn.Module,
+    family: Family,
+    encodings: Encodings,
+    labels: np.ndarray | None,
+    classes: int,
+    *,
+    inner: bool = False,
+    sample_rows: int = 2000,
+    batch_size: int = 32,
+    seed: int = 0,
+    track: Track = silent,
+) -> ClassStates:
+    """Return the class-wise [CLS] moments of states 0..L and how alike the states are, in one pass over the texts.
+
+    `labels` int64 [N] are the classes; None takes the model's own predictions (no gold labels needed). With `inner` the
+    states behind each layer's attention block stand between them: 0, inside layer 1, 1, inside layer 2, 2, ...
+    """
+    count = len(layer_list(model, family)) * (2 if inner else 1)
+    moments = Moments.empty(count + 1, classes, model.config.hidden_size)
+    reservoir = _Reservoir(count + 1, min(sample_rows, len(encodings)), model.config.hidden_size, seed)
+    logits = np.zeros((len(encodings), model.config.num_labels), dtype=np.float32)
+    geometry = Geometry(count + 1)
+
+    def keep(rows: np.ndarray, mask: Tensor, batch_logits: Tensor, states: list[Tensor]) -> None:
+        logits[rows] = batch_logits.float().cpu().numpy()
+        geometry.add(states, mask)
+        stacked = torch.stack([state[:, 0].float() for state in states]).cpu().numpy()
+        batch_labels = logits[rows].argmax(1) if labels is None else labels[rows]
+        moments.add(stacked, batch_labels)
+        reservoir.add(stacked, batch_labels)
+
+    run_with_states(
+        model,
+        family,
+        encodings,
+        keep,
+        batch_size=batch_size,
+        track=track,
+        description="states",
+        inner=inner,
+        pick=lambda state: state,
+    )
+    return ClassStates(moments, *reservoir.sample, logits, geometry)
+
+
+def final_states(
+    model: nn.Module, family: Family, encodings: Encodings, *, batch_size: int = 32, track: Track = silent
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the last [CLS] state [N, H] and the logits [N, C] of every row, float32, in row order."""
+    states = np.zeros((len(encodings), model.config.hidden_size), dtype=np.float32)
+    logits = np.zeros((len(encodings), model.config.num_labels), dtype=np.float32)
+
+    def keep(rows: np.ndarray, _mask: Tensor, batch_logits: Tensor, batch_states: list[Tensor]) -> None:
+        states[rows] = batch_states[-1].float().cpu().numpy()
+        logits[rows] = batch_logits.float().cpu().numpy()
+
+    run_with_states(model, family, encodings, keep, batch_size=batch_size, track=track, description="final states")
+    return states, logits
+
+
+def cls_state(hidden: Tensor) -> Tensor:
+    """Return the [CLS] rows [B, H] of a state [B, S, H]; a view would keep the whole of it alive."""
+    return hidden[:, 0].clone()
+
+
+def run_with_states(
+    model: nn.Module,
+    family: Family,
+    encodings: Encodings,
+    keep: Callable[[np.ndarray, Tensor, Tensor, list[Tensor]], None],
+    *,
+    batch_size: int,
+    track: Track = silent,
+    description: str = "forward",
+    inner: bool = False,
+    pick: Callable[[Tensor], Tensor] = cls_state,
+) -> None:
+    """Run the model over all rows; call `keep(row indices, mask [B, S], logits [B, C], picked states 0..L)` per batch.
+
+    `pick` says what of each state [B, S, H] is held until the batch ends; by default its [CLS] rows [B, H]. With `inner`
+    the state behind the attention block of each layer (its norm included) comes before that behind the layer.
+    """
+    states: list[Tensor] = []
+
+    def hook(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        hidden = output if isinstance(output, Tensor) else output[0]
+        states.append(pick(hidden))
+
+    first = layer_list(model, family)[0]
+
+    def first_input(_module: nn.Module, inputs: tuple, kwargs: dict) -> None:
+        # state 0 is what enters layer 1; ELECTRA projects its embeddings on the way there
+        states.append(pick(inputs[0] if inputs else next(iter(kwargs.values()))))
+
+    batches = -(-len(encodings) // batch_size)
+    with ExitStack() as stack, torch.inference_mode():
+        stack.callback(first.register_forward_pre_hook(first_input, with_kwargs=True).remove)
+        for layer in layer_list(model, family):
+            if inner:
+                stack.callback(layer.get_submodule(family.attention_norm).register_forward_hook(hook).remove)
+            stack.callback(layer.register_forward_hook(hook).remove)
+        for rows, inputs in track(padded_batches(encodings, batch_size), description, total=batches):
+            states.clear()
+            tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
+            logits = model(**tensors).logits
+            keep(rows, tensors["attention_mask"], logits, states)

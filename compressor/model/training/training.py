@@ -1,0 +1,114 @@
+"""Train a sequence classifier: one explicit loop for fine-tuning and distillation."""
+
+import math
+from collections.abc import Callable, Mapping
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, get_linear_schedule_with_warmup
+
+from compressor.data.batches import Encodings, pad, shuffled_rows
+from compressor.errors import UserError
+from compressor.model.families import Family
+from compressor.model.training.checkpoint import Checkpoint, Progress, Training
+from compressor.progress import Track, silent
+from compressor.recipe.training import DistillSpec, FinetuneSpec
+
+LossOfBatch = Callable[[np.ndarray, dict[str, Tensor]], Mapping[str, Tensor]]
+"""Takes row indices [B] and the model's inputs, each int64 [B, S]; returns the parts of the loss, whose sum is minimised."""
+
+
+def train(
+    model: PreTrainedModel,
+    encodings: Encodings,
+    spec: FinetuneSpec | DistillSpec,
+    loss_of_batch: LossOfBatch,
+    *,
+    field: str,
+    dropout: bool,
+    seed: int = 0,
+    track: Track = silent,
+    description: str = "training",
+    checkpoint: Checkpoint | None = None,
+) -> list[dict[str, float]]:
+    """Train the parameters of `model` that require gradients, in place; return the mean of every loss part by epoch.
+
+    AdamW with linear warm-up and decay (Devlin et al. 2019, appendix A.3), gradients clipped to norm 1, batches of
+    similar lengths shuffled anew each epoch. The same seed gives the same weights on the same machine and thread count,
+    also where a `checkpoint` ends one process and another goes on from it. The end is kept in the checkpoint as well:
+    the caller removes it once the result is stored. Raises UserError, naming `field`, when the loss diverges.
+    """
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    decays = [parameter for parameter in trained.values() if parameter.ndim > 1]
+    plain = [parameter for parameter in trained.values() if parameter.ndim == 1]  # biases and LayerNorm
+    groups = [{"params": decays, "weight_decay": spec.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=spec.lr)
+    per_epoch = -(-len(encodings) // spec.batch_size)
+    steps = spec.epochs * per_epoch
+    schedule = get_linear_schedule_with_warmup(optimizer, int(spec.warmup * steps), steps)
+    training, progress = Training(trained, optimizer, schedule, model.device), Progress()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if checkpoint:
+            progress = checkpoint.restore(training)
+        model.train(dropout)
+        generator = np.random.default_rng(seed)  # its draws are repeated when a training goes on: that takes no time
+        order = (
+            rows for _ in range(spec.epochs) for rows in shuffled_rows(encodings.lengths, spec.batch_size, generator)
+        )
+        remaining = steps - progress.done
+        for rows in track(islice(order, progress.done, None), f"{description}, {spec.epochs} epochs", total=remaining):
+            inputs = {name: torch.from_numpy(value).to(model.device) for name, value in pad(encodings, rows).items()}
+            parts = loss_of_batch(rows, inputs)
+            optimizer.zero_grad()
+            sum(parts.values()).backward()
+            nn.utils.clip_grad_norm_(trained.values(), 1.0)
+            optimizer.step()
+            schedule.step()
+            _count(progress, parts, len(rows))
+            if not math.isfinite(sum(progress.totals.values())):
+                epoch = -(-progress.done // per_epoch)
+                raise UserError(f"{field}: training diverged in epoch {epoch}; lower {field}.lr ({spec.lr:g}).")
+            if progress.done % per_epoch == 0:
+                progress.losses.append({name: total / len(encodings) for name, total in progress.totals.items()})
+                progress.totals = {}
+            if checkpoint and (checkpoint.due or progress.done == steps):
+                checkpoint.save(training, progress)
+    model.eval()
+    return progress.losses
+
+
+def finetune(
+    model: PreTrainedModel,
+    family: Family,
+    encodings: Encodings,
+    labels: np.ndarray,
+    spec: FinetuneSpec,
+    *,
+    seed: int = 0,
+    track: Track = silent,
+    checkpoint: Checkpoint | None = None,
+) -> list[float]:
+    """Train `model` in place on labels int64 [N], with dropout; return the mean loss (nats) of every epoch."""
+    if spec.freeze_embeddings:
+        model.get_submodule(family.encoder).embeddings.requires_grad_(False)
+    targets = torch.from_numpy(labels)
+
+    def loss_of_batch(rows: np.ndarray, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"gold": nn.functional.cross_entropy(model(**inputs).logits, targets[rows].to(model.device))}
+
+    losses = train(
+        model, encodings, spec, loss_of_batch, field="finetune", dropout=True, seed=seed, track=track,
+        description="fine-tuning", checkpoint=checkpoint,
+    )  # fmt: skip
+    return [epoch["gold"] for epoch in losses]
+
+
+def _count(progress: Progress, parts: Mapping[str, Tensor], rows: int) -> None:
+    """Add a batch to `progress`; one transfer from the device for all parts."""
+    values = torch.stack([part.detach() for part in parts.values()]).tolist()
+    for name, value in zip(parts, values, strict=True):
+        progress.totals[name] = progress.totals.get(name, 0.0) + value * rows
+    progress.done += 1

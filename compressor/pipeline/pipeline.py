@@ -1,0 +1,193 @@
+"""One run from recipe to report, stage by stage: the only place that knows the order."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from compressor.files import read_json, stage_key, write_json, write_text
+from compressor.measurement.machine.doctor import resolve_device
+from compressor.measurement.machine.environment import environment, versions
+from compressor.measurement.machine.providers import PROVIDERS, require_provider
+from compressor.pipeline.result import build_result
+from compressor.progress import Track, silent
+from compressor.recipe.compression import Recipe
+from compressor.recipe.file import dump_recipe
+from compressor.report.build import build_report
+from compressor.run.checks import prepare
+from compressor.run.run import Run
+from compressor.run.rundir import RunDir, StageRecord, open_run_dir
+from compressor.stages import latency, predictions, shipping, teacher
+from compressor.stages.analyses import errors, ffn, roles
+from compressor.stages.cascade import cascade, evaluation
+from compressor.stages.model import model
+from compressor.stages.onnx import full_onnx, onnx, tail
+from compressor.stages.selection import audit, plan, scores, timing
+from compressor.stages.stage import Stage
+
+Say = Callable[[str], None]
+
+
+STAGES: tuple[Stage, ...] = tuple(
+    room.STAGE
+    for room in (
+        teacher,
+        scores,
+        timing,
+        plan,
+        audit,
+        model,
+        tail,
+        onnx,
+        full_onnx,
+        predictions,
+        latency,
+        shipping,
+        cascade,
+        evaluation,
+        errors,
+        ffn,
+        roles,
+    )
+)
+"""Every stage, in the order in which they run."""
+
+
+def stages_of(recipe: Recipe) -> list[Stage]:
+    """Return the stages that a recipe needs."""
+    return [stage for stage in STAGES if stage.wanted(recipe)]
+
+
+def no_words(_line: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run: its directory, the content of result.json, and how each stage ended."""
+
+    path: Path
+    result: dict[str, Any]
+    stages: tuple[StageRecord, ...]
+
+    @property
+    def goals_met(self) -> bool:
+        """Whether the recipe's goals hold; True where it names none."""
+        goals = self.result.get("goals")
+        return goals is None or goals["met"] is not False
+
+
+def run_recipe(
+    recipe: Recipe,
+    out: str | Path | None = None,
+    *,
+    device: str = "auto",
+    fresh: bool = False,
+    track: Track = silent,
+    say: Say = no_words,
+) -> RunResult:
+    """Carry a recipe through to its report in `out` (default runs/NAME); finished stages are loaded, not run again.
+
+    Raises UserError where the user's input is wrong, before anything expensive and before a file is made.
+    """
+    path, device = default_out(recipe, out), resolve_device(device)
+    if recipe.export.variants or recipe.cascade is not None:
+        require_provider(PROVIDERS[device], f"--device {device}")
+    run = prepare(recipe, path, device, track)
+    with open_run_dir(path, fresh=fresh) as folder:
+        records = run_stages(run, folder, stages_of(recipe), say)
+        result = _conclude(run, records)
+    return RunResult(path, result, tuple(records))
+
+
+def _concluded(run: Run) -> bool:
+    """Tell whether result.json is there and speaks of this very recipe."""
+    try:
+        return read_json(run.path / "result.json")["recipe"] == run.recipe.model_dump(mode="json")
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _conclude(run: Run, records: list[StageRecord]) -> dict[str, Any]:
+    """Write result.json and the report of a run whose stages are all there."""
+    result = build_result(run, STAGES, records)
+    write_json(run.path / "result.json", result)
+    build_report(run.path)
+    return result
+
+
+def run_until(
+    recipe: Recipe,
+    last: str,
+    out: str | Path | None = None,
+    *,
+    device: str = "auto",
+    track: Track = silent,
+    say: Say = no_words,
+) -> tuple[Path, list[StageRecord]]:
+    """Run the stages up to `last` (a stage name), resuming as `run_recipe` does; return the run directory.
+
+    Where that completes a run whose other stages were there already, result and report are written as well.
+    """
+    path = default_out(recipe, out)
+    run = prepare(recipe, path, resolve_device(device), track)
+    stages = stages_of(recipe)
+    names = [stage.name for stage in stages]
+    with open_run_dir(path) as folder:
+        records = run_stages(run, folder, stages[: names.index(last) + 1], say)
+        keys = stage_keys(run)
+        whole = all(folder.cached(stage.name, keys[stage.name]) for stage in stages)
+        if whole and not _concluded(run):
+            _conclude(run, run_stages(run, folder, stages, no_words))
+        return path, records
+
+
+def run_stages(run: Run, folder: RunDir, stages: Sequence[Stage], say: Say) -> list[StageRecord]:
+    """Run or load `stages` in their order; write recipe.yaml, environment.json and log.txt beside their results."""
+    write_text(run.path / "recipe.yaml", dump_recipe(run.recipe))
+    write_json(run.path / "environment.json", environment(run.device))
+    log = _log_file(run.path / "log.txt")
+    records = []
+    try:
+        keys = stage_keys(run)
+        if any(folder.cached(stage.name, keys[stage.name]) is None for stage in stages_of(run.recipe)):
+            folder.forget_outcome()
+        for stage in stages:
+            log.info("%s starts", stage.name)
+            record = folder.stage(stage.name, keys[stage.name], stage.outputs, partial(stage.compute, run))
+            records.append(record)
+            line = f"{stage.name}: {'kept from before' if record.cached else f'{record.seconds:.1f} s'}"
+            log.info(line)
+            say(line)
+    finally:
+        for handler in list(log.handlers):
+            handler.close()
+            log.removeHandler(handler)
+    return records
+
+
+def stage_keys(run: Run) -> dict[str, str]:
+    """Return the key of every stage this recipe has: its inputs, its own part of the recipe, and the keys before it."""
+    keys: dict[str, str] = {}
+    shared = {"version": versions()["compressor"], "seed": run.recipe.seed}
+    for stage in STAGES:
+        before = {name: keys[name] for name in stage.after}
+        keys[stage.name] = stage_key(stage.name, {**shared, **stage.inputs(run), "after": before})
+    return keys
+
+
+def default_out(recipe: Recipe, out: str | Path | None) -> Path:
+    """Return the run directory: `out`, or runs/NAME."""
+    return Path(out) if out is not None else Path("runs") / recipe.name
+
+
+def _log_file(path: Path) -> logging.Logger:
+    log = logging.getLogger(f"compressor.run.run.{path}")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.addHandler(handler)
+    return log

@@ -1,0 +1,89 @@
+"""result.json: what the stages hand over, and what no single one of them knows."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from compressor.files import read_json
+from compressor.measurement.cost import weight_bytes
+from compressor.model.units import Unit
+from compressor.pipeline.goals import judge_goals, with_speed
+from compressor.report.formats import is_full
+from compressor.run.run import Run
+from compressor.run.rundir import StageRecord
+from compressor.run.variants import FULL_ONNX, answer_entry, variant_flops
+from compressor.stages.cascade.evaluation import cascade_logits
+from compressor.stages.cascade.shared import CASCADE
+from compressor.stages.predictions import evaluation_logits
+from compressor.stages.stage import Stage
+
+
+def build_result(run: Run, stages: Iterable[Stage], records: Sequence[StageRecord]) -> dict[str, Any]:
+    """Return the content of result.json (schema 1) from the files that the stages wrote."""
+    recipe, data, logits = run.recipe, run.data, evaluation_logits(run)
+    parts = merged(stage.result(run) for stage in stages)
+    plan, shipped, guarded = parts["plan"], parts["shipped"], parts["cascade"]
+    own = {name: _variant(run, name, logits, plan["units"]) for name in logits}
+    variants = {**own, **parts.get("variants", {})}
+    if guarded:
+        logits[CASCADE] = cascade_logits(run)
+    # the file to ship was named without the evaluation split, so no other may be signed off by it
+    signed = {CASCADE, f"onnx_{shipped['variant']}"} if shipped else set(variants)
+    return {
+        "schema": 1,
+        "name": recipe.name,
+        "recipe": recipe.model_dump(mode="json"),
+        "data": {
+            "task": data.name,
+            "splits": {
+                name: {"rows": len(split), "sha256": split.sha256}
+                for name in ("train", "calibration", "selection", "evaluation", "guard")
+                for split in [getattr(data, name)]
+                if split is not None
+            },
+            "removed_overlaps": data.removed_overlaps,
+            "label_names": data.label_names,
+        },
+        **parts,
+        "variants": variants,
+        "goals": judge_goals(
+            recipe.goals,
+            logits,
+            data.evaluation.labels,
+            {name: entry for name, entry in variants.items() if name in signed},
+            recipe.seed,
+            with_speed(plan["goals"], parts["timing"]),
+            unskipped=(CASCADE,) if guarded and guarded["model"] == "full" else (),
+        ),
+        "stages": [asdict(record) for record in records],
+    }
+
+
+def merged(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return the parts as one; what several say under one key is put together, and must itself be a dict."""
+    whole: dict[str, Any] = {}
+    for part in parts:
+        for key, value in part.items():
+            whole[key] = {**whole[key], **value} if key in whole else value
+    return whole
+
+
+def _variant(run: Run, name: str, logits: dict[str, np.ndarray], units: Sequence[Unit]) -> dict[str, Any]:
+    """Return the entry of one variant: a PyTorch model or an ONNX file, full or without `units`."""
+    full = is_full(name)
+    directory = run.teacher_source.path if full else run.path / "model"
+    if "onnx" in name:
+        directory = run.path / (FULL_ONNX if full else "onnx") / name.rpartition("_")[2]
+    parameters = read_json(run.path / "model.json")["parameters"]["full" if full else "compressed"]
+    size = weight_bytes(directory)
+    if name == "full":
+        size = max(size, 4 * parameters)  # as it runs here, in float32, even if it was stored in fewer bits
+    return {
+        **answer_entry(run, logits[name], logits["full"], name),
+        "parameters": parameters,
+        "encoder_flops": variant_flops(run, name, () if full else units),
+        "bytes": size,
+        "latency": read_json(run.path / "latency.json")["rows"].get(name, []),
+    }

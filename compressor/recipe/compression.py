@@ -1,0 +1,264 @@
+"""The typed recipe: what the result is. Where to write and on which device to run are no part of it."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from compressor.recipe.base import Float, PositiveInt, Share, Spec
+from compressor.recipe.training import CascadeSpec, CompensationSpec, FinetuneSpec
+
+
+class ModelSpec(Spec):
+    """The model to compress."""
+
+    path: str = Field(min_length=1)
+    """A directory, a hub id, or `package:NAME` for the model that an installed Python package carries."""
+    revision: str | None = None
+    """Hub revision (branch, tag or commit)."""
+
+
+class CalibrationSpec(Spec):
+    """Text for states, scores, readouts and the head; labels are optional."""
+
+    split: Literal["train", "test"] = "train"
+    """`train` cuts the rows out of the training file; `test` takes the (often unlabelled) test file."""
+    size: PositiveInt | None = 2000
+    """Largest number of rows; null takes all of `test`."""
+
+
+class SelectionSplitSpec(Spec):
+    """Rows cut from train that choose among plans and hyper-parameters."""
+
+    size: PositiveInt = 2000
+
+
+class DataSpec(Spec):
+    """A GLUE task by name, the generated demo task, or your own files."""
+
+    task: str | None = None
+    """A GLUE task (`sst2`, `cola`, ...) or `demo`. Leave out for your own files."""
+    source: str = "nyu-mll/glue"
+    """Hub id of the GLUE data set, or a folder that holds TASK/{train,validation,test}.parquet."""
+    train: str | None = None
+    """Your own training file: csv, tsv, jsonl or parquet."""
+    validation: str | None = None
+    """Your own evaluation file; it is read once, at the end."""
+    test: str | None = None
+    """Your own unlabelled text for calibration (`calibration.split: test`)."""
+    text: str | list[str] | None = None
+    """Name of the text column, or of two columns for pairs."""
+    label: str | None = None
+    """Name of the label column; leave out for unlabelled text (agreement is then all that can be measured)."""
+    calibration: CalibrationSpec = CalibrationSpec()
+    selection: SelectionSplitSpec = SelectionSplitSpec()
+    max_length: Annotated[int, Field(ge=4)] = 128
+    """Longest input in tokens; longer texts are cut."""
+
+    @property
+    def text_columns(self) -> list[str]:
+        """The text columns as a list, whichever way they were written."""
+        return [self.text] if isinstance(self.text, str) else list(self.text or [])
+
+    @model_validator(mode="after")
+    def _task_or_files(self) -> "DataSpec":
+        own = {key: getattr(self, key) for key in ("train", "validation", "test", "text", "label")}
+        given = [key for key, value in own.items() if value is not None]
+        if self.task is not None and given:
+            raise ValueError(f"give either task or your own files, not both (task and {', '.join(given)} are set)")
+        if self.task is None:
+            missing = [key for key in ("train", "validation", "text") if own[key] is None]
+            if missing:
+                raise ValueError(f"own files need {', '.join(missing)}; or name a GLUE task with data.task")
+            if not 1 <= len(self.text_columns) <= 2:
+                raise ValueError(f"text takes one or two columns, not {len(self.text_columns)}")
+            if self.calibration.split == "test" and self.test is None:
+                raise ValueError(
+                    "calibration.split is 'test' but no test file is given: set data.test, or split: train"
+                )
+        return self
+
+
+Score = Literal["trace_ratio", "shrunk_fisher", "h_score", "linear_probe"]
+"""Measures of separability: the keys of `SCORES` in `selection/separability.py`."""
+
+
+class SeparabilitySpec(Spec):
+    """How the [CLS] states of each layer are scored."""
+
+    score: Score = "trace_ratio"
+    labels: Literal["gold", "teacher"] = "gold"
+    """`teacher` takes the full model's predictions as classes: no labels needed."""
+
+
+class BudgetSpec(Spec):
+    """What may remain of the encoder's cost; the mix of units that changes the fewest predictions is searched for."""
+
+    keep: Annotated[Float, Field(gt=0, lt=1)]
+    """Largest share of the cost of all layers that may remain: 0.5 halves it."""
+    of: Literal["flops", "latency"] = "flops"
+    """`flops` at 128 tokens, or predicted `latency`: each part timed in PyTorch, in every cell of the benchmark."""
+
+
+class SelectionSpec(Spec):
+    """Which layers, or which parts of layers, go."""
+
+    search: Literal["ranked", "greedy", "beam", "exhaustive", "fixed"] = "exhaustive"
+    """`ranked`: what `rank_by` says, no trial; `greedy`: one layer after the other; `beam`: the same with the `beam_width`
+    best sets of every size; `exhaustive`: every set; `fixed`: `skip`."""
+    layers: PositiveInt | Literal["auto"] = 1
+    """Number of layers to skip; `auto`: as many as goals.max_drop and goals.max_flips allow on the selection split."""
+    beam_width: PositiveInt = 8
+    """With `search: beam`, the number of sets of each size that are widened by one layer more."""
+    rank_by: Literal[
+        "separability",
+        Score,
+        "block_influence",
+        "cls_cosine",
+        "angular_distance",
+        "cka",
+        "passthrough",
+        "top_first",
+        "every_other",
+        "random",
+    ] = "separability"
+    """The score of the ranked plan, lowest first; `separability` is the gain in separability.score."""
+    audit: bool = False
+    """Also measure how far every score deserves trust, and the best set of every size (`compressor audit`)."""
+    units: list[Literal["layer", "ffn", "attention", "width"]] = ["layer"]
+    """With a budget, what may go: whole layers, feed-forward blocks, attention blocks, neurons of feed-forward blocks."""
+    widths: list[Annotated[Float, Field(gt=0, lt=1)]] = [0.75, 0.5, 0.25, 0.125]
+    """With unit `width`, the shares of a feed-forward block's neurons that may stay."""
+    budget: BudgetSpec | None = None
+    """In place of `layers`: how much of the encoder's cost may remain."""
+    protect: list[PositiveInt] = []
+    """Layers (from 1) that must stay."""
+    skip: list[PositiveInt] | None = None
+    """With `search: fixed`, the layers (from 1) to skip."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fixed_sets_layers(cls, values: Any) -> Any:  # noqa: ANN401
+        if isinstance(values, dict) and isinstance(values.get("skip"), list) and "layers" not in values:
+            return {**values, "layers": max(1, len(values["skip"]))}
+        if isinstance(values, dict) and values.get("budget") is not None and "search" not in values:
+            return {**values, "search": "beam"}
+        return values
+
+    @model_validator(mode="after")
+    def _budget_fits(self) -> "SelectionSpec":
+        if not self.units or len(set(self.units)) != len(self.units):
+            raise ValueError("units must name at least one kind, and none twice")
+        if self.budget is None and self.units != ["layer"]:
+            raise ValueError(f"units {', '.join(self.units)} differ in cost: say with budget.keep how much may remain")
+        if self.budget is not None and (self.search != "beam" or self.layers != 1):
+            raise ValueError("a budget comes with search: beam and takes the place of layers; leave layers out")
+        if self.budget is not None and self.audit:
+            raise ValueError("audit measures sets of whole layers; leave it out, or the budget")
+        if "width" in self.units and not self.widths:
+            raise ValueError("unit width needs at least one share in widths")
+        return self
+
+    @model_validator(mode="after")
+    def _fixed_has_skip(self) -> "SelectionSpec":
+        if (self.search == "fixed") != (self.skip is not None):
+            raise ValueError("search: fixed and skip: [...] go together")
+        if self.layers == "auto" and self.search in {"ranked", "fixed"}:
+            raise ValueError(f"layers: auto needs a search that tries sets of every size, not {self.search}")
+        if self.skip is not None:
+            if not self.skip or len(set(self.skip)) != len(self.skip):
+                raise ValueError("skip must name at least one layer, and none twice")
+            if len(self.skip) != self.layers:
+                raise ValueError(f"skip names {len(self.skip)} layers but layers is {self.layers}; leave layers out")
+            if set(self.skip) & set(self.protect):
+                raise ValueError(f"layers {sorted(set(self.skip) & set(self.protect))} are both skipped and protected")
+        return self
+
+
+class ExportSpec(Spec):
+    """Which ONNX files to write."""
+
+    variants: list[Literal["fp32", "alltokens", "optimized", "fp16", "int8"]] | Literal["auto"] = [
+        "fp32",
+        "optimized",
+        "int8",
+    ]
+    """`fp32`: as the model is; `alltokens`: its nodes fused; `optimized`: also without what changes no prediction;
+    `fp16`, `int8`: made from `optimized`. `auto`: those that may be the fastest on the device at hand, of which the fastest
+    that meets the goals on the selection split is named as the one to ship."""
+    cls_only_tail: bool | Literal["reassociated", "single_row"] = True
+    """In the variants behind `optimized`, compute only the [CLS] row of the last layer: exact. true: in the form that is
+    faster where the run takes place."""
+    opset: Annotated[int, Field(ge=14, le=22)] | None = None
+    """Version of the ONNX operators; null leaves it to Optimum."""
+
+    @field_validator("variants")
+    @classmethod
+    def _no_repeats(cls, variants: list[str] | str) -> list[str] | str:
+        if variants != "auto" and len(set(variants)) != len(variants):
+            raise ValueError("each variant may be named once")
+        return variants
+
+
+class BenchmarkSpec(Spec):
+    """Where latency is measured."""
+
+    batch_sizes: list[PositiveInt] = [1, 8, 32]
+    lengths: list[Annotated[int, Field(ge=4)]] = [32, 128]
+    workload: bool = True
+    """Also replay the real lengths of the evaluation texts with dynamic padding."""
+    min_seconds: Annotated[Float, Field(ge=0)] = 5
+    """Shortest measurement of a batch x length cell."""
+    min_runs: PositiveInt = 100
+    """Fewest runs of every model in a cell, unless `max_seconds` ends it first (the report then says so)."""
+    max_seconds: Annotated[Float, Field(gt=0)] = 60
+    """Longest measurement of a cell."""
+    footprint: bool = True
+    """Also measure cold start and peak memory, each variant in a process of its own."""
+
+    @model_validator(mode="after")
+    def _limits_in_order(self) -> "BenchmarkSpec":
+        if self.min_seconds > self.max_seconds:
+            raise ValueError(f"min_seconds ({self.min_seconds:g}) is above max_seconds ({self.max_seconds:g})")
+        return self
+
+
+class GoalsSpec(Spec):
+    """What one variant of the compressed model must reach as a whole; the run ends with exit code 3 where none does."""
+
+    max_drop: Share | None = None
+    """Largest accuracy drop that the one-sided bound at `confidence` may allow."""
+    max_flips: Share | None = None
+    """Largest share of changed predictions."""
+    min_speedup: Annotated[Float, Field(gt=0)] | None = None
+    """Smallest claimed speed-up over the full model in the same format, in every cell."""
+    max_p95_ms: Annotated[Float, Field(gt=0)] | None = None
+    """Largest 95th percentile of the latency of a batch, in every cell."""
+    confidence: Annotated[Float, Field(gt=0.5, lt=1)] = 0.95
+
+
+class Recipe(Spec):
+    """A whole run: what goes in, what is done to it, what is measured."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Names the run and its default folder, runs/NAME."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    model: ModelSpec
+    finetune: FinetuneSpec | None = None
+    data: DataSpec
+    separability: SeparabilitySpec = SeparabilitySpec()
+    selection: SelectionSpec = SelectionSpec()
+    compensation: CompensationSpec = CompensationSpec()
+    cascade: CascadeSpec | None = None
+    export: ExportSpec = ExportSpec()
+    benchmark: BenchmarkSpec = BenchmarkSpec()
+    goals: GoalsSpec | None = None
+    analysis: list[Literal["errors", "ffn", "roles"]] = []
+    """What the report explains beside the result: the full model's confident errors (and the compressed one's), what its
+    feed-forward blocks do, the role of each layer. `compressor analyze` does the same for a finished run."""
+
+    @field_validator("analysis")
+    @classmethod
+    def _each_analysis_once(cls, analysis: list[str]) -> list[str]:
+        if len(set(analysis)) != len(analysis):
+            raise ValueError("each analysis may be named once")
+        return analysis

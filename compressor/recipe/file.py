@@ -1,0 +1,188 @@
+"""Recipes as YAML files: reading with overrides, writing, and one readable sentence for the first mistake."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from compressor.errors import UserError, nearest
+from compressor.recipe.base import Spec
+from compressor.recipe.compression import BenchmarkSpec, Recipe
+from compressor.recipe.placement import PlacementRecipe
+
+Kind = TypeVar("Kind", bound=Spec)
+
+KINDS: dict[str, type[Spec]] = {"compression": Recipe, "placement": PlacementRecipe}
+"""What a recipe may describe: a compressed model, or an experiment with models from scratch."""
+TAKEN_BY = {"compression": "compressor run", "placement": "compressor analyze placement"}
+
+UNION_TAGS = {"str", "list[str]", "constrained-int", "literal['auto']"}
+"""What pydantic adds to the path of an error to name the branch of a union, as in ("data", "text", "list[str]")."""
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a YAML recipe and apply `key.path=value` overrides (values are read as YAML).
+
+    Raises UserError naming the file, line, field path and remedy when the file or a field is wrong.
+    """
+    return load_spec(path, Recipe, overrides)
+
+
+def load_spec(path: str | Path, kind: type[Kind], overrides: Sequence[str] = ()) -> Kind:
+    """Read a YAML file as a recipe of `kind`, as `load_recipe` does."""
+    values, text = _read(Path(path))
+    likely = _kind_of(values)
+    if _known(values, KINDS[likely]) > _known(values, kind):
+        raise UserError(f"{path}: this is a recipe for `{TAKEN_BY[likely]}`, whose keys are others.")
+    return _validated(Path(path), values, text, kind, overrides)
+
+
+def load_any(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
+    """Read a YAML file as whichever kind of recipe it is, as `load_recipe` does."""
+    values, text = _read(Path(path))
+    return _validated(Path(path), values, text, KINDS[_kind_of(values)], overrides)
+
+
+def _kind_of(values: Mapping[str, Any]) -> str:
+    """Return the name of the kind of recipe that knows most of the keys; compression where several know as many."""
+    return max(KINDS, key=lambda name: _known(values, KINDS[name]))
+
+
+def _known(values: Mapping[str, Any], kind: type[Spec]) -> int:
+    return len(values.keys() & kind.model_fields.keys())
+
+
+def _read(path: Path) -> tuple[dict, str]:
+    """Return what a YAML file holds, and its text."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such recipe file; `recipes/` holds examples.")
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"{path}: the recipe cannot be read ({error.strerror}).") from error
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise UserError(f"{where}: not valid YAML ({getattr(error, 'problem', None) or 'unreadable'}).") from error
+    if not isinstance(values, dict):
+        raise UserError(
+            f"{path}: a recipe is a mapping of keys such as name, model and data; `compressor schema` lists all."
+        )
+    return values, text
+
+
+def _validated(path: Path, values: dict, text: str, kind: type[Kind], overrides: Sequence[str]) -> Kind:
+    """Return `values` as a recipe of `kind`, overrides applied."""
+    overridden = [_apply_override(values, override) for override in overrides]
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_explain(error, kind, path, text, overridden)) from error
+
+
+def dump_recipe(recipe: Spec, *, leave_out: Mapping[str, Any] | None = None) -> str:
+    """Return the resolved recipe, defaults included, as YAML that `load_recipe` reads back to an equal recipe.
+
+    `leave_out` says what is not wanted: a part by `{part: True}`, a field of one by `{part: {field}}`.
+    """
+    values = recipe.model_dump(mode="json", exclude=dict(leave_out or {}))
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def _apply_override(values: dict, override: str) -> str:
+    """Set one `key.path=value` in `values`, in place; return the key path."""
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise UserError(f"--set {override!r}: write key.path=value, such as selection.layers=2.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {key}: the value {text!r} is not valid YAML; quote it.") from error
+    for part in parts[:-1]:
+        if not isinstance(values.get(part), dict):
+            values[part] = {}
+        values = values[part]
+    values[parts[-1]] = value
+    return ".".join(parts)
+
+
+def _explain(error: ValidationError, kind: type[Spec], path: Path, text: str, overridden: list[str]) -> str:
+    """Turn the first validation error into one sentence: where, what is wrong, what is allowed, the nearest name."""
+    first = error.errors(include_url=False)[0]
+    *above, last = first["loc"] or ("recipe",)
+    location = [part for part in above if part not in UNION_TAGS]
+    location += [] if last in UNION_TAGS and first["type"] != "extra_forbidden" else [last]
+    field = ".".join(str(part) for part in location)
+    line = _line_of(text, location)
+    where = f"--set {field}" if field in overridden else f"{path}{f':{line}' if line else ''}: {field or 'recipe'}"
+    if first["type"] == "extra_forbidden":
+        allowed = _fields_at(kind, location[:-1])
+        hint = nearest(location[-1], allowed)
+        return f"{where}: unknown key{hint or ';'} allowed here: {', '.join(sorted(allowed))}."
+    if first["type"] == "missing":
+        return f"{where}: this key is missing; add it (`compressor schema{_option_of(kind)}` describes it)."
+    if first["type"] == "literal_error":
+        allowed = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        return (
+            f"{where}: {first['input']!r} is not one of {first['ctx']['expected']}{nearest(first['input'], allowed)}."
+        )
+    message = first["msg"].removeprefix("Value error, ")
+    # a value that is a number or a word has an error for each of the two
+    words = [other["ctx"]["expected"] for other in error.errors() if other["type"] == "literal_error"
+             and tuple(part for part in other["loc"] if part not in UNION_TAGS) == tuple(location)]  # fmt: skip
+    message += f" or {words[0]}" if words else ""
+    got = "" if first["type"] == "value_error" else f", not {_shortened(first['input'])}"
+    return f"{where}: {message[0].lower() + message[1:]}{got}."
+
+
+def _option_of(kind: type[Spec]) -> str:
+    """Return what to write behind `compressor schema` for a kind of recipe; compression needs nothing."""
+    return "".join(f" --kind {name}" for name, spec in list(KINDS.items())[1:] if spec is kind)
+
+
+def _shortened(value: Any) -> str:  # noqa: ANN401
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _fields_at(spec: type[Spec], location: Sequence[str | int]) -> list[str]:
+    """Return the keys that a recipe, `spec`, allows below `location`."""
+    for part in location:
+        if isinstance(part, int):  # an item of a list, whose type was found with the list's name
+            continue
+        annotation = spec.model_fields[part].annotation
+        candidates = getattr(annotation, "__args__", None) or (annotation,)
+        spec = next(cls for cls in candidates if isinstance(cls, type) and issubclass(cls, Spec))
+    return list(spec.model_fields)
+
+
+def _line_of(text: str, location: Sequence[str | int]) -> int | None:
+    """Return the line (from 1) on which the YAML text holds `location`, or the deepest part of it that is there."""
+    node, line = yaml.compose(text), None
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((key, value) for key, value in node.value if key.value == str(part)), None)
+            if pair is None:
+                return line
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            return line
+    return line
+
+
+def benchmark_spec(values: dict[str, Any]) -> BenchmarkSpec:
+    """Return the benchmark part from command-line values (None: the default); raises UserError for a wrong one."""
+    try:
+        return BenchmarkSpec.model_validate({key: value for key, value in values.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"benchmark.{field}: {first['msg'].lower()}, not {_shortened(first['input'])}.") from error

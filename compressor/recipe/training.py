@@ -1,0 +1,127 @@
+"""The parts of a recipe that train or refit something."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from compressor.recipe.base import Float, PositiveInt, Share, Spec
+
+
+class FinetuneSpec(Spec):
+    """Fine-tune the model on `train` before compressing it."""
+
+    epochs: PositiveInt = 3
+    lr: Annotated[Float, Field(gt=0)] = 5e-5
+    batch_size: PositiveInt = 32
+    freeze_embeddings: bool = False
+    """Keep the embedding tables as they are: faster, and enough for short fine-tuning."""
+    weight_decay: Annotated[Float, Field(ge=0)] = 0.01
+    warmup: Share = 0.1
+    """Share of the steps during which the learning rate rises to `lr`; it then falls linearly to 0."""
+
+
+class HeadSpec(Spec):
+    """The compensation head: a few nodes on the final [CLS] state, folded into the stock classifier."""
+
+    nodes: Annotated[int, Field(ge=2)] = 8
+    trainer: Literal["gradient", "forward", "readout"] = "gradient"
+    """`gradient`: all nodes at once by an optimiser, from the readout on; `forward`: node by node in closed form (charge
+    flow); `readout`: the best linear readout alone, C - 1 nodes for C classes."""
+    optimizer: Literal["adamw", "lbfgs"] = "lbfgs"
+    targets: Literal["teacher", "gold"] = "teacher"
+    """Learn the full model's probabilities (no labels needed) or the gold labels."""
+    epochs: PositiveInt = 200
+    """Largest number of passes (adamw) or outer iterations (lbfgs), of which the first only looks at the readout that
+    training starts from; early stopping usually ends sooner."""
+    lr: Annotated[Float, Field(gt=0)] = 0.01
+    """Learning rate of adamw; lbfgs uses a line search."""
+    weight_decay: Annotated[Float, Field(ge=0)] = 1e-3
+    """L2 penalty on the head's weights, on standardised inputs."""
+    patience: PositiveInt = 20
+    """Epochs without a better selection loss before training stops."""
+    class_weights: Literal["auto", "balanced", "none"] = "auto"
+    """`auto` balances gold classes when the rarest has less than half of an even share; teacher targets stay as they are."""
+
+
+class RefitSpec(Spec):
+    """Closed-form refit of feed-forward outputs to the full model's states, on calibration text, without labels."""
+
+    method: Literal["closed_form"] = "closed_form"
+    layers: Literal["gaps", "later"] = "gaps"
+    """`gaps`: the layer in front of every gap; `later`: every kept layer from the first gap on."""
+    cls_weight: Annotated[Float, Field(ge=1)] = 10.0
+    """Weight of the [CLS] rows against those of the other tokens."""
+
+
+class DistillSpec(Spec):
+    """Train the whole compressed model towards the full model's logits and states, where closed form is not enough."""
+
+    text: list[Literal["train", "calibration"]] = ["train", "calibration"]
+    """The parts of the data to learn from; neither needs labels."""
+    epochs: PositiveInt = 3
+    lr: Annotated[Float, Field(gt=0)] = 1e-4
+    batch_size: PositiveInt = 32
+    temperature: Annotated[Float, Field(gt=0)] = 2.0
+    """Softens both sets of probabilities (Hinton et al. 2015)."""
+    logits_weight: Annotated[Float, Field(ge=0)] = 1.0
+    states_weight: Annotated[Float, Field(ge=0)] = 1.0
+    """Weight of the mean squared distance between the states that kept layers should lead to, in units of their variance."""
+    gold_weight: Annotated[Float, Field(ge=0)] = 0.0
+    """Weight of the cross-entropy with gold labels, on the rows that have them."""
+    weight_decay: Annotated[Float, Field(ge=0)] = 0.01
+    warmup: Share = 0.1
+    """Share of the steps during which the learning rate rises to `lr`; it then falls linearly to 0."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto`: bf16 autocast on GPUs that have it, fp32 elsewhere."""
+    checkpoint_minutes: Annotated[Float, Field(gt=0)] = 5
+    """Minutes of training between two checkpoints; a killed run goes on from the last."""
+    freeze_embeddings: bool = True
+    """Keep the embeddings as the full model has them: faster, and the states start from the same place."""
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> "DistillSpec":
+        if not self.text or len(set(self.text)) != len(self.text):
+            raise ValueError("text must name at least one part of the data, and none twice")
+        if not self.logits_weight + self.states_weight + self.gold_weight:
+            raise ValueError("logits_weight, states_weight and gold_weight are all 0, so there is nothing to learn")
+        return self
+
+
+class CompensationSpec(Spec):
+    """What makes up for the removed layers."""
+
+    refit: RefitSpec | None = None
+    """Refit the kept layers in closed form before the head is trained; `closed_form` for the defaults."""
+    distill: DistillSpec | None = None
+    """Distil after surgery and refits, before the head; null: no gradients but the head's."""
+    head: HeadSpec | None = HeadSpec()
+
+    @field_validator("refit", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:  # noqa: ANN401
+        return {"method": value} if isinstance(value, str) else value
+
+
+class CascadeSpec(Spec):
+    """Guarded early exit: easy texts are answered behind an early layer, with a bound on changed predictions."""
+
+    model: Literal["full", "compressed"] = "full"
+    """The model whose layers run: the full one, or the compressed one, which then answers what no exit does. For the
+    latter half of the calibration text is set aside, since nothing that shaped the model may certify it."""
+    exits: Literal["auto"] | list[PositiveInt] = "auto"
+    """Layers (of that model, from 1) behind which texts may leave, at most two; `auto`: the lowest expected cost."""
+    max_flips: Annotated[Float, Field(gt=0, lt=1)] = 0.01
+    """Largest share of predictions that may differ from the full model's."""
+    confidence: Annotated[Float, Field(gt=0.5, lt=1)] = 0.95
+    """Confidence with which the bound holds on texts like those of the calibration."""
+    fit_size: PositiveInt = 10000
+    """Largest number of texts (training, then selection) that the exits are fitted on, without their labels."""
+
+    @field_validator("exits")
+    @classmethod
+    def _one_or_two(cls, exits: str | list[int]) -> str | list[int]:
+        if isinstance(exits, list):
+            if not 1 <= len(exits) <= 2 or len(set(exits)) != len(exits):
+                raise ValueError("exits names one or two different layers, or is auto")
+            return sorted(exits)
+        return exits

@@ -1,0 +1,1 @@
+"""The analyses as sections of a page: one file an analysis."""

@@ -1,0 +1,292 @@
+"""The sentences of a report. None claims more than the interval behind it allows."""
+
+from compressor.measurement.statistics import TIERS
+from compressor.report.formats import (
+    change,
+    correlation,
+    correlation_interval,
+    count,
+    format_of,
+    gigaflops,
+    layers_text,
+    megabytes,
+    millions,
+    milliseconds,
+    number,
+    percent,
+    percent_interval,
+    points,
+    points_interval,
+    ratio,
+    ratio_interval,
+    relative,
+    score_name,
+    spread_text,
+)
+from compressor.report.tables.selection import OWN, row_rho
+
+AGREEMENT_LEVELS = (0.99, 0.98, 0.95, 0.9)
+"""Shares of equal predictions at which the frontier is read, highest first."""
+SMALL_ROWS = 500
+"""Below this many evaluation rows the report warns: one example then weighs 0.2 points or more."""
+
+
+def tier_meaning(tier: str) -> str:
+    """Return the definition of a tier; that of lossy names the bound it misses."""
+    return f"not even near ({TIERS['near']})" if tier == "lossy" else TIERS[tier]
+
+
+def verdict(versus: dict) -> str:
+    """Return what the paired interval allows to say of the accuracy: a verdict only where 0 is outside of it."""
+    if versus["flips"] == 0:
+        return "identical predictions"
+    if versus["ci95"] is None:
+        return "not measured"
+    low, high = versus["ci95"]
+    return "worse" if high < 0 else "better" if low > 0 else "not distinguishable"
+
+
+def headline(result: dict, comparisons: list[dict]) -> str:
+    """Return the one sentence above everything else; speed is the whole range of the claimed rows of `comparisons`."""
+    versus, plan = result["variants"]["compressed"]["versus_full"], result["plan"]
+    accuracy = {
+        "identical predictions": "every prediction as in the full model",
+        "not measured": "accuracy not measured (no labels)",
+        "not distinguishable": "accuracy not distinguishable from the full model",
+    }.get(verdict(versus), f"accuracy {points(versus['accuracy_delta'])} ({verdict(versus)} than the full model)")
+    changed = f", {count(versus['flips'])} of {count(versus['rows'])} predictions changed" if versus["flips"] else ""
+    claimed = [row["speedup"] for row in comparisons if row["claimed"]]
+    speed = "no speed-up above the noise floor" if comparisons else "speed not measured"
+    if claimed:
+        speed = f"{spread_text(claimed)} as fast in {len(claimed)} of {len(comparisons)} comparisons"
+    removed = f"{len(plan['skip'])} of {plan['layers']} layers removed"
+    if plan.get("mix"):
+        cost = {"flops": "FLOPs", "latency": "predicted time"}[plan["mix"]["of"]]
+        removed = f"{percent(plan['mix']['kept'])} of the encoder's {cost} kept"
+    return f"{versus['tier'].capitalize()}: {removed}, {accuracy}{changed}, {speed}."
+
+
+def accuracy_fact(full: dict, compressed: dict) -> tuple[str, str]:
+    """Return the number and the sentence on accuracy, with what the interval leaves open."""
+    versus = compressed["versus_full"]
+    if full["accuracy"] is None:
+        return (
+            "not measured",
+            "The evaluation data has no labels; agreement with the full model is all that can be said.",
+        )
+    text = f"Full {percent(full['accuracy'])}, compressed {percent(compressed['accuracy'])}; "
+    if versus["flips"] == 0:
+        text += "identical predictions."
+    else:
+        text += f"paired 95 % interval {points_interval(versus['ci95'])}: {verdict(versus)}."
+        if verdict(versus) == "not distinguishable" and versus["ci95"][0] < 0:
+            text += f" The interval leaves room for a loss of {-100 * versus['ci95'][0]:.2f} points."
+    small = "Small sample: n" if versus["rows"] < SMALL_ROWS else "n"
+    return points(versus["accuracy_delta"]), f"{text} {small} = {count(versus['rows'])}, " + (
+        f"one example is {100 / max(versus['rows'], 1):.2f} points."
+    )
+
+
+def agreement_fact(versus: dict) -> tuple[str, str]:
+    """Return the agreement and how the changed predictions divide."""
+    text = f"{count(versus['flips'])} of {count(versus['rows'])} predictions changed ({percent(versus['flip_rate'])})"
+    if versus["gained"] is not None and versus["lost"] is not None:
+        other = versus["flips"] - versus["gained"] - versus["lost"]
+        text += f": {versus['gained']} gained, {versus['lost']} lost" + (f", {other} wrong both times" if other else "")
+    return percent(versus["agreement"]), f"{text}. Same label as the full model in PyTorch."
+
+
+def speed_fact(comparisons: list[dict], best: dict | None) -> tuple[str, str]:
+    """Return the best claimed speed-up and how representative it is of all `comparisons`."""
+    if not comparisons:
+        return "not measured", "The run holds no latency of the compressed model."
+    measured = [row["speedup"] for row in comparisons]
+    claimed = sum(row["claimed"] for row in comparisons)
+    spread = f"Claimed in {claimed} of {len(comparisons)} comparisons; all measured: {spread_text(measured)}."
+    incomplete = sum(not row["complete"] for row in comparisons)
+    if incomplete:
+        spread += f" Fewer runs than wanted in {incomplete} of them."
+    if best is None:
+        return "none claimed", f"No speed-up above the noise floor. {spread}"
+    where = f"{format_of(best['variant'])}, {best['cell']}, {best['provider']}"
+    times = f"p50 {milliseconds(best['against_p50_ms'])} → {milliseconds(best['p50_ms'])}"
+    return ratio(best["speedup"]), (
+        f"Best claimed{'' if best['complete'] else ' (incomplete: fewer runs than wanted)'}: {where}; {times}, 95 % interval "
+        f"{ratio_interval(best['speedup_ci95'])}, against the full model in the same format. {spread}"
+    )
+
+
+def size_fact(full: dict, compressed: dict, flops_at: str) -> tuple[str, str]:
+    """Return the change of the parameters and the sentence on FLOPs (`flops_at`: at how many tokens) and bytes."""
+    parts = [
+        f"{name} {form(full[key])} → {form(compressed[key])} ({change(compressed[key], full[key])})"
+        for name, key, form in (
+            ("Parameters", "parameters", millions),
+            (f"encoder FLOPs{flops_at}", "encoder_flops", gigaflops),
+            ("weights", "bytes", megabytes),
+        )
+    ]
+    return change(compressed["parameters"], full["parameters"]), "; ".join(parts) + "."
+
+
+def goals_fact(goals: dict | None) -> tuple[str, str]:
+    """Return whether the goals are met and every miss."""
+    if goals is None:
+        return "none set", "The recipe sets no goals."
+    return ("met", "Every goal of the recipe is met.") if goals["met"] else ("missed", " ".join(goals["misses"]))
+
+
+def plan_reading(plan: dict) -> str:
+    """Return one sentence on how the plan ranked by a score and the chosen plan differ."""
+    chosen, ranked, regret = plan["chosen"], plan["ranked"], plan["regret"]
+    by = plan.get("rank_by") or OWN
+    if plan["search"] == "fixed":
+        return f"The recipe fixed the set: {layers_text(plan['skip'])}; no other set was tried to choose it."
+    if plan.get("mix"):
+        return mix_reading(plan)
+    if not chosen or not ranked or not regret:
+        return f"The {plan['search']} plan skips {layers_text(plan['skip'])}; its regret against other sets was not measured."
+    if sorted(chosen["skip"]) == sorted(ranked["skip"]):
+        return (
+            f"The plan ranked by {'lowest gain' if by == OWN else score_name(by)} and the chosen plan are the same "
+            f"({layers_text(plan['skip'])}): regret {100 * regret['agreement']:.2f} points."
+        )
+    return (
+        f"The ranked plan ({'lowest gain first' if by == OWN else f'by {score_name(by)}'}) skips "
+        f"{layers_text(ranked['skip'])}, the chosen one {layers_text(chosen['skip'])}: agreement "
+        f"{percent(ranked['agreement'])} against {percent(chosen['agreement'])}, "
+        f"a regret of {100 * regret['agreement']:.2f} points and {number(regret['kl'])} nats of KL on the selection split."
+    )
+
+
+def mix_reading(plan: dict) -> str:
+    """Return what a budget allowed and which mix of units was chosen for it."""
+    mix = plan["mix"]
+    cost = {"flops": "floating-point operations", "latency": "predicted time"}[mix["of"]]
+    kinds = {"layer": "layers", "ffn": "feed-forward blocks", "attention": "attention blocks", "width": "FFN widths"}
+    text = (
+        f"Of {count(mix['meeting'])} mixes of {', '.join(kinds[unit] for unit in mix['units'])} tried within the budget of "
+        f"{percent(mix['keep'])} of the encoder's {cost}, the chosen one leaves out {layers_text(plan['units'])} and keeps "
+        f"{percent(mix['kept'])}."
+    )
+    chosen, ranked = plan["chosen"], plan["ranked"]
+    if ranked and list(ranked["skip"]) == list(plan["units"]):
+        text += " Lowest gain first names the same mix."
+    elif ranked:
+        text += (
+            f" Lowest gain first would leave out {layers_text(ranked['skip'])}: agreement {percent(ranked['agreement'])} "
+            f"against {percent(chosen['agreement'])} on the selection split."
+        )
+    return text
+
+
+def audit_finding(rows: list[dict]) -> str:
+    """Return which score ranks the damage of single layers best, beside separability, with both intervals.
+
+    `rows` are those of `tables.audit_rows`. No score is called better: whether the intervals overlap is said instead.
+    """
+    known = [(row["score"], row["name"], row_rho(row)) for row in rows if row_rho(row)["rho"] is not None]
+    if not known:
+        return "No score's rank correlation with the damage of one layer is defined"
+    _, name, best = max(known, key=lambda entry: (entry[2]["rho"], entry[0] == OWN))
+    level = [entry for entry in known if entry[2]["rho"] == best["rho"]]
+    if len(level) > 1:
+        name += f" and {len(level) - 1} more"
+    text = f"Highest rank correlation with the damage of one layer: {name} {_with_interval(best)}"
+    own = next((rho for score, _, rho in known if score == OWN), None)
+    if own is None:
+        return text
+    if own is best:
+        others = [rho for score, _, rho in known if score != OWN]
+        overlapping = sum(_overlap(rho, best) != "intervals apart" for rho in others)
+        return text + (f"; not told apart from {overlapping} of {len(others)} other scores" if overlapping else "")
+    return f"{text}, separability {_with_interval(own)}: {_overlap(best, own)}"
+
+
+def _with_interval(rho: dict) -> str:
+    return f"{correlation(rho['rho'])} ({correlation_interval(rho['ci95']) if rho['ci95'] else 'no interval'})"
+
+
+def _overlap(one: dict, other: dict) -> str:
+    """Return whether two correlations can be told apart."""
+    bounds = [rho["ci95"] for rho in (one, other)]
+    # a bootstrap of few units that are all in the right order has no width: that is no certainty
+    if not all(bounds) or any(high - low < 0.005 for low, high in bounds):
+        return "too few layers to tell apart"
+    (low, high), (other_low, other_high) = bounds
+    return "intervals apart" if low > other_high or other_low > high else "intervals overlap"
+
+
+def frontier_finding(frontier: dict, layers: int) -> str:
+    """Return how many layers the best set found skips at the highest of four levels of agreement that it reaches.
+
+    `frontier` is that of `tables.frontier_rows`, `layers` what the full model has. The set's interval is said with it.
+    """
+    first = next(iter(frontier["series"]))
+    for level in AGREEMENT_LEVELS:
+        row = _largest(frontier, first, level)
+        if row is None:
+            continue
+        name = frontier["series"][first]
+        text = (
+            f"{name[0].upper()}{name[1:]} skips up to {len(row['skip'])} of {layers} layers at {100 * level:.0f} % agreement or "
+            f"more ({percent(row['agreement'])}, 95 % interval {percent_interval(row['agreement_ci95'])})"
+        )
+        own = _largest(frontier, OWN, level)
+        if OWN in frontier["series"] and first != OWN:
+            text += f"; separability {'up to ' + str(len(own['skip'])) if own else 'none'}"
+        return text
+    return f"No set that was found skips a layer at {100 * AGREEMENT_LEVELS[-1]:.0f} % agreement or more"
+
+
+def _largest(frontier: dict, series: str, level: float) -> dict | None:
+    """Return the largest set of a series, of one layer or more, whose agreement reaches the level."""
+    rows = [row["cells"][series] for row in frontier["rows"] if row["size"] and series in row["cells"]]
+    return next((row for row in reversed(rows) if row["agreement"] >= level), None)
+
+
+def candidates_reading(selection: dict) -> str:
+    """Return how many sets the goals were judged on, how sure each bound is, and what came of it."""
+    corrected = f"{100 * selection['corrected']:.4f}".rstrip("0").rstrip(".")
+    outcome = (
+        "The chosen set meets the goals there." if selection["met"]
+        else "No set meets the goals there; the chosen one comes nearest."
+    )  # fmt: skip
+    judged = (
+        "after the closed-form readout, which stands for the head to come"
+        if selection["readout"]
+        else "with the stock head"
+    )
+    return (
+        f"{count(selection['tried'])} sets were judged {judged}, on {count(selection['rows'])} rows of the selection split. The "
+        f"best of many looks better than it is, so the bound on the drop is taken at {corrected} % confidence: those of all "
+        f"{count(selection['choices'])} sets that the search could have taken then hold together at "
+        f"{percent(selection['confidence'])} (Bonferroni). Changed predictions are counted on these rows. {outcome}"
+    )
+
+
+def prediction_reading(rows: list[dict]) -> str:
+    """Return how far the predicted speed-up is off in each format; `rows` are those of `tables.prediction_rows`."""
+    parts = []
+    for name in dict.fromkeys(row["format"] for row in rows):
+        own = [row for row in rows if row["format"] == name and row["error"] is not None]
+        judged = [row["inside"] for row in own if row["inside"] is not None]
+        if own:
+            low, high = (relative(bound(row["error"] for row in own)) for bound in (min, max))
+            inside = f", inside the measured interval in {sum(judged)} of {len(judged)} cells" if judged else ""
+            parts.append(f"{name} {low if low == high else f'{low} to {high}'}{inside}")
+    return f"The prediction is off by: {'; '.join(parts)}." if parts else "No prediction was measured."
+
+
+def distillation_reading(distill: dict) -> str:
+    """Return what the distillation learned from, with which weights, and how near it came on the selection split."""
+    weights = ", ".join(f"{name} {number(weight)}" for name, weight in distill["weights"].items() if weight)
+    labels = f", {count(distill['labelled'])} of them with labels" if distill["labelled"] else ""
+    return (
+        f"The whole model was trained towards the full model's outputs for {len(distill['losses'])} epochs on "
+        f"{count(distill['rows'])} texts ({' and '.join(distill['text'])}{labels}) in {distill['precision']}, at temperature "
+        f"{number(distill['temperature'])}. Weights of the loss: {weights}. On the selection split: KL to the full model "
+        f"{number(distill['kl_before'])} → {number(distill['kl_after'])} nats, which decides; agreement "
+        f"{percent(distill['agreement_before'])} → {percent(distill['agreement_after'])}. Losses are means over each epoch, "
+        "times their weights; those of the states are in units of their variance."
+    )

@@ -1,0 +1,134 @@
+"""What is refused before anything expensive is done or any file is made."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from compressor.cascade.exits import LEAST_ROWS
+from compressor.cascade.plan import layers_to_try
+from compressor.cascade.thresholds import rows_needed
+from compressor.compensation.distill import check_labels
+from compressor.compensation.heads.head import check_nodes
+from compressor.data.splits import first_of_each, without_overlaps
+from compressor.data.tasks import TaskData, load_task
+from compressor.errors import UserError
+from compressor.model.families import family_of
+from compressor.model.load import ModelSource, find_model, load_tokenizer, longest_input
+from compressor.model.sublayers import shape_in
+from compressor.progress import Track
+from compressor.recipe.compression import Recipe, SelectionSpec
+from compressor.run.run import Run
+from compressor.selection.search import check_selection
+from compressor.selection.units import check_budget, flops_savings, part_names
+
+
+def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
+    """Look at the model and read the data; refuse what cannot work before anything expensive or any file is made."""
+    source = find_model(recipe.model.path, recipe.model.revision)
+    check_selection(recipe.selection, source.layers, recipe.goals)
+    if recipe.selection.budget is not None:
+        _check_budget(recipe.selection, source)
+    head = recipe.compensation.head
+    if head is not None:
+        check_nodes(head.nodes, source.config[family_of(source.config["model_type"]).width_key])
+    if source.path.resolve().is_relative_to(path.resolve()):
+        raise UserError(
+            f"model.path {recipe.model.path!r}: the model lies in the run directory {path}; name another --out."
+        )
+    longest = longest_input(source.config)
+    if recipe.data.max_length > longest:
+        raise UserError(
+            f"data.max_length: {recipe.data.max_length} is more than the {longest} tokens that the model takes."
+        )
+    too_long = [length for length in recipe.benchmark.lengths if length > longest]
+    if too_long:
+        raise UserError(f"benchmark.lengths: {too_long[0]} is more than the {longest} tokens that the model takes.")
+    tokenizer = load_tokenizer(source)
+    fine_tuned = recipe.finetune is None
+    if fine_tuned and len(source.label_names) < 2:
+        raise UserError(
+            f"model.path {recipe.model.path!r}: the model has one output (regression); a classifier is needed."
+        )
+    data = load_task(recipe.data, model_labels=source.label_names if fine_tuned else None, seed=recipe.seed)
+    _check_labels(recipe, data)
+    if recipe.cascade is not None:
+        data = _with_guard(recipe, data, source.layers)
+        if not tokenizer.is_fast:
+            raise UserError(
+                f"cascade: the tokenizer of {recipe.model.path!r} has no fast form (tokenizer.json), which the exported "
+                "classifier needs; save one beside the model, or leave cascade out."
+            )
+    return Run(recipe, source, tokenizer, data, path, device, track)
+
+
+def _check_budget(spec: SelectionSpec, source: ModelSource) -> None:
+    """Raise UserError where the budget cannot be reached, as far as that is known before anything is timed."""
+    if shape_in(source.config) is not None:
+        raise UserError(
+            f"selection.budget: {source.path} has already lost parts of layers; give the model it was made from."
+        )
+    if spec.budget.of == "flops":
+        check_budget(spec, source_savings(spec, source), source.layers)
+
+
+def source_savings(spec: SelectionSpec, source: ModelSource) -> dict[tuple[int, str], np.ndarray]:
+    """Return what the parts that may go save of the FLOPs of a model."""
+    family = family_of(source.config["model_type"])
+    hidden, width = source.config[family.width_key], source.config[family.ffn_key]
+    return flops_savings(source.layers, hidden, width, part_names(spec, width))
+
+
+def _check_labels(recipe: Recipe, data: TaskData) -> None:
+    """Raise UserError where the recipe asks for labels that the data does not have."""
+    if "errors" in recipe.analysis and (data.evaluation.labels is None or data.selection.labels is None):
+        raise UserError(
+            "analysis: errors needs gold labels, and the data has none; set data.label, or leave errors out."
+        )
+    if recipe.finetune is not None and data.train.labels is None:
+        raise UserError("finetune: the training data has no labels; set data.label, or give a fine-tuned model.")
+    if recipe.compensation.distill is not None:
+        labelled = [name for name in ("train", "calibration") if getattr(data, name).labels is not None]
+        check_labels(recipe.compensation.distill, labelled)
+    if data.calibration.labels is None:
+        remedy = "set it to teacher, or calibrate on labelled text (data.calibration.split: train)"
+        if recipe.separability.labels == "gold":
+            raise UserError(f"separability.labels: gold, but the calibration text has no labels; {remedy}.")
+        head = recipe.compensation.head
+        if head is not None and head.targets == "gold":
+            raise UserError(f"compensation.head.targets: gold, but the calibration text has no labels; {remedy}.")
+
+
+def _with_guard(recipe: Recipe, data: TaskData, layers: int) -> TaskData:
+    """Return `data` with the rows that certify the cascade; raises UserError where they cannot certify anything."""
+    spec, selection = recipe.cascade, recipe.selection
+    if spec.model == "compressed":
+        # refits, head and distillation learn from the calibration text, so it cannot certify what they made
+        half = len(data.calibration) // 2
+        halves = {
+            "calibration": data.calibration.take(list(range(half))),
+            "guard": data.calibration.take(list(range(half, 2 * half))),
+        }
+        data = replace(data, **without_overlaps(halves)[0])
+    else:
+        data = replace(data, guard=data.calibration)
+    # parts are drawn text by text, so the copies of one text are one draw, not several
+    data = replace(data, guard=first_of_each(data.guard))
+    searched = selection.layers == "auto" or (selection.budget is not None and "layer" in selection.units)
+    if spec.model == "full" or not searched:  # how deep the model is otherwise, the search decides
+        skipped = 0 if spec.model == "full" or selection.budget is not None else selection.layers
+        layers_to_try(spec.exits, layers - skipped)
+    texts = min(spec.fit_size, len(data.train) + len(data.selection))
+    if texts < LEAST_ROWS:
+        raise UserError(
+            f"cascade: the exits take at least {LEAST_ROWS} texts to fit, here are {texts}; give more training text, or "
+            "raise cascade.fit_size."
+        )
+    needed = rows_needed(spec.max_flips, spec.confidence)
+    if len(data.guard) < needed:
+        raise UserError(
+            f"cascade.max_flips: {spec.max_flips:.2%} at {spec.confidence:.0%} confidence takes at least {needed} "
+            f"different calibration texts that nothing else uses, here are {len(data.guard)}; raise data.calibration.size, "
+            "give more text, or allow more flips."
+        )
+    return data

@@ -1,0 +1,132 @@
+"""One recipe in one run directory: its inputs, and what several stages share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from compressor.data.batches import Encodings, encode, join
+from compressor.data.splits import Split
+from compressor.data.tasks import TaskData
+from compressor.export.onnx import STOCK, variants_for
+from compressor.files import read_json, stage_key
+from compressor.measurement.machine.environment import processor, versions
+from compressor.model.families import Family, family_of
+from compressor.model.load import ModelSource, find_model, load_classifier
+from compressor.model.training.checkpoint import Checkpoint
+from compressor.progress import Track
+from compressor.recipe.compression import Recipe
+from compressor.run.rundir import CHECKPOINTS, STAGES_FOLDER
+
+TEACHER = "teacher"
+"""Folder of the full model where the run fine-tunes it."""
+TAIL = "tail.json"
+"""The form of the CLS-only tail, and the measurement that chose it."""
+
+
+@dataclass
+class Run:
+    """One recipe in one run directory: its inputs, checked, and what several stages share, loaded when first needed."""
+
+    recipe: Recipe
+    source: ModelSource
+    tokenizer: PreTrainedTokenizerBase
+    data: TaskData
+    path: Path
+    device: str
+    track: Track
+
+    @property
+    def family(self) -> Family:
+        """The family of the model."""
+        return family_of(self.source.config["model_type"])
+
+    @property
+    def classes(self) -> int:
+        """Number of labels."""
+        return len(self.data.label_names)
+
+    @cached_property
+    def teacher_source(self) -> ModelSource:
+        """The full model: the one the recipe names, or the one that was fine-tuned here."""
+        return self.source if self.recipe.finetune is None else find_model(str(self.path / TEACHER))
+
+    @cached_property
+    def teacher(self) -> PreTrainedModel:
+        """The full model, loaded."""
+        return load_classifier(self.teacher_source, device=self.device)
+
+    @cached_property
+    def compressed(self) -> PreTrainedModel:
+        """The compressed model, loaded."""
+        return load_classifier(find_model(str(self.path / "model")), device=self.device)
+
+    @cached_property
+    def variants(self) -> list[str]:
+        """The ONNX variants of the compressed model."""
+        return variants_for(self.recipe.export.variants, self.device, processor()["instructions"])
+
+    @property
+    def full_variants(self) -> list[str]:
+        """The ONNX variants of the full model: the same, and what the exact savings are measured against."""
+        added = ["alltokens"] if "optimized" in self.variants and self.recipe.export.cls_only_tail else []
+        return list(dict.fromkeys([*self.variants, *added]))
+
+    @property
+    def tail(self) -> str | None:
+        """The form of the CLS-only tail in the files that have one, None for none."""
+        if measures_tail(self.recipe):
+            return read_json(self.path / TAIL)["form"]
+        wanted = self.recipe.export.cls_only_tail
+        return wanted if isinstance(wanted, str) else None
+
+    @cached_property
+    def calibration(self) -> Encodings:
+        """Tokens of the calibration split."""
+        return self.encode(self.data.calibration)
+
+    @cached_property
+    def selection(self) -> Encodings:
+        """Tokens of the selection split."""
+        return self.encode(self.data.selection)
+
+    @cached_property
+    def evaluation(self) -> Encodings:
+        """Tokens of the evaluation split."""
+        return self.encode(self.data.evaluation)
+
+    @cached_property
+    def guard(self) -> Encodings:
+        """Tokens of the rows that certify the cascade."""
+        return self.encode(self.data.guard)
+
+    @cached_property
+    def exit_text(self) -> Encodings:
+        """Tokens of the texts that the cascade's exits are fitted on: training text, then the selection split."""
+        size, parts = self.recipe.cascade.fit_size, []
+        for part in (self.data.train, self.data.selection):
+            parts.append(self.encode(part.take(list(range(min(size, len(part)))))))
+            size -= len(parts[-1])
+        return join(parts)
+
+    def checkpoint(self, name: str, inputs: Mapping[str, Any], minutes: float = 5.0) -> Checkpoint:
+        """Return the checkpoint of training `name` in this run directory; `inputs` (JSON) decide the result with the seed."""
+        shared = {"seed": self.recipe.seed, "max_length": self.recipe.data.max_length, "device": self.device}
+        shared["version"] = versions()["compressor"]
+        return Checkpoint(
+            self.path / STAGES_FOLDER / CHECKPOINTS / name, stage_key(name, {**shared, **inputs}), minutes
+        )
+
+    def encode(self, split: Split) -> Encodings:
+        """Tokenise a split."""
+        return encode(split.texts, self.tokenizer, self.recipe.data.max_length)
+
+
+def measures_tail(recipe: Recipe) -> bool:
+    """Return whether the form of the CLS-only tail is to be found by measurement, and any file has one."""
+    variants = recipe.export.variants
+    spares = variants == "auto" or set(variants) - set(STOCK) or recipe.cascade is not None
+    return recipe.export.cls_only_tail is True and bool(spares)

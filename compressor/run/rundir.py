@@ -1,0 +1,149 @@
+"""The run directory: one lock, stages that are whole or absent, resume by key."""
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from compressor.errors import UserError
+from compressor.files import PROGRESS, remove, write_text
+
+STAGES_FOLDER = ".stages"
+TRIALS = "trials.json"
+"""Cache of skip sets tried, below STAGES_FOLDER: no manifest, since it grows with every search."""
+CHECKPOINTS = "checkpoints"
+"""Folder below STAGES_FOLDER with a folder for each training that is not over."""
+HEADER = "recipe.yaml", "environment.json", "log.txt"
+"""Files of a run that no stage makes."""
+OUTCOME = "result.json", "report.html", "report.md"
+"""Files that speak of all stages together, and so are gone as soon as one of them is computed anew."""
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """How one stage of this run ended; `seconds` is the time of its computation, whenever that was."""
+
+    name: str
+    seconds: float
+    cached: bool
+
+
+class RunDir:
+    """A directory whose stage outputs are trusted only while their manifest stands.
+
+    A stage computes into a temporary folder; its old manifest is removed, its outputs are renamed into place, and the
+    new manifest is written last. A process that dies anywhere leaves either the old whole result or none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stages = path / STAGES_FOLDER
+
+    def cached(self, name: str, key: str) -> dict[str, Any] | None:
+        """Return the manifest of stage `name` if it was computed under `key` and all its files are whole."""
+        try:
+            manifest = json.loads((self._stages / f"{name}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        if manifest.get("key") != key:
+            return None
+        whole = all(
+            (self.path / file).is_file() and (self.path / file).stat().st_size == size
+            for file, size in manifest["files"].items()
+        )
+        return manifest if whole else None
+
+    def stage(self, name: str, key: str, outputs: Sequence[str], compute: Callable[[Path], None]) -> StageRecord:
+        """Make sure that `outputs` (files or folders below the run directory) are those of `key`.
+
+        `compute(folder)` writes them into an empty folder; it does not run when they are there already.
+        """
+        manifest = self.cached(name, key)
+        if manifest:
+            return StageRecord(name, manifest["seconds"], cached=True)
+        folder = self._stages / f"{name}.tmp"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        started = time.perf_counter()
+        try:
+            compute(folder)
+            seconds = time.perf_counter() - started
+            self._publish(name, key, outputs, folder, seconds)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return StageRecord(name, seconds, cached=False)
+
+    def _publish(self, name: str, key: str, outputs: Sequence[str], folder: Path, seconds: float) -> None:
+        missing = [output for output in outputs if not (folder / output).exists()]
+        if missing:
+            raise RuntimeError(f"stage {name} did not write {', '.join(missing)}")
+        manifest_file = self._stages / f"{name}.json"
+        manifest_file.unlink(missing_ok=True)
+        files = {}
+        for output in outputs:
+            target = self.path / output
+            remove(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (folder / output).replace(target)
+            for file in [target] if target.is_file() else sorted(target.rglob("*")):
+                if file.is_file():
+                    files[file.relative_to(self.path).as_posix()] = file.stat().st_size
+        write_text(manifest_file, json.dumps({"key": key, "seconds": seconds, "files": files}, indent=1))
+
+    def forget(self) -> None:
+        """Remove every manifest, the trials, the checkpoints and the outcome, so that all stages are computed anew."""
+        for manifest_file in self._stages.glob("*.json"):
+            manifest_file.unlink()
+        shutil.rmtree(self._stages / CHECKPOINTS, ignore_errors=True)
+        self.forget_outcome()
+
+    def forget_outcome(self) -> None:
+        """Remove result and report: they would contradict the stages that are about to change."""
+        for name in OUTCOME:
+            (self.path / name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def open_run_dir(path: str | Path, *, fresh: bool = False) -> Iterator[RunDir]:
+    """Yield the run directory at `path`, created and locked for this process.
+
+    Raises UserError if it cannot be written, holds files of something else, or another run is using it. Without any
+    stage result or checkpoint, what was made here is removed again, and so are the folders that this call created, if empty.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir() and any(path.iterdir()) and not (path / STAGES_FOLDER).is_dir():
+            raise UserError(f"--out {path}: this folder holds other files; name an empty or a new folder.")
+        created = [part for part in (path, *path.parents) if not part.exists()]
+        (path / STAGES_FOLDER).mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / STAGES_FOLDER / "lock", timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"--out {path}: another run is using this folder; wait for it or name another one.") from error
+    except OSError as error:
+        raise UserError(f"--out {path}: the folder cannot be written ({error.strerror}); name another one.") from error
+    run = RunDir(path)
+    try:
+        if fresh:
+            run.forget()
+        for left_over in (path / STAGES_FOLDER).glob("*.tmp"):
+            shutil.rmtree(left_over, ignore_errors=True)
+        yield run
+    finally:
+        kept = "*.json", f"{CHECKPOINTS}/*/{PROGRESS}"
+        empty = not any(any((path / STAGES_FOLDER).glob(pattern)) for pattern in kept)
+        if empty:
+            for name in HEADER:
+                (path / name).unlink(missing_ok=True)
+        lock.release()
+        if empty:
+            shutil.rmtree(path / STAGES_FOLDER, ignore_errors=True)
+            for folder in created:
+                with contextlib.suppress(OSError):  # not empty: another run lives there
+                    folder.rmdir()

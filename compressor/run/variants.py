@@ -1,0 +1,53 @@
+"""The models and files of a run: what they are called, where they lie, what work their encoders do."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compressor.export.onnx import STOCK
+from compressor.measurement.cost import cls_row_flops, shape_flops
+from compressor.measurement.predictions import fingerprint
+from compressor.measurement.statistics import compare, metrics
+from compressor.model.sublayers import any_shape
+from compressor.model.units import Unit, shape_left
+from compressor.run.run import Run
+
+FULL_ONNX = "full-onnx"
+"""Folder of the full model's ONNX files."""
+
+
+def onnx_files(run: Run) -> dict[str, Path]:
+    """Return variant name of result.json -> ONNX file, the full model's right before the compressed one's."""
+    return {
+        f"{prefix}onnx_{variant}": run.path / folder / variant / "model.onnx"
+        for variant in run.full_variants
+        for prefix, folder, made in (("full_", FULL_ONNX, run.full_variants), ("", "onnx", run.variants))
+        if variant in made
+    }
+
+
+def variant_flops(run: Run, name: str, units: Sequence[Unit]) -> int:
+    """Return the encoder FLOPs of a variant without `units`; the last layer counts for one row where it has a tail."""
+    config, family = run.source.config, run.family
+    hidden = config[family.width_key]
+    shape = shape_left(units, any_shape(config))
+    if "onnx" not in name or name.rpartition("_")[2] in STOCK or run.tail is None:
+        return shape_flops(shape.ffn_widths, shape.attention, hidden)
+    attends, heads = shape.attention[-1], config[family.heads_key]
+    tail = cls_row_flops(hidden, shape.ffn_widths[-1], heads, form=run.tail, attention=attends)
+    return shape_flops(shape.ffn_widths[:-1], shape.attention[:-1], hidden) + tail
+
+
+def answer_entry(run: Run, logits: np.ndarray, full: np.ndarray, name: str) -> dict[str, Any]:
+    """Return what a variant's entry says of its answers: logits [N, C] on the evaluation split, beside the full model's."""
+    labels = run.data.evaluation.labels
+    measured = asdict(metrics(logits, labels)) if labels is not None else {}
+    versus = None if name == "full" else compare(full, logits, labels, seed=run.recipe.seed)
+    return {
+        **{key: measured.get(key) for key in ("accuracy", "accuracy_ci95", "f1", "mcc")},
+        "predictions_sha256": fingerprint(logits),
+        "versus_full": asdict(versus) if versus else None,
+    }

@@ -1,0 +1,1 @@
+"""Stages that explain the model: one file an analysis."""

@@ -1,0 +1,157 @@
+"""The stage that measures the guarded early exit on the evaluation split, beside its certificate."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from compressor.cascade.runtime import CascadeClassifier
+from compressor.data.batches import Encodings, padded_batches
+from compressor.files import read_json, write_json
+from compressor.measurement.machine.providers import PROVIDERS
+from compressor.measurement.runtime import session
+from compressor.measurement.statistics import share_interval
+from compressor.measurement.timing.latency import WORKLOAD, Cell, benchmark, workload_batches
+from compressor.measurement.timing.subjects import onnx_subject
+from compressor.model.load import find_model
+from compressor.run.run import Run
+from compressor.run.variants import FULL_ONNX, answer_entry, variant_flops
+from compressor.stages.cascade.shared import CASCADE, FITTED, FOLDER, MEASURED, full_work, fused_file, wanted, work_of
+from compressor.stages.predictions import evaluation_logits
+from compressor.stages.stage import Stage, latency_inputs
+
+DRAWS = 2000
+
+
+FLOATS = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE
+
+
+def compute(run: Run, folder: Path) -> None:
+    """Answer the evaluation split with the cascade, row by row as a user would, and time it on the real workload."""
+    spec, provider = run.recipe.benchmark, PROVIDERS[run.device]
+    classifier = CascadeClassifier(run.path / FOLDER, providers=(provider,), threads=torch.get_num_threads())
+    logits, exits = answers(classifier, run.evaluation, run.classes)
+    np.savez(folder / f"{MEASURED}.npz", logits=logits, exits=exits)
+    latency: dict[str, Any] = {"rows": [], "noise_floor": []}
+    if spec.workload:
+        latency = _time(run, classifier, provider)
+    write_json(folder / f"{MEASURED}.json", latency)
+
+
+def answers(classifier: CascadeClassifier, encodings: Encodings, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the logits [N, C] of all rows, and the index of the part that gave them, int64 [N]."""
+    logits = np.zeros((len(encodings), classes), dtype=np.float32)
+    left = np.zeros(len(encodings), dtype=np.int64)
+    for rows, batch in padded_batches(encodings, 32):
+        logits[rows], left[rows] = classifier.run(batch)
+    return logits, left
+
+
+def _time(run: Run, classifier: CascadeClassifier, provider: str) -> dict[str, Any]:
+    """Time the cascade against the fused full model, on batches of evaluation texts in their real lengths."""
+    spec = run.recipe.benchmark
+    with fused_file(run, run.teacher_source, FULL_ONNX) as fused:
+        opponent = onnx_subject(session(fused, provider=provider, threads=torch.get_num_threads()))
+        measured = benchmark(
+            {"full": opponent, CASCADE: lambda batch: classifier.run(batch)},
+            {CASCADE: "full"},
+            dict.fromkeys(("full", CASCADE), provider),
+            [Cell(size, WORKLOAD, workload_batches(run.evaluation, size)) for size in spec.batch_sizes],
+            min_seconds=spec.min_seconds,
+            min_runs=spec.min_runs,
+            max_seconds=spec.max_seconds,
+            seed=run.recipe.seed,
+            track=run.track,
+        )
+    rows = [
+        {**row, "against_p50_ms": full["p50_ms"]}
+        for row, full in zip(measured.latency[CASCADE], measured.latency["full"], strict=True)
+    ]
+    return {"rows": rows, "noise_floor": measured.noise_floor}
+
+
+def cascade_logits(run: Run) -> np.ndarray:
+    """Return the cascade's logits [N, C] on the evaluation split."""
+    with np.load(run.path / f"{MEASURED}.npz", allow_pickle=False) as file:
+        return file["logits"]
+
+
+def result(run: Run) -> dict[str, Any]:
+    """Return the part `cascade` of result.json, the certificate beside what was measured, and the cascade as a variant.
+
+    Its encoder's work is a share of the full model's as the other variants state it: the share that the evaluation rows
+    took, at their real lengths.
+    """
+    if not wanted(run.recipe):
+        return {"cascade": None}
+    made, latency = read_json(run.path / FITTED), read_json(run.path / f"{MEASURED}.json")
+    with np.load(run.path / f"{MEASURED}.npz", allow_pickle=False) as file:
+        logits, left = file["logits"], file["exits"]
+    exits = [entry["layer"] for entry in made["exits"]]
+    source = run.teacher_source if made["model"] == "full" else find_model(str(run.path / "model"))
+    spent = work_of(run, source).costs(exits, run.evaluation.lengths)[left, np.arange(len(left))]
+    whole = full_work(run, run.evaluation)
+    work = float(spent.sum() / whole.sum())
+    files = [run.path / FOLDER / name for name in read_json(run.path / FOLDER / FITTED)["parts"]]
+    variant = {
+        **answer_entry(run, logits, evaluation_logits(run)["full"], CASCADE),
+        "parameters": stored_parameters(files),
+        "encoder_flops": round(work * variant_flops(run, "full_onnx_optimized", ())),
+        "bytes": sum(part.stat().st_size for file in files for part in file.parent.glob(f"{file.name}*")),
+        # the opponent is the full model in the same kind of file, whether or not the recipe exports that one
+        "latency": [{**row, "against": "full_onnx_optimized"} for row in latency["rows"]],
+    }
+    versus = variant["versus_full"]
+    evaluation = {
+        **{key: versus[key] for key in ("rows", "flips", "flip_rate")},
+        "flip_ci95": share_interval(versus["flips"], versus["rows"]),
+        "shares": [float((left == part).mean()) for part in range(len(exits) + 1)],
+        "work": work,
+        "compute_ratio": 1 / work,
+        "compute_ratio_ci95": list(ratio_interval(whole, spent, run.recipe.seed)),
+    }
+    guarded = {**made, "evaluation": evaluation, "noise_floor": latency["noise_floor"]}
+    return {"cascade": guarded, "variants": {CASCADE: variant}}
+
+
+def ratio_interval(whole: np.ndarray, spent: np.ndarray, seed: int) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval over rows (2,000 draws) of sum(whole) / sum(spent), both [N] by row."""
+    generator, ratios = np.random.default_rng(seed), np.empty(DRAWS)
+    for draw in range(DRAWS):
+        rows = generator.integers(len(whole), size=len(whole))
+        ratios[draw] = whole[rows].sum() / spent[rows].sum()
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def stored_parameters(files: list[Path]) -> int:
+    """Return the floating-point numbers that the parts hold; those of the layer behind an exit are there twice."""
+    weights = [
+        weight
+        for file in files
+        for weight in onnx.load(str(file), load_external_data=False).graph.initializer
+        if weight.data_type in FLOATS
+    ]
+    return sum(int(np.prod(weight.dims)) for weight in weights)
+
+
+def cost(run: Run) -> str:
+    """Return the expected work."""
+    timing = run.recipe.benchmark
+    cells = len(timing.batch_sizes) * timing.workload
+    seconds = f"{cells * timing.min_seconds:.0f} to {cells * timing.max_seconds:.0f} s"
+    return f"{len(run.data.evaluation)} evaluation rows, {cells} cells, {seconds}"
+
+
+STAGE = Stage(
+    "cascade-evaluation",
+    (f"{MEASURED}.npz", f"{MEASURED}.json"),
+    ("cascade", "predictions"),
+    latency_inputs,
+    compute,
+    cost,
+    wanted,
+    result,
+)

@@ -1,0 +1,52 @@
+"""What both stages of the guarded early exit need: its work, the fused file, numbers as JSON."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from compressor.cascade.plan import EncoderWork
+from compressor.data.batches import Encodings
+from compressor.export.onnx import Job, export_optimized, quiet
+from compressor.model.load import ModelSource
+from compressor.model.sublayers import any_shape
+from compressor.recipe.compression import Recipe
+from compressor.run.run import Run
+
+CASCADE = "onnx_cascade"
+"""Name of the cascade among the variants."""
+
+
+FOLDER, FITTED, MEASURED = "onnx/cascade", "cascade.json", "cascade_evaluation"
+
+
+@contextmanager
+def fused_file(run: Run, source: ModelSource, exported: str) -> Iterator[Path]:
+    """Yield the fused ONNX file of the model at `source`: the one below `exported` that the run made, or one for now."""
+    made = run.path / exported / "optimized" / "model.onnx"
+    if "optimized" in run.variants and made.is_file():
+        yield made
+        return
+    with tempfile.TemporaryDirectory() as work:
+        with quiet():
+            file = export_optimized(Job(source, Path(work), run.tail, run.recipe.export.opset))
+        yield file
+
+
+def work_of(run: Run, source: ModelSource) -> EncoderWork:
+    """Return what decides the encoder's work of the model at `source`."""
+    config, family = source.config, run.family
+    tail = run.tail is not None
+    return EncoderWork(config[family.width_key], config[family.heads_key], any_shape(config), tail=tail)
+
+
+def full_work(run: Run, encodings: Encodings) -> np.ndarray:
+    """Return the encoder FLOPs [N] of the full model for each row: what every share of work refers to."""
+    return work_of(run, run.teacher_source).costs((), encodings.lengths)[-1]
+
+
+def wanted(recipe: Recipe) -> bool:
+    """Return whether the recipe asks for an early exit."""
+    return recipe.cascade is not None

@@ -1,0 +1,118 @@
+"""The stage that times every model and file of a run, and what each of them takes to start."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from compressor.data.batches import pad
+from compressor.files import read_json, write_json
+from compressor.measurement.cost import FLOPS_TOKENS
+from compressor.measurement.machine.environment import environment
+from compressor.measurement.machine.providers import PROVIDERS
+from compressor.measurement.runtime import session
+from compressor.measurement.timing.footprint import ColdStart, footprints
+from compressor.measurement.timing.latency import WORKLOAD, Cell, benchmark, grid_cells, workload_batches
+from compressor.measurement.timing.predictor import prediction_errors
+from compressor.measurement.timing.subjects import onnx_subject, torch_subject
+from compressor.model.units import lost_parts
+from compressor.report.formats import is_full
+from compressor.run.run import Run
+from compressor.run.variants import onnx_files
+from compressor.stages.stage import Stage, latency_inputs
+
+PROTOCOL = (
+    "Rounds interleave all models in an order drawn anew; speed-up is the ratio of medians (of means on the real "
+    "workload, where batches differ) with a 95 % bootstrap interval "
+    "over rounds, against the full model in the same format; the noise floor is that full model against itself."
+)
+
+
+SPARED, ALL_ROWS = "full_onnx_optimized", "full_onnx_alltokens"
+"""The full model's fused file with and without the exact savings."""
+
+
+def compute(run: Run, folder: Path) -> None:
+    """Time every model and file, interleaved, and start each once in a process of its own; keep the raw values."""
+    provider, files = PROVIDERS[run.device], onnx_files(run)
+    threads = torch.get_num_threads()
+    subjects = {"full": torch_subject(run.teacher), "compressed": torch_subject(run.compressed)}
+    providers = dict.fromkeys(subjects, f"PyTorch {run.device.upper()}")
+    for name, file in files.items():
+        subjects[name] = onnx_subject(session(file, provider=provider, threads=threads))
+        providers[name] = provider
+    spec, inputs = run.recipe.benchmark, list(pad(run.evaluation, np.arange(1)))
+    cells = grid_cells(spec, run.teacher.config.vocab_size, inputs, run.recipe.seed)
+    if spec.workload:
+        cells += [Cell(size, WORKLOAD, workload_batches(run.evaluation, size)) for size in spec.batch_sizes]
+    batch, length = cells[0].batches[0]["input_ids"].shape if cells else (1, run.recipe.data.max_length)
+    shared = {"provider": provider, "device": run.device, "threads": threads, "batch": batch, "length": length}
+    folders = {"full": run.teacher_source.path, "compressed": run.path / "model"}
+    starts = {name: ColdStart("pytorch", str(path), **shared) for name, path in folders.items()}
+    starts |= {name: ColdStart("onnx", str(file), **shared) for name, file in files.items()}
+    # before the long part: a model that cannot be started should not cost a whole benchmark
+    started = footprints(starts, seed=run.recipe.seed, track=run.track) if spec.footprint else None
+    measured = benchmark(
+        subjects,
+        opponents(subjects),
+        providers,
+        cells,
+        min_seconds=spec.min_seconds,
+        min_runs=spec.min_runs,
+        max_seconds=spec.max_seconds,
+        seed=run.recipe.seed,
+        track=run.track,
+    )
+    write_json(
+        folder / "latency.json",
+        {
+            "rows": measured.latency,
+            "noise_floor": measured.noise_floor,
+            "footprint": started,
+            "threads": threads,
+            "providers": sorted(set(providers.values())),
+            "environment": environment(run.device),
+        },
+    )
+    write_json(folder / "latency_raw.json", measured.raw)
+
+
+def opponents(names: Iterable[str]) -> dict[str, str]:
+    """Return compressed variant -> the full model in the same format, and the spared full model -> the one with all rows."""
+    names = list(names)
+    found = {name: "full" if name == "compressed" else f"full_{name}" for name in names if not is_full(name)}
+    if {SPARED, ALL_ROWS} <= set(names):
+        found[SPARED] = ALL_ROWS
+    return found
+
+
+def cost(run: Run) -> str:
+    """Return the expected work."""
+    spec = run.recipe.benchmark
+    cells = len(spec.batch_sizes) * (len(spec.lengths) + spec.workload)
+    return f"{cells} cells, {cells * spec.min_seconds:.0f} to {cells * spec.max_seconds:.0f} s"
+
+
+def result(run: Run) -> dict[str, Any]:
+    """Return the machine, the circumstances of the benchmark, and how far the latency predicted from one layer was off.
+
+    The rows themselves stand with their variants.
+    """
+    latency, plan, timing = (read_json(run.path / f"{name}.json") for name in ("latency", "plan", "timing"))
+    compared = {name: rows for name, rows in latency["rows"].items() if not is_full(name)}
+    return {
+        "environment": latency["environment"],
+        "benchmark": {
+            **{key: latency[key] for key in ("noise_floor", "footprint", "threads", "providers")},
+            "protocol": PROTOCOL,
+            "flops_tokens": FLOPS_TOKENS,
+        },
+        "prediction": prediction_errors(timing["cells"], lost_parts(plan["units"]), compared),
+    }
+
+
+STAGE = Stage(
+    "latency", ("latency.json", "latency_raw.json"), ("predictions",), latency_inputs, compute, cost, result=result
+)

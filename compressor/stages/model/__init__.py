@@ -1,0 +1,1 @@
+"""The stage that makes the compressed model, and its larger steps."""

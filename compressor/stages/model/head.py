@@ -1,0 +1,63 @@
+"""The compensation head inside a run: fitted on states of the calibration text, folded in where it is better."""
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from compressor.compensation.heads.head import cross_entropy, fold_error, fold_head, hard_targets, soft_targets
+from compressor.compensation.heads.trainers import TRAINERS
+from compressor.model.states.states import final_states
+from compressor.run.arrays import load_array
+from compressor.run.run import Run
+
+
+def compensate(run: Run, model: PreTrainedModel) -> dict[str, Any]:
+    """Fit the head and fold it into `model` unless the stock head has the lower loss on the selection split.
+
+    The loss decides, not the labels that agree: on a split of a thousand rows those differ by chance.
+    """
+    spec, family, data = run.recipe.compensation.head, run.family, run.data
+    teacher = {part: load_array(run.path, f"{part}_logits") for part in ("calibration", "selection")}
+    states, _ = final_states(model, family, run.calibration, track=run.track)
+    selection_states, stock_logits = final_states(model, family, run.selection, track=run.track)
+    if spec.targets == "gold":
+        targets = hard_targets(data.calibration.labels, run.classes), hard_targets(data.selection.labels, run.classes)
+        wanted = data.selection.labels
+    else:
+        targets = soft_targets(teacher["calibration"]), soft_targets(teacher["selection"])
+        wanted = teacher["selection"].argmax(1)
+    fit = TRAINERS[spec.trainer](
+        torch.from_numpy(states),
+        targets[0],
+        torch.from_numpy(selection_states),
+        targets[1],
+        spec,
+        family.activation,
+        seed=run.recipe.seed,
+        track=run.track,
+    )
+    logits = fit.head.logits(torch.from_numpy(selection_states), family.activation)
+    losses = [cross_entropy(part, targets[1], fit.class_weights) for part in (torch.from_numpy(stock_logits), logits)]
+    agreements = [float((part.argmax(1) == wanted).mean()) for part in (stock_logits, logits.numpy())]
+    folded = losses[1] < losses[0]
+    report = {
+        "nodes": len(fit.head.b1),
+        "trainer": spec.trainer,
+        "optimizer": spec.optimizer if spec.trainer == "gradient" else None,
+        "targets": spec.targets,
+        "epochs": fit.epochs,
+        "best_epoch": fit.best_epoch,
+        "selection_loss": list(fit.selection_loss),
+        "class_weights": fit.class_weights,
+        "loss_before": losses[0],
+        "loss_after": losses[1],
+        "agreement_before": agreements[0],
+        "agreement_after": agreements[1],
+        "folded": folded,
+        "fold_error": None,
+    }
+    if folded:
+        fold_head(model, family, fit.head)
+        report["fold_error"] = fold_error(model, family, fit.head, torch.from_numpy(selection_states))
+    return report

@@ -1,0 +1,92 @@
+"""The stage that reads the evaluation split, with every model and file."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compressor.analysis.explain import explained_examples
+from compressor.export.parity import check_parity, parity
+from compressor.files import read_json, write_json
+from compressor.measurement.machine.providers import PROVIDERS
+from compressor.measurement.predictions import flipped_examples, predict
+from compressor.measurement.runtime import predict_onnx, session
+from compressor.report.formats import is_full
+from compressor.run.run import Run
+from compressor.run.variants import FULL_ONNX, onnx_files
+from compressor.stages.stage import Stage
+
+PREDICTIONS, LABELS = "predictions.npz", "labels"
+"""Logits of the evaluation split by variant, and beside them the gold labels where there are any."""
+
+
+EXPLAINED = "explain.json"
+"""Charges of the nodes for some changed and some confidently wrong predictions."""
+
+
+def compute(run: Run, folder: Path) -> None:
+    """Read the evaluation split: logits of every model and file; a parity failure stops the run."""
+    logits = {
+        "full": predict(run.teacher, run.evaluation, track=run.track, description="evaluation, full"),
+        "compressed": predict(run.compressed, run.evaluation, track=run.track, description="evaluation, compressed"),
+    }
+    parities = {}
+    for name, file in onnx_files(run).items():
+        own, variant = "full" if is_full(name) else "compressed", name.rpartition("_")[2]
+        logits[name] = predict_onnx(session(file, provider=PROVIDERS[run.device]), run.evaluation, track=run.track)
+        found = parity(logits[own], logits[name])
+        overflows = variant == "fp16" and not np.isfinite(found.max_abs)
+        if not overflows or run.recipe.export.variants != "auto":  # a file nobody asked for by name is just not shipped
+            check_parity(variant, found)
+        if own == "compressed":
+            parities[variant] = asdict(found) | ({"max_abs": None} if overflows else {})
+    labels = run.data.evaluation.labels
+    np.savez(folder / PREDICTIONS, **logits, **({} if labels is None else {LABELS: labels}))
+    write_json(folder / "parity.json", parities)
+    head, data = read_json(run.path / "model.json")["head"], run.data
+    examples = []
+    if head and head["folded"]:  # a stock head has hundreds of nodes: nothing to show in a figure
+        examples = explained_examples(
+            run.compressed,
+            run.family,
+            run.evaluation,
+            logits,
+            labels,
+            data.evaluation.texts,
+            data.evaluation.ids,
+            data.label_names,
+        )
+    write_json(folder / EXPLAINED, examples)
+
+
+def evaluation_logits(run: Run) -> dict[str, np.ndarray]:
+    """Return the logits [N, C] of every variant on the evaluation split."""
+    with np.load(run.path / PREDICTIONS, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files if name != LABELS}
+
+
+def result(run: Run) -> dict[str, Any]:
+    """Return the files' parity with PyTorch, the predictions that changed, and some of them explained."""
+    logits, rows, names = evaluation_logits(run), run.data.evaluation, run.data.label_names
+    return {
+        "flipped": flipped_examples(logits["full"], logits["compressed"], rows.labels, rows.texts, rows.ids, names),
+        "explain": read_json(run.path / EXPLAINED),
+        "parity": read_json(run.path / "parity.json"),
+    }
+
+
+def cost(run: Run) -> str:
+    """Return the expected work."""
+    return f"{2 + len(run.variants) + len(run.full_variants)} models over {len(run.data.evaluation)} evaluation rows"
+
+
+STAGE = Stage(
+    "predictions",
+    (PREDICTIONS, "parity.json", EXPLAINED),
+    ("onnx", FULL_ONNX),
+    lambda run: {"evaluation": run.data.evaluation.sha256, "device": run.device},
+    compute,
+    cost,
+    result=result,
+)

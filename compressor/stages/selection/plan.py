@@ -1,0 +1,98 @@
+"""The stage that chooses what goes, by forward passes over the selection split."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from compressor.compensation.refits.blocks import build_variants
+from compressor.files import read_json, write_json
+from compressor.model.capture import capture_calls
+from compressor.recipe.compression import SelectionSpec
+from compressor.run.arrays import ARRAYS, save_array
+from compressor.run.checks import source_savings
+from compressor.run.run import Run
+from compressor.selection.baselines import ranked_set
+from compressor.selection.search import candidate_sets, find_plan, most_sets, wanted_sizes
+from compressor.selection.trie import count_applications
+from compressor.selection.units import check_budget, find_mix, latency_savings, part_names
+from compressor.stages.selection import timing
+from compressor.stages.selection.timing import single_parts
+from compressor.stages.selection.trials import run_evidence, run_trials
+from compressor.stages.stage import Stage
+
+
+def inputs(run: Run) -> dict[str, Any]:
+    """Return what the plan depends on."""
+    spec, goals = run.recipe.selection, run.recipe.goals
+    unused = {"audit"} if spec.budget is not None else {"audit", "budget", "units", "widths"}
+    inputs = {"selection": spec.model_dump(mode="json", exclude=unused), "split": run.data.selection.sha256}
+    if spec.budget is not None and spec.budget.of == "latency":
+        inputs["timing"] = timing.inputs(run)
+    if spec.layers == "auto":
+        inputs["goals"] = goals.model_dump(mode="json", include={"max_drop", "max_flips", "confidence"})
+        inputs["head"] = run.recipe.compensation.head is not None
+    return inputs
+
+
+def compute(run: Run, folder: Path) -> None:
+    """Choose the layers to skip by forward passes over the selection split."""
+    spec, goals = run.recipe.selection, run.recipe.goals
+    if spec.budget is not None:
+        _make_mix(run, folder)
+        return
+    trials, logits = run_trials(run)
+    evidence = run_evidence(run)
+    plan = find_plan(
+        trials,
+        lambda size: ranked_set(spec.rank_by, evidence, size, spec.protect),
+        spec,
+        goals,
+        readout=run.recipe.compensation.head is not None,
+    )
+    write_json(folder / "plan.json", asdict(plan))
+    save_array(folder, "selection_logits", logits)
+
+
+def _make_mix(run: Run, folder: Path) -> None:
+    """Choose the parts of layers to leave out by forward passes with stand-ins made from the calibration text."""
+    spec, source = run.recipe.selection, run.source
+    width = source.config[run.family.ffn_key]
+    if spec.budget.of == "flops":
+        savings = source_savings(spec, source)
+    else:
+        cells = read_json(run.path / "timing.json")["cells"]
+        savings = latency_savings(cells, source.layers, part_names(spec, width))
+        check_budget(spec, savings, source.layers)
+    parts = single_parts(run)
+    wanted = {layer: parts for layer in range(1, source.layers + 1) if layer not in spec.protect}
+    calls, _ = capture_calls(run.teacher, run.family, run.calibration, track=run.track)
+    variants = build_variants(run.teacher, run.family, calls, wanted, track=run.track)
+    stand_ins = {key: variant.module for key, variant in variants.items()}
+    trials, logits = run_trials(run, stand_ins)
+    scored = read_json(run.path / "scores.json").get("parts", [])
+    gains = {(entry["layer"], entry["part"]): entry["gain"] for entry in scored}
+    write_json(folder / "plan.json", asdict(find_mix(trials, savings, spec, width, gains)))
+    save_array(folder, "selection_logits", logits)
+
+
+def search_work(spec: SelectionSpec, layers: int) -> str:
+    """Return how much a search tries, in words."""
+    if spec.budget is not None:
+        return f"beam search of width {spec.beam_width} over mixes of {', '.join(spec.units)}"
+    if spec.search == "exhaustive":
+        sets = candidate_sets(layers, wanted_sizes(spec, layers), spec.protect)
+        return f"{len(sets):,} sets, {count_applications(layers, sets):,} layer applications"
+    if spec.search in {"greedy", "beam"}:
+        return f"{spec.search} search, at most {most_sets(spec, layers):,} sets"
+    return f"{spec.search} search, 1 set"
+
+
+STAGE = Stage(
+    "plan",
+    ("plan.json", f"{ARRAYS}/selection_logits.npy"),
+    ("scores",),
+    inputs,
+    compute,
+    lambda run: f"{search_work(run.recipe.selection, run.source.layers)} over {len(run.data.selection)} selection rows",
+    result=lambda run: {"plan": read_json(run.path / "plan.json")},
+)

@@ -1,0 +1,68 @@
+"""The stage that scores every state in one pass over the calibration text."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from compressor.files import read_json, write_json
+from compressor.model.states.states import ClassStates, class_states
+from compressor.run.arrays import ARRAYS, save_array
+from compressor.run.run import Run
+from compressor.selection.separability import score_layers, score_parts
+from compressor.stages.stage import Stage, spec_json
+
+
+def inputs(run: Run) -> dict[str, Any]:
+    """Return what the scores depend on."""
+    return {
+        "separability": spec_json(run.recipe.separability),
+        "calibration": run.data.calibration.sha256,
+        "max_length": run.recipe.data.max_length,
+        **({"parts": True} if scores_parts(run) else {}),
+    }
+
+
+def compute(run: Run, folder: Path) -> None:
+    """Score every state in one pass over the calibration text; keep the full model's logits for the head."""
+    spec = run.recipe.separability
+    labels = run.data.calibration.labels if spec.labels == "gold" else None
+    inner, seed = scores_parts(run), run.recipe.seed
+    states = class_states(
+        run.teacher, run.family, run.calibration, labels, run.classes, inner=inner, seed=seed, track=run.track
+    )
+    layers = states.behind_layers() if inner else states
+    scores = score_layers(layers, spec.score, spec.labels, seed=seed, track=run.track)
+    parts = {"parts": _part_gains(run, states)} if inner else {}
+    write_json(folder / "scores.json", asdict(scores) | parts)
+    save_array(folder, "calibration_logits", states.logits)
+
+
+def scores_parts(run: Run) -> bool:
+    """Return whether single blocks of layers may go, so that each of them is scored as well."""
+    return bool({"ffn", "attention"} & set(run.recipe.selection.units))
+
+
+def _part_gains(run: Run, states: ClassStates) -> list[dict[str, str | int | float]]:
+    """Return what the attention and the feed-forward block of each layer add to the separability of the [CLS] state."""
+    gains = score_parts(states, run.recipe.separability.score, seed=run.recipe.seed, track=run.track)
+    return [{"layer": layer, "part": part, "gain": gain} for (layer, part), gain in gains.items()]
+
+
+def result(run: Run) -> dict[str, Any]:
+    """Return the scores of every layer, and what they were taken on."""
+    scores = read_json(run.path / "scores.json")
+    return {
+        "layers": scores["layers"],
+        "scores": {key: scores[key] for key in ("score", "labels", "rows", "sample_rows")},
+    }
+
+
+STAGE = Stage(
+    "scores",
+    ("scores.json", f"{ARRAYS}/calibration_logits.npy"),
+    ("teacher",),
+    inputs,
+    compute,
+    lambda run: f"1 pass over {len(run.data.calibration)} calibration rows",
+    result=result,
+)

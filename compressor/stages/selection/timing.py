@@ -1,0 +1,65 @@
+"""The stage that times one layer beside the full model, so that the latency of any plan can be predicted."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from compressor.data.batches import pad
+from compressor.files import read_json, write_json
+from compressor.measurement.timing.latency import grid_cells
+from compressor.measurement.timing.predictor import time_layers
+from compressor.run.run import Run
+from compressor.selection.units import part_names
+from compressor.stages.stage import Stage, latency_inputs
+
+
+def inputs(run: Run) -> dict[str, Any]:
+    """Return what the time of one layer depends on, and of a layer without each part that may go."""
+    parts = single_parts(run)
+    return latency_inputs(run) | ({"parts": parts} if parts else {})
+
+
+def compute(run: Run, folder: Path) -> None:
+    """Time one layer beside the full model, so that the latency of any plan can be predicted."""
+    spec, inputs = run.recipe.benchmark, list(pad(run.evaluation, np.arange(1)))
+    cells = grid_cells(spec, run.teacher.config.vocab_size, inputs, run.recipe.seed)
+    # medians of a few dozen runs do: the benchmark of the finished files is the measurement that counts
+    seconds = {"min_seconds": min(1.0, spec.min_seconds), "max_seconds": min(10.0, spec.max_seconds)}
+    rows = time_layers(
+        run.teacher,
+        run.family,
+        cells,
+        **seconds,
+        min_runs=min(30, spec.min_runs),
+        parts=single_parts(run),
+        seed=run.recipe.seed,
+        track=run.track,
+    )
+    threads = torch.get_num_threads()
+    write_json(folder / "timing.json", {"provider": f"PyTorch {run.device.upper()}", "threads": threads, "cells": rows})
+
+
+def single_parts(run: Run) -> list[str]:
+    """Return the parts of a layer that may go while the rest of it stays, and whose time is therefore wanted."""
+    spec = run.recipe.selection
+    parts = part_names(spec, run.source.config[run.family.ffn_key]) if spec.budget is not None else []
+    return [part for part in parts if part]
+
+
+def cost(run: Run) -> str:
+    """Return the expected work."""
+    spec = run.recipe.benchmark
+    return f"{len(spec.batch_sizes) * len(spec.lengths)} cells"
+
+
+STAGE = Stage(
+    "timing",
+    ("timing.json",),
+    ("teacher",),
+    inputs,
+    compute,
+    cost,
+    result=lambda run: {"timing": read_json(run.path / "timing.json")},
+)

@@ -1,0 +1,40 @@
+"""Trials and evidence of a run, as plan and audit take them."""
+
+import numpy as np
+
+from compressor.analysis.roles.roles import passthrough_scores
+from compressor.analysis.roles.weights import model_weights
+from compressor.files import read_json
+from compressor.measurement.machine.environment import versions
+from compressor.model.capture import capture_calls
+from compressor.run.run import Run
+from compressor.run.rundir import STAGES_FOLDER, TRIALS
+from compressor.selection.baselines import Evidence
+from compressor.selection.trials import Trials
+from compressor.selection.trie import StandIns
+
+
+def run_trials(run: Run, stand_ins: StandIns | None = None) -> tuple[Trials, np.ndarray]:
+    """Return the trials of the selection split, those of earlier searches in this run directory known, and its logits."""
+    calls, logits = capture_calls(run.teacher, run.family, run.selection, track=run.track)
+    cache, labels = run.path / STAGES_FOLDER / TRIALS, run.data.selection.labels
+    # as with the keys of stages, another version believes none of it
+    made_from = f"{versions()['compressor']} {run.data.calibration.sha256 if stand_ins is not None else ''}"
+    trials = Trials(
+        run.teacher,
+        run.family,
+        calls,
+        logits,
+        labels,
+        cache=cache,
+        stand_ins=stand_ins,
+        made_from=made_from,
+        track=run.track,
+    )
+    return trials, logits.numpy()
+
+
+def run_evidence(run: Run) -> Evidence:
+    """Return what the scores of the run say before any trial."""
+    passthrough = passthrough_scores(model_weights(run.teacher))
+    return Evidence.of(read_json(run.path / "scores.json"), run.recipe.seed, passthrough)

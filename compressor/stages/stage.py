@@ -1,0 +1,48 @@
+"""What a stage is, and the inputs that several of them depend on."""
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compressor.recipe.base import Spec
+from compressor.recipe.compression import Recipe
+from compressor.run.run import Run
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run, all that there is to know of it.
+
+    `outputs` are the files and folders below the run directory that `compute(run, folder)` leaves in an empty folder;
+    `after` are the stages and `inputs(run)` the values (anything JSON can hold) that its key depends on; `wanted` says
+    whether a recipe needs it. `cost(run)` is the expected work in words. `result(run)` gives its part of result.json from
+    the files, also where the stage is not wanted; parts of two stages under one key are merged.
+    """
+
+    name: str
+    outputs: Sequence[str]
+    after: Sequence[str]
+    inputs: Callable[[Run], dict[str, Any]]
+    compute: Callable[[Run, Path], None]
+    cost: Callable[[Run], str]
+    wanted: Callable[[Recipe], bool] = lambda _recipe: True
+    result: Callable[[Run], dict[str, Any]] = lambda _run: {}
+
+
+def spec_json(part: Spec | None) -> dict[str, Any] | None:
+    """Return a part of the recipe as JSON, None for one that is left out."""
+    return None if part is None else part.model_dump(mode="json")
+
+
+def machine_inputs(run: Run) -> dict[str, Any]:
+    """Return the machine, for what is chosen by time."""
+    return {"machine": [run.device, platform.node(), torch.get_num_threads()]}
+
+
+def latency_inputs(run: Run) -> dict[str, Any]:
+    """Return what a latency depends on: the machine too."""
+    return {"benchmark": spec_json(run.recipe.benchmark), **machine_inputs(run)}

@@ -1,0 +1,331 @@
+"""Finished runs side by side: what is paired, what is not and why, on run directories made by hand."""
+
+import json
+import shutil
+from functools import partial
+
+import numpy as np
+import pytest
+
+from compressor.bench.compare import compare_runs
+from compressor.cli.timing.compare import CELL_WIDTH, RUNS_ABREAST
+from compressor.measurement.predictions import fingerprint
+
+GOLD = [0, 0, 0, 0, 1, 1, 1, 1]
+FIRST = [0, 0, 0, 1, 1, 1, 1, 0]  # 6 of 8 right
+SECOND = [0, 0, 1, 0, 1, 1, 1, 1]  # 7 of 8: row 2 lost, rows 3 and 7 gained
+GRID = ((1, 32), (8, 32), (1, "workload"))
+
+
+def logits_of(predicted, classes=2):
+    return np.eye(classes, dtype=np.float32)[np.asarray(predicted)]
+
+
+def latency_row(batch, length, p50, **changes):
+    return {
+        "batch": batch, "length": length, "provider": "PyTorch CPU", "p50_ms": p50, "p90_ms": p50, "p99_ms": p50, "runs": 100,
+        "speedup": 1.2, "speedup_ci95": [1.1, 1.3], "against": "full", "claimed": True, "complete": True, **changes,
+    }  # fmt: skip
+
+
+def make_run(
+    folder, predicted=FIRST, *, full=GOLD, gold=GOLD, keep_labels=True, sha="ab" * 32, names=("negative", "positive"),
+    cells=GRID, skip=(5,), layers=6, name="made", device="EPYC", threads=2, latency=None,
+):  # fmt: skip
+    """Write result.json and predictions.npz of a run whose models predict `full` and `predicted`; return the folder."""
+    folder.mkdir(parents=True)
+    logits = {"full": logits_of(full, len(names)), "compressed": logits_of(predicted, len(names))}
+    logits["onnx_int8"] = logits["compressed"]
+    flips = int((np.asarray(full) != np.asarray(predicted)).sum())
+    variants = {}
+    for variant, values in logits.items():
+        right = None if gold is None else float((values.argmax(1) == np.asarray(gold)).mean())
+        versus = {"agreement": 1 - flips / len(full), "flips": flips, "tier": "lossy"}
+        variants[variant] = {
+            "accuracy": right, "accuracy_ci95": None if gold is None else [right - 0.1, right + 0.1],
+            "parameters": 20_900_000, "encoder_flops": 2_390_000_000, "bytes": 83_800_000,
+            "predictions_sha256": fingerprint(values), "versus_full": None if variant == "full" else versus,
+            "latency": latency or [latency_row(batch, length, 10.0 + batch) for batch, length in cells],
+        }  # fmt: skip
+    result = {
+        "schema": 1, "name": name, "recipe": {}, "environment": {"device": {"kind": "cpu", "name": device}},
+        "data": {"task": "sst2", "splits": {"evaluation": {"rows": len(full), "sha256": sha}}, "label_names": list(names)},
+        "layers": [], "plan": {"skip": list(skip), "layers": layers}, "variants": variants, "stages": [],
+        "benchmark": {"threads": threads},
+    }  # fmt: skip
+    (folder / "result.json").write_text(json.dumps(result))
+    labels = {} if gold is None or not keep_labels else {"labels": np.asarray(gold, dtype=np.int64)}
+    np.savez(folder / "predictions.npz", **logits, **labels)
+    return folder
+
+
+def change_result(folder, change):
+    result = json.loads((folder / "result.json").read_text())
+    change(result)
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Return two runs on the same rows."""
+    return make_run(tmp_path / "a"), make_run(tmp_path / "b", SECOND, skip=(2, 4))
+
+
+@pytest.fixture
+def compare(command):
+    """Return a function: arguments of `compressor compare` -> (exit code, stdout, stderr)."""
+    return partial(command, "compare")
+
+
+def test_gained_lost_and_delta_are_those_counted_by_hand(runs):
+    compared = compare_runs(runs)
+    (row,) = compared["paired"]
+    low, high = row.pop("ci95")
+    assert row == {
+        "run": 2, "against": 1, "rows": 8, "agreement": 5 / 8, "flips": 3, "gained": 2, "lost": 1,
+        "accuracy_delta": 1 / 8, "mcnemar_p": 1.0, "verdict": "not distinguishable",
+    }  # fmt: skip
+    assert low < 0 < 1 / 8 < high
+    assert [(run["accuracy"], run["agreement"], run["flips"]) for run in compared["runs"]] == [
+        (6 / 8, 6 / 8, 2),
+        (7 / 8, 7 / 8, 1),
+    ]
+    assert [(run["skip"], run["layers"]) for run in compared["runs"]] == [([5], 6), ([2, 4], 6)]
+
+
+def test_verdict_and_sign_speak_of_the_later_run(tmp_path):
+    gold = [0, 1] * 20
+    good = make_run(tmp_path / "good", gold, full=gold, gold=gold)
+    bad = make_run(tmp_path / "bad", [0] * 40, full=gold, gold=gold)  # loses all 20 of class 1
+    (row,) = compare_runs([good, bad])["paired"]
+    assert (row["verdict"], row["gained"], row["lost"], row["accuracy_delta"]) == ("worse", 0, 20, -0.5)
+    assert row["mcnemar_p"] == pytest.approx(2 * 0.5**20)
+    assert row["ci95"][1] < 0
+    (row,) = compare_runs([bad, good])["paired"]
+    assert (row["verdict"], row["gained"], row["lost"], row["accuracy_delta"]) == ("better", 20, 0, 0.5)
+
+
+def test_every_later_run_is_paired_with_the_first(tmp_path, runs):
+    same = make_run(tmp_path / "c", FIRST)
+    rows = compare_runs([*runs, same])["paired"]
+    assert [(row["run"], row["against"], row["flips"], row["verdict"]) for row in rows] == [
+        (2, 1, 3, "not distinguishable"),
+        (3, 1, 0, "identical predictions"),
+    ]
+
+
+def test_other_evaluation_rows_are_never_paired_even_if_there_are_as_many(tmp_path, runs):
+    other = make_run(tmp_path / "other", SECOND, sha="cd" * 32, name="elsewhere")
+    compared = compare_runs([*runs, other])
+    assert [row["run"] for row in compared["paired"]] == [2]
+    assert compared["notes"][0] == (
+        "run 3 (elsewhere) is not paired with run 1 (made): the evaluation rows differ (8 rows, sha cdcdcdcdcdcd against "
+        "8 rows, sha abababababab)."
+    )
+
+
+def test_other_label_names_are_not_paired(tmp_path, runs):
+    other = make_run(tmp_path / "other", SECOND, names=("negative", "neutral"))
+    compared = compare_runs([runs[0], other])
+    assert compared["paired"] == []
+    assert "the label names differ (label 1 is 'neutral' against 'positive')" in compared["notes"][0]
+    more = make_run(tmp_path / "more", SECOND, names=("negative", "positive", "mixed"))
+    assert "label 2 is 'mixed' against None" in compare_runs([runs[0], more])["notes"][0]
+
+
+def test_unlabelled_runs_are_paired_by_their_predictions_alone(tmp_path, compare):
+    folders = [make_run(tmp_path / name, predicted, gold=None) for name, predicted in (("a", FIRST), ("b", SECOND))]
+    compared = compare_runs(folders)
+    (row,) = compared["paired"]
+    assert (row["agreement"], row["flips"], row["verdict"]) == (5 / 8, 3, "not measured")
+    assert [row[key] for key in ("gained", "lost", "accuracy_delta", "ci95", "mcnemar_p")] == [None] * 5
+    assert not any("gold labels" in note for note in compared["notes"])
+    code, stdout, _ = compare(*folders)
+    assert (code, "no labels" in stdout, "not measured" in stdout) == (0, True, True)
+
+
+def test_labels_kept_by_one_run_serve_both_and_kept_by_none_are_missed(tmp_path, runs):
+    old = make_run(tmp_path / "old", SECOND, keep_labels=False)
+    older = make_run(tmp_path / "older", FIRST, keep_labels=False)
+    for pair in ([runs[0], old], [older, runs[1]]):
+        assert compare_runs(pair)["paired"] == compare_runs(runs)["paired"]
+    compared = compare_runs([older, old])
+    assert compared["paired"][0]["accuracy_delta"] is None
+    assert "neither run kept the gold labels" in compared["notes"][0]
+    assert "remove predictions.npz from one of them and run its recipe again" in compared["notes"][0]
+
+
+def test_different_full_models_are_told_and_equal_ones_are_not(tmp_path, runs):
+    other = make_run(tmp_path / "other", SECOND, full=[*GOLD[:-1], 0])
+    assert "different full models" in compare_runs([runs[0], other])["notes"][0]
+    assert not any("different full models" in note for note in compare_runs(runs)["notes"])
+
+
+def test_the_cell_is_the_first_that_all_runs_measured(tmp_path):
+    a = make_run(tmp_path / "a", cells=((1, 32), (8, 64), (8, 128)))
+    b = make_run(tmp_path / "b", cells=((8, 128), (8, 64)))
+    c = make_run(tmp_path / "c", cells=((8, 128),))
+    assert compare_runs([a, b])["cell"] == {"batch": 8, "length": 64}
+    compared = compare_runs([a, b, c])
+    assert compared["cell"] == {"batch": 8, "length": 128}
+    assert [run["latency"]["p50_ms"] for run in compared["runs"]] == [18.0] * 3
+
+
+def test_real_lengths_are_one_cell_only_where_the_texts_are_the_same(tmp_path, compare):
+    workload = ((1, "workload"),)
+    a, b = (make_run(tmp_path / name, cells=workload) for name in "ab")
+    other = make_run(tmp_path / "other", cells=workload, sha="cd" * 32)
+    assert compare_runs([a, b])["cell"] == {"batch": 1, "length": "workload"}
+    assert "p50 (1 x workload)" in compare(a, b)[1]
+    compared = compare_runs([a, b, other])
+    assert (compared["cell"], [run["latency"] for run in compared["runs"]]) == (None, [None] * 3)
+    assert compared["notes"][-1].startswith("No latency is shown")
+    code, stdout, _ = compare(a, b, other)
+    assert (code, "p50" in stdout) == (0, False)
+
+
+def test_latencies_of_different_runs_come_with_a_warning(tmp_path, runs):
+    notes = compare_runs(runs)["notes"]
+    assert len(notes) == 1
+    assert "at different times, maybe on different machines" in notes[0]
+    assert f"`compressor bench {runs[0]} {runs[1]}`" in notes[0]
+    for number, other in enumerate(({"device": "Xeon"}, {"threads": 8})):
+        warned = compare_runs([runs[0], make_run(tmp_path / f"other {number}", **other)])["notes"]
+        assert warned[-1].startswith("The machines differ (run 1 (made): EPYC, 2 threads; run 2 (made): ")
+        assert f"'{tmp_path}/other {number}'`" in warned[0]
+
+
+def test_the_table_marks_noise_and_cut_measurements_and_keeps_every_number(tmp_path, compare):
+    noise = [latency_row(1, 32, 12.345, speedup=1.02, speedup_ci95=[0.95, 1.09], claimed=False, complete=False)]
+    many = {"skip": tuple(range(1, 24, 2)), "layers": 24, "latency": noise, "name": "[red] and a long name that wraps"}
+    folders = [make_run(tmp_path / str(number), **many) for number in range(RUNS_ABREAST + 1)]
+    code, stdout, _ = compare(*folders)
+    assert (code, "…" in stdout) == (0, False)
+    table_lines = [line for line in stdout.splitlines() if line.startswith(("│", "┃"))]
+    assert max(map(len, table_lines)) <= 160
+    assert stdout.count("1.02x [0.95, 1.09]") == stdout.count("12.35 ms (cut)") == RUNS_ABREAST + 1
+    assert stdout.count("(noise)") == RUNS_ABREAST + 1
+    assert all(
+        text in stdout for text in (f"{RUNS_ABREAST + 1}: [red]", str(folders[-1]), "12 of 24", "identical predictions")
+    )
+    assert len("1.02x [0.95, 1.09]") <= CELL_WIDTH
+
+
+def test_the_table_shows_runs_pairs_and_notes(runs, compare):
+    code, stdout, stderr = compare(*runs)
+    assert (code, stderr) == (0, "")
+    shown = ("75.0% [65.0%, 85.0%]", "2 of 6 (layers 2 and 4)", "20.9 M", "2.39 GF", "83.8 MB", "11.00 ms", "1.20x [1.10, 1.30]",
+             "p50 (1 x 32)", "+12.50 points", "62.5%", "not distinguishable", "note: ", f"2: {runs[1]}")  # fmt: skip
+    assert [text for text in shown if text not in stdout] == []
+
+
+def test_json_is_alone_on_stdout(runs, compare):
+    code, stdout, stderr = compare(*runs, "--json", "--variant", "onnx_int8")
+    compared = json.loads(stdout)
+    assert (code, stderr) == (0, "")
+    assert list(compared) == ["runs", "cell", "paired", "notes"]
+    assert compared == compare_runs(runs, "onnx_int8")
+    assert {run["variant"] for run in compared["runs"]} == {"onnx_int8"}
+
+
+def test_the_full_models_of_two_runs_can_be_compared_and_skip_nothing(runs, compare):
+    compared = compare_runs(runs, "full")
+    assert [(run["skip"], run["tier"]) for run in compared["runs"]] == [([], None)] * 2
+    assert compared["paired"][0]["verdict"] == "identical predictions"
+    code, stdout, _ = compare(*runs, "--variant", "full")
+    assert (code, "0 of 6" in stdout) == (0, True)
+
+
+def broken(change):
+    """Return a case: `change` the second run, then compare both."""
+
+    def arguments(a, b):
+        change(b)
+        return a, b
+
+    return arguments
+
+
+def rewritten(**arrays):
+    return broken(lambda b: np.savez(b / "predictions.npz", **arrays))
+
+
+def of_another_run(_a, b):
+    shutil.copy(make_run(b.parent / "c", FIRST) / "predictions.npz", b)
+    return b, b.parent / "c"
+
+
+def other_width(a, b):
+    # the hash and the names agree, the arrays do not
+    make_run(b.parent / "wide", SECOND, names=("negative", "positive", "mixed"))
+    change_result(b.parent / "wide", lambda result: result["data"].update(label_names=["negative", "positive"]))
+    return a, b.parent / "wide"
+
+
+LOGITS = {"full": logits_of(GOLD), "compressed": logits_of(SECOND)}
+BAD = {
+    "one directory": (lambda a, _b: (a,), ["two or more run directories", "/a"]),
+    "one twice": (lambda a, b: (a, b, a), ["/a: named twice", "once"]),
+    "one twice by another path": (lambda a, b: (a, b / ".." / "a"), ["named twice", "the same folder as"]),
+    "no such directory": (lambda a, b: (a, b / "none"), ["none/result.json", "there is no result here", "finished run"]),
+    "a file": (lambda a, b: (a, b / "result.json"), ["result.json/result.json", "cannot be read"]),
+    "no result": (broken(lambda b: (b / "result.json").unlink()), ["b/result.json", "there is no result here"]),
+    "result without a part": (
+        broken(lambda b: change_result(b, lambda result: result["data"].pop("splits"))),
+        ["b/result.json", "'splits'", "run the recipe again"],
+    ),
+    "part of the wrong kind": (
+        broken(lambda b: change_result(b, lambda result: result.update(plan=[5]))),
+        ["b/result.json", "of the wrong kind", "run the recipe again"],
+    ),
+    "no predictions": (broken(lambda b: (b / "predictions.npz").unlink()), ["b/predictions.npz", "there are no predictions"]),
+    "predictions cut off": (
+        broken(lambda b: (b / "predictions.npz").write_bytes((b / "predictions.npz").read_bytes()[:300])),
+        ["b/predictions.npz", "cannot be read", "remove it and run the recipe again"],
+    ),
+    "predictions empty": (broken(lambda b: (b / "predictions.npz").write_bytes(b"")), ["b/predictions.npz", "cannot be read"]),
+    "predictions that are text": (
+        broken(lambda b: (b / "predictions.npz").write_text("logits")),
+        ["b/predictions.npz", "cannot be read"],
+    ),
+    "predictions that are pickles": (
+        rewritten(**LOGITS | {"compressed": np.array([{"a": 1}], dtype=object)}),
+        ["b/predictions.npz", "cannot be read"],
+    ),
+    "a single array": (
+        broken(lambda b: np.save((b / "predictions.npz").open("wb"), LOGITS["full"])),
+        ["b/predictions.npz", "cannot be read"],
+    ),
+    "predictions without the variant": (rewritten(full=LOGITS["full"]), ["b/predictions.npz", "no logits of 'compressed'"]),
+    "fewer rows": (rewritten(full=LOGITS["full"][:7], compressed=LOGITS["compressed"][:7]), ["b/predictions.npz", "result.json"]),
+    "logits of one dimension": (rewritten(compressed=np.zeros(8, np.float32)), ["b/predictions.npz", "are not those"]),
+    "predictions of another run": (of_another_run, ["b/predictions.npz", "are not those that result.json speaks of"]),
+    "labels of the wrong shape": (rewritten(**LOGITS, labels=np.zeros(7, np.int64)), ["b/predictions.npz", "labels", "8 rows"]),
+    "labels that contradict": (
+        rewritten(**LOGITS, labels=np.zeros(8, np.int64)),
+        ["/a and ", "the evaluation hashes agree, but the labels differ", "run both recipes again"],
+    ),
+    "other width": (other_width, ["the evaluation hashes agree", "(8, 2) and (8, 3)", "run both recipes again"]),
+    "a variant that is nowhere": (
+        lambda a, b: (a, b, "--variant", "onnx_int9"),
+        ["'onnx_int9'", "/a has only full, compressed, onnx_int8", "did you mean 'onnx_int8'?"],
+    ),
+    "a variant that one run lacks": (
+        lambda a, b: (
+            a,
+            *broken(lambda b: change_result(b, lambda result: result["variants"].pop("onnx_int8")))(a, b)[1:],
+            *("--variant", "onnx_int8"),
+        ),
+        ["'onnx_int8'", "/b has only full, compressed", "every run has"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", list(BAD))
+def test_bad_input_is_one_sentence_with_exit_code_2(runs, compare, case):
+    make_arguments, words = BAD[case]
+    code, stdout, stderr = compare(*make_arguments(*runs))
+    assert (code, stdout) == (2, "")
+    assert stderr.startswith("error: ")
+    assert len(stderr.strip().splitlines()) == 1
+    assert [word for word in words if word not in stderr] == [], stderr

@@ -1,0 +1,405 @@
+"""The command line on a tiny task: a whole run, resuming, JSON, and a sentence with exit code 2 for every bad input."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from tiny import save_model
+
+from compressor.cli.app import main
+
+CONTRACT = {
+    "recipe.yaml",
+    "environment.json",
+    "scores.json",
+    "plan.json",
+    "model",
+    "onnx",
+    "result.json",
+    "report.html",
+    "report.md",
+    "figures",
+    "log.txt",
+}
+VARIANT_KEYS = {
+    "accuracy",
+    "f1",
+    "mcc",
+    "parameters",
+    "encoder_flops",
+    "bytes",
+    "predictions_sha256",
+    "versus_full",
+    "latency",
+}
+VERSUS_KEYS = {"agreement", "flips", "gained", "lost", "accuracy_delta", "ci95", "mcnemar_p", "tier"}
+LATENCY_KEYS = {"batch", "length", "provider", "p50_ms", "p90_ms", "p99_ms", "runs", "speedup", "speedup_ci95"}
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_task):
+    """Return the directory of a whole run and its result."""
+    out = tiny_task / "runs" / "whole"
+    with pytest.raises(SystemExit) as end:
+        main(["run", str(tiny_task / "recipe.yaml"), "--out", str(out), "--json"])
+    assert not end.value.code
+    return out, json.loads((out / "result.json").read_text(encoding="utf-8"))
+
+
+TIMES = {"timing", "prediction"}
+
+
+def timeless(result):
+    """Drop what depends on the clock."""
+    for variant in result["variants"].values():
+        variant["latency"] = [(row["batch"], row["length"], row["provider"]) for row in variant["latency"]]
+    for key in ("seconds", "predicted_seconds", "sets_known"):
+        result["plan"].pop(key)
+    return {key: value for key, value in result.items() if key not in {"stages", "benchmark", "goals"} | TIMES}
+
+
+def test_a_whole_run_keeps_the_contract(finished):
+    out, result = finished
+    assert {path.name for path in out.iterdir()} >= CONTRACT
+    assert result["schema"] == 1
+    assert [entry["layer"] for entry in result["layers"]] == [0, 1, 2, 3]
+    assert set(result["variants"]) >= {"full", "compressed", "onnx_fp32", "onnx_optimized", "onnx_int8"}
+    for name, variant in result["variants"].items():
+        assert set(variant) >= VARIANT_KEYS
+        assert all(set(row) >= LATENCY_KEYS for row in variant["latency"])
+        assert (variant["versus_full"] is None) == (name == "full")
+    assert set(result["variants"]["compressed"]["versus_full"]) >= VERSUS_KEYS
+    assert result["data"]["splits"]["evaluation"]["rows"] == 60
+    assert {"skip", "keep", "search", "sets_evaluated", "sets_total", "seconds"} <= set(result["plan"])
+    assert set(result["parity"]) == {"fp32", "optimized", "int8"}
+    assert result["parity"]["fp32"]["agreement"] == 1.0
+    assert result["fused_nodes"]["optimized"] == {"SkipLayerNormalization": 4, "BiasGelu": 2, "Attention": 1}
+    assert [stage["name"] for stage in result["stages"]][:5] == ["scores", "timing", "plan", "model", "tail"]
+    full, compressed = result["variants"]["full"], result["variants"]["compressed"]
+    assert compressed["encoder_flops"] * 3 == full["encoder_flops"] * 2
+    assert compressed["parameters"] < full["parameters"]
+    assert "Recipe" in (out / "model" / "README.md").read_text(encoding="utf-8")
+
+
+def test_result_equals_what_the_files_say(finished):
+    out, result = finished
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(out / "model")
+    assert sum(parameter.numel() for parameter in model.parameters()) == result["variants"]["compressed"]["parameters"]
+    assert (out / "model" / "model.safetensors").stat().st_size == result["variants"]["compressed"]["bytes"]
+    with np.load(out / "predictions.npz") as logits:
+        flips = int((logits["full"].argmax(1) != logits["compressed"].argmax(1)).sum())
+    assert flips == result["variants"]["compressed"]["versus_full"]["flips"] == len(result["flipped"])
+
+
+def test_a_second_run_computes_nothing_and_json_is_alone_on_stdout(finished, tiny_task, command):
+    out, result = finished
+    code, stdout, stderr = command("run", tiny_task / "recipe.yaml", "--out", out, "--json")
+    assert code == 0
+    again = json.loads(stdout)
+    assert all(stage["cached"] for stage in again["stages"])
+    assert timeless(again) == timeless(json.loads(json.dumps(result)))
+    assert "kept from before" in stderr
+
+
+def test_the_table_names_both_models_and_the_report(finished, tiny_task, command):
+    code, stdout, _ = command("run", tiny_task / "recipe.yaml", "--out", finished[0])
+    assert code == 0
+    assert all(word in stdout for word in ("full", "compressed", "onnx_int8", "accuracy", "agreement", "report.html"))
+
+
+def test_a_changed_recipe_keeps_what_does_not_depend_on_the_change(finished, tiny_task, command):
+    arguments = "run", tiny_task / "recipe.yaml", "--out", finished[0], "--json", "--set", "compensation.head=null"
+    code, stdout, _ = command(*arguments)
+    cached = {stage["name"]: stage["cached"] for stage in json.loads(stdout)["stages"]}
+    assert code == 0
+    assert cached["plan"]
+    assert cached["full-onnx"]
+    assert not cached["model"]
+    assert json.loads(stdout)["head"] is None
+    command("run", tiny_task / "recipe.yaml", "--out", finished[0])  # put the shared run back
+
+
+def test_goals_missed_end_with_3_and_still_write_everything(finished, tiny_task, command):
+    code, stdout, stderr = command(
+        "run",
+        tiny_task / "recipe.yaml",
+        "--out",
+        finished[0],
+        "--set",
+        "goals={max_flips: 0.0, max_drop: 0.0}",
+        "--json",
+    )
+    assert code == 3
+    goals = json.loads(stdout)["goals"]
+    assert not goals["met"]
+    assert any("max_drop" in miss for miss in goals["misses"])
+    assert "goal missed: " in stderr
+    assert (finished[0] / "report.html").is_file()
+    code, stdout, _ = command(
+        "run",
+        tiny_task / "recipe.yaml",
+        "--out",
+        finished[0],
+        "--set",
+        "goals={max_flips: 1.0, max_drop: 1.0}",
+        "--json",
+    )
+    met = {"met": True, "variant": "compressed", "misses": [], "selection": None}
+    assert (code, json.loads(stdout)["goals"]) == (0, met)
+
+
+@pytest.mark.parametrize("model_type", ["roberta", "distilbert"])
+def test_other_families_go_through_the_whole_pipeline(tiny_task, tmp_path, command, model_type):
+    save_model(tmp_path / "model", model_type, layers=3, num_labels=2)
+    sets = [
+        f"model.path={tmp_path}/model",
+        "export.variants=[optimized]",
+        "selection.layers=2",
+        "benchmark.workload=false",
+    ]
+    arguments = [part for pair in sets for part in ("--set", pair)]
+    code, stdout, _ = command("run", tiny_task / "recipe.yaml", "--out", tmp_path / "run", "--json", *arguments)
+    result = json.loads(stdout)
+    assert (code, len(result["plan"]["keep"])) == (0, 1)
+    assert result["fused_nodes"]["optimized"] == {
+        "SkipLayerNormalization": 2,
+        "BiasGelu": 1,
+    }  # the tail is all there is
+    assert result["parity"]["optimized"]["agreement"] == 1.0
+
+
+def test_score_and_plan_print_tables_and_json(finished, tiny_task, command):
+    recipe, out = tiny_task / "recipe.yaml", finished[0]
+    code, stdout, _ = command("score", recipe, "--out", out, "--json")
+    assert (code, len(json.loads(stdout)["layers"])) == (0, 4)
+    assert "trace ratio" in command("score", recipe, "--out", out)[1]
+    code, stdout, _ = command("plan", recipe, "--out", out, "--json")
+    planned = json.loads(stdout)
+    assert (code, planned["plan"]["sets_evaluated"]) == (0, 3)
+    assert all(stage["cached"] for stage in planned["stages"] if stage["name"] in {"scores", "plan"})
+    text = command("plan", recipe, "--out", out)[1]
+    assert all(word in text for word in ("kept", "layer applications", "chosen"))
+
+
+def test_finetune_then_run_takes_the_new_teacher(tiny_task, tmp_path, command):
+    recipe, out = tiny_task / "recipe.yaml", tmp_path / "run"
+    tuned = "--set", "finetune={epochs: 2, lr: 1e-3, batch_size: 16}"
+    assert command("finetune", recipe, "--out", out)[0] == 2  # no finetune section
+    code, stdout, stderr = command("plan", recipe, "--out", out, *tuned, "--json")
+    assert (code, json.loads(stdout)["plan"], "compressor finetune" in stderr) == (0, None, True)
+    assert not out.exists()
+    code, stdout, _ = command("finetune", recipe, "--out", out, *tuned, "--json")
+    assert (code, len(json.loads(stdout)["loss"])) == (0, 2)
+    assert (out / "teacher" / "model.safetensors").is_file()
+    code, stdout, _ = command("plan", recipe, "--out", out, *tuned, "--json")
+    assert (code, len(json.loads(stdout)["plan"]["skip"])) == (0, 1)
+
+
+def test_export_bench_and_report_work_on_directories(finished, tiny_task, tmp_path, command):
+    code, stdout, _ = command(
+        "export", tiny_task / "model", "--out", tmp_path / "onnx", "--variant", "optimized", "--json"
+    )
+    written = json.loads(stdout)
+    assert (code, set(written)) == (0, {"optimized"})
+    assert written["optimized"]["parity"]["agreement"] == 1.0
+    few = "--batch", 1, "--length", 8, "--min-seconds", 0, "--min-runs", 5, "--max-seconds", 3, "--no-footprint"
+    code, stdout, _ = command("bench", tiny_task / "model", tmp_path / "onnx" / "optimized", *few, "--json")
+    timed = json.loads(stdout)
+    assert code == 0
+    assert {row["against"] for rows in timed["latency"].values() for row in rows} == {str(tiny_task / "model")}
+    code, stdout, _ = command("bench", finished[0], *few, "--json")
+    rows = json.loads(stdout)["latency"]
+    assert rows[f"{finished[0]}/onnx/int8"][0]["against"] == f"{finished[0]}/full-onnx/int8"
+    (finished[0] / "report.html").unlink()
+    assert command("report", finished[0])[0] == 0
+    assert (finished[0] / "report.html").is_file()
+
+
+def test_validate_schema_and_doctor(tiny_task, command):
+    code, stdout, _ = command("validate", tiny_task / "recipe.yaml")
+    assert code == 0
+    assert "trace_ratio" in stdout  # a default, filled in
+    assert json.loads(command("validate", tiny_task / "recipe.yaml", "--json")[1])["name"] == "tiny"
+    assert json.loads(command("schema")[1])["title"] == "Recipe"
+    assert json.loads(command("schema", "--kind", "placement")[1])["title"] == "PlacementRecipe"
+    code, _, stderr = command("schema", "--kind", "placment")
+    assert code == 2
+    assert "did you mean 'placement'" in " ".join(stderr.split())
+    code, stdout, _ = command("doctor", "--json")
+    assert json.loads(stdout)["best"].endswith("ExecutionProvider")
+
+
+def test_unlabelled_data_gives_agreement_and_no_accuracy(tiny_task, tmp_path, command):
+    sets = ["data.label=null", "separability.labels=teacher", "compensation.head.targets=teacher", "export.variants=[]"]
+    arguments = [part for pair in sets for part in ("--set", pair)]
+    code, stdout, _ = command("run", tiny_task / "recipe.yaml", "--out", tmp_path / "run", "--json", *arguments)
+    variant = json.loads(stdout)["variants"]["compressed"]
+    assert (code, variant["accuracy"], variant["versus_full"]["gained"]) == (0, None, None)
+    assert 0 < variant["versus_full"]["agreement"] <= 1
+
+
+BAD = {
+    "unknown key": (["--set", "selection.layrs=1"], ["selection.layrs", "did you mean 'layers'?"]),
+    "wrong type": (["--set", "seed=many"], ["seed", "integer"]),
+    "as many layers as there are": (["--set", "selection.layers=3"], ["cannot skip 3 of the model's 3 layers"]),
+    "a layer that is not there": (
+        ["--set", "selection={search: fixed, skip: [4]}"],
+        ["layer 4 does not exist", "1..3"],
+    ),
+    "missing file": (["--set", "data.train=none.csv"], ["data.train", "none.csv"]),
+    "missing column": (["--set", "data.text=txt"], ["txt", "train.csv", "did you mean 'text'?"]),
+    "model that is not there": (["--set", "model.path=./nothing"], ["./nothing", "no such directory"]),
+    "hub out of reach": (["--set", "model.path=some/model"], ["some/model", "--set model.path="]),
+    "data hub out of reach": (["--set", "data={task: sst2, max_length: 32}"], ["data.source"]),
+    "unknown task": (["--set", "data={task: sst3, max_length: 32}"], ["sst3", "sst2"]),
+    "calibration without labels": (["--set", "data.label=null"], ["separability.labels", "teacher"]),
+    "longer than the positions": (["--set", "data.max_length=128"], ["data.max_length", "60 tokens"]),
+    "a cell that cannot be measured": (["--set", "benchmark.lengths=[512]"], ["benchmark.lengths", "512"]),
+    "too many nodes": (["--set", "compensation.head.nodes=64"], ["64 nodes"]),
+    "wrong device": (["--device", "tpu"], ["--device 'tpu'"]),
+}
+
+
+@pytest.mark.parametrize("case", list(BAD))
+def test_bad_input_is_one_sentence_with_exit_code_2_and_leaves_nothing(tiny_task, tmp_path, command, monkeypatch, case):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    arguments, words = BAD[case]
+    code, stdout, stderr = command("run", tiny_task / "recipe.yaml", "--out", tmp_path / "run", *arguments)
+    assert (code, stdout) == (2, "")
+    assert all(word in stderr for word in words), stderr
+    assert len(stderr.strip().splitlines()) == 1
+    assert stderr.startswith("error: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("text,label\n", ["no rows", "own.csv"]),
+        ("text,label\n" + "".join(f"a {letter},1\n" for letter in "bcdefghijk"), ["single class", "own.csv"]),
+        ("text,label\na b,1\nc d,7\n", ["7", "own.csv", "label"]),
+    ],
+)
+def test_bad_training_files_are_told(tiny_task, tmp_path, command, text, words):
+    (tmp_path / "own.csv").write_text(text)
+    recipe, out = tiny_task / "recipe.yaml", tmp_path / "run"
+    code, _, stderr = command("run", recipe, "--out", out, "--set", f"data.train={tmp_path}/own.csv")
+    assert code == 2
+    assert all(word in stderr for word in words), stderr
+    assert not out.exists()
+
+
+def test_output_in_use_or_foreign_is_refused(tiny_task, tmp_path, command):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("x")
+    assert "holds other files" in command("run", tiny_task / "recipe.yaml", "--out", tmp_path / "mine")[2]
+    (tmp_path / "busy" / ".stages").mkdir(parents=True)
+    with FileLock(tmp_path / "busy" / ".stages" / "lock"):
+        code, _, stderr = command("run", tiny_task / "recipe.yaml", "--out", tmp_path / "busy")
+    assert code == 2
+    assert "another run is using this folder" in stderr
+
+
+def test_a_model_inside_its_own_run_directory_is_refused(finished, tiny_task, command):
+    out = finished[0]
+    code, _, stderr = command("run", tiny_task / "recipe.yaml", "--out", out, "--set", f"model.path={out}/model")
+    assert (code, "lies in the run directory" in stderr) == (2, True)
+
+
+def test_export_and_bench_refuse_nonsense(tiny_task, tmp_path, command):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "model.onnx").write_bytes(b"no graph")
+    for arguments, words in (
+        (("export", tiny_task / "model", "--out", tmp_path / "file", "--variant", "fp32"), "cannot be written"),
+        (("export", tmp_path, "--out", tmp_path / "o"), "no config.json"),
+        (("export", tiny_task / "model", "--out", tmp_path / "o", "--variant", "fp64"), "fp64"),
+        (("bench", tmp_path / "nothing"), "neither a model directory"),
+        (("bench", tmp_path / "bare"), "no config.json"),
+        (("bench", tiny_task / "model", "--length", "512"), "longest input"),
+        (("bench", tiny_task / "model", "--batch", "0"), "batch_sizes"),
+        (("report", tmp_path), "result.json"),
+    ):
+        code, _, stderr = command(*arguments)
+        assert code == 2, stderr
+        assert words in stderr
+    assert not list(tmp_path.glob("o/*"))
+
+
+def test_a_full_disk_is_told_and_the_run_resumes(tiny_task, tmp_path, command, monkeypatch):
+    def full(*_arguments, **_options):
+        raise OSError(errno.ENOSPC, "No space left on device", "model.safetensors")
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("compressor.stages.model.model.save_model", full)
+        code, _, stderr = command("run", tiny_task / "recipe.yaml", "--out", out)
+    assert code == 2
+    assert "the disk is full (model.safetensors)" in stderr
+    assert not (out / "model").exists()
+    code, stdout, _ = command("run", tiny_task / "recipe.yaml", "--out", out, "--json")
+    assert code == 0
+    assert [stage["name"] for stage in json.loads(stdout)["stages"] if stage["cached"]] == ["scores", "timing", "plan"]
+
+
+def test_our_own_faults_end_with_1_and_a_traceback_only_on_demand(tiny_task, tmp_path, command, monkeypatch):
+    def broken(*_arguments, **_options):
+        raise RuntimeError("parity failure: made up")
+
+    monkeypatch.setattr("compressor.stages.predictions.check_parity", broken)
+    code, _, stderr = command("run", tiny_task / "recipe.yaml", "--out", tmp_path / "run")
+    assert (code, "parity failure: made up" in stderr, "Traceback" in stderr) == (1, True, False)
+    with pytest.raises(RuntimeError, match="made up"):
+        command("--debug", "run", tiny_task / "recipe.yaml", "--out", tmp_path / "run")
+
+
+KILL = """
+import dataclasses, os, signal, sys
+import compressor.pipeline.pipeline as pipeline
+from compressor.cli.app import main
+name = sys.argv.pop(1)
+def killed(compute):
+    def run(self, folder):
+        compute(self, folder)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run
+pipeline.STAGES = tuple(
+    dataclasses.replace(s, compute=killed(s.compute)) if s.name == name else s for s in pipeline.STAGES
+)
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_killed_in_every_stage_it_resumes_to_the_same_result(tiny_task, tmp_path, command):
+    recipe = tiny_task / "recipe.yaml"
+    # the form of the tail by name: the measured choice may differ from run to run
+    sets = "finetune={epochs: 1, batch_size: 16}", "selection.audit=true", "export.cls_only_tail=reassociated"
+    tuned = [part for pair in sets for part in ("--set", pair)]
+    code, stdout, _ = command("run", recipe, "--out", tmp_path / "whole", "--json", *tuned)
+    assert code == 0
+    names = [stage["name"] for stage in json.loads(stdout)["stages"]]
+    assert len(names) == 10
+    whole = timeless(json.loads(stdout))
+    for name in names:
+        arguments = [sys.executable, "-c", KILL, name, "run", str(recipe), "--out", str(tmp_path / "killed"), *tuned]
+        done = subprocess.run(
+            arguments, capture_output=True, check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        )
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert not (tmp_path / "killed" / "result.json").exists()
+    code, stdout, _ = command("run", recipe, "--out", tmp_path / "killed", "--json", *tuned)
+    assert code == 0
+    assert [stage["cached"] for stage in json.loads(stdout)["stages"]] == [True] * (len(names) - 1) + [False]
+    assert timeless(json.loads(stdout)) == whole

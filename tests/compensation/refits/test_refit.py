@@ -1,0 +1,146 @@
+"""The closed-form refit: normal equations by hand, recovery of a known change, guards, and whole models."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compressor.compensation.refits.equations import NormalEquations
+from compressor.compensation.refits.refit import refit_gaps
+from compressor.model.capture import capture_calls
+from compressor.model.families import FAMILIES, layer_list
+from compressor.model.surgery import drop_layers
+from compressor.recipe.training import CompensationSpec, RefitSpec
+
+CPU = torch.device("cpu")
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 6), st.integers(0, 999))
+def test_streamed_sums_solve_the_weighted_ridge_regression(parts, seed):
+    generator = torch.Generator().manual_seed(seed)
+    phi, wanted = torch.randn(40, 3, generator=generator), torch.randn(40, 2, generator=generator)
+    weight = torch.rand(40, generator=generator) + 0.1
+    sums = NormalEquations.empty(3, 2, CPU)
+    for rows in torch.arange(40).tensor_split(parts):
+        sums.add(phi[rows], wanted[rows], weight[rows])
+    design = torch.cat([phi, torch.ones(40, 1)], dim=1).double()
+    root = weight.double().sqrt()[:, None]
+    exact = torch.linalg.lstsq(root * design, root * wanted.double()).solution
+    torch.testing.assert_close(sums.solve(0.0), exact, atol=1e-8, rtol=1e-6)
+    for change in (exact, torch.zeros_like(exact)):
+        squares = (
+            weight.double()[:, None] * (wanted.double() - design @ change).square()
+        ).sum() / weight.double().sum()
+        assert sums.error(change) == pytest.approx(float(squares), rel=1e-9)
+    assert float(sums.solve(1e6)[:-1].abs().max()) < 1e-4  # a strong penalty means no change but for the bias
+    assert sums.condition(1.0) < sums.condition(1e-3)
+
+
+def states(model, family, calls):
+    hidden = [call.hidden for call in calls]
+    from compressor.model.capture import apply_layer
+
+    for layer in layer_list(model, family):
+        hidden = apply_layer(layer, calls, hidden)
+    return hidden
+
+
+def distance(first, second, calls):
+    parts = [(a - b)[call.mask.bool()].square().mean() for a, b, call in zip(first, second, calls, strict=True)]
+    return float(torch.stack(parts).mean())
+
+
+@pytest.mark.parametrize("model_type", list(FAMILIES))
+def test_behind_a_gap_the_student_comes_nearer_to_the_teacher(tiny, model_type):
+    model, family, encodings, _ = tiny(model_type)
+    encodings = encodings.take(np.tile(np.arange(len(encodings)), 10))
+    calls, _ = capture_calls(model, family, encodings, batch_size=8)
+    wanted = states(model, family, calls)
+    plain, student = (drop_layers(model, family, [4]) for _ in range(2))
+    done = refit_gaps(model, student, family, [1, 2, 3], calls, RefitSpec(cls_weight=1.0))
+    assert [(refit.layer, refit.target, refit.rows) for refit in done] == [(3, 4, 240)]
+    assert done[0].strength is not None
+    assert done[0].error_after < 0.8 * done[0].error_before
+    assert distance(states(student, family, calls), wanted, calls) < 0.8 * distance(
+        states(plain, family, calls), wanted, calls
+    )
+    changed = [
+        name
+        for (name, a), b in zip(plain.state_dict().items(), student.state_dict().values(), strict=True)
+        if not a.equal(b)
+    ]
+    assert [name.rpartition(family.ffn_output)[2] for name in changed] == [
+        ".weight",
+        ".bias",
+    ]  # one linear map, no more
+    assert "layer.2." in changed[0]
+
+
+def test_a_known_change_of_the_feed_forward_output_is_undone(tiny):
+    model, family, encodings, _ = tiny("bert")
+    encodings = encodings.take(np.tile(np.arange(len(encodings)), 10))
+    calls, _ = capture_calls(model, family, encodings, batch_size=8)
+    wanted = states(model, family, calls)
+    damaged = drop_layers(model, family, [])
+    with torch.no_grad():
+        layer_list(damaged, family)[2].output.dense.weight += 0.05 * torch.randn(
+            32, 64, generator=torch.Generator().manual_seed(0)
+        )
+    before = distance(states(damaged, family, calls), wanted, calls)
+    # a full model has no gap, so pretend that its third layer is another second one, which should lead to state 3
+    fits = refit_gaps(model, damaged, family, [1, 2, 2, 4], calls, RefitSpec(cls_weight=1.0))
+    assert len(fits) == 1
+    assert distance(states(damaged, family, calls), wanted, calls) < 0.1 * before
+
+
+def test_gaps_and_later_layers(tiny):
+    model, family, encodings, _ = tiny("bert")
+    calls, _ = capture_calls(model, family, encodings, batch_size=4)
+
+    def layers(skip, **spec):
+        keep = [layer for layer in range(1, 5) if layer not in skip]
+        done = refit_gaps(model, drop_layers(model, family, skip), family, keep, calls, RefitSpec(**spec))
+        return [(refit.layer, refit.target) for refit in done]
+
+    assert layers([2]) == [(1, 2)]
+    assert layers([2], layers="later") == [(1, 2), (3, 3), (4, 4)]
+    assert layers([2, 3]) == [(1, 3)]
+    assert layers([2, 4]) == [(1, 2), (3, 4)]
+    assert layers([1]) == []  # nothing stands in front of the gap
+
+
+def test_a_refit_that_does_not_help_held_out_text_is_not_made(tiny, monkeypatch):
+    model, family, encodings, _ = tiny("bert")
+    calls, _ = capture_calls(model, family, encodings, batch_size=4)
+    student, plain = (drop_layers(model, family, [4]) for _ in range(2))
+    monkeypatch.setattr(NormalEquations, "solve", lambda self, strength: torch.full_like(self.cross, 9.0))
+    done = refit_gaps(model, student, family, [1, 2, 3], calls, RefitSpec())
+    assert done[0].strength is None
+    assert done[0].error_after == done[0].error_before
+    for a, b in zip(plain.state_dict().values(), student.state_dict().values(), strict=True):
+        assert a.equal(b)
+
+
+def test_the_recipe_takes_a_name_or_a_section():
+    assert CompensationSpec(refit="closed_form").refit == RefitSpec()
+    assert CompensationSpec(refit={"layers": "later"}).refit.layers == "later"
+    assert CompensationSpec().refit is None
+
+
+def test_a_run_with_a_refit_says_what_was_done_and_stays_stock(tiny_task, tmp_path, command):
+    sets = "compensation.refit=closed_form", "selection={search: fixed, skip: [2]}", "export.variants=[optimized]"
+    arguments = [part for pair in (*sets, "benchmark.workload=false") for part in ("--set", pair)]
+    out = tmp_path / "run"
+    code, stdout, _ = command("run", tiny_task / "recipe.yaml", "--out", out, "--json", *arguments)
+    result = json.loads(stdout)
+    assert code == 0
+    assert [(refit["layer"], refit["target"], refit["rows"]) for refit in result["refit"]] == [(1, 2, 60)]
+    assert result["refit"][0]["error_after"] <= result["refit"][0]["error_before"]
+    assert "Closed-form refit" in (out / "report.html").read_text(encoding="utf-8")
+    card = (out / "model" / "README.md").read_text(encoding="utf-8")
+    assert ("layer 1 refitted in closed form" in card) == (result["refit"][0]["strength"] is not None)
+    assert result["parity"]["optimized"]["agreement"] == 1.0

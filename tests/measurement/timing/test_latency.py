@@ -1,0 +1,285 @@
+"""The latency protocol under a clock that only the test moves: nothing here is timed for real."""
+
+import gc
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from compressor.data.batches import Encodings
+from compressor.measurement.timing.latency import (
+    Cell,
+    Latency,
+    Ratio,
+    benchmark,
+    claimed,
+    grid_batches,
+    measure,
+    ratio,
+    workload_batches,
+)
+
+BATCHES = [{"input_ids": np.full((1, 4), index)} for index in range(3)]
+ENDLESS = {"min_seconds": 0, "max_seconds": 1e9, "warmup": 0}
+
+
+class Clock:
+    """Nanoseconds that pass only while a subject works; `calls` records (subject, batch) in order."""
+
+    def __init__(self):
+        self.now, self.calls = 0, []
+
+    def __call__(self):
+        return self.now
+
+    def subject(self, name, *milliseconds):
+        def run(batch):
+            done = sum(called == name for called, _ in self.calls)
+            self.calls.append((name, int(batch["input_ids"][0, 0])))
+            self.now += int(milliseconds[done % len(milliseconds)] * 1e6)
+
+        return run
+
+
+def test_percentiles_by_hand():
+    latency = Latency(tuple(float(value) for value in range(1, 102)))
+    assert (latency.p50, latency.p90, latency.p99) == (51.0, 91.0, 100.0)
+    assert Latency((7.0,)).p99 == 7.0
+
+
+def test_rounds_interleave_all_subjects_on_the_same_batch():
+    clock = Clock()
+    subjects = {name: clock.subject(name, 1) for name in "abc"}
+    measure(subjects, BATCHES, **ENDLESS, min_runs=60, seed=3, clock=clock)
+    rounds = [clock.calls[start : start + 3] for start in range(0, len(clock.calls), 3)]
+    assert len(rounds) == 60
+    assert all(sorted(name for name, _ in calls) == ["a", "b", "c"] for calls in rounds)
+    assert [{batch for _, batch in calls} for calls in rounds] == [{index % 3} for index in range(60)]
+    before_a = Counter(calls[[n for n, _ in calls].index("a") - 1][0] for calls in rounds if calls[0][0] != "a")
+    assert set(before_a) == {"b", "c"}
+    assert min(before_a.values()) > 8
+
+
+def test_values_are_those_of_the_clock_in_order_of_the_rounds():
+    clock = Clock()
+    subjects = {"slow": clock.subject("slow", 4, 5, 6), "fast": clock.subject("fast", 2)}
+    values = measure(subjects, BATCHES, **ENDLESS, min_runs=6, seed=0, clock=clock)
+    assert values == {"slow": [4, 5, 6, 4, 5, 6], "fast": [2] * 6}
+
+
+@pytest.mark.parametrize(
+    ("min_seconds", "min_runs", "max_seconds", "rounds"),
+    [
+        (0, 7, 1e9, 7),  # enough runs
+        (0.1, 7, 1e9, 50),  # enough runs, but 2 ms a round make 0.1 s only after 50
+        (0, 1000, 0.05, 25),  # the limit ends it
+        (0, 1000, 0.001, 5),  # but never before five rounds
+        (0, 1, 1e9, 5),
+    ],
+)
+def test_stopping(min_seconds, min_runs, max_seconds, rounds):
+    clock = Clock()
+    subjects = {"a": clock.subject("a", 1), "b": clock.subject("b", 1)}
+    limits = {"min_seconds": min_seconds, "min_runs": min_runs, "max_seconds": max_seconds}
+    assert len(measure(subjects, BATCHES, **limits, warmup=0, seed=0, clock=clock)["a"]) == rounds
+
+
+@pytest.mark.parametrize(("warmup", "milliseconds", "expected"), [(3, 1, 3), (0, 1, 0), (50, 1000, 3)])
+def test_warm_up_is_not_recorded_and_takes_a_quarter_of_the_limit_at_most(warmup, milliseconds, expected):
+    clock = Clock()
+    values = measure(
+        {"a": clock.subject("a", milliseconds)},
+        BATCHES,
+        min_seconds=0,
+        min_runs=5,
+        max_seconds=10,
+        warmup=warmup,
+        seed=0,
+        clock=clock,
+    )
+    assert len(clock.calls) - len(values["a"]) == expected
+
+
+def test_garbage_collection_rests_while_timing_and_comes_back_after_an_error():
+    seen = []
+
+    def fail(batch):
+        seen.append(gc.isenabled())
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        measure({"a": fail}, BATCHES, **ENDLESS, min_runs=5, seed=0)
+    assert seen == [False]
+    assert gc.isenabled()
+
+
+def test_measure_refuses_nothing_to_do():
+    with pytest.raises(ValueError, match="at least one subject"):
+        measure({}, BATCHES, **ENDLESS, min_runs=5, seed=0)
+    with pytest.raises(ValueError, match="one batch"):
+        measure({"a": print}, [], **ENDLESS, min_runs=5, seed=0)
+
+
+def test_ratio_by_hand():
+    # medians 20 and 10; twice as fast in every round, so every draw gives 2
+    assert ratio([10, 20, 30], [5, 10, 15], seed=0) == Ratio(2.0, 2.0, 2.0)
+    # means 20 and 30: on the real workload the slow batch counts with all its time
+    assert ratio([20, 20, 20], [10, 10, 70], seed=0, average=np.mean).value == pytest.approx(2 / 3)
+    assert ratio([20, 20, 20], [10, 10, 70], seed=0).value == 2.0
+    # one round: no spread to see
+    assert ratio([3.0], [2.0], seed=0) == Ratio(1.5, 1.5, 1.5)
+
+
+def test_ratio_pairs_the_rounds():
+    generator = np.random.default_rng(0)
+    load = generator.lognormal(0, 0.5, 300)  # a busy machine: both models slow down in the same rounds
+    paired = ratio(1.2 * load, load * generator.normal(1, 0.01, 300), seed=1)
+    unpaired = ratio(1.2 * load, generator.permutation(load), seed=1)
+    assert 1.17 < paired.lo < 1.2 < paired.hi < 1.23
+    assert unpaired.hi - unpaired.lo > 4 * (paired.hi - paired.lo)
+    assert ratio(1.2 * load, load, seed=1) == ratio(1.2 * load, load, seed=1)
+
+
+def test_ratio_of_many_rounds_fits_in_memory_and_refuses_unequal_ones():
+    values = np.random.default_rng(0).uniform(1, 2, 9000)
+    found = ratio(values, values[::-1], seed=0)
+    assert found.lo < 1.0 < found.hi
+    with pytest.raises(ValueError, match="2 and 1"):
+        ratio([1.0, 2.0], [1.0], seed=0)
+    with pytest.raises(ValueError, match="0 and 0"):
+        ratio([], [], seed=0)
+
+
+@pytest.mark.parametrize(
+    ("found", "noise", "expected"),
+    [
+        (Ratio(1.2, 1.1, 1.3), Ratio(1.0, 0.98, 1.02), True),
+        (Ratio(1.04, 1.01, 1.07), Ratio(1.0, 0.98, 1.02), False),  # within the noise above 1
+        (Ratio(1.04, 1.03, 1.07), Ratio(0.97, 0.95, 0.99), False),  # the noise seen the other way round, 1.053
+        (Ratio(1.04, 1.0, 1.07), Ratio(1.0, 1.0, 1.0), False),  # touches 1
+        (Ratio(0.8, 0.7, 0.9), Ratio(1.0, 0.98, 1.02), False),  # slower
+    ],
+)
+def test_claims_only_above_the_noise(found, noise, expected):
+    assert claimed(found, noise) is expected
+
+
+def run_benchmark(clock, subjects, against, **limits):
+    cells = [Cell(1, 4, BATCHES), Cell(1, "workload", BATCHES[:1])]
+    settings = {"min_seconds": 0, "min_runs": 40, "max_seconds": 1e9, "warmup": 0, **limits}
+    return benchmark(subjects, against, dict.fromkeys(subjects, "fake"), cells, **settings, clock=clock)
+
+
+def test_benchmark_rows():
+    clock = Clock()
+    subjects = {"full": clock.subject("full", 6, 6, 7), "compressed": clock.subject("compressed", 3)}
+    result = run_benchmark(clock, subjects, {"compressed": "full"})
+    full, compressed = result.latency["full"], result.latency["compressed"]
+    assert [row["length"] for row in compressed] == [4, "workload"]
+    assert full[0] == {
+        "batch": 1,
+        "length": 4,
+        "provider": "fake",
+        "p50_ms": 6.0,
+        "p90_ms": 7.0,
+        "p95_ms": 7.0,
+        "p99_ms": 7.0,
+        "texts_per_s": 1000 / np.mean(result.raw[0]["values_ms"]["full"]),
+        "runs": 40,
+        "speedup": 1.0,
+        "speedup_ci95": None,
+        "against": "full",
+        "claimed": False,
+        "complete": True,
+    }
+    assert compressed[0].keys() == full[0].keys()
+    assert (compressed[0]["speedup"], compressed[0]["against"], compressed[0]["claimed"]) == (2.0, "full", True)
+    assert [(floor["batch"], floor["length"]) for floor in result.noise_floor] == [(1, 4), (1, "workload")]
+    assert result.noise_floor[0]["ratio"] == 1.0
+    assert [floor["model"] for floor in result.noise_floor] == ["full", "full"]
+    assert set(result.raw[0]["values_ms"]) == {"full", "compressed", "A/A twin of full"}
+    assert all(len(values) == 40 for values in result.raw[0]["values_ms"].values())
+
+
+def test_every_opponent_has_its_own_noise_floor():
+    clock = Clock()
+    drawn = iter(np.random.default_rng(5).normal(10, 1, 4001))
+    subjects = {"steady": clock.subject("steady", 10), "noisy": None, "gain": clock.subject("gain", 9.3)}
+    subjects["noisy"] = clock.subject("noisy", *drawn)
+    subjects["other gain"] = subjects["gain"]
+    result = run_benchmark(clock, subjects, {"gain": "steady", "other gain": "noisy"})
+    floors = [(floor["model"], floor["length"]) for floor in result.noise_floor]
+    assert floors == [("steady", 4), ("noisy", 4), ("steady", "workload"), ("noisy", "workload")]
+    (low, high), (noisy_low, noisy_high) = (floor["ci95"] for floor in result.noise_floor[:2])
+    assert low == high == 1.0
+    assert noisy_low < 1.0 < noisy_high
+    # the same 7 % are a gain over the steady opponent, and nothing over the noisy one
+    assert result.latency["gain"][0]["claimed"]
+    assert not result.latency["other gain"][0]["claimed"]
+    assert set(result.raw[0]["values_ms"]) == {*subjects, "A/A twin of steady", "A/A twin of noisy"}
+
+
+def test_one_model_alone_still_has_a_noise_floor():
+    clock = Clock()
+    result = run_benchmark(clock, {"alone": clock.subject("alone", 4)}, {"alone": "alone"})
+    assert [(floor["model"], floor["ratio"]) for floor in result.noise_floor] == [("alone", 1.0)] * 2
+    row = result.latency["alone"][0]
+    assert (row["speedup"], row["speedup_ci95"], row["claimed"], row["texts_per_s"]) == (1.0, None, False, 250.0)
+
+
+def test_throughput_counts_the_texts_of_a_run_and_all_its_time():
+    # 8 texts in 10, 10 and 40 ms: 20 ms on average, though the median is 10
+    assert Latency((10.0, 10.0, 40.0)).texts_per_s(8) == pytest.approx(400)
+    assert Cell(8, "workload", [{"input_ids": np.ones((3, 7))}]).texts == 3
+
+
+def test_the_same_model_under_two_names_claims_nothing():
+    clock = Clock()
+    noisy = clock.subject("noisy", *np.random.default_rng(5).normal(10, 1, 997))
+    rows = run_benchmark(clock, {"full": noisy, "copy": noisy}, {"copy": "full"}).latency["copy"]
+    assert not any(row["claimed"] for row in rows)
+    assert all(0.9 < row["speedup"] < 1.1 for row in rows)
+
+
+def test_a_speed_up_below_the_noise_floor_is_not_claimed():
+    clock = Clock()
+    noisy = clock.subject("full", *np.random.default_rng(5).normal(10, 1, 997))
+    result = run_benchmark(clock, {"full": noisy, "other": clock.subject("other", 9.3)}, {"other": "full"})
+    row, (lo, hi) = result.latency["other"][0], result.noise_floor[0]["ci95"]
+    assert 1 < row["speedup_ci95"][0] <= max(hi, 1 / lo)  # the interval alone would have let it pass
+    assert not row["claimed"]
+
+
+def test_a_cell_cut_short_says_so():
+    clock = Clock()
+    result = run_benchmark(clock, {"full": clock.subject("full", 10)}, {}, min_runs=100, max_seconds=0.2)
+    assert (result.latency["full"][0]["runs"], result.latency["full"][0]["complete"]) == (10, False)
+
+
+def test_grid_batches():
+    made = grid_batches(2, 5, 30522, ["input_ids", "attention_mask"], count=3, seed=1)
+    assert len(made) == 3
+    assert set(made[0]) == {"input_ids", "attention_mask"}
+    assert made[0]["input_ids"].shape == (2, 5)
+    assert made[0]["input_ids"].dtype == np.int64
+    assert all(batch["input_ids"].min() >= 1000 and batch["input_ids"].max() < 30522 for batch in made)
+    assert made[0]["attention_mask"].sum() == 10
+    assert not np.array_equal(made[0]["input_ids"], made[1]["input_ids"])
+    small = grid_batches(4, 50, 8, ["input_ids", "token_type_ids"])[0]
+    assert set(np.unique(small["input_ids"])) == {4, 5, 6, 7}
+    assert small["token_type_ids"].sum() == 0
+
+
+def encodings(*lengths):
+    return Encodings([list(range(1, length + 1)) for length in lengths], None, 0)
+
+
+def test_workload_batches_keep_the_order_and_pad_to_the_longest():
+    made = workload_batches(encodings(2, 5, 3, 3, 9), 2)
+    assert [batch["input_ids"].shape for batch in made] == [(2, 5), (2, 3)]
+    assert made[0]["attention_mask"].sum(1).tolist() == [2, 5]
+    drawn = workload_batches(encodings(*range(1, 41)), 1, limit=6, seed=2)
+    widths = [batch["input_ids"].shape[1] for batch in drawn]
+    assert len(set(widths)) == 6
+    assert widths == sorted(widths)
+    assert [batch["input_ids"].shape for batch in workload_batches(encodings(4, 6), 8)] == [(2, 6)]

@@ -1,0 +1,45 @@
+"""Latency predicted from one timed layer, and the error once it is measured."""
+
+import numpy as np
+import pytest
+import torch
+
+from compressor.measurement.cost import predicted_ms, predicted_speedup
+from compressor.measurement.timing.latency import Cell, grid_batches
+from compressor.measurement.timing.predictor import prediction_errors, time_layers
+from compressor.model.capture import apply_layer, capture_call
+from compressor.model.families import layer_list
+
+CELL = {"batch": 1, "length": 32, "full_ms": 10.0, "layer_ms": 1.5}
+
+
+def test_prediction_by_hand():
+    assert predicted_ms(CELL, 2) == pytest.approx(7.0)
+    assert predicted_speedup(CELL, 2) == pytest.approx(10 / 7)
+    assert predicted_speedup(CELL, 0) == 1.0
+    assert predicted_speedup({**CELL, "layer_ms": 5.0}, 3) == pytest.approx(10)  # noise promises at most that
+
+
+def test_errors_compare_like_with_like():
+    row = {"batch": 1, "length": 32, "speedup": 1.25, "speedup_ci95": [1.2, 1.3]}
+    latency = {"compressed": [row, {**row, "length": 128, "speedup": 9.0}, {**row, "length": "workload"}]}
+    latency["full"] = [{**row, "speedup": 1.0, "speedup_ci95": None}]
+    found = prediction_errors([CELL], ["", ""], latency)
+    assert [entry["variant"] for entry in found[0]["measured"]] == ["compressed"]
+    assert found[0]["measured"][0]["error"] == pytest.approx(10 / 7 / 1.25 - 1)
+    assert (found[0]["size"], found[0]["batch"]) == (2, 1)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "distilbert"])
+def test_one_layer_of_a_real_model_is_timed_beside_the_whole(tiny, model_type):
+    model, family, _, _ = tiny(model_type)
+    batch = grid_batches(2, 8, 64, ["input_ids", "attention_mask"])[0]
+    call = capture_call(model, family, np.arange(2), batch)[0]
+    with torch.inference_mode():
+        tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
+        states = model(**tensors, output_hidden_states=True).hidden_states
+    after = apply_layer(layer_list(model, family)[0], [call], [call.hidden])[0]
+    np.testing.assert_allclose(after, states[1], atol=1e-6)
+    rows = time_layers(model, family, [Cell(2, 8, [batch])], min_seconds=0, min_runs=6, max_seconds=5)
+    assert rows[0]["runs"] == 6
+    assert 0 < rows[0]["layer_ms"] < rows[0]["full_ms"]

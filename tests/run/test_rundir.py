@@ -1,0 +1,142 @@
+"""The run directory: stages are whole or absent, whatever happens to the process."""
+
+import json
+
+import pytest
+
+from compressor.errors import UserError
+from compressor.files import PROGRESS, stage_key, write_json
+from compressor.run.rundir import CHECKPOINTS, STAGES_FOLDER, open_run_dir
+
+
+def writer(text, folder_too=True):
+    def compute(folder):
+        (folder / "a.json").write_text(text)
+        if folder_too:
+            (folder / "model").mkdir()
+            (folder / "model" / "weights").write_text(text * 3)
+
+    return compute
+
+
+OUTPUTS = ["a.json", "model"]
+
+
+def test_a_whole_stage_is_kept_and_another_key_computes_it_anew(tmp_path):
+    with open_run_dir(tmp_path / "run") as run:
+        assert not run.stage("s", "k1", OUTPUTS, writer("one")).cached
+        assert run.stage("s", "k1", OUTPUTS, writer("never")).cached
+        assert (run.path / "a.json").read_text() == "one"
+        assert not run.stage("s", "k2", OUTPUTS, writer("two")).cached
+        assert (run.path / "model" / "weights").read_text() == "two" * 3
+
+
+@pytest.mark.parametrize("damage", ["remove", "shorten", "manifest"])
+def test_damaged_results_are_computed_anew(tmp_path, damage):
+    with open_run_dir(tmp_path / "run") as run:
+        run.stage("s", "k", OUTPUTS, writer("one"))
+        if damage == "remove":
+            (run.path / "model" / "weights").unlink()
+        elif damage == "shorten":
+            (run.path / "model" / "weights").write_text("")
+        else:
+            (run.path / ".stages" / "s.json").write_text("{")
+        assert not run.stage("s", "k", OUTPUTS, writer("one")).cached
+
+
+def test_a_stage_that_fails_leaves_the_earlier_result_and_nothing_half_written(tmp_path):
+    def fail(folder):
+        writer("half")(folder)
+        raise RuntimeError("no")
+
+    with open_run_dir(tmp_path / "run") as run:
+        run.stage("s", "k1", OUTPUTS, writer("one"))
+        with pytest.raises(RuntimeError, match="no"):
+            run.stage("s", "k2", OUTPUTS, fail)
+        assert (run.path / "a.json").read_text() == "one"
+        assert not list(run.path.rglob("*.tmp"))
+        assert run.stage("s", "k1", OUTPUTS, fail).cached
+
+
+def test_a_stage_must_write_what_it_promised(tmp_path):
+    with open_run_dir(tmp_path / "run") as run, pytest.raises(RuntimeError, match="did not write model"):
+        run.stage("s", "k", OUTPUTS, writer("one", folder_too=False))
+
+
+def test_left_overs_of_a_killed_process_are_cleared(tmp_path):
+    with open_run_dir(tmp_path / "run") as run:
+        run.stage("s", "k", OUTPUTS, writer("one"))
+    (tmp_path / "run" / ".stages" / "t.tmp").mkdir()
+    with open_run_dir(tmp_path / "run") as run:
+        assert not list(run.path.rglob("*.tmp"))
+        assert run.stage("s", "k", OUTPUTS, writer("never")).cached
+
+
+def test_one_run_at_a_time(tmp_path):
+    with open_run_dir(tmp_path / "run"), pytest.raises(UserError, match="another run"), open_run_dir(tmp_path / "run"):
+        pass
+    with open_run_dir(tmp_path / "run"):
+        pass
+
+
+def test_foreign_folders_and_unwritable_places_are_refused(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    with pytest.raises(UserError, match="holds other files"), open_run_dir(tmp_path / "mine"):
+        pass
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"), open_run_dir(tmp_path / "file" / "run"):
+        pass
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
+
+
+def test_a_directory_without_any_result_is_removed_again(tmp_path):
+    with pytest.raises(RuntimeError), open_run_dir(tmp_path / "a" / "b" / "run"):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with open_run_dir(tmp_path / "a" / "run") as run:
+        run.stage("s", "k", OUTPUTS, writer("one"))
+    assert (tmp_path / "a" / "run" / "a.json").is_file()
+
+
+def test_a_run_that_fails_early_leaves_its_neighbours_alone(tmp_path):
+    with pytest.raises(RuntimeError), open_run_dir(tmp_path / "runs" / "a"):
+        with open_run_dir(tmp_path / "runs" / "b") as other:
+            other.stage("s", "k", OUTPUTS, writer("one"))
+        raise RuntimeError
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["b"]
+
+
+def test_fresh_forgets_every_stage(tmp_path):
+    with open_run_dir(tmp_path / "run") as run:
+        run.stage("s", "k", OUTPUTS, writer("one"))
+    with open_run_dir(tmp_path / "run", fresh=True) as run:
+        assert not run.stage("s", "k", OUTPUTS, writer("two")).cached
+        assert (run.path / "a.json").read_text() == "two"
+
+
+def test_a_checkpoint_keeps_a_directory_without_results_and_fresh_forgets_it(tmp_path):
+    with pytest.raises(RuntimeError), open_run_dir(tmp_path / "run") as run:
+        folder = run.path / STAGES_FOLDER / CHECKPOINTS / "teacher"
+        folder.mkdir(parents=True)
+        write_json(folder / PROGRESS, {})
+        raise RuntimeError
+    with open_run_dir(tmp_path / "run"):
+        assert (folder / PROGRESS).is_file()
+    with open_run_dir(tmp_path / "run", fresh=True):
+        assert not folder.exists()
+    assert not (tmp_path / "run" / STAGES_FOLDER).exists()
+
+
+def test_keys_depend_on_inputs_not_on_their_order():
+    assert stage_key("s", {"a": 1, "b": [2]}) == stage_key("s", {"b": [2], "a": 1})
+    assert stage_key("s", {"a": 1}) != stage_key("s", {"a": 2})
+    assert stage_key("s", {"a": 1}) != stage_key("t", {"a": 1})
+
+
+def test_json_files_hold_no_nan(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert not (tmp_path / "x.json").exists()
+    write_json(tmp_path / "x.json", {"a": "é"})
+    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {"a": "é"}
