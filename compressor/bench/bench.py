@@ -118,9 +118,7 @@ def bench_directories(
             against(targets, opponent),
             {target.name: target.runs_on(device) for target in targets},
             cells,
-            min_seconds=spec.min_seconds,
-            min_runs=spec.min_runs,
-            max_seconds=spec.max_seconds,
+            **spec.limits,
             seed=seed,
             track=track,
         )

@@ -215,6 +215,11 @@ class BenchmarkSpec(Spec):
     footprint: bool = True
     """Also measure cold start and peak memory, each variant in a process of its own."""
 
+    @property
+    def limits(self) -> dict[str, Any]:
+        """When the measurement of a cell ends, as `measurement.timing.latency.benchmark` takes it."""
+        return self.model_dump(include={"min_seconds", "min_runs", "max_seconds"})
+
     @model_validator(mode="after")
     def _limits_in_order(self) -> "BenchmarkSpec":
         if self.min_seconds > self.max_seconds:

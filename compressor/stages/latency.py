@@ -55,15 +55,7 @@ def compute(run: Run, folder: Path) -> None:
     # before the long part: a model that cannot be started should not cost a whole benchmark
     started = footprints(starts, seed=run.recipe.seed, track=run.track) if spec.footprint else None
     measured = benchmark(
-        subjects,
-        opponents(subjects),
-        providers,
-        cells,
-        min_seconds=spec.min_seconds,
-        min_runs=spec.min_runs,
-        max_seconds=spec.max_seconds,
-        seed=run.recipe.seed,
-        track=run.track,
+        subjects, opponents(subjects), providers, cells, **spec.limits, seed=run.recipe.seed, track=run.track
     )
     write_json(
         folder / "latency.json",

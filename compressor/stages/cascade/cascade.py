@@ -42,9 +42,9 @@ def compute(run: Run, folder: Path) -> None:
     model, family = (run.teacher if full else run.compressed), run.family
     work = work_of(run, source)
     text = run.exit_text
-    wanted = None if full else predict(run.teacher, text, track=run.track, description="full model")
+    logits = None if full else predict(run.teacher, text, track=run.track, description="full model")
     layers = layers_to_try(spec.exits, work.layers)
-    fits, held = fit_exits(model, family, text, layers, wanted, track=run.track)
+    fits, held = fit_exits(model, family, text, layers, logits, track=run.track)
     plan = plan_cascade(fits, held, text.lengths[held.rows], work, spec, len(run.guard))
     target.mkdir(parents=True)
     taken = [fit for fit in fits if fit.head.layer in plan.exits]

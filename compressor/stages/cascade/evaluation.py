@@ -59,9 +59,7 @@ def _time(run: Run, classifier: CascadeClassifier, provider: str) -> dict[str, A
             {CASCADE: "full"},
             dict.fromkeys(("full", CASCADE), provider),
             [Cell(size, WORKLOAD, workload_batches(run.evaluation, size)) for size in spec.batch_sizes],
-            min_seconds=spec.min_seconds,
-            min_runs=spec.min_runs,
-            max_seconds=spec.max_seconds,
+            **spec.limits,
             seed=run.recipe.seed,
             track=run.track,
         )
