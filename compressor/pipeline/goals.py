@@ -9,7 +9,7 @@ from compressor.measurement.cost import predicted_speedup
 from compressor.measurement.statistics import compare
 from compressor.recipe.compression import GoalsSpec
 from compressor.report.formats import is_full
-from compressor.selection.goals import accuracy_misses
+from compressor.selection.goals import accuracy_misses, corrected_confidence
 
 
 def with_speed(choice: dict[str, Any] | None, timing: dict[str, Any]) -> dict[str, Any] | None:
@@ -35,7 +35,9 @@ def judge_goals(
 ) -> dict[str, Any]:
     """Return whether one compressed variant meets all goals, which one, and what the nearest misses.
 
-    `met` is None where the recipe names no goals. A speed-up counts as 1 in a cell where it may not be claimed. With
+    `met` is None where the recipe names no goals. Since any of `variants` may pass, each bound of the accuracy is one at
+    a confidence corrected for their number: otherwise the best of four that are just too bad passes twice as often as it
+    may. A speed-up counts as 1 in a cell where it may not be claimed. With
     `selection`, the choice of `layers: auto`, the goals must also have been met there: a model that was chosen as the
     nearest miss is not signed off because the evaluation rows happen to be kind. That says nothing against `unskipped`,
     the variants that have all layers.
@@ -44,10 +46,9 @@ def judge_goals(
         return {"met": None, "variant": None, "misses": [], "selection": None}
     cells = {_cell(row) for variant in variants.values() for row in variant["latency"]}
     misses: dict[str, list[str]] = {}
-    for name, variant in variants.items():
-        if is_full(name):
-            continue
-        own = _misses(goals, logits["full"], logits[name], labels, variant["latency"], cells, seed)
+    judged = {name: variant for name, variant in variants.items() if not is_full(name)}
+    for name, variant in judged.items():
+        own = _misses(goals, logits["full"], logits[name], labels, variant["latency"], cells, seed, len(judged))
         misses[name] = [f"{name}: {miss}" for miss in own]
         if selection and not selection["met"] and name not in unskipped:
             first = "; ".join(selection["candidates"][0]["misses"])
@@ -65,9 +66,10 @@ def _misses(
     latency: list[dict],
     cells: Collection[tuple],
     seed: int,
+    choices: int,
 ) -> list[str]:
-    versus = compare(full, other, labels, confidence=goals.confidence, seed=seed)
-    found = accuracy_misses(goals, versus)
+    confidence = corrected_confidence(goals.confidence, choices)
+    found = accuracy_misses(goals, compare(full, other, labels, confidence=confidence, seed=seed), choices)
     # A speed goal holds in every cell. A cascade is not timed on random token ids, of which its exits know nothing: it
     # could pass on real lengths alone where the others must also pass at the fixed ones, so what is missing counts.
     untimed = len(set(cells) - {_cell(row) for row in latency})

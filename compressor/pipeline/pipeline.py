@@ -17,7 +17,7 @@ from compressor.recipe.compression import Recipe
 from compressor.recipe.file import dump_recipe
 from compressor.report.build import build_report
 from compressor.run.checks import prepare
-from compressor.run.run import Run
+from compressor.run.run import TEACHER, Run
 from compressor.run.rundir import RunDir, StageRecord, open_run_dir
 from compressor.stages import latency, predictions, shipping, teacher
 from compressor.stages.analyses import errors, ffn, roles
@@ -157,6 +157,8 @@ def run_stages(run: Run, folder: RunDir, stages: Sequence[Stage], say: Say) -> l
         for stage in stages:
             log.info("%s starts", stage.name)
             record = folder.stage(stage.name, keys[stage.name], stage.outputs, partial(stage.compute, run))
+            if stage.name == TEACHER:
+                keys = stage_keys(run)
             records.append(record)
             line = f"{stage.name}: {'kept from before' if record.cached else f'{record.seconds:.1f} s'}"
             log.info(line)
@@ -171,9 +173,11 @@ def run_stages(run: Run, folder: RunDir, stages: Sequence[Stage], say: Say) -> l
 def stage_keys(run: Run) -> dict[str, str]:
     """Return the key of every stage this recipe has: its inputs, its own part of the recipe, and the keys before it."""
     keys: dict[str, str] = {}
+    # two trainings under one key need not give the same weights: what stands behind a teacher is that of its files
+    teacher = RunDir(run.path).content(TEACHER) if run.recipe.finetune is not None else None
     shared = {"version": versions()["compressor"], "seed": run.recipe.seed}
     for stage in STAGES:
-        before = {name: keys[name] for name in stage.after}
+        before = {name: [keys[name], teacher] if name == TEACHER else keys[name] for name in stage.after}
         keys[stage.name] = stage_key(stage.name, {**shared, **stage.inputs(run), "after": before})
     return keys
 

@@ -44,6 +44,7 @@ def build_result(run: Run, stages: Iterable[Stage], records: Sequence[StageRecor
                 if split is not None
             },
             "removed_overlaps": data.removed_overlaps,
+            "provenance": run.provenance,
             "label_names": data.label_names,
         },
         **parts,

@@ -24,6 +24,9 @@ class CalibrationSpec(Spec):
     """`train` cuts the rows out of the training file; `test` takes the (often unlabelled) test file."""
     size: PositiveInt | None = 2000
     """Largest number of rows; null takes all of `test`."""
+    seen_in_training: bool | None = None
+    """Whether a model that comes fine-tuned was trained on these rows. Where they are cut out of `train`, a cascade needs a
+    `false` here: what a model learned from cannot certify it."""
 
 
 class SelectionSplitSpec(Spec):

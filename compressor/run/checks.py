@@ -102,6 +102,14 @@ def _check_labels(recipe: Recipe, data: TaskData) -> None:
 def _with_guard(recipe: Recipe, data: TaskData, layers: int) -> TaskData:
     """Return `data` with the rows that certify the cascade; raises UserError where they cannot certify anything."""
     spec, selection = recipe.cascade, recipe.selection
+    seen, split = recipe.data.calibration.seen_in_training, recipe.data.calibration.split
+    if seen or (seen is None and recipe.finetune is None and split == "train"):
+        raise UserError(
+            f"cascade: the calibration rows certify it, and {recipe.model.path} "
+            f"{'was' if seen else 'comes fine-tuned and may have been'} trained on them (data.calibration.split: {split}); "
+            "calibrate on text that it has not seen (split: test), or set data.calibration.seen_in_training: false where "
+            "it has not seen these."
+        )
     if spec.model == "compressed":
         # refits, head and distillation learn from the calibration text, so it cannot certify what they made
         half = len(data.calibration) // 2

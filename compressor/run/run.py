@@ -112,6 +112,20 @@ class Run:
             size -= len(parts[-1])
         return join(parts)
 
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What the full model knows of each part of the data that decides or certifies something, in words."""
+        spec = self.recipe.data.calibration
+        if self.recipe.finetune is not None:
+            cut = "cut out of the training file, and kept from the fine-tuning in this run"
+        elif spec.seen_in_training is False:
+            cut = "cut out of the training file, which the recipe says the model was not trained on"
+        else:
+            cut = "cut out of the training file, which the model may have been fine-tuned on"
+        told = cut if spec.split == "train" else "taken from the test file, which is no part of training"
+        parts = {"calibration": told, "selection": cut}
+        return parts if self.data.guard is None else {**parts, "guard": told}
+
     def checkpoint(self, name: str, inputs: Mapping[str, Any], minutes: float = 5.0) -> Checkpoint:
         """Return the checkpoint of training `name` in this run directory; `inputs` (JSON) decide the result with the seed."""
         shared = {"seed": self.recipe.seed, "max_length": self.recipe.data.max_length, "device": self.device}

@@ -1,6 +1,7 @@
 """The run directory: one lock, stages that are whole or absent, resume by key."""
 
 import contextlib
+import hashlib
 import json
 import shutil
 import time
@@ -12,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from compressor.errors import UserError
-from compressor.files import PROGRESS, remove, write_text
+from compressor.files import PROGRESS, remove, stage_key, write_text
 
 STAGES_FOLDER = ".stages"
 TRIALS = "trials.json"
@@ -23,6 +24,10 @@ HEADER = "recipe.yaml", "environment.json", "log.txt"
 """Files of a run that no stage makes."""
 OUTCOME = "result.json", "report.html", "report.md"
 """Files that speak of all stages together, and so are gone as soon as one of them is computed anew."""
+
+
+LARGE = 2**30
+"""Bytes from which on a file is known by its size alone: hashing it would take longer than a user wants to wait."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class RunDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._stages = path / STAGES_FOLDER
+        self._known: dict[tuple[str, int, int], str] = {}
 
     def cached(self, name: str, key: str) -> dict[str, Any] | None:
         """Return the manifest of stage `name` if it was computed under `key` and all its files are whole."""
@@ -53,11 +59,31 @@ class RunDir:
             return None
         if manifest.get("key") != key:
             return None
-        whole = all(
-            (self.path / file).is_file() and (self.path / file).stat().st_size == size
-            for file, size in manifest["files"].items()
-        )
+        try:
+            whole = all(self._account(file) == wanted for file, wanted in manifest["files"].items())
+        except OSError:
+            return None
         return manifest if whole else None
+
+    def _account(self, file: str) -> dict[str, Any]:
+        """Return the size and the sha256 of a file below the run directory; of files from 1 GiB on the size alone.
+
+        A file that has not changed since this object read it (size and time) is not read again.
+        """
+        status = (self.path / file).stat()
+        place = file, status.st_size, status.st_mtime_ns
+        if place not in self._known and status.st_size < LARGE:
+            with (self.path / file).open("rb") as opened:
+                self._known[place] = hashlib.file_digest(opened, "sha256").hexdigest()
+        return {"size": status.st_size, "sha256": self._known.get(place)}
+
+    def content(self, name: str) -> str | None:
+        """Return a digest of what stage `name` wrote last, None where it has written nothing."""
+        try:
+            files = json.loads((self._stages / f"{name}.json").read_text(encoding="utf-8"))["files"]
+        except (OSError, ValueError):
+            return None
+        return stage_key(name, files)
 
     def stage(self, name: str, key: str, outputs: Sequence[str], compute: Callable[[Path], None]) -> StageRecord:
         """Make sure that `outputs` (files or folders below the run directory) are those of `key`.
@@ -85,7 +111,7 @@ class RunDir:
             raise RuntimeError(f"stage {name} did not write {', '.join(missing)}")
         manifest_file = self._stages / f"{name}.json"
         manifest_file.unlink(missing_ok=True)
-        files = {}
+        files: dict[str, dict[str, Any]] = {}
         for output in outputs:
             target = self.path / output
             remove(target)
@@ -93,7 +119,8 @@ class RunDir:
             (folder / output).replace(target)
             for file in [target] if target.is_file() else sorted(target.rglob("*")):
                 if file.is_file():
-                    files[file.relative_to(self.path).as_posix()] = file.stat().st_size
+                    name = file.relative_to(self.path).as_posix()
+                    files[name] = self._account(name)
         write_text(manifest_file, json.dumps({"key": key, "seconds": seconds, "files": files}, indent=1))
 
     def forget(self) -> None:

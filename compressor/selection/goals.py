@@ -56,16 +56,17 @@ def corrected_confidence(confidence: float, choices: int) -> float:
     return 1 - (1 - confidence) / max(choices, 1)
 
 
-def accuracy_misses(goals: GoalsSpec, versus: Comparison) -> list[str]:
+def accuracy_misses(goals: GoalsSpec, versus: Comparison, choices: int = 1) -> list[str]:
     """Return a sentence for each accuracy goal that a comparison with the full model misses.
 
-    The bound of `versus` must be one at `goals.confidence`.
+    The bound of `versus` must be one at `goals.confidence`, corrected for the `choices` models of which any may pass.
     """
     found = []
     if goals.max_drop is not None and versus.lower_bound < -goals.max_drop:
+        corrected = f" (corrected for {choices} variants, of which the best may pass)" if choices > 1 else ""
         found.append(
-            f"max_drop: at {goals.confidence:.0%} confidence the accuracy may drop by {-versus.lower_bound:.2%}, "
-            f"allowed is {goals.max_drop:.2%}."
+            f"max_drop: at {goals.confidence:.0%} confidence{corrected} the accuracy may drop by "
+            f"{-versus.lower_bound:.2%}, allowed is {goals.max_drop:.2%}."
         )
     if goals.max_flips is not None and versus.flip_rate > goals.max_flips:
         found.append(

@@ -31,7 +31,28 @@ def test_a_whole_stage_is_kept_and_another_key_computes_it_anew(tmp_path):
         assert (run.path / "model" / "weights").read_text() == "two" * 3
 
 
-@pytest.mark.parametrize("damage", ["remove", "shorten", "manifest"])
+def test_large_files_are_known_by_their_size_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("compressor.run.rundir.LARGE", 5)
+    with open_run_dir(tmp_path / "run") as run:
+        run.stage("s", "k", OUTPUTS, writer("one"))
+        (run.path / "model" / "weights").write_text("x" * 9)  # 5 bytes or more
+        assert run.stage("s", "k", OUTPUTS, writer("never")).cached
+        (run.path / "a.json").write_text("two")
+        assert not run.stage("s", "k", OUTPUTS, writer("one")).cached
+
+
+def test_the_content_of_a_stage_is_that_of_its_files(tmp_path):
+    with open_run_dir(tmp_path / "run") as run:
+        assert run.content("s") is None
+        run.stage("s", "k1", OUTPUTS, writer("one"))
+        first = run.content("s")
+        run.stage("s", "k2", OUTPUTS, writer("two"))
+        assert first != run.content("s")
+        run.stage("s", "k3", OUTPUTS, writer("one"))
+        assert first == run.content("s")
+
+
+@pytest.mark.parametrize("damage", ["remove", "shorten", "corrupt", "manifest"])
 def test_damaged_results_are_computed_anew(tmp_path, damage):
     with open_run_dir(tmp_path / "run") as run:
         run.stage("s", "k", OUTPUTS, writer("one"))
@@ -39,6 +60,8 @@ def test_damaged_results_are_computed_anew(tmp_path, damage):
             (run.path / "model" / "weights").unlink()
         elif damage == "shorten":
             (run.path / "model" / "weights").write_text("")
+        elif damage == "corrupt":
+            (run.path / "model" / "weights").write_text("x" * len("oneoneone"))
         else:
             (run.path / ".stages" / "s.json").write_text("{")
         assert not run.stage("s", "k", OUTPUTS, writer("one")).cached

@@ -31,6 +31,7 @@ def inputs(run: Run) -> dict[str, Any]:
     data = run.data
     texts = {"train": data.train.sha256, "selection": data.selection.sha256, "guard": data.guard and data.guard.sha256}
     shared = {"max_length": run.recipe.data.max_length, "device": run.device}  # the certificate is that of its device
+    shared["source"] = run.provenance.get("guard")
     return {"cascade": spec_json(run.recipe.cascade), "texts": texts, **shared}
 
 
@@ -78,6 +79,7 @@ def compute(run: Run, folder: Path) -> None:
             "aimed_rate": plan.rate,
             "certificate": {
                 **asdict(certificate),
+                "source": run.provenance["guard"],
                 "thresholds": [json_number(value) for value in certificate.thresholds],
                 "shares": shares(outcome, certificate.thresholds),
                 "work": outcome.cost(certificate.thresholds) / whole,
@@ -124,6 +126,7 @@ def write_settings(
         "truncation_side": run.tokenizer.truncation_side,
         "token_types": "token_type_ids" in run.tokenizer.model_input_names,
         "certified": certificate is not None and certificate.met,
+        "certified_on": f"{len(run.guard):,} texts {run.provenance['guard']}",
         "max_flips": run.recipe.cascade.max_flips,
         "confidence": run.recipe.cascade.confidence,
     }

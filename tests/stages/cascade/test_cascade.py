@@ -46,7 +46,7 @@ def task(tmp_path_factory):
         "data": {
             **{name: f"{folder}/{name}.csv" for name in ("train", "validation")},
             **{"text": "text", "label": "label", "max_length": 32},
-            **{"calibration": {"split": "train", "size": 150}, "selection": {"size": 60}},
+            **{"calibration": {"split": "train", "size": 150, "seen_in_training": False}, "selection": {"size": 60}},
         },
         "selection": {"search": "ranked", "layers": 1},
         "compensation": {"head": None},
@@ -92,6 +92,9 @@ def test_result_equals_what_the_files_say(full):
     result, made = read(full), read(full, "cascade.json")
     cascade, variant = result["cascade"], result["variants"]["onnx_cascade"]
     assert {key: cascade[key] for key in made} == made
+    source = "cut out of the training file, which the recipe says the model was not trained on"
+    assert cascade["certificate"]["source"] == result["data"]["provenance"]["guard"] == source
+    assert read(full, "onnx/cascade/cascade.json")["certified_on"] == f"150 texts {source}"
     with np.load(full / "cascade_evaluation.npz") as file:
         logits, left = file["logits"], file["exits"]
     with np.load(full / "predictions.npz") as file:
@@ -336,6 +339,8 @@ def test_stages_are_computed_anew_where_their_text_or_device_changed(task, tmp_p
         ),
         (["cascade.fit_size=10"], "at least 40 texts to fit, here are 10"),
         (["cascade.exits=[1, 2, 3]"], "one or two different layers"),
+        (["data.calibration.seen_in_training=null"], "comes fine-tuned and may have been trained on them"),
+        (["data.calibration.seen_in_training=true"], "model was trained on them (data.calibration.split: train)"),
         (["cascade.max_flips=1.0"], "max_flips"),
     ],
 )
