@@ -88,7 +88,7 @@ def compare(
         delta = (gained - lost) / rows
         interval = delta_interval(gained, lost, rows, seed)
         bounds = {level: paired_lower_bound(gained, lost, rows, level) for level in (confidence, 0.95)}
-        p_value = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+        p_value = mcnemar_p(gained, lost)
     return Comparison(
         rows=rows,
         agreement=1 - flips / rows,
@@ -111,6 +111,11 @@ def discordant(full: np.ndarray, other: np.ndarray, labels: np.ndarray) -> tuple
     return int((right & ~right_full).sum()), int((right_full & ~right).sum())
 
 
+def mcnemar_p(gained: int, lost: int) -> float:
+    """Return the p of the exact McNemar test: binomial over the discordant rows."""
+    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values corrected for their number by the step-down of Holm (1979): no false alarm among all at 95 %."""
     order = np.argsort(p_values, kind="stable")
@@ -128,7 +133,12 @@ def share_interval(count: int, rows: int) -> tuple[float, float]:
 
 def delta_interval(gained: int, lost: int, rows: int, seed: int) -> tuple[float, float]:
     """Return the 95 % paired bootstrap interval of the accuracy delta."""
-    low, high = np.quantile(bootstrap_deltas(gained, lost, rows, seed), [0.025, 0.975])
+    return percentile_interval(bootstrap_deltas(gained, lost, rows, seed))
+
+
+def percentile_interval(draws: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % percentile interval of bootstrap draws [D]."""
+    low, high = np.quantile(draws, [0.025, 0.975])
     return float(low), float(high)
 
 

@@ -18,6 +18,8 @@ HIGH_CONFIDENCE = 0.3
 BINS, LEAST_IN_BIN = 15, 20
 """Bins of equal mass at most (Guo et al. 2017 have 15), and rows that a bin should hold; few rows make fewer bins."""
 DRAWS, CALIBRATED_DRAWS = 2000, 500
+STATISTICS = "ece", "overconfidence", "nll", "high_confidence_share", "mean_margin"
+"""What `measured` gives of every set of logits; the last two are means over its errors."""
 TEMPERATURES = 0.05, 20.0
 """Smallest and largest temperature tried."""
 
@@ -96,18 +98,10 @@ def columns(logits: np.ndarray, gold: np.ndarray, bins: int) -> np.ndarray:
 
 
 def _summary(means: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the statistics of column means [..., bins + 5], each [...]; those of errors are NaN where there is none."""
-    overconfidence, loss, errors, high, margin = np.moveaxis(means[..., -5:], -1, 0)
-    over_errors = {"high_confidence_share": high, "mean_margin": margin}
-    return {
-        "ece": np.abs(means[..., :-5]).sum(-1),
-        "overconfidence": overconfidence,
-        "nll": loss,
-        **{
-            name: np.divide(part, errors, out=np.full_like(errors, np.nan), where=errors > 0)
-            for name, part in over_errors.items()
-        },
-    }
+    """Return STATISTICS of column means [..., bins + 5], each [...]; those of errors are NaN where there is none."""
+    overconfidence, loss, errors, *of_errors = np.moveaxis(means[..., -5:], -1, 0)
+    of_errors = np.divide(of_errors, errors, out=np.full((2, *errors.shape), np.nan), where=errors > 0)
+    return dict(zip(STATISTICS, (np.abs(means[..., :-5]).sum(-1), overconfidence, loss, *of_errors), strict=True))
 
 
 def resampled_means(values: np.ndarray, draws: int, seed: int) -> np.ndarray:
@@ -128,7 +122,8 @@ def measured(
     cuts = np.cumsum([part.shape[1] for part in parts.values()])[:-1]
     drawn = np.split(resampled_means(np.concatenate(list(parts.values()), axis=1), DRAWS, seed), cuts, axis=1)
     values = {
-        name: {key: _or_none(value) for key, value in _summary(part.mean(0)).items()} for name, part in parts.items()
+        name: {key: float(value) if np.isfinite(value) else None for key, value in _summary(part.mean(0)).items()}
+        for name, part in parts.items()
     }
     return values, {name: _summary(means) for name, means in zip(parts, drawn, strict=True)}
 
@@ -150,9 +145,8 @@ def change(
 ) -> Estimate:
     """Return the second minus the first value of a statistic, paired: their draws must be shared."""
     first, second = values[0][key], values[1][key]
-    if first is None or second is None:
-        return Estimate(None, None)
-    return estimate(second - first, draws[1][key] - draws[0][key], centred=key == "ece")
+    value = None if first is None or second is None else second - first
+    return estimate(value, draws[1][key] - draws[0][key], centred=key == "ece")
 
 
 def ece_if_calibrated(logits: np.ndarray, gold: np.ndarray, seed: int) -> tuple[float, float]:
@@ -182,7 +176,3 @@ def reliability(logits: np.ndarray, gold: np.ndarray) -> list[dict[str, float | 
         made.append({"rows": rows, "confidence": float(confidence[inside].mean()), "accuracy": count / rows}
                     | {"accuracy_ci95": share_interval(count, rows)})  # fmt: skip
     return made
-
-
-def _or_none(value: np.ndarray) -> float | None:
-    return float(value) if np.isfinite(value) else None

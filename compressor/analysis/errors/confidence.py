@@ -144,9 +144,6 @@ def _calibration(
         ece=estimate(values["ece"], draws["ece"], centred=True, least=0.0),
         ece_if_calibrated=expected,
         ece_p=p,
-        **{
-            key: estimate(values[key], draws[key])
-            for key in ("overconfidence", "nll", "high_confidence_share", "mean_margin")
-        },
+        **{key: estimate(values[key], draws[key]) for key in values if key != "ece"},
         reliability=reliability(logits, gold),
     )

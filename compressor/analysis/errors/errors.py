@@ -78,7 +78,11 @@ def analyze_errors(
     `column` does not have N values.
     """
     for part, labels in (("evaluation", gold), ("selection", selection_gold)):
-        _check_labels(part, labels, len(label_names))
+        if labels is None or not len(labels) or labels.min() < 0 or labels.max() >= len(label_names):
+            raise UserError(
+                f"analysis errors: the {part} part has no gold labels, or not in every row, and errors are counted against them; "
+                "name the label column in data.label, or leave errors out of analysis."
+            )
     if column is not None and len(column) != len(gold):
         raise UserError(
             f"analysis errors: column {column_name!r} has {len(column)} values and the evaluation part {len(gold)} rows; "
@@ -89,10 +93,8 @@ def analyze_errors(
         found[name], values[name], draws[name] = model_errors(outputs, gold, selection_gold, seed=seed)
     recovered = None
     if depth is not None:
-        predictions, rows = (
-            read_states(depth, len(label_names), activation, seed=seed, track=track),
-            depth.evaluation_rows,
-        )
+        predictions = read_states(depth, len(label_names), activation, seed=seed, track=track)
+        rows = depth.evaluation_rows
         recovered = recovery(depth, predictions, models[FULL].evaluation[rows], gold[rows], seed=seed)
     outcomes = {f"{name} errors": outputs.evaluation.argmax(1) != gold for name, outputs in models.items()}
     matrix = None
@@ -114,14 +116,6 @@ def analyze_errors(
         slices=compare_slices(outcomes, features(texts, gold, label_names, column, column_name)),
         examples=_examples(models, gold, texts, ids, label_names, recovered),
     )
-
-
-def _check_labels(part: str, labels: np.ndarray | None, classes: int) -> None:
-    if labels is None or not len(labels) or labels.min() < 0 or labels.max() >= classes:
-        raise UserError(
-            f"analysis errors: the {part} part has no gold labels, or not in every row, and errors are counted against them; "
-            "name the label column in data.label, or leave errors out of analysis."
-        )
 
 
 def _matrix(models: Mapping[str, ModelOutputs], gold: np.ndarray, changes: dict[str, Estimate], seed: int) -> Matrix:

@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
 
 from compressor.analysis.errors.readers import NEIGHBOURS, DepthStates, ReaderKey
-from compressor.measurement.statistics import delta_interval, holm, share_interval
+from compressor.measurement.statistics import delta_interval, holm, mcnemar_p, percentile_interval, share_interval
 
 MATCHES, DRAWS = 20, 1000
 KINDS = "probe", "knn", "head"
@@ -86,18 +85,14 @@ def recovery(
     members += [[place for place, (kind, _) in enumerate(keys) if kind in kinds] for kinds in GROUPS.values()]
     names: list[tuple[str, int | None]] = [*keys, *((name, None) for name in GROUPS)]
     hits = np.stack([predictions[key] == gold for key in keys])
-    fixed = np.stack([hits[own].any(0)[errors] if own else np.zeros(len(errors), bool) for own in members])
-    broken = np.stack([(~hits[own]).any(0)[rights] if own else np.zeros(len(rights), bool) for own in members])
+    fixed = np.stack([hits[own].any(0)[errors] for own in members])
+    broken = np.stack([(~hits[own]).any(0)[rights] for own in members])
     matches = matched_rows(logits, gold)
     chance = _chance(np.stack([predictions[key] for key in keys]), members, matches, wrong, gold, fixed, seed)
-    alone = [
-        binomtest(int(gain), int(gain + loss)).pvalue if gain + loss else 1.0
-        for gain, loss in zip(fixed.sum(1), broken.sum(1), strict=True)
-    ][: len(keys)]
-    p_values = [*holm(alone), *[None] * len(GROUPS)]
+    counts = list(zip(fixed.sum(1).tolist(), broken.sum(1).tolist(), strict=True))
+    p_values = [*holm([mcnemar_p(*gain_loss) for gain_loss in counts[: len(keys)]]), *[None] * len(GROUPS)]
     made = []
-    for place, (kind, number) in enumerate(names):
-        gain, loss = int(fixed[place].sum()), int(broken[place].sum())
+    for place, ((kind, number), (gain, loss)) in enumerate(zip(names, counts, strict=True)):
         made.append(
             Reader(
                 kind=kind,
@@ -177,7 +172,7 @@ def _chance(
         return [{"chance_share": None, "beyond_chance": None, "beyond_chance_ci95": None} for _ in members]
     rows, mask, fixed = rows[matched], mask[matched], fixed[:, matched]
     says_gold = predicted[:, rows] == gold[errors[matched]][None, :, None]
-    hits = np.stack([says_gold[own].any(0) if own else np.zeros(rows.shape, bool) for own in members]).astype(float)
+    hits = np.stack([says_gold[own].any(0) for own in members]).astype(float)
 
     def luck(weights: np.ndarray) -> np.ndarray:
         inside = weights[rows] * mask
@@ -193,12 +188,11 @@ def _chance(
         of_errors = np.bincount(generator.integers(count, size=count), minlength=count) / count
         weights = np.bincount(right[generator.integers(len(right), size=len(right))], minlength=len(gold))
         drawn[draw] = (fixed - luck(weights.astype(float))) @ of_errors
-    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     return [
         {
             "chance_share": float(chance[place].mean()),
             "beyond_chance": float((fixed[place] - chance[place]).mean()),
-            "beyond_chance_ci95": (float(low[place]), float(high[place])),
+            "beyond_chance_ci95": percentile_interval(drawn[:, place]),
         }
         for place in range(len(members))
     ]

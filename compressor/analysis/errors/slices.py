@@ -88,7 +88,7 @@ def compared_values(values: np.ndarray) -> list[str]:
     if len(found) == 2:
         order = order[1:]
     fit = [found[place] for place in order[:MOST_VALUES] if LEAST_ROWS <= counts[place] <= len(values) - LEAST_ROWS]
-    return sorted(map(str, fit), key=lambda value: (_leading_number(value), value))
+    return sorted(map(str, fit), key=lambda value: (float(re.match(r"\d*", value)[0] or 0), value))
 
 
 def compare_slices(outcomes: Mapping[str, np.ndarray], by_feature: Mapping[str, np.ndarray]) -> list[Slice]:
@@ -99,7 +99,8 @@ def compare_slices(outcomes: Mapping[str, np.ndarray], by_feature: Mapping[str, 
         for feature, values in by_feature.items():
             for value in compared_values(values):
                 inside = values == value
-                found.append((feature, value, *_counts(holds, inside), *_counts(holds, ~inside)))
+                k, n = int(holds[inside].sum()), int(inside.sum())
+                found.append((feature, value, k, n, int(holds.sum()) - k, len(holds) - n))
         p_values = [float(fisher_exact([[k, n - k], [m, r - m]]).pvalue) for *_, k, n, m, r in found]
         for (feature, value, k, n, m, r), p, p_holm in zip(found, p_values, holm(p_values), strict=True):
             made.append(
@@ -129,12 +130,3 @@ def share_difference_interval(count: int, rows: int, rest_count: int, rest_rows:
     (low, high), (rest_low, rest_high) = share_interval(count, rows), share_interval(rest_count, rest_rows)
     below, above = np.hypot(share - low, rest_high - rest), np.hypot(high - share, rest - rest_low)
     return float(share - rest - below), float(share - rest + above)
-
-
-def _counts(holds: np.ndarray, inside: np.ndarray) -> tuple[int, int]:
-    return int(holds[inside].sum()), int(inside.sum())
-
-
-def _leading_number(value: str) -> float:
-    number = re.match(r"\d+", value)
-    return float(number[0]) if number else 0.0

@@ -166,7 +166,7 @@ def split(moments: GroupMoments, variance: Variance) -> tuple[list[Split], np.nd
                 share_ci95=(bounds[0][1], bounds[1][1]),
             )
         )
-    return made, _shares(left_out)
+    return made, 1 / (1 + np.sqrt(np.maximum(left_out, 0)))
 
 
 def ratio_and_share(common: float, class_specific: float, total: float) -> tuple[float | None, float | None]:
@@ -244,7 +244,3 @@ def _plain_root(inverse: float) -> tuple[float | None, float | None]:
         return None, 1.0
     ratio = float(inverse**-0.5)
     return ratio, ratio / (1 + ratio)
-
-
-def _shares(inverse: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.sqrt(np.maximum(inverse, 0)))

@@ -144,18 +144,20 @@ def analyze_ffn(
     generator = np.random.default_rng(seed)
     sample = _sample(generator, index, sample_rows)
     layers = len(layer_list(model, family))
-    groups = _groups(layers * len(PARTS) * len(used) * model.config.hidden_size)
+    # float64 sums of the two kinds of token, group by group
+    group_bytes = 2 * 8 * layers * len(PARTS) * len(used) * model.config.hidden_size
+    groups = int(np.clip(GROUPS_BYTES // group_bytes, MIN_GROUPS, GROUPS))
     found = ffn_pass(
         model, family, calibration, index, row_groups(index, groups, seed), len(used), sample,
         batch_size=batch_size, track=track,
     )  # fmt: skip
-    cls, cls_shares = _changes(found.cls, row_variance)
-    tokens, token_shares = _changes(found.tokens, cluster_variance)
+    cls, cls_share, cls_interval = _changes(found.cls, row_variance)
+    tokens, tokens_share, tokens_interval = _changes(found.tokens, cluster_variance)
     halves = split_half(found.cls.moments.series(slice(PARTS.index("change"), None, len(PARTS))), seed=seed)
     nulls = permutation_nulls(found.after - found.before, index[sample], permutations=permutations, seed=seed)
     probes = probe_pairs(found.before, found.after, index[sample], seed=seed, track=track)
 
-    rows = _some(generator, len(evaluation), removal_rows)
+    rows = np.sort(generator.permutation(len(evaluation))[:removal_rows])
     gold = None if gold is None else gold[rows]
     first, others, everything = found.raw_means()
     stand_ins = {
@@ -170,10 +172,6 @@ def analyze_ffn(
         FfnLayer(layer, one, every, None if halves is None else float(halves[layer - 1]), null, probe, removal)
         for layer, (one, every, null, probe, removal) in enumerate(parts, 1)
     ]
-    cls_mean, tokens_mean = (
-        mean_share([change.change for change in changes], shares)
-        for changes, shares in ((cls, cls_shares), (tokens, token_shares))
-    )
     return FfnAnalysis(
         states=STATES,
         labels=labels,
@@ -186,10 +184,10 @@ def analyze_ffn(
         groups=groups,
         permutations=permutations,
         seed=seed,
-        mean_share_cls=cls_mean[0],
-        mean_share_cls_ci95=cls_mean[1],
-        mean_share_tokens=tokens_mean[0],
-        mean_share_tokens_ci95=tokens_mean[1],
+        mean_share_cls=cls_share,
+        mean_share_cls_ci95=cls_interval,
+        mean_share_tokens=tokens_share,
+        mean_share_tokens_ci95=tokens_interval,
         evaluation_rows=len(rows),
         evaluation_labelled=gold is not None,
         accuracy=None if right is None else right / len(rows),
@@ -198,26 +196,30 @@ def analyze_ffn(
     )
 
 
-def _changes(position: Position, variance: Variance) -> tuple[list[BlockChange], np.ndarray]:
-    """Return the change of each layer, and the corrected shares of Delta with each group of rows left out, [G, L]."""
-    splits, shares = split(position.moments, variance)
-    count = len(PARTS)
+def _changes(
+    position: Position, variance: Variance
+) -> tuple[list[BlockChange], float | None, tuple[float, float] | None]:
+    """Return the change of each layer, and the mean over layers of the corrected share of Delta with its interval."""
+    splits, left_out = split(position.moments, variance)
+    count, change = len(PARTS), slice(PARTS.index("change"), None, len(PARTS))
     made = [
-        _block_change(
-            position.count, dict(zip(FIELDS, fields.tolist(), strict=True)), splits[count * layer : count * (layer + 1)]
-        )
+        _block_change(position.count, fields, splits[count * layer : count * (layer + 1)])
         for layer, fields in enumerate(position.fields)
     ]
-    return made, shares[:, PARTS.index("change") :: count]
+    return made, *mean_share(splits[change], left_out[:, change])
 
 
-def _block_change(count: int, means: dict[str, float], splits: list[Split]) -> BlockChange:
+def _block_change(count: int, fields: np.ndarray, splits: list[Split]) -> BlockChange:
+    means = dict(zip(FIELDS, fields.tolist(), strict=True))
+
     def share(name: str) -> float | None:
         return means[name] / means["change"] if means["change"] > 0 else None
 
+    def variation(name: str) -> float:
+        variance = max(0.0, means[f"{name}_squared"] - means[name] ** 2)
+        return variance**0.5 / means[name] if means[name] > 0 else 0.0
+
     radial = share("radial_squared")
-    lengths = {f"length_{name}": means[name] for name in ("before", "sum", "after")}
-    spreads = {f"variation_{name}": _variation(means, name) for name in ("before", "sum", "after")}
     return BlockChange(
         count=count,
         energy=means["change"],
@@ -227,20 +229,9 @@ def _block_change(count: int, means: dict[str, float], splits: list[Split]) -> B
         radial_share=radial,
         tangential_share=None if radial is None else 1 - radial,
         radial_mean=means["radial"],
-        **lengths,
-        **spreads,
+        **{f"length_{name}": means[name] for name in ("before", "sum", "after")},
+        **{f"variation_{name}": variation(name) for name in ("before", "sum", "after")},
     )
-
-
-def _variation(means: dict[str, float], name: str) -> float:
-    """Return the coefficient of variation of a length from the means of it and of its square."""
-    variance = max(0.0, means[f"{name}_squared"] - means[name] ** 2)
-    return variance**0.5 / means[name] if means[name] > 0 else 0.0
-
-
-def _groups(numbers: int) -> int:
-    """Return how many groups of `numbers` float64 sums fit into the memory set aside for the two kinds of token."""
-    return int(np.clip(GROUPS_BYTES // (2 * 8 * numbers), MIN_GROUPS, GROUPS))
 
 
 def _sample(generator: np.random.Generator, labels: np.ndarray, most: int) -> np.ndarray:
@@ -251,11 +242,6 @@ def _sample(generator: np.random.Generator, labels: np.ndarray, most: int) -> np
         rest = order[most:]
         chosen.append(rest[labels[rest] == label][: max(0, MIN_ROWS - count)])
     return np.sort(np.concatenate(chosen))
-
-
-def _some(generator: np.random.Generator, rows: int, most: int) -> np.ndarray:
-    """Return the indices of at most `most` rows, drawn at random, in ascending order."""
-    return np.sort(generator.permutation(rows)[:most])
 
 
 def _check(

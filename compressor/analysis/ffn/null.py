@@ -48,17 +48,8 @@ def permutation_nulls(
     for values, together, p_value, corrected in zip(energy, common, p_values, holm(p_values.tolist()), strict=True):
         quantiles = np.quantile(values[1:], [0.5, 0.975, 0.025])
         ratios = [float((together / value) ** 0.5) if value > 0 else None for value in quantiles]
-        made.append(
-            PermutationNull(
-                len(labels),
-                permutations,
-                float(values[0]),
-                float(values[1:].mean()),
-                *ratios,
-                float(p_value),
-                corrected,
-            )
-        )
+        measured, by_chance = float(values[0]), float(values[1:].mean())
+        made.append(PermutationNull(len(labels), permutations, measured, by_chance, *ratios, float(p_value), corrected))
     return made
 
 
@@ -75,7 +66,6 @@ def class_energies(centred: np.ndarray, labels: np.ndarray, classes: int) -> np.
         count = indicator.sum(axis=2, dtype=np.float64)
         for layer, states in enumerate(centred):
             sums = (indicator.reshape(-1, rows) @ states).reshape(*count.shape, -1)
-            made[layer, start : start + step] = (np.square(sums, dtype=np.float64).sum(axis=2) / count / rows).sum(
-                axis=1
-            )
+            energy = np.square(sums, dtype=np.float64).sum(axis=2) / count / rows
+            made[layer, start : start + step] = energy.sum(axis=1)
     return made

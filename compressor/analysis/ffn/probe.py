@@ -1,10 +1,9 @@
 """Does a linear probe read the classes better or worse behind a feed-forward block than in front of it?"""
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -12,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from compressor.measurement.statistics import delta_interval, discordant, holm, share_interval
+from compressor.measurement.statistics import delta_interval, discordant, holm, mcnemar_p, share_interval
 from compressor.progress import Track, silent
 
 FOLDS = 5
@@ -48,17 +47,16 @@ def probe_pairs(
     classes, count = np.unique(labels, return_counts=True)
     rows = np.isin(labels, classes[count > 1])
     labels, folds = labels[rows], min(FOLDS, int(count[count > 1].min()))
-    pairs = []
+    found = []
     for one, other in track(zip(before, after, strict=True), "probes", total=len(before)):
         predicted = [probe_predictions(states[rows], labels, folds, seed) for states in (one, other)]
         right = [int((guess == labels).sum()) for guess in predicted]
         gained, lost = discordant(*predicted, labels)
-        p_value = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
         accuracies = [value for hits in right for value in (hits / len(labels), share_interval(hits, len(labels)))]
         difference = (gained - lost) / len(labels), delta_interval(gained, lost, len(labels), seed)
-        pairs.append(ProbePair(len(labels), folds, *accuracies, *difference, p_value, p_value))
-    together = holm([pair.mcnemar_p for pair in pairs])
-    return [replace(pair, mcnemar_p_holm=p_value) for pair, p_value in zip(pairs, together, strict=True)]
+        found.append((*accuracies, *difference, mcnemar_p(gained, lost)))
+    together = holm([p_value for *_, p_value in found])
+    return [ProbePair(len(labels), folds, *values, p_value) for values, p_value in zip(found, together, strict=True)]
 
 
 def probe_predictions(states: np.ndarray, labels: np.ndarray, folds: int, seed: int = 0) -> np.ndarray:

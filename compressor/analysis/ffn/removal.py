@@ -16,17 +16,13 @@ from compressor.model.cls_row import cls_row
 from compressor.model.families import Family, head_logits, layer_list
 from compressor.progress import Track, silent
 
-KINDS: dict[str, str] = {
-    "removed": "the block gives 0",
-    "mean_kept": "one vector for every token: the block's mean output over all tokens",
-    "means_kept": "two vectors: its mean output at the first token, and over the other tokens",
-}
-"""What stands in for a block -> what it is."""
-
 
 @dataclass(frozen=True)
 class Removal:
     """What replacing one block does to the predictions on the evaluation rows, against the whole model.
+
+    By `kind`, the block gives 0 (`removed`), its mean output over all tokens at every token (`mean_kept`), or two means, over
+    the first tokens and over the others (`means_kept`).
 
     Shares and deltas are fractions, `kl` and entropies nats. `flips_saved` is how much lower the share of changed
     predictions is than where the block gives 0, paired. `entropy_shift` is the change of the attention entropy (mean over
@@ -128,13 +124,14 @@ def attention_entropy(layer: nn.Module, hidden: Tensor, family: Family, heads: i
 
 def summarise(run: RemovalRun, gold: np.ndarray | None, *, seed: int = 0) -> list[list[Removal]]:
     """Return the removals of each layer, in the order of the kinds; p-values are Holm-corrected over layers, kind by kind."""
-    kinds, layers = list(run.logits), len(next(iter(run.logits.values())))
-    table = {kind: [_removal(run, kind, layer, gold, seed) for layer in range(layers)] for kind in kinds}
-    if gold is not None:
-        for kind, rows in table.items():
+    by_kind = []
+    for kind, logits in run.logits.items():
+        rows = [_removal(run, kind, layer, gold, seed) for layer in range(len(logits))]
+        if gold is not None:
             together = holm([row.mcnemar_p for row in rows])
-            table[kind] = [replace(row, mcnemar_p_holm=p_value) for row, p_value in zip(rows, together, strict=True)]
-    return [[table[kind][layer] for kind in kinds] for layer in range(layers)]
+            rows = [replace(row, mcnemar_p_holm=p_value) for row, p_value in zip(rows, together, strict=True)]
+        by_kind.append(rows)
+    return [list(kinds) for kinds in zip(*by_kind, strict=True)]
 
 
 def _removal(run: RemovalRun, kind: str, layer: int, gold: np.ndarray | None, seed: int) -> Removal:
@@ -187,8 +184,6 @@ def _later(
 
 def _mean_interval(values: np.ndarray) -> tuple[float, tuple[float, float]]:
     """Return the mean and its 95 % interval by Student's t over rows."""
-    mean = float(values.mean())
-    reach = (
-        float(student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
-    )
+    mean, rows = float(values.mean()), len(values)
+    reach = float(student.ppf(0.975, rows - 1) * values.std(ddof=1) / rows**0.5) if rows > 1 else 0.0
     return mean, (mean - reach, mean + reach)

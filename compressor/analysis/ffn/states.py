@@ -59,8 +59,10 @@ class FfnPass:
 
     def raw_means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the mean raw output [L, H] of row 0, of the other tokens, and of all tokens."""
+        merged = [position.moments.merged() for position in (self.cls, self.tokens)]
         first, everything = (
-            _overall(position.moments)[PARTS.index("raw") :: len(PARTS)] for position in (self.cls, self.tokens)
+            np.einsum("c,kch->kh", count / count.sum(), mean)[PARTS.index("raw") :: len(PARTS)]
+            for count, mean, _ in merged
         )
         rest = self.tokens.count - self.cls.count
         others = (everything * self.tokens.count - first * self.cls.count) / rest if rest else everything
@@ -157,19 +159,7 @@ def _fields(before: Tensor, raw: Tensor, after: Tensor) -> np.ndarray:
 
     lengths = [product(state, state).sqrt() for state in (before, before + raw, after)]
     radial = product(before, change) / lengths[0].clamp_min(torch.finfo(torch.float64).tiny)
-    values = [
-        product(change, change),
-        product(raw, raw),
-        product(norm, norm),
-        product(raw, change),
-        product(norm, change),
-    ]
-    values += [radial, radial.square()]
-    values += [value for length in lengths for value in (length, length.square())]
+    pairs = (change, change), (raw, raw), (norm, norm), (raw, change), (norm, change)
+    values = [product(one, other) for one, other in pairs]
+    values += [value for length in (radial, *lengths) for value in (length, length.square())]
     return torch.stack([value.sum() for value in values]).cpu().numpy()
-
-
-def _overall(moments: GroupMoments) -> np.ndarray:
-    """Return the mean of each series over all vectors, [K, H]."""
-    count, mean, _ = moments.merged()
-    return np.einsum("c,kch->kh", count / count.sum(), mean)

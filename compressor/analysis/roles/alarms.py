@@ -28,10 +28,8 @@ class Alarm:
 
 
 def spectral_ratios(measures: Sequence[LayerMeasure]) -> np.ndarray:
-    """Return [L]: the largest ratio over a layer's matrices of the spectral norm to the median of the other layers."""
-    table = np.array([list(measure.spectral.values()) for measure in measures])
-    ratios = over_others(table)
-    return np.array([np.max(row[np.isfinite(row)], initial=-np.inf) for row in ratios])
+    """Return the spectral norms of the layers' matrices [L, M] over the median of the same matrix in the other layers."""
+    return over_others(np.array([list(measure.spectral.values()) for measure in measures]))
 
 
 def find_alarms(weights: Weights, measures: Sequence[LayerMeasure], track: Track = silent) -> tuple[Alarm, ...]:
@@ -59,8 +57,7 @@ def _finite(weights: Weights, name: str) -> bool:
 
 
 def _spectral(measures: Sequence[LayerMeasure]) -> Iterator[Alarm]:
-    ratios = over_others(np.array([list(measure.spectral.values()) for measure in measures]))
-    for layer, (measure, row) in enumerate(zip(measures, ratios, strict=True), 1):
+    for layer, (measure, row) in enumerate(zip(measures, spectral_ratios(measures), strict=True), 1):
         for name, ratio in zip(measure.spectral, row, strict=True):
             if ratio >= SPECTRAL_LIMIT:
                 text = f"spectral norm of {name} is {ratio:.3g} times the median of the other layers"
@@ -73,10 +70,8 @@ def _dead(measures: Sequence[LayerMeasure]) -> Iterator[Alarm]:
     for layer, (write, share) in enumerate(zip(writes, shares, strict=True), 1):
         if write == 0 or share < DEAD_SHARE:
             ratio = 0.0 if write == 0 else float(share)
-            text = (
-                f"layer {layer} writes {'nothing' if write == 0 else f'{ratio:.2g} times what the median layer writes'}"
-            )
-            yield Alarm("dead", layer, "attention and FFN output", ratio, text)
+            written = "nothing" if write == 0 else f"{ratio:.2g} times what the median layer writes"
+            yield Alarm("dead", layer, "attention and FFN output", ratio, f"layer {layer} writes {written}")
 
 
 def over_others(table: np.ndarray, least: int = 2) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from compressor.analysis.roles.roles import RolesAnalysis
 from compressor.errors import UserError
+from compressor.measurement.statistics import percentile_interval
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,12 @@ def _layer_change(before: RolesAnalysis, after: RolesAnalysis, index: int) -> La
         name: (column[index], after.features[name][index])
         for name, column in before.features.items() if name in after.features
     }  # fmt: skip
+    old_spread, new_spread = values["magnitude_cv"]
     return LayerChange(
         layer=index + 1,
         role_before=before.roles[index].role,
         role_after=after.roles[index].role,
-        flattening=_ratio(*values["magnitude_cv"]),
+        flattening=None if old_spread is None or not new_spread else old_spread / new_spread,
         flattening_ci95=_flattening_interval(before, after, index),
         saturated_before=len(old),
         saturated_after=len(new),
@@ -124,19 +126,12 @@ def _flattening_interval(before: RolesAnalysis, after: RolesAnalysis, index: int
         return None
     old, new = (np.array(side.flatness_draws[index], dtype=float) for side in (before, after))
     ratios = np.divide(old, new, out=np.full_like(old, np.nan), where=new > 0)
-    if not np.isfinite(ratios).all():
-        return None
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return float(low), float(high)
+    return percentile_interval(ratios) if np.isfinite(ratios).all() else None
 
 
 def _paired(before: RolesAnalysis, after: RolesAnalysis) -> bool:
     """Tell whether both drew the same positions."""
     return before.draws > 0 and (before.draws, before.seed) == (after.draws, after.seed)
-
-
-def _ratio(before: float | None, after: float | None) -> float | None:
-    return None if before is None or not after else before / after
 
 
 def _relative(before: float | None, after: float | None) -> float | None:
@@ -146,10 +141,9 @@ def _relative(before: float | None, after: float | None) -> float | None:
 def _check_shapes(analyses: Sequence[RolesAnalysis]) -> None:
     first = analyses[0]
     for other in analyses[1:]:
-        for what in ("layers", "positions", "heads"):
+        for what, name in (("layers", "layers"), ("positions", "FFN positions"), ("heads", "attention heads")):
             ours, theirs = getattr(first, what), getattr(other, what)
             if ours != theirs:
-                name = {"positions": "FFN positions", "heads": "attention heads"}.get(what, what)
                 raise UserError(
                     f"model {other.model}: it has {theirs} {name}, {first.model} has {ours}; give checkpoints of the same shape."
                 )

@@ -82,7 +82,7 @@ def measure_layer(weights: Weights, names: LayerNames, draws: int, rng: np.rando
             sizes[name] = matrix.numel()
             rows[name] = matrix.double().square().sum(1).numpy()
             values = singular_values(matrix)
-            spectral[name], ranks[name] = float(values[0]), effective_rank(values)
+            spectral[name], ranks[name] = float(values[0]), float(effective_rank(values))
             if name == names.ffn_out:
                 columns = matrix.double().square().sum(0).numpy()
             elif name == names.attention_out:
@@ -151,17 +151,12 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def effective_rank(values: np.ndarray) -> float:
-    """Return exp(H(p)), p = values / sum, of singular values (Roy and Vetterli 2007); 0 where all are 0."""
-    return float(_effective_ranks(values[None])[0])
-
-
-def _effective_ranks(values: np.ndarray) -> np.ndarray:
-    """Return the effective rank of each row of singular values [D, k]."""
-    total = values.sum(axis=1, keepdims=True)
+def effective_rank(values: np.ndarray) -> np.ndarray:
+    """Return exp(H(p)) [...], p = values / sum, of singular values [..., k] (Roy and Vetterli 2007); 0 where all are 0."""
+    total = values.sum(axis=-1, keepdims=True)
     share = np.divide(values, total, out=np.zeros_like(values, dtype=float), where=total != 0)
-    entropy = -(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=1)
-    return np.where(total[:, 0] == 0, 0.0, np.exp(entropy))
+    entropy = -(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=-1)
+    return np.where(total[..., 0] == 0, 0.0, np.exp(entropy))
 
 
 def resampled_ranks(matrix: Tensor, rank: float, draws: int, rng: np.random.Generator) -> np.ndarray:
@@ -176,7 +171,7 @@ def resampled_ranks(matrix: Tensor, rank: float, draws: int, rng: np.random.Gene
     size = min(len(matrix), RANK_ROWS)
     chosen = torch.from_numpy(rng.integers(len(matrix), size=(draws, size)))
     gram = matrix.double() @ matrix.double().T
-    ranks = _effective_ranks(_roots(gram[chosen[:, :, None], chosen[:, None, :]]))
+    ranks = effective_rank(_roots(gram[chosen[:, :, None], chosen[:, None, :]]))
     mean = ranks.mean()
     return rank * (1 + np.sqrt(size / len(matrix)) * (ranks / mean - 1)) if mean > 0 else np.full(draws, rank)
 

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from compressor.analysis.roles.alarms import Alarm, find_alarms, spectral_ratios
-from compressor.analysis.roles.features import RESAMPLED, LayerMeasure, layer_features, measure_layer
+from compressor.analysis.roles.features import RESAMPLED, layer_features, measure_layer
 from compressor.analysis.roles.trace import RoleTrace
-from compressor.analysis.roles.weights import LayerNames, Weights, open_weights
+from compressor.analysis.roles.weights import Weights, open_weights
 from compressor.errors import UserError
+from compressor.measurement.statistics import percentile_interval
 from compressor.model.neurons import co_magnitude, saturated_positions
 from compressor.progress import Track, silent
 
@@ -122,9 +123,11 @@ def roles_of(
             measures.append(measure_layer(weights, names, draws, rng))
             made.append(layer_features(measures[-1], trace.of_layer(index) if trace else {}, draws, rng))
     drawn = {name: np.stack([layer[name] for layer in made], axis=1) for name in made[0]}
-    drawn["spectral_ratio"] = np.repeat(spectral_ratios(measures)[None], 1 + draws, axis=0)
+    largest = [np.max(row[np.isfinite(row)], initial=-np.inf) for row in spectral_ratios(measures)]
+    drawn["spectral_ratio"] = np.tile(largest, (1 + draws, 1))
     standardised = {name: standardise(values) for name, values in drawn.items()}
     scores = role_scores(standardised)
+    resampled = {name: what for name, what in RESAMPLED.items() if name in drawn}
     return RolesAnalysis(
         model=weights.source.removeprefix("model "),
         model_type=weights.model_type,
@@ -134,16 +137,18 @@ def roles_of(
         positions=len(measures[0].magnitude),
         seed=seed,
         draws=draws,
-        trace=_traced(trace),
+        trace=None
+        if trace is None
+        else {"steps": len(trace.momentum), "texts": len(trace.write), "lr": trace.lr, "batch_size": trace.batch_size},
         routing=ROUTING,
         context=CONTEXT,
-        resampled={name: what for name, what in RESAMPLED.items() if name in drawn},
+        resampled=resampled,
         features={name: _plain(values[0]) for name, values in drawn.items()},
         standardised={name: _plain(values[0]) for name, values in standardised.items()},
-        intervals={name: _intervals(drawn[name][1:]) for name in RESAMPLED if name in drawn},
-        reliability={name: _reliability(drawn[name]) for name in RESAMPLED if name in drawn},
+        intervals={name: [_interval(column) for column in drawn[name][1:].T] for name in resampled},
+        reliability={name: _reliability(drawn[name]) for name in resampled},
         roles=tuple(_layer_role(index, scores) for index in range(count)),
-        saturated=tuple(_saturated(measure) for measure in measures),
+        saturated=tuple(tuple(np.flatnonzero(saturated_positions(each.magnitude)).tolist()) for each in measures),
         flatness_draws=[_plain(values.round(6)) for values in drawn["magnitude_cv"][1:].T],
         alarms=find_alarms(weights, measures, track),
     )
@@ -157,19 +162,16 @@ def passthrough_scores(weights: Weights) -> np.ndarray:
     """
     found: dict[str, list[float]] = {"magnitude_cv": [], "saturated": [], "total_write": []}
     for names in weights.layers:
-        for name, value in zip(found, _passthrough_features(weights, names), strict=True):
-            found[name].append(value)
+        reads = [weights.matrix(name).double().square().sum(1).numpy() for name in names.ffn_in]
+        columns = weights.matrix(names.ffn_out).double().square().sum(0).numpy()
+        write = float(weights.matrix(names.attention_out).double().square().sum()) + float(columns.sum())
+        magnitude = co_magnitude(reads, columns)
+        mean = magnitude.mean()
+        found["magnitude_cv"].append(float(magnitude.std() / mean if mean else 0.0))
+        found["saturated"].append(float(saturated_positions(magnitude).sum()))
+        found["total_write"].append(math.sqrt(write))
     values = {name: standardise(np.array(column)[None]) for name, column in found.items()}
     return role_scores(values)["passthrough"][0]
-
-
-def _passthrough_features(weights: Weights, names: LayerNames) -> tuple[float, float, float]:
-    reads = [weights.matrix(name).double().square().sum(1).numpy() for name in names.ffn_in]
-    columns = weights.matrix(names.ffn_out).double().square().sum(0).numpy()
-    write = float(weights.matrix(names.attention_out).double().square().sum()) + float(columns.sum())
-    magnitude = co_magnitude(reads, columns)
-    mean = magnitude.mean()
-    return float(magnitude.std() / mean if mean else 0.0), float(saturated_positions(magnitude).sum()), math.sqrt(write)
 
 
 def standardise(values: np.ndarray) -> np.ndarray:
@@ -203,7 +205,7 @@ def role_scores(standardised: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
 
 
 def winning(scores: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return the index in `ROUTING` of the winning role [D, L]; -1 for a tie, -2 where a score is not known."""
+    """Return the index in `ROUTING` of the role that wins by scores [...]; -1 for a tie, -2 where a score is not known."""
     stacked = np.stack([scores[role] for role in ROUTING])
     ordered = np.sort(stacked, axis=0)
     winner = np.where(ordered[-1] - ordered[-2] > MARGIN, np.argmax(stacked, axis=0), -1)
@@ -213,29 +215,20 @@ def winning(scores: Mapping[str, np.ndarray]) -> np.ndarray:
 def _layer_role(index: int, scores: Mapping[str, np.ndarray]) -> LayerRole:
     """Return the role of the layer at `index` from scores [1 + draws, L], the first being those of the weights as they are."""
     own = {role: values[:, index] for role, values in scores.items()}
-    winners = winning({role: values[:, None] for role, values in own.items()})[:, 0]
-    first = {role: float(values[0]) for role, values in own.items()}
-    intervals = {role: _intervals(values[1:, None])[0] for role, values in own.items()}
+    winners = winning(own)
+    first = dict(zip(own, _plain(values[0] for values in own.values()), strict=True))
+    intervals = {role: _interval(values[1:]) for role, values in own.items()}
     if winners[0] == -2:
-        return LayerRole(
-            index + 1, None, None, None, None, dict(zip(own, _plain(first.values()), strict=True)), intervals, None
-        )
+        return LayerRole(index + 1, None, None, None, None, first, intervals, None)
     leads, follows = sorted(first, key=lambda role: -first[role])[:2]
     role = TIE if winners[0] == -1 else list(ROUTING)[winners[0]]
     stability = float((winners[1:] == winners[0]).mean()) if len(winners) > 1 else None
     return LayerRole(index + 1, role, leads, follows, first[leads] - first[follows], first, intervals, stability)
 
 
-def _saturated(measure: LayerMeasure) -> tuple[int, ...]:
-    return tuple(np.flatnonzero(saturated_positions(measure.magnitude)).tolist())
-
-
-def _intervals(draws: np.ndarray) -> list[tuple[float, float] | None]:
-    """Return the 95 % interval of each column of draws [D, L]; None where a draw is undefined or there are none."""
-    if not len(draws):
-        return [None] * draws.shape[1]
-    bounds = [np.quantile(column, [0.025, 0.975]) if np.isfinite(column).all() else None for column in draws.T]
-    return [None if pair is None else (float(pair[0]), float(pair[1])) for pair in bounds]
+def _interval(draws: np.ndarray) -> tuple[float, float] | None:
+    """Return the 95 % interval of draws [D]; None where a draw is undefined or there are none."""
+    return percentile_interval(draws) if len(draws) and np.isfinite(draws).all() else None
 
 
 def _reliability(values: np.ndarray) -> float | None:
@@ -248,9 +241,3 @@ def _reliability(values: np.ndarray) -> float | None:
 
 def _plain(values: Any) -> list[float | None]:  # noqa: ANN401
     return [float(value) if math.isfinite(value) else None for value in values]
-
-
-def _traced(trace: RoleTrace | None) -> dict[str, Any] | None:
-    if trace is None:
-        return None
-    return {"steps": len(trace.momentum), "texts": len(trace.write), "lr": trace.lr, "batch_size": trace.batch_size}

@@ -2,8 +2,8 @@
 
 import copy
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, count, islice
 
 import numpy as np
 import torch
@@ -60,16 +60,9 @@ def trace_roles(
         raise UserError("the trace has no text to read; give a recipe with training text.")
     sample = encodings.take(np.arange(min(PROBE_ROWS, len(encodings))))
     write, alignment = probe_states(model, family, sample, batch_size=batch_size, track=track)
+    tuned = copy.deepcopy(model)
     momentum = momentum_trace(
-        copy.deepcopy(model),
-        family,
-        encodings,
-        labels,
-        steps=steps,
-        lr=lr,
-        batch_size=batch_size,
-        seed=seed,
-        track=track,
+        tuned, family, encodings, labels, steps=steps, lr=lr, batch_size=batch_size, seed=seed, track=track
     )
     return RoleTrace(momentum, write, alignment, lr, batch_size)
 
@@ -112,10 +105,13 @@ def momentum_trace(
     matrices = [[part for part in layer.parameters() if part.ndim == 2] for layer in layer_list(model, family)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0)
     targets, cosines = torch.from_numpy(labels), []
+    generator = np.random.default_rng(seed)
+    epochs = (shuffled_rows(encodings.lengths, batch_size, generator) for _ in count())
+    batches = islice(chain.from_iterable(epochs), steps)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model.train()
-        for rows in track(_batches(encodings, batch_size, steps, seed), "fine-tuning trace", total=steps):
+        for rows in track(batches, "fine-tuning trace", total=steps):
             inputs = {name: torch.from_numpy(value).to(model.device) for name, value in pad(encodings, rows).items()}
             loss = nn.functional.cross_entropy(model(**inputs).logits, targets[rows].to(model.device))
             if not math.isfinite(loss.item()):
@@ -126,14 +122,6 @@ def momentum_trace(
             optimizer.step()
             cosines.append([_cosine([optimizer.state[part]["exp_avg"] for part in layer], layer) for layer in matrices])
     return np.array(cosines)
-
-
-def _batches(encodings: Encodings, batch_size: int, steps: int, seed: int) -> Iterator[np.ndarray]:
-    generator, done = np.random.default_rng(seed), 0
-    while done < steps:
-        for rows in shuffled_rows(encodings.lengths, batch_size, generator)[: steps - done]:
-            done += 1
-            yield rows
 
 
 def _cosine(moments: list[Tensor], weights: list[Tensor]) -> float:
