@@ -53,7 +53,7 @@ def precision_table(tasks: Mapping[str, Any]) -> str:
             for name in ("int8, all rows", "int8, reassociated"):
                 other = classes_of(files[name]["predictions"])
                 gained, lost = discordant(own, other, labels)
-                low, high = delta_interval(gained, lost, len(own), 0)
+                low, high = delta_interval(gained, lost, len(own))
                 delta = f"{100 * (gained - lost) / len(own):+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
                 line += [f"{(other == own).mean():.2%}", delta]
             lines.append(line)

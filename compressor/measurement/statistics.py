@@ -1,5 +1,6 @@
 """Metrics of one model and paired comparisons of two, with their uncertainty."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,9 +16,9 @@ TIERS: dict[str, str] = {
     "exact": f"no changed prediction and all logits within {EXACT_LOGITS:g}",
     "lossless": "at most 1 % changed predictions, and the one-sided 95 % bound of the accuracy delta above -1 point",
     "near": "the one-sided 95 % bound of the accuracy delta above -2 points",
-    "lossy": "anything else",
+    "undecided": "too few rows: the accuracy measured would be near, its bound is not",
+    "lossy": "the accuracy measured is more than 2 points below",
 }
-DRAWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,10 @@ class Metrics:
 class Comparison:
     """A model against the full one on the same rows. Shares and deltas are fractions; positive delta = better.
 
-    `lower_bound` is the one-sided 95 % bound of the accuracy delta. Without labels `gained`, `lost`, `accuracy_delta`,
-    `ci95` and `mcnemar_p` are None and the bound is minus the upper bound of the flip rate, which no delta can pass.
+    `lower_bound` is the one-sided 95 % bound of the accuracy delta; where `tier` is undecided, `rows_to_decide` is how many
+    rows with the same shares of gained and lost predictions would show it to be near, else None. Without labels `gained`,
+    `lost`, `accuracy_delta`, `ci95` and `mcnemar_p` are None and the bound is minus the upper bound of the flip rate,
+    which no delta can pass.
     """
 
     rows: int
@@ -50,6 +53,7 @@ class Comparison:
     mcnemar_p: float | None
     max_abs_logit: float
     tier: str
+    rows_to_decide: int | None
 
 
 def metrics(logits: np.ndarray, labels: np.ndarray) -> Metrics:
@@ -67,14 +71,11 @@ def metrics(logits: np.ndarray, labels: np.ndarray) -> Metrics:
     )
 
 
-def compare(
-    full: np.ndarray, other: np.ndarray, labels: np.ndarray | None, *, confidence: float = 0.95, seed: int = 0
-) -> Comparison:
+def compare(full: np.ndarray, other: np.ndarray, labels: np.ndarray | None, *, confidence: float = 0.95) -> Comparison:
     """Compare logits [N, C] of a model with those of the full model, row by row.
 
-    The interval is a paired bootstrap over rows (10,000 draws), the one-sided bound that of `paired_lower_bound`; p is the
-    exact McNemar test (binomial over the discordant rows). `confidence` is that of the one-sided bound alone; the tier
-    always uses 95 %.
+    The interval is that of `delta_interval`, the one-sided bound that of `paired_lower_bound`; p is the exact McNemar test
+    (binomial over the discordant rows). `confidence` is that of the one-sided bound alone; the tier always uses 95 %.
     """
     rows = len(full)
     predicted_full, predicted = full.argmax(1), other.argmax(1)
@@ -86,9 +87,13 @@ def compare(
     else:
         gained, lost = discordant(predicted_full, predicted, labels)
         delta = (gained - lost) / rows
-        interval = delta_interval(gained, lost, rows, seed)
+        interval = delta_interval(gained, lost, rows)
         bounds = {level: paired_lower_bound(gained, lost, rows, level) for level in (confidence, 0.95)}
         p_value = mcnemar_p(gained, lost)
+    observed = (
+        -flips / rows if delta is None else delta
+    )  # unlabelled, each changed prediction may be one that was right
+    level = tier(flips / rows, max_abs, bounds[0.95], observed)
     return Comparison(
         rows=rows,
         agreement=1 - flips / rows,
@@ -101,7 +106,8 @@ def compare(
         lower_bound=bounds[confidence],
         mcnemar_p=p_value,
         max_abs_logit=max_abs,
-        tier=tier(flips / rows, max_abs, bounds[0.95]),
+        tier=level,
+        rows_to_decide=rows_to_decide(gained, lost, flips, rows) if level == "undecided" else None,
     )
 
 
@@ -131,9 +137,14 @@ def share_interval(count: int, rows: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def delta_interval(gained: int, lost: int, rows: int, seed: int) -> tuple[float, float]:
-    """Return the 95 % paired bootstrap interval of the accuracy delta."""
-    return percentile_interval(bootstrap_deltas(gained, lost, rows, seed))
+def delta_interval(gained: int, lost: int, rows: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the two-sided interval of the accuracy delta: `paired_lower_bound` from either side.
+
+    A score interval and no bootstrap: with no row changed a bootstrap draws nothing but zeros, and its interval has no
+    width however few the rows are.
+    """
+    each = (1 + confidence) / 2
+    return paired_lower_bound(gained, lost, rows, each), -paired_lower_bound(lost, gained, rows, each)
 
 
 def percentile_interval(draws: np.ndarray) -> tuple[float, float]:
@@ -142,23 +153,35 @@ def percentile_interval(draws: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def bootstrap_deltas(gained: int, lost: int, rows: int, seed: int) -> np.ndarray:
-    """Return 10,000 bootstrap accuracy deltas.
-
-    Each row's delta is +1, -1 or 0, so drawing rows with replacement is drawing the three counts from a multinomial.
-    """
-    shares = [gained / rows, lost / rows, 1 - (gained + lost) / rows]
-    counts = np.random.default_rng(seed).multinomial(rows, shares, size=DRAWS)
-    return (counts[:, 0] - counts[:, 1]) / rows
-
-
-def tier(flip_rate: float, max_abs_logit: float, lower_bound: float) -> str:
-    """Return the best tier whose definition (TIERS) holds."""
+def tier(flip_rate: float, max_abs_logit: float, lower_bound: float, observed: float) -> str:
+    """Return the best tier whose definition (TIERS) holds, for the `observed` accuracy delta and its bound."""
     if flip_rate == 0 and max_abs_logit <= EXACT_LOGITS:
         return "exact"
     if flip_rate <= LOSSLESS_FLIPS and lower_bound > LOSSLESS_DROP:
         return "lossless"
-    return "near" if lower_bound > NEAR_DROP else "lossy"
+    if lower_bound > NEAR_DROP:
+        return "near"
+    return "undecided" if observed > NEAR_DROP else "lossy"
+
+
+def rows_to_decide(gained: int | None, lost: int | None, flips: int, rows: int) -> int | None:
+    """Return how many rows, with the same shares of them gained and lost, would have a bound that is near.
+
+    Without labels (None) the shares are those of the changed predictions. None where a thousand million do not.
+    """
+
+    def near(wanted: int) -> bool:
+        scale = wanted / rows
+        if gained is None or lost is None:
+            return -rate_upper_bound(flips * scale, wanted) > NEAR_DROP
+        return paired_lower_bound(gained * scale, lost * scale, wanted) > NEAR_DROP
+
+    high = rows
+    while not near(high):
+        high *= 2
+        if high > 1e9:
+            return None
+    return bisect_left(range(high), True, lo=high // 2, key=near)
 
 
 def kl_divergence(teacher: np.ndarray, student: np.ndarray) -> float:
@@ -168,7 +191,7 @@ def kl_divergence(teacher: np.ndarray, student: np.ndarray) -> float:
     return float((np.exp(log_p) * (log_p - log_q)).sum(axis=1).mean())
 
 
-def paired_lower_bound(gained: int, lost: int, rows: int, confidence: float = 0.95) -> float:
+def paired_lower_bound(gained: float, lost: float, rows: int, confidence: float = 0.95) -> float:
     """Return the one-sided lower bound of the accuracy delta of paired predictions: `gained` and `lost` out of `rows`.
 
     The score bound of Tango (1998, Statistics in Medicine 17, 891-908): the delta at which the test of non-inferiority
@@ -192,6 +215,6 @@ def paired_lower_bound(gained: int, lost: int, rows: int, confidence: float = 0.
     return bound if gained + lost else min(bound, -rate_upper_bound(0, rows, confidence))
 
 
-def rate_upper_bound(count: int, rows: int, confidence: float = 0.95) -> float:
+def rate_upper_bound(count: float, rows: int, confidence: float = 0.95) -> float:
     """Return the one-sided upper bound of a rate, `count` out of `rows` (Clopper and Pearson 1934)."""
     return 1.0 if count == rows else float(beta.ppf(confidence, count + 1, rows - count))

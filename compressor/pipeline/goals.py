@@ -29,7 +29,6 @@ def judge_goals(
     logits: dict[str, np.ndarray],
     labels: np.ndarray | None,
     variants: dict[str, dict],
-    seed: int,
     selection: dict[str, Any] | None = None,
     unskipped: Collection[str] = (),
 ) -> dict[str, Any]:
@@ -48,7 +47,7 @@ def judge_goals(
     misses: dict[str, list[str]] = {}
     judged = {name: variant for name, variant in variants.items() if not is_full(name)}
     for name, variant in judged.items():
-        own = _misses(goals, logits["full"], logits[name], labels, variant["latency"], cells, seed, len(judged))
+        own = _misses(goals, logits["full"], logits[name], labels, variant["latency"], cells, len(judged))
         misses[name] = [f"{name}: {miss}" for miss in own]
         if selection and not selection["met"] and name not in unskipped:
             first = "; ".join(selection["candidates"][0]["misses"])
@@ -65,11 +64,10 @@ def _misses(
     labels: np.ndarray | None,
     latency: list[dict],
     cells: Collection[tuple],
-    seed: int,
     choices: int,
 ) -> list[str]:
     confidence = corrected_confidence(goals.confidence, choices)
-    found = accuracy_misses(goals, compare(full, other, labels, confidence=confidence, seed=seed), choices)
+    found = accuracy_misses(goals, compare(full, other, labels, confidence=confidence), choices)
     # A speed goal holds in every cell. A cascade is not timed on random token ids, of which its exits know nothing: it
     # could pass on real lengths alone where the others must also pass at the fixed ones, so what is missing counts.
     untimed = len(set(cells) - {_cell(row) for row in latency})

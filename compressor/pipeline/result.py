@@ -54,7 +54,6 @@ def build_result(run: Run, stages: Iterable[Stage], records: Sequence[StageRecor
             logits,
             data.evaluation.labels,
             {name: entry for name, entry in variants.items() if name in signed},
-            recipe.seed,
             with_speed(plan["goals"], parts["timing"]),
             unskipped=(CASCADE,) if guarded and guarded["model"] == "full" else (),
         ),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student
 
-from compressor.measurement.statistics import DRAWS, holm
+from compressor.measurement.statistics import holm, percentile_interval, rate_upper_bound
 from compressor.placement.widths import UNIFORM
 
 MLM = "mlm_loss"
@@ -151,7 +151,9 @@ def _rows_interval(gains: np.ndarray, base: float, seed: int = 0) -> tuple[float
 
     Rows take few different values, so drawing rows is drawing the counts of these values.
     """
+    if not gains.any():  # draws of nothing but zeros would have no width; so few rows may still have missed a change
+        bound = rate_upper_bound(0, len(gains), 0.975) / base
+        return -bound, bound
     values, counts = np.unique(gains, return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(len(gains), counts / len(gains), size=DRAWS)
-    low, high = np.quantile(drawn @ values / len(gains) / base, [0.025, 0.975])
-    return float(low), float(high)
+    drawn = np.random.default_rng(seed).multinomial(len(gains), counts / len(gains), size=10_000)
+    return percentile_interval(drawn @ values / len(gains) / base)

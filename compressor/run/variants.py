@@ -45,7 +45,7 @@ def answer_entry(run: Run, logits: np.ndarray, full: np.ndarray, name: str) -> d
     """Return what a variant's entry says of its answers: logits [N, C] on the evaluation split, beside the full model's."""
     labels = run.data.evaluation.labels
     measured = asdict(metrics(logits, labels)) if labels is not None else {}
-    versus = None if name == "full" else compare(full, logits, labels, seed=run.recipe.seed)
+    versus = None if name == "full" else compare(full, logits, labels)
     return {
         **{key: measured.get(key) for key in ("accuracy", "accuracy_ci95", "f1", "mcc")},
         "predictions_sha256": fingerprint(logits),

@@ -89,7 +89,7 @@ def audit_scores(
     series = {(name, "search", size): sets[size] for name, sets in by_search.items() for size in sizes}
     series |= {(name, "score", size): known[skip] for (name, size), skip in planned.items()}
     frontier = [
-        {"series": name, "kind": kind, "size": size, **_point(trial, best[size], trials.rows, seed)}
+        {"series": name, "kind": kind, "size": size, **_point(trial, best[size], trials.rows)}
         | {"encoder_flops": flops(layers - size)}
         for (name, kind, size), trial in series.items()
     ]
@@ -223,11 +223,11 @@ def _damage(trial: Trial, rows: int) -> dict[str, Any]:
     return measured
 
 
-def _point(trial: Trial, best: Trial, rows: int, seed: int) -> dict[str, Any]:
+def _point(trial: Trial, best: Trial, rows: int) -> dict[str, Any]:
     delta = spread = None
     if trial.gained is not None and trial.lost is not None:
         delta = (trial.gained - trial.lost) / rows
-        spread = delta_interval(trial.gained, trial.lost, rows, seed)
+        spread = delta_interval(trial.gained, trial.lost, rows)
     return {
         "skip": trial.skip,
         "agreement": trial.agreement,

@@ -43,19 +43,19 @@ def compute(run: Run, folder: Path) -> None:
         candidates.append({
             "variant": variant,
             "mean_ms": typical_ms(latency[f"onnx_{variant}"]),
-            **judge(full, own, logits, labels, goals, run.recipe.seed),
+            **judge(full, own, logits, labels, goals),
         })  # fmt: skip
     write_json(folder / SHIPPED, {"variant": fastest(candidates), "rows": len(full), "candidates": candidates})
 
 
 def judge(
-    full: np.ndarray, own: np.ndarray, logits: np.ndarray, labels: np.ndarray | None, goals: GoalsSpec | None, seed: int
+    full: np.ndarray, own: np.ndarray, logits: np.ndarray, labels: np.ndarray | None, goals: GoalsSpec | None
 ) -> dict[str, Any]:
     """Return what a file's logits [N, C] change against the full model's and its own model's, and the goals missed."""
     if not np.isfinite(logits).all():
         rows = int((~np.isfinite(logits).all(1)).sum())
         return {"flips": None, "own_flips": None, "lower_bound": None, "misses": [f"no finite logits for {rows} rows"]}
-    versus: Comparison = compare(full, logits, labels, confidence=goals.confidence if goals else 0.95, seed=seed)
+    versus: Comparison = compare(full, logits, labels, confidence=goals.confidence if goals else 0.95)
     changed = float((logits.argmax(1) != own.argmax(1)).mean())
     if goals and (goals.max_drop is not None or goals.max_flips is not None):
         misses = accuracy_misses(goals, versus)

@@ -31,24 +31,24 @@ def test_auto_makes_what_may_be_fast_on_the_device():
 
 @pytest.mark.parametrize(("changed", "passes"), [(0, True), (1, True), (2, False)])
 def test_without_goals_a_precision_may_change_one_percent_of_its_own_model_s_predictions(changed, passes):
-    found = judge(FULL, flipped(40), flipped(40 + changed), LABELS, None, 0)
+    found = judge(FULL, flipped(40), flipped(40 + changed), LABELS, None)
     assert found["own_flips"] == changed / 100
     assert found["flips"] == (40 + changed) / 100
     assert (found["misses"] == []) is passes
-    assert judge(FULL, flipped(0), flipped(changed), None, GoalsSpec(min_speedup=2.0), 0)["misses"] == found["misses"]
+    assert judge(FULL, flipped(0), flipped(changed), None, GoalsSpec(min_speedup=2.0))["misses"] == found["misses"]
 
 
 def test_goals_are_judged_against_the_full_model():
-    kept = judge(FULL, flipped(0), flipped(3), LABELS, GoalsSpec(max_flips=0.03), 0)
+    kept = judge(FULL, flipped(0), flipped(3), LABELS, GoalsSpec(max_flips=0.03))
     assert kept["misses"] == []
-    missed = judge(FULL, flipped(0), flipped(4), LABELS, GoalsSpec(max_flips=0.03, max_drop=0.01), 0)
+    missed = judge(FULL, flipped(0), flipped(4), LABELS, GoalsSpec(max_flips=0.03, max_drop=0.01))
     assert [miss.split(":")[0] for miss in missed["misses"]] == ["max_drop", "max_flips"]
 
 
 def test_logits_that_are_not_finite_never_ship():
     broken = FULL.copy()
     broken[3:5] = np.nan
-    found = judge(FULL, FULL, broken, LABELS, None, 0)
+    found = judge(FULL, FULL, broken, LABELS, None)
     assert found["misses"] == ["no finite logits for 2 rows"]
     assert found["flips"] is None
 

@@ -100,7 +100,7 @@ def analyze_errors(
     matrix = None
     if COMPRESSED in models:
         both = tuple((part[FULL], part[COMPRESSED]) for part in (values, draws))
-        matrix = _matrix(models, gold, {key: change(key, *both) for key in CHANGES}, seed)
+        matrix = _matrix(models, gold, {key: change(key, *both) for key in CHANGES})
         outcomes["flips"] = models[FULL].evaluation.argmax(1) != models[COMPRESSED].evaluation.argmax(1)
     return ErrorsAnalysis(
         rows=len(gold),
@@ -118,9 +118,9 @@ def analyze_errors(
     )
 
 
-def _matrix(models: Mapping[str, ModelOutputs], gold: np.ndarray, changes: dict[str, Estimate], seed: int) -> Matrix:
+def _matrix(models: Mapping[str, ModelOutputs], gold: np.ndarray, changes: dict[str, Estimate]) -> Matrix:
     full, compressed = (models[name].evaluation.argmax(1) for name in (FULL, COMPRESSED))
-    comparison = compare(models[FULL].evaluation, models[COMPRESSED].evaluation, gold, seed=seed)
+    comparison = compare(models[FULL].evaluation, models[COMPRESSED].evaluation, gold)
     both_wrong = (full != gold) & (compressed != gold)
     return Matrix(
         both_right=int(((full == gold) & (compressed == gold)).sum()),

@@ -104,7 +104,7 @@ def recovery(
                 broken=loss,
                 broken_share=loss / len(rights) if len(rights) else None,
                 net=gain - loss,
-                net_ci95=tuple(bound * len(gold) for bound in delta_interval(gain, loss, len(gold), seed)),
+                net_ci95=tuple(bound * len(gold) for bound in delta_interval(gain, loss, len(gold))),
                 **chance[place],
                 p_holm=p_values[place],
             )

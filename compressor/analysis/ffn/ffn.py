@@ -167,7 +167,7 @@ def analyze_ffn(
     }
     run = run_removals(model, family, evaluation.take(rows), stand_ins, batch_size=batch_size, track=track)
     right = None if gold is None else int((run.full.argmax(1) == gold).sum())
-    parts = zip(cls, tokens, nulls, probes, summarise(run, gold, seed=seed), strict=True)
+    parts = zip(cls, tokens, nulls, probes, summarise(run, gold), strict=True)
     made = [
         FfnLayer(layer, one, every, None if halves is None else float(halves[layer - 1]), null, probe, removal)
         for layer, (one, every, null, probe, removal) in enumerate(parts, 1)

@@ -53,7 +53,7 @@ def probe_pairs(
         right = [int((guess == labels).sum()) for guess in predicted]
         gained, lost = discordant(*predicted, labels)
         accuracies = [value for hits in right for value in (hits / len(labels), share_interval(hits, len(labels)))]
-        difference = (gained - lost) / len(labels), delta_interval(gained, lost, len(labels), seed)
+        difference = (gained - lost) / len(labels), delta_interval(gained, lost, len(labels))
         found.append((*accuracies, *difference, mcnemar_p(gained, lost)))
     together = holm([p_value for *_, p_value in found])
     return [ProbePair(len(labels), folds, *values, p_value) for values, p_value in zip(found, together, strict=True)]

@@ -122,11 +122,11 @@ def attention_entropy(layer: nn.Module, hidden: Tensor, family: Family, heads: i
     return (each * mask).sum(1, dtype=torch.float64) / mask.sum(1)
 
 
-def summarise(run: RemovalRun, gold: np.ndarray | None, *, seed: int = 0) -> list[list[Removal]]:
+def summarise(run: RemovalRun, gold: np.ndarray | None) -> list[list[Removal]]:
     """Return the removals of each layer, in the order of the kinds; p-values are Holm-corrected over layers, kind by kind."""
     by_kind = []
     for kind, logits in run.logits.items():
-        rows = [_removal(run, kind, layer, gold, seed) for layer in range(len(logits))]
+        rows = [_removal(run, kind, layer, gold) for layer in range(len(logits))]
         if gold is not None:
             together = holm([row.mcnemar_p for row in rows])
             rows = [replace(row, mcnemar_p_holm=p_value) for row, p_value in zip(rows, together, strict=True)]
@@ -134,13 +134,13 @@ def summarise(run: RemovalRun, gold: np.ndarray | None, *, seed: int = 0) -> lis
     return [list(kinds) for kinds in zip(*by_kind, strict=True)]
 
 
-def _removal(run: RemovalRun, kind: str, layer: int, gold: np.ndarray | None, seed: int) -> Removal:
+def _removal(run: RemovalRun, kind: str, layer: int, gold: np.ndarray | None) -> Removal:
     logits, target = run.logits[kind][layer], run.full.argmax(1)
-    found = compare(run.full, logits, gold, seed=seed)
+    found = compare(run.full, logits, gold)
     saved = interval = None
     if kind != "removed":
         gained, lost = discordant(run.logits["removed"][layer].argmax(1), logits.argmax(1), target)
-        saved, interval = (gained - lost) / found.rows, delta_interval(gained, lost, found.rows, seed)
+        saved, interval = (gained - lost) / found.rows, delta_interval(gained, lost, found.rows)
     later = len(run.logits[kind]) - layer - 1
     shift, entropy_ci95 = _mean_interval(run.entropy[kind][layer]) if run.entropy and later else (None, None)
     return Removal(

@@ -89,7 +89,7 @@ def test_goals_that_no_set_meets_end_with_3_the_nearest_miss_and_the_ranked_reas
 def test_a_nearest_miss_is_not_signed_off_by_kind_evaluation_rows():
     logits = np.eye(2)[np.arange(1000) % 2]
     variants = {name: {"latency": []} for name in ("full", "compressed")}
-    given = GoalsSpec(max_drop=0.01), {"full": logits, "compressed": logits}, np.arange(1000) % 2, variants, 0
+    given = GoalsSpec(max_drop=0.01), {"full": logits, "compressed": logits}, np.arange(1000) % 2, variants
     assert judge_goals(*given)["met"]
     missed = {"met": False, "candidates": [{"misses": ["max_drop: too much"]}]}
     judged = judge_goals(*given, missed)
@@ -105,7 +105,7 @@ def test_max_p95_is_that_of_the_slowest_cell(limit, misses):
     logits, row = np.eye(2)[[0, 1]], {"batch": 1, "speedup": 1.0, "claimed": False}
     latency = [{**row, "length": 32, "p95_ms": 3.0}, {**row, "length": 128, "p95_ms": 5.0}]
     variants = {"full": {"latency": []}, "compressed": {"latency": latency}}
-    given = GoalsSpec(max_p95_ms=limit), {"full": logits, "compressed": logits}, np.array([0, 1]), variants, 0
+    given = GoalsSpec(max_p95_ms=limit), {"full": logits, "compressed": logits}, np.array([0, 1]), variants
     assert judge_goals(*given)["misses"] == misses
 
 

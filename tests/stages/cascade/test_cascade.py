@@ -381,13 +381,13 @@ def test_goals_on_speed_need_every_cell_and_a_full_cascade_needs_no_plan():
         "compressed": {"latency": [fixed, real]},
         "onnx_cascade": {"latency": [real]},
     }
-    given = {name: logits for name in variants}, None, variants, 0
+    given = {name: logits for name in variants}, None, variants
     judged = judge_goals(GoalsSpec(min_speedup=1.2), *given)
     assert not judged["met"]
     assert judge_goals(GoalsSpec(min_speedup=1.05), *given)["variant"] == "compressed"
     only = {name: {"latency": [real]} for name in variants}
     only["compressed"] = {"latency": [{**real, "claimed": False}]}
-    judged = judge_goals(GoalsSpec(min_speedup=1.2), given[0], None, only, 0)
+    judged = judge_goals(GoalsSpec(min_speedup=1.2), given[0], None, only)
     assert (judged["met"], judged["variant"]) == (True, "onnx_cascade")
     missed = {"met": False, "candidates": [{"misses": ["max_drop: too much"]}]}
     goals = GoalsSpec(max_flips=0.01)
