@@ -57,42 +57,36 @@ def layer_states(whole: onnx.ModelProto, layers: int) -> list[str]:
 
 def _between(whole: onnx.ModelProto, begin: str | None, end: str, width: int) -> onnx.ModelProto:
     """Return the nodes of `whole` that lead from the state `begin` (None: the inputs) to the tensor `end`."""
-    producers = {output: node for node in whole.graph.node for output in node.output if output}
-    inputs = {value.name: value for value in whole.graph.input}
-    weights = {value.name: value for value in whole.graph.initializer}
-    wanted, needed, seen = [end], [], set()
+    read = {output: node.input for node in whole.graph.node for output in node.output if output != begin}
+    wanted, seen = [end], {""}  # an input that a node leaves out has no name
     while wanted:
         name = wanted.pop()
-        if name in seen or not name:
-            continue
-        seen.add(name)
-        if name == begin or name not in producers:
-            continue
-        node = producers[name]
-        needed.append(id(node))
-        wanted += node.input
-    nodes = [node for node in whole.graph.node if id(node) in set(needed)]
+        if name not in seen:
+            seen.add(name)
+            wanted += read.get(name, ())
+    seen.remove("")
+    nodes = [node for node in whole.graph.node if seen & set(node.output) - {begin}]
     shape = ["batch_size", "sequence_length", width]
-    taken = [value for name, value in inputs.items() if name in seen]
+    taken = [value for value in whole.graph.input if value.name in seen]
     if begin is not None:
         nodes.insert(0, helper.make_node("Identity", [HIDDEN], [begin], name="from_the_part_before"))
         taken.insert(0, helper.make_tensor_value_info(HIDDEN, onnx.TensorProto.FLOAT, shape))
-    if end == whole.graph.output[0].name:
-        given = [whole.graph.output[0]]
-    else:
+    given = whole.graph.output[0]
+    if end != given.name:
         hidden = HIDDEN if begin is None else f"{HIDDEN}_out"
         nodes.append(helper.make_node("Identity", [end], [hidden], name="to_the_part_behind"))
-        given = [helper.make_tensor_value_info(hidden, onnx.TensorProto.FLOAT, shape)]
-    held = [weights[name] for name in weights if name in seen]
-    graph = helper.make_graph(nodes, "part", taken, given, held)
-    part = helper.make_model(graph, opset_imports=whole.opset_import)
-    part.ir_version = whole.ir_version
-    return part
+        given = helper.make_tensor_value_info(hidden, onnx.TensorProto.FLOAT, shape)
+    held = [value for value in whole.graph.initializer if value.name in seen]
+    graph = helper.make_graph(nodes, "part", taken, [given], held)
+    return helper.make_model(graph, opset_imports=whole.opset_import, ir_version=whole.ir_version)
 
 
 def _with_exit(part: onnx.ModelProto, model: nn.Module, family: Family, head: ExitHead) -> onnx.ModelProto:
     """Return `part` with the exit's head on its hidden state, and a second output, `exit_logits`."""
-    exit_graph = compose.add_prefix(_exit_graph(model, family, head), "exit/")
+    # a copy: moving the head to the CPU would take the layer of a model on the GPU along
+    module = copy.deepcopy(ExitModule(model, family, head)).cpu().eval()
+    example = torch.zeros(2, 3, model.config.hidden_size), torch.ones(2, 3, dtype=torch.int64)
+    exit_graph = compose.add_prefix(module_graph(module, example, [HIDDEN, "attention_mask"], EXIT_LOGITS), "exit/")
     state = part.graph.output[0].name
     joined = compose.merge_graphs(
         part.graph, exit_graph.graph, io_map=[(state, f"exit/{HIDDEN}")], outputs=[state, f"exit/{EXIT_LOGITS}"]
@@ -106,13 +100,4 @@ def _with_exit(part: onnx.ModelProto, model: nn.Module, family: Family, head: Ex
     nodes.append(helper.make_node("Identity", [f"exit/{EXIT_LOGITS}"], [EXIT_LOGITS]))
     logits = helper.make_tensor_value_info(EXIT_LOGITS, onnx.TensorProto.FLOAT, ["batch_size", head.weight.shape[1]])
     graph = helper.make_graph(nodes, "part", inputs, [part.graph.output[0], logits], joined.initializer)
-    merged = helper.make_model(graph, opset_imports=part.opset_import)
-    merged.ir_version = part.ir_version
-    return merged
-
-
-def _exit_graph(model: nn.Module, family: Family, head: ExitHead) -> onnx.ModelProto:
-    # a copy: moving the head to the CPU would take the layer of a model on the GPU along
-    module = copy.deepcopy(ExitModule(model, family, head)).cpu().eval()
-    example = torch.zeros(2, 3, model.config.hidden_size), torch.ones(2, 3, dtype=torch.int64)
-    return module_graph(module, example, [HIDDEN, "attention_mask"], EXIT_LOGITS)
+    return helper.make_model(graph, opset_imports=part.opset_import, ir_version=part.ir_version)

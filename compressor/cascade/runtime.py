@@ -74,6 +74,7 @@ class CascadeClassifier:
         self._tokenizer.enable_truncation(
             self.settings["max_length"], direction=self.settings.get("truncation_side", "right")
         )
+        self._layers = [*self.settings["exits"], self.settings["layers"]]
         self._left = np.zeros(len(self._sessions), dtype=np.int64)
 
     def __call__(self, texts: Text | Sequence[Text], batch_size: int = 32) -> list[Answer]:
@@ -149,23 +150,18 @@ class CascadeClassifier:
         rows = int(self._left.sum())
         shares = [
             {"layer": layer, "rows": int(left), "share": int(left) / rows if rows else 0.0}
-            for layer, left in zip(self._layers(), self._left, strict=True)
+            for layer, left in zip(self._layers, self._left, strict=True)
         ]
         return {"rows": rows, "exits": shares}
-
-    def _layers(self) -> list[int]:
-        return [*self.settings["exits"], self.settings["layers"]]
 
     def _answer(self, logits: np.ndarray, part: int) -> Answer:
         shifted = np.exp(logits - logits.max())
         best = int(logits.argmax())
-        return Answer(self.settings["label_names"][best], float(shifted[best] / shifted.sum()), self._layers()[part])
+        return Answer(self.settings["label_names"][best], float(shifted[best] / shifted.sum()), self._layers[part])
 
     def _feeds(self, part: int, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        missing = {
-            name: np.zeros_like(batch["attention_mask"]) for name in self._inputs[part] if name not in batch
-        }  # token types that a batch lacks are 0
-        return {name: missing[name] if name in missing else batch[name] for name in self._inputs[part]}
+        lacking = np.zeros_like(batch["attention_mask"])  # token types that a batch lacks are 0
+        return {name: batch.get(name, lacking) for name in self._inputs[part]}
 
     def _padded(self, encoded: Sequence[Encoding]) -> dict[str, np.ndarray]:
         longest = max(len(row.ids) for row in encoded)
@@ -178,12 +174,9 @@ class CascadeClassifier:
             "attention_mask": stack([row.attention_mask for row in encoded], 0),
         }
         # a tokenizer may give segment ids that the model behind it does not embed
-        types = (
-            {"token_type_ids": stack([row.type_ids for row in encoded], 0)}
-            if self.settings.get("token_types", True)
-            else {}
-        )
-        return batch | types
+        if self.settings.get("token_types", True):
+            batch["token_type_ids"] = stack([row.type_ids for row in encoded], 0)
+        return batch
 
 
 def _settings(folder: Path) -> dict:

@@ -11,7 +11,6 @@ No labels are needed. The loss of a batch is the sum of up to three parts, each 
 """
 
 from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,7 +70,8 @@ def distill(
         scales = state_variances(teacher, wanted, encodings.take(chosen), track=track)
 
     def loss_of_batch(rows: np.ndarray, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        with _autocast(precision, student.device):
+        # weights, their gradients and the moments stay fp32; only matrix products are bf16, so no loss scaling is needed
+        with torch.autocast(student.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
             with torch.no_grad():
                 target = teacher(**inputs, output_hidden_states=scales is not None)
             output = student(**inputs, output_hidden_states=scales is not None)
@@ -164,8 +164,3 @@ def training_precision(spec: DistillSpec, device: torch.device) -> str:
         return spec.precision
     able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if able else "fp32"
-
-
-def _autocast(precision: str, device: torch.device) -> AbstractContextManager:
-    # weights, their gradients and the moments stay fp32; only matrix products are bf16, so no loss scaling is needed
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

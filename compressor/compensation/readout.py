@@ -10,7 +10,8 @@ STRENGTHS = (1.0, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3)
 """Ridge strengths of the Newton readout, in multiples of the mean variance of the states; strong ones come first."""
 STEPS, TOLERANCE = 100, 1e-5
 """Bounded Newton steps at most for each strength, and the share of the loss below which a step's gain ends them."""
-LINEAR: dict[Callable[[Tensor], Tensor], tuple[float, float]] = {torch.tanh: (0.1, 0.0)}
+Activation = Callable[[Tensor], Tensor]
+LINEAR: dict[Activation, tuple[float, float]] = {torch.tanh: (0.1, 0.0)}
 BENT = 1.0, 8.0
 """(slope, shift) at which `act(slope x + shift)` is a straight line for x within 8 deviations: ReLU and GELU are the
 identity far to the right, tanh next to 0 (bent by less than 1 % up to 1.7 deviations)."""
@@ -81,12 +82,7 @@ def newton_readouts(states: Tensor, targets: Tensor) -> Iterator[tuple[float, Te
 
 
 def linear_nodes(
-    states: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    nodes: int,
-    activation: Callable[[Tensor], Tensor],
-    steeper: float = 1.0,
+    states: Tensor, weight: Tensor, bias: Tensor, nodes: int, activation: Activation, steeper: float = 1.0
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return (w1 [n, H], b1 [n], w2 [C, n], b2 [C]) of a head that computes `states @ weight + bias` up to a constant.
 

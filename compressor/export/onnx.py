@@ -54,64 +54,55 @@ class Job:
 
     def file(self, name: str) -> Path:
         """Return the file of a variant or of a step on the way to one."""
-        folder = self.work / name
-        folder.mkdir(exist_ok=True)
-        return folder / "model.onnx"
+        return self.work / name / "model.onnx"
+
+    def made(self, name: str, make: Callable[[Path], None]) -> Path:
+        """Return the same file, written by `make` where it is not there yet."""
+        file = self.file(name)
+        file.parent.mkdir(exist_ok=True)
+        if not file.exists():
+            make(file)
+        return file
 
 
 def export_plain(job: Job) -> Path:
     """Export the model as it is, float32, with dynamic batch and sequence axes; return the file."""
-    file = job.file("fp32")
-    if not file.exists():
-        # from the loaded model, not the directory: an export that loads by itself gives a missing head random weights
-        _export(load_classifier(job.source), file, job.opset)
-    return file
+    # from the loaded model, not the directory: an export that loads by itself gives a missing head random weights
+    return job.made("fp32", lambda file: _export(load_classifier(job.source), file, job.opset))
 
 
 def export_spared(job: Job) -> Path:
     """Export the model with what changes no prediction left out: rows of the last layer, dead nodes of the head."""
-    file = job.file(".spared")
-    if not file.exists():
-        model, family = load_classifier(job.source), family_of(job.source.config["model_type"])
-        spared = without_dead_nodes(model, family)
-        if job.form is not None:
-            spared = with_tail(spared, family, job.form)
-        if spared is model:
-            return export_plain(job)
-        _export(spared, file, job.opset)
-    return file
+    if job.file(".spared").exists():
+        return job.file(".spared")
+    model, family = load_classifier(job.source), family_of(job.source.config["model_type"])
+    spared = without_dead_nodes(model, family)
+    if job.form is not None:
+        spared = with_tail(spared, family, job.form)
+    if spared is model:
+        return export_plain(job)
+    return job.made(".spared", lambda file: _export(spared, file, job.opset))
 
 
 def export_alltokens(job: Job) -> Path:
     """Export the model as it is with its attention, skip + LayerNorm and bias + GELU nodes fused; return the file."""
-    file = job.file("alltokens")
-    if not file.exists():
-        fuse(export_plain(job), file, job.source.config)
-    return file
+    return job.made("alltokens", lambda file: fuse(export_plain(job), file, job.source.config))
 
 
 def export_optimized(job: Job) -> Path:
     """Export the fused graph without what changes no prediction; return the file."""
-    file = job.file("optimized")
-    if not file.exists():
-        fuse(export_spared(job), file, job.source.config, tail=job.form is not None)
-    return file
+    tail = job.form is not None
+    return job.made("optimized", lambda file: fuse(export_spared(job), file, job.source.config, tail=tail))
 
 
 def export_fp16(job: Job) -> Path:
     """Export the fused graph in float16, for GPUs; return the file."""
-    file = job.file("fp16")
-    if not file.exists():
-        to_half(export_optimized(job), file)
-    return file
+    return job.made("fp16", lambda file: to_half(export_optimized(job), file))
 
 
 def export_int8(job: Job) -> Path:
     """Export the fused graph with 8-bit weights and dynamically quantised activations; return the file."""
-    file = job.file("int8")
-    if not file.exists():
-        quantize(export_optimized(job), file)
-    return file
+    return job.made("int8", lambda file: quantize(export_optimized(job), file))
 
 
 VARIANTS: dict[str, Callable[[Job], Path]] = {  # keys = ExportSpec.variants
@@ -173,7 +164,10 @@ def export_variants(
             check(name, job.file(name))
         # only now, because a variant is made from the files of another
         for name in variants:
-            _replace(job.work / name, out_dir / name)
+            # what stood there goes first, so that files of two exports never mix
+            if (out_dir / name).exists():
+                shutil.rmtree(out_dir / name)
+            (job.work / name).replace(out_dir / name)
     paths = {name: out_dir / name / "model.onnx" for name in variants}
     return {
         name: VariantFile(path, onnx_bytes(path), count_operators(path), exported[name], seconds[name])
@@ -232,10 +226,3 @@ def _check_space(source: ModelSource, out_dir: Path, variants: Sequence[str]) ->
                 f"{folder}: the export needs about {times * weights / 1e6:,.0f} MB of free disk space there, "
                 f"{free / 1e6:,.0f} MB are free; free some, or give another output folder or TMPDIR."
             )
-
-
-def _replace(folder: Path, target: Path) -> None:
-    """Move a finished folder to its place; what stood there goes first, so that files of two exports never mix."""
-    if target.exists():
-        shutil.rmtree(target)
-    folder.replace(target)

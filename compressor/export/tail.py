@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compressor.measurement.machine.providers import open_session, require_provider
-from compressor.measurement.timing.latency import Batch, Subject, claimed, measure, ratio
+from compressor.measurement.timing.latency import Subject, claimed, measure, ratio
 from compressor.model.cls_row import FORMS, cls_row
 from compressor.model.families import Family, layer_list
 from compressor.model.onnx_graph import module_graph
@@ -144,8 +145,4 @@ def _row_subject(model: PreTrainedModel, family: Family, form: str, provider: st
     graph = module_graph(TailGraph(tail).cpu().eval(), example, INPUTS, "row")
     opened = open_session(graph.SerializeToString(), provider, threads)
     opened.disable_fallback()
-
-    def run(batch: Batch) -> object:
-        return opened.run(["row"], batch)
-
-    return run
+    return partial(opened.run, ["row"])

@@ -243,10 +243,8 @@ def _point(trial: Trial, best: Trial, rows: int) -> dict[str, Any]:
 def _hits(evidence: Evidence, protect: Sequence[int], singles: dict[int, Trial]) -> list[dict[str, Any]]:
     free = [layer for layer in singles if layer not in protect]
     least = min(free, key=lambda layer: singles[layer].cost)
-    made = []
-    for name in RANKINGS:
-        order = drop_order(name, evidence, protect)
-        made.append(
-            {"score": name, "order": order, "best": least, "top1": order[0] == least, "top3": least in order[:TOP]}
-        )
-    return made
+    orders = {name: drop_order(name, evidence, protect) for name in RANKINGS}
+    return [
+        {"score": name, "order": order, "best": least, "top1": order[0] == least, "top3": least in order[:TOP]}
+        for name, order in orders.items()
+    ]

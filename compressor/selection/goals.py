@@ -86,13 +86,12 @@ def choose(trials: Iterable[Trial], goals: GoalsSpec, *, choices: int, rows: int
     """
     corrected, trials = corrected_confidence(goals.confidence, choices), list(trials)
     by_size = groupby(sorted(trials, key=lambda trial: -len(trial.skip)), key=lambda trial: len(trial.skip))
-    candidates = [_best_of(list(same), goals, corrected, rows, readout) for _, same in by_size]
-    met = [candidate for candidate in candidates if not candidate.misses]
-    ranking = sorted(candidates, key=_distance)
-    first = met[0] if met else ranking[0]
-    ordered = [first, *(candidate for candidate in ranking if candidate is not first)]
-    marked = tuple(replace(candidate, chosen=candidate is first) for candidate in ordered)
-    return Choice(first.skip, bool(met), len(trials), choices, rows, readout, goals.confidence, corrected, marked)
+    candidates = (_best_of(list(same), goals, corrected, rows, readout) for _, same in by_size)
+    # the sort is stable and what meets the goals has no distance to them, so the largest size that does comes first
+    first, *others = sorted(candidates, key=_distance)
+    marked = replace(first, chosen=True), *others
+    met = not first.misses
+    return Choice(first.skip, met, len(trials), choices, rows, readout, goals.confidence, corrected, marked)
 
 
 def _distance(candidate: Candidate) -> tuple[int, float]:
@@ -105,14 +104,12 @@ def _best_of(trials: list[Trial], goals: GoalsSpec, corrected: float, rows: int,
     def cost(trial: Trial) -> tuple[float, float, SkipSet]:
         return trial.cost if readout else (-trial.raw_agreement, trial.raw_kl, trial.skip)
 
-    nearest = None
+    judged = []
     for trial in sorted(trials, key=cost):
-        candidate = _judge(trial, goals, corrected, rows, readout)
-        if not candidate.misses:
-            return candidate
-        if nearest is None or _distance(candidate) < _distance(nearest):
-            nearest = candidate
-    return nearest
+        judged.append(_judge(trial, goals, corrected, rows, readout))
+        if not judged[-1].misses:
+            break
+    return min(judged, key=_distance)
 
 
 def _judge(trial: Trial, goals: GoalsSpec, corrected: float, rows: int, readout: bool) -> Candidate:

@@ -8,12 +8,13 @@ from math import comb
 
 from compressor.errors import UserError
 from compressor.model.surgery import check_skip
+from compressor.model.units import whole_layers
 from compressor.recipe.compression import GoalsSpec, SelectionSpec
 from compressor.selection.goals import Choice, choose
 from compressor.selection.trials import Trial, Trials
 from compressor.selection.trie import SkipSet
 
-Evaluate = Callable[[Iterable[SkipSet], str], list[Trial]]
+Evaluate = Callable[[Sequence[SkipSet], str], list[Trial]]
 MOST_SETS = 50_000
 """Sets that an exhaustive search takes on: all of 15 layers, or 4 of 32."""
 RankedSets = Callable[[int], SkipSet]
@@ -89,6 +90,49 @@ class SkipPlan:
     mix: Mix | None = None
 
 
+class Search:
+    """What a search has tried so far, and what that took."""
+
+    def __init__(self, trials: Trials) -> None:
+        self.trials, self.started = trials, time.perf_counter()
+        self.tried: dict[SkipSet, Trial] = {}
+        self.applications, self.predicted, self.known = 0, 0.0, 0
+
+    def __call__(self, sets: Sequence[SkipSet], description: str) -> list[Trial]:
+        """Return the trials of `sets`, of which only the new ones are counted."""
+        new = [member for member in dict.fromkeys(sets) if member not in self.tried]
+        if new:
+            self.applications += self.trials.applications(new)
+            self.predicted += self.trials.seconds(new)
+            self.known += len(new) - len(self.trials.unknown(new))
+            self.tried.update(zip(new, self.trials(new, description), strict=True))
+        return [self.tried[member] for member in sets]
+
+    def plan(
+        self, spec: SelectionSpec, chosen: Trial, ranked: Trial | None, best: Trial | None, **fields: object
+    ) -> SkipPlan:
+        """Return the plan that takes `chosen`; `best` is what `ranked` is held against, `fields` what searches differ in."""
+        layers, skip = len(self.trials.layers), whole_layers(chosen.skip)
+        return SkipPlan(
+            skip=skip,
+            keep=tuple(layer for layer in range(1, layers + 1) if layer not in skip),
+            search=spec.search,
+            rank_by=spec.rank_by,
+            layers=layers,
+            rows=self.trials.rows,
+            sets_evaluated=len(self.tried),
+            sets_known=self.known,
+            layer_applications=self.applications,
+            predicted_seconds=self.predicted,
+            seconds=time.perf_counter() - self.started,
+            chosen=chosen,
+            ranked=ranked,
+            regret=ranked and {"agreement": best.agreement - ranked.agreement, "kl": ranked.kl - best.kl},
+            units=chosen.skip,
+            **fields,
+        )
+
+
 def find_plan(
     trials: Trials, ranked: RankedSets, spec: SelectionSpec, goals: GoalsSpec | None = None, *, readout: bool = True
 ) -> SkipPlan:
@@ -96,58 +140,24 @@ def find_plan(
 
     `readout` says whether the goals judge a set after the readout, which stands for the head to come, or as it is.
     """
-    started = time.perf_counter()
-    layers = len(trials.layers)
+    search, layers = Search(trials), len(trials.layers)
     check_selection(spec, layers, goals)
-    sizes = wanted_sizes(spec, layers)
-    tried: dict[SkipSet, Trial] = {}
-    applications, predicted, known = 0, 0.0, 0
-
-    def evaluate(sets: Iterable[SkipSet], description: str) -> list[Trial]:
-        nonlocal applications, predicted, known
-        new = [member for member in dict.fromkeys(sets) if member not in tried]
-        applications += trials.applications(new)
-        predicted += trials.seconds(new)
-        known += len(new) - len(trials.unknown(new))
-        found = trials(new, description)
-        tried.update(zip(new, found, strict=True))
-        return found
-
-    SEARCHES[spec.search](evaluate, layers, sizes, ranked, spec)
-    choice = None
+    SEARCHES[spec.search](search, layers, wanted_sizes(spec, layers), ranked, spec)
+    total, choice = sets_total(spec, layers), None
     if spec.layers == "auto":
-        some = [trial for skip, trial in tried.items() if skip]
-        choice = choose(some, goals, choices=sets_total(spec, layers) - 1, rows=trials.rows, readout=readout)
-        chosen = tried[choice.skip]
+        some = [trial for skip, trial in search.tried.items() if skip]
+        choice = choose(some, goals, choices=total - 1, rows=trials.rows, readout=readout)
+        chosen = search.tried[choice.skip]
     else:
-        chosen = best_by_size(tried.values())[spec.layers]
-    by_score = regret = None
+        chosen = best_by_size(search.tried.values())[spec.layers]
+    by_score = best = None
     if spec.search not in {"ranked", "fixed"}:
         size = len(chosen.skip)
-        evaluate([ranked(size)], "ranked plan")
-        by_score = tried[ranked(size)]
-        best_found = best_by_size(tried.values())[size]
-        regret = {"agreement": best_found.agreement - by_score.agreement, "kl": by_score.kl - best_found.kl}
-    return SkipPlan(
-        skip=chosen.skip,
-        keep=tuple(layer for layer in range(1, layers + 1) if layer not in chosen.skip),
-        search=spec.search,
-        rank_by=spec.rank_by,
-        layers=layers,
-        layers_asked=spec.layers,
-        rows=trials.rows,
-        sets_evaluated=len(tried),
-        sets_known=known,
-        sets_total=sets_total(spec, layers),
-        layer_applications=applications,
-        predicted_seconds=predicted,
-        seconds=time.perf_counter() - started,
-        chosen=chosen,
-        ranked=by_score,
-        regret=regret,
-        goals=choice,
-        trace=tuple(sorted(tried.values(), key=lambda trial: (len(trial.skip), trial.cost))),
-        units=chosen.skip,
+        by_score = search([ranked(size)], "ranked plan")[0]
+        best = best_by_size(search.tried.values())[size]
+    trace = tuple(sorted(search.tried.values(), key=lambda trial: (len(trial.skip), trial.cost)))
+    return search.plan(
+        spec, chosen, by_score, best, layers_asked=spec.layers, sets_total=total, goals=choice, trace=trace
     )
 
 
@@ -192,20 +202,14 @@ def check_selection(spec: SelectionSpec, layers: int, goals: GoalsSpec | None = 
             raise UserError("selection.layers: the model has one layer, and skipping it would leave none.")
         if free < 1:
             raise UserError("selection.protect: all layers are protected, so none can be skipped.")
-        _check_effort(spec, layers)
-        return
-    if spec.layers >= layers:
+    elif spec.layers >= layers:
         raise UserError(
             f"selection.layers: cannot skip {spec.layers} of the model's {layers} layers; skip at most {layers - 1}."
         )
-    if spec.layers > free:
+    elif spec.layers > free:
         raise UserError(
             f"selection.layers: cannot skip {spec.layers} layers, only {free} of {layers} are not in selection.protect."
         )
-    _check_effort(spec, layers)
-
-
-def _check_effort(spec: SelectionSpec, layers: int) -> None:
     total = sets_total(spec, layers)
     if spec.search == "exhaustive" and total > MOST_SETS:
         raise UserError(
@@ -219,14 +223,6 @@ def most_sets(spec: SelectionSpec, layers: int) -> int:
     width, free = 1 if spec.search == "greedy" else spec.beam_width, layers - len(set(spec.protect))
     widest = range(1, max(wanted_sizes(spec, layers)) + 1)
     return sum(min(comb(free, size), width * (free - size + 1)) for size in widest)
-
-
-def _ranked(evaluate: Evaluate, _layers: int, sizes: list[int], ranked: RankedSets, _spec: SelectionSpec) -> None:
-    evaluate([ranked(size) for size in sizes], "ranked plans")
-
-
-def _fixed(evaluate: Evaluate, _layers: int, _sizes: list[int], _ranked: RankedSets, spec: SelectionSpec) -> None:
-    evaluate([tuple(sorted(spec.skip or ()))], "the recipe's set")
 
 
 def _widening(
@@ -243,23 +239,19 @@ def _widening(
         frontier = [trial.skip for trial in sorted(found, key=lambda trial: trial.cost)[:width]]
 
 
-def _greedy(evaluate: Evaluate, layers: int, sizes: list[int], _ranked: RankedSets, spec: SelectionSpec) -> None:
-    _widening(evaluate, layers, sizes, spec.protect, 1, "greedy search")
-
-
-def _beam(evaluate: Evaluate, layers: int, sizes: list[int], _ranked: RankedSets, spec: SelectionSpec) -> None:
-    _widening(evaluate, layers, sizes, spec.protect, spec.beam_width, f"beam search of width {spec.beam_width}")
-
-
-def _exhaustive(evaluate: Evaluate, layers: int, sizes: list[int], _ranked: RankedSets, spec: SelectionSpec) -> None:
-    evaluate(candidate_sets(layers, sizes, spec.protect), "exhaustive search")
-
-
-SEARCHES: Mapping[str, Callable[[Evaluate, int, list[int], RankedSets, SelectionSpec], None]] = {
-    "ranked": _ranked,
-    "greedy": _greedy,
-    "beam": _beam,
-    "exhaustive": _exhaustive,
-    "fixed": _fixed,
+SEARCHES: Mapping[str, Callable[[Evaluate, int, list[int], RankedSets, SelectionSpec], object]] = {
+    "ranked": lambda evaluate, _layers, sizes, ranked, _spec: evaluate(
+        [ranked(size) for size in sizes], "ranked plans"
+    ),
+    "greedy": lambda evaluate, layers, sizes, _ranked, spec: _widening(
+        evaluate, layers, sizes, spec.protect, 1, "greedy search"
+    ),
+    "beam": lambda evaluate, layers, sizes, _ranked, spec: _widening(
+        evaluate, layers, sizes, spec.protect, spec.beam_width, f"beam search of width {spec.beam_width}"
+    ),
+    "exhaustive": lambda evaluate, layers, sizes, _ranked, spec: evaluate(
+        candidate_sets(layers, sizes, spec.protect), "exhaustive search"
+    ),
+    "fixed": lambda evaluate, _layers, _sizes, _ranked, spec: evaluate([tuple(sorted(spec.skip))], "the recipe's set"),
 }
 """Search name -> function that tries the sets it wants; keys = SelectionSpec.search."""

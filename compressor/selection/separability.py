@@ -141,21 +141,18 @@ def score_layers(states: ClassStates, score: str, labels: str, *, seed: int = 0,
 
     Raises UserError where fewer than two classes have two rows or more: nothing is there to separate.
     """
-    if (states.moments.count > 1).sum() < 2:
-        sizes = ", ".join(f"{count:.0f}" for count in states.moments.count)
+    count = states.moments.count
+    if (count > 1).sum() < 2:
+        sizes = ", ".join(f"{rows:.0f}" for rows in count)
         raise UserError(
             f"data.calibration: its classes (by {labels} labels) have {sizes} rows, and separability needs two classes of "
             "two rows or more; use more or other calibration text."
         )
+    at_rest = {**dict.fromkeys(SCORES, 0.0), "linear_probe": float(count.max() / count.sum())}
     layers: list[LayerScore] = []
     for layer in track(range(len(states.sample)), "scores", total=len(states.sample)):
         degenerate = is_degenerate(states, layer)
-        chance = states.moments.count.max() / states.moments.count.sum()
-        at_rest = {"linear_probe": float(chance)}
-        values = {
-            name: at_rest.get(name, 0.0) if degenerate else function(states, layer, seed)
-            for name, function in SCORES.items()
-        }
+        values = at_rest if degenerate else {name: score_of(states, layer, seed) for name, score_of in SCORES.items()}
         if not np.isfinite(list(values.values())).all():
             raise UserError(
                 f"data.calibration: the rows of each class have the same state {layer}, so no scatter within the classes "
@@ -163,21 +160,9 @@ def score_layers(states: ClassStates, score: str, labels: str, *, seed: int = 0,
             )
         gain = values[score] - layers[-1].separability if layers else None
         layers.append(LayerScore(layer, values[score], gain, degenerate, **values))
-    geometry = states.geometry
-    pairs = {
-        "token_cosine": geometry.token_cosine,
-        "cls_cosine": geometry.cls_cosine,
-        "cls_angle": geometry.cls_angle,
-        "cka": linear_cka(states.sample),
-    }
-    return LayerScores(
-        score,
-        labels,
-        int(states.moments.count.sum()),
-        states.sample.shape[1],
-        tuple(layers),
-        {name: values.tolist() for name, values in pairs.items()},
-    )
+    pairs = {name: getattr(states.geometry, name).tolist() for name in ("token_cosine", "cls_cosine", "cls_angle")}
+    pairs["cka"] = linear_cka(states.sample).tolist()
+    return LayerScores(score, labels, int(count.sum()), states.sample.shape[1], tuple(layers), pairs)
 
 
 def score_parts(

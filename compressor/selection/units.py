@@ -5,7 +5,6 @@ the full model it takes one more unit (or one wider step of a unit) at a time, s
 savings, and widens the best of every step, until the budget is met.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
@@ -15,9 +14,9 @@ from scipy.stats import spearmanr
 
 from compressor.errors import UserError
 from compressor.measurement.cost import encoder_flops, layers_saved, shape_flops
-from compressor.model.units import ATTENTION, FFN, Shape, ordered, shape_left, split_unit, unit_of, whole_layers
+from compressor.model.units import ATTENTION, FFN, Shape, ordered, shape_left, split_unit, unit_of
 from compressor.recipe.compression import SelectionSpec
-from compressor.selection.search import Mix, Part, SkipPlan
+from compressor.selection.search import Mix, Part, Search, SkipPlan
 from compressor.selection.trials import Trial, Trials
 from compressor.selection.trie import SkipSet
 
@@ -83,22 +82,22 @@ def find_mix(
     meet the budget only those are tried from which nothing can be given back, and the one that `gains` (see
     `score_parts`) alone would name: lowest gain first. Raises UserError where no mix can meet the budget.
     """
-    started, layers = time.perf_counter(), len(trials.layers)
+    search, layers = Search(trials), len(trials.layers)
     check_budget(spec, savings, layers)
     free, need = _free(spec, savings), 1 - spec.budget.keep - ROUNDING
     step = min(float(saved.min()) for saved in _steps(free))
-    search = _Search(trials)
     singles = search([(unit_of(*key),) for key in free], "single parts")
     by_gain = ranked_mix(free, gains, need, layers) if gains else None
     ranked = search([by_gain], "ranked plan")[0] if by_gain else None
     waiting: dict[int, list[SkipSet]] = {0: [()]}
+    widened: set[SkipSet] = set()
     while waiting:
         place = min(waiting)
         members = waiting.pop(place)
         best = sorted(members, key=lambda mix: search.tried[mix].cost if mix else ())[: spec.beam_width]
         children = dict.fromkeys(child for mix in best for child in _wider(mix, free, layers))
-        worth = [child for child in children if child not in search.widened and _worth_trying(child, free, need)]
-        search.widened.update(worth)
+        worth = [child for child in children if child not in widened and _worth_trying(child, free, need)]
+        widened.update(worth)
         for trial in search(worth, f"mixes that save {100 * place * step:.0f} % and more"):
             saved = float(_saved(trial.skip, free).min())
             if saved < need:
@@ -106,7 +105,7 @@ def find_mix(
                 waiting.setdefault(max(place + 1, int(saved / step + ROUNDING)), []).append(trial.skip)
     meeting = [trial for mix, trial in search.tried.items() if mix and _saved(mix, free).min() >= need]
     chosen = min(meeting, key=lambda trial: trial.cost)
-    left, skip = shape_left(chosen.skip, Shape.even(layers, width)), whole_layers(chosen.skip)
+    left = shape_left(chosen.skip, Shape.even(layers, width))
     parts = tuple(
         Part(layer, part or "layer", float(saved.min()), _gain(gains, layer, part), *_figures(trial))
         for ((layer, part), saved), trial in zip(free.items(), singles, strict=True)
@@ -122,28 +121,10 @@ def find_mix(
         gain_rho=_correlation(parts),
         meeting=len(meeting),
     )
-    regret = ranked and {"agreement": chosen.agreement - ranked.agreement, "kl": ranked.kl - chosen.kl}
-    return SkipPlan(
-        skip=skip,
-        keep=tuple(layer for layer in range(1, layers + 1) if layer not in skip),
-        search="beam",
-        rank_by=spec.rank_by,
-        layers=layers,
-        layers_asked="budget",
-        rows=trials.rows,
-        sets_evaluated=len(search.tried),
-        sets_known=search.known,
-        sets_total=prod(1 + sum(layer == number for layer, _ in free) for number in range(1, layers + 1)) - 1,
-        layer_applications=search.applications,
-        predicted_seconds=search.predicted,
-        seconds=time.perf_counter() - started,
-        chosen=chosen,
-        ranked=ranked,
-        regret=regret,
-        goals=None,
-        trace=tuple(sorted(meeting, key=lambda trial: trial.cost)),
-        units=chosen.skip,
-        mix=mix,
+    total = prod(1 + sum(layer == number for layer, _ in free) for number in range(1, layers + 1)) - 1
+    trace = tuple(sorted(meeting, key=lambda trial: trial.cost))
+    return search.plan(
+        spec, chosen, ranked, chosen, layers_asked="budget", sets_total=total, goals=None, trace=trace, mix=mix
     )
 
 
@@ -165,24 +146,6 @@ def ranked_mix(savings: Savings, gains: Mapping[tuple[int, str], float], need: f
         if _saved(mix, savings).min() >= need:
             return mix
     return None
-
-
-class _Search:
-    """What a search has tried so far, and what that took."""
-
-    def __init__(self, trials: Trials) -> None:
-        self.trials, self.tried, self.widened = trials, {}, set()
-        self.applications, self.predicted, self.known = 0, 0.0, 0
-
-    def __call__(self, sets: Sequence[SkipSet], description: str) -> list[Trial]:
-        """Return the trials of `sets`, of which only the new ones are counted."""
-        new = [mix for mix in dict.fromkeys(sets) if mix not in self.tried]
-        if new:
-            self.applications += self.trials.applications(new)
-            self.predicted += self.trials.seconds(new)
-            self.known += len(new) - len(self.trials.unknown(new))
-            self.tried.update(zip(new, self.trials(new, description), strict=True))
-        return [self.tried[mix] for mix in sets]
 
 
 def _gain(gains: Mapping[tuple[int, str], float] | None, layer: int, part: str) -> float | None:
@@ -245,13 +208,10 @@ def _beyond(layer: int, part: str | None, savings: Savings) -> list[str]:
     if part == "":
         return []
     widths = sorted((other for other in own if other.startswith(f"{FFN}:")), key=own.get)
-    found = [""] if "" in own else []
-    if part is None and ATTENTION in own:
-        found.append(ATTENTION)
-    if part != ATTENTION and part != FFN:
-        found += [FFN] if FFN in own else []
-        found += [other for other in widths if part is None or own[other] > own[part]][:1]
-    return found
+    found = ["", ATTENTION] if part is None else [""]
+    if part not in {ATTENTION, FFN}:
+        found += [FFN, *[other for other in widths if part is None or own[other] > own[part]][:1]]
+    return [other for other in found if other in own]
 
 
 def _wider(mix: SkipSet, savings: Savings, layers: int) -> list[SkipSet]:

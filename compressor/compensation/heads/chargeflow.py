@@ -5,13 +5,13 @@ in the state that carries much of the remaining charge, then the readout of all 
 logit stays a sum of node charges `w_ck a_k(z)` plus a bias, which `compressor explain` shows.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from compressor.compensation.heads.head import Head, HeadFit, check_nodes, standardisation, weighted_targets
+from compressor.compensation.readout import Activation
 from compressor.progress import Track, silent
 from compressor.recipe.training import HeadSpec
 
@@ -60,7 +60,7 @@ def fit_charge_flow(
     selection_states: Tensor,
     selection_targets: Tensor,
     spec: HeadSpec,
-    activation: Callable[[Tensor], Tensor],
+    activation: Activation,
     *,
     seed: int = 0,  # noqa: ARG001 (every trainer takes one; here nothing is drawn)
     track: Track = silent,
@@ -79,23 +79,15 @@ def fit_charge_flow(
     )
     components = principal_components(fit.states)  # once: a node then costs no system to solve
     columns, selection = (torch.ones(len(part.states), 1, dtype=torch.float64) for part in (fit, held))
-    readout = refit_readout(columns, fit, torch.zeros(1, targets.shape[1], dtype=torch.float64), spec.weight_decay)
+    penalty = spec.weight_decay
+    readout = refit_readout(columns, fit, torch.zeros(1, targets.shape[1], dtype=torch.float64), penalty)
     w1, b1 = fit.states.new_zeros(0, states.shape[1]), fit.states.new_zeros(0)
     history: list[float] = []
     best, lowest = None, float("inf")
     for node in track(range(1, spec.nodes + 1), "head", total=spec.nodes):
-        logits = columns @ readout
+        logits, held_logits = columns @ readout, selection @ readout
         tried = (
-            _best_node(
-                find(fit, logits, *components),
-                shapes,
-                fit,
-                logits,
-                held,
-                selection @ readout,
-                activation,
-                spec.weight_decay,
-            )
+            _best_node(find(fit, logits, *components), shapes, fit, logits, held, held_logits, activation, penalty)
             for find, shapes in ((sloped_directions, SLOPED_SHAPES), (curved_directions, CURVED_SHAPES))
         )
         found = min(tried, key=lambda node: node.loss)
@@ -104,7 +96,7 @@ def fit_charge_flow(
             torch.cat([activation(part.states @ found.weight + found.bias)[:, None], seen], dim=1)
             for part, seen in ((fit, columns), (held, selection))
         )
-        readout = refit_readout(columns, fit, torch.cat([found.readout[None], readout]), spec.weight_decay)
+        readout = refit_readout(columns, fit, torch.cat([found.readout[None], readout]), penalty)
         history.append(float(held.loss(selection @ readout)))
         if history[-1] < (1 - FALL) * lowest:
             lowest = history[-1]
@@ -210,11 +202,13 @@ def _best_node(
     logits: Tensor,
     held: _Rows,
     held_logits: Tensor,
-    activation: Callable[[Tensor], Tensor],
+    activation: Activation,
     penalty: float,
 ) -> _Node:
     """Return the node along one of the directions [J, H] that, added to the logits as it is, has the lowest loss."""
-    curvature, charge = _curvature(rows, logits), rows.charge(logits)
+    charge = rows.charge(logits)
+    # how much the loss of each row bends where its logits move: weight (1 - |p|^2)
+    curvature = rows.weight * (1 - logits.softmax(1).square().sum(1)).clamp_min(1e-9)
     slopes, shifts = torch.tensor(shapes, dtype=torch.float64).T
     best = None
     for direction, along, held_along in zip(
@@ -233,11 +227,6 @@ def _best_node(
         if best is None or losses[index] < best.loss:
             best = _Node(slopes[index] / unit * direction, biases[index], readouts[index], float(losses[index]))
     return best
-
-
-def _curvature(rows: _Rows, logits: Tensor) -> Tensor:
-    """Return how much the loss of each row bends where its logits move: weight (1 - |p|^2), [N]."""
-    return rows.weight * (1 - logits.softmax(1).square().sum(1)).clamp_min(1e-9)
 
 
 def _rows(states: Tensor, weighted: Tensor) -> _Rows:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressor.compensation.readout import linear_nodes, newton_readouts
+from compressor.compensation.readout import Activation, linear_nodes, newton_readouts
 from compressor.errors import UserError
 from compressor.model.families import Family, head_logits
 from compressor.progress import Track, silent
@@ -31,11 +31,10 @@ class Head:
     w2: Tensor
     b2: Tensor
 
-    def logits(self, states: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
+    def logits(self, states: Tensor, activation: Activation) -> Tensor:
         """Return the logits [N, C] of states [N, H]."""
-        return _forward(
-            ((states.double() - self.mean) / self.deviation), self.w1, self.b1, self.w2, self.b2, activation
-        )
+        inputs = (states.double() - self.mean) / self.deviation
+        return _forward(inputs, self.w1, self.b1, self.w2, self.b2, activation)
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def fit_head(
     selection_states: Tensor,
     selection_targets: Tensor,
     spec: HeadSpec,
-    activation: Callable[[Tensor], Tensor],
+    activation: Activation,
     *,
     seed: int = 0,
     track: Track = silent,
@@ -78,10 +77,10 @@ def fit_head(
         log_p = _forward(rows, *parameters, activation).log_softmax(1)
         return -(row_targets * log_p).sum() / row_targets.sum()
 
-    def penalised(rows: Tensor, row_targets: Tensor) -> Tensor:
-        return loss(rows, row_targets) + spec.weight_decay * sum(p.square().sum() for p in parameters[::2])
+    def penalised(rows: Tensor | slice) -> Tensor:
+        return loss(inputs[rows], wanted[rows]) + spec.weight_decay * sum(p.square().sum() for p in parameters[::2])
 
-    step = OPTIMIZERS[spec.optimizer](parameters, penalised, inputs, wanted, spec, generator)
+    step = OPTIMIZERS[spec.optimizer](parameters, penalised, len(inputs), spec, generator)
     history: list[float] = []
     best, best_epoch = [p.detach().clone() for p in parameters], 0
     for epoch in track(range(1, spec.epochs + 1), "head", total=spec.epochs):
@@ -104,7 +103,7 @@ def _start(
     selection: Tensor,
     selection_targets: Tensor,
     spec: HeadSpec,
-    activation: Callable[[Tensor], Tensor],
+    activation: Activation,
     generator: torch.Generator,
 ) -> list[Tensor]:
     """Return the parameters that training starts from: the linear readout in the first nodes, the others at random.
@@ -117,14 +116,11 @@ def _start(
         key=lambda readout: cross_entropy(selection @ readout[1] + readout[2], selection_targets),
     )
     nodes = linear_nodes(inputs, weight, bias, spec.nodes, activation, steeper=START_SLOPE)
-    shapes = (spec.nodes, inputs.shape[1]), (spec.nodes,), (targets.shape[1], spec.nodes), (targets.shape[1],)
-    w1 = torch.randn(shapes[0], generator=generator, dtype=torch.float64) * inputs.shape[1] ** -0.5
-    parameters = [w1, *(torch.zeros(shape, dtype=torch.float64) for shape in shapes[1:])]
-    used = len(nodes[0])
-    for parameter, value, place in zip(parameters, nodes, (0, 0, 1, None), strict=True):
-        part = parameter if place is None else parameter.narrow(place, 0, used)
-        part.copy_(value)
-    return [parameter.requires_grad_() for parameter in parameters]
+    used, hidden, classes = len(nodes[0]), inputs.shape[1], targets.shape[1]
+    w1 = torch.randn(spec.nodes, hidden, generator=generator, dtype=torch.float64) * hidden**-0.5
+    b1, w2, b2 = (torch.zeros(shape, dtype=torch.float64) for shape in (spec.nodes, (classes, spec.nodes), classes))
+    w1[:used], b1[:used], w2[:, :used], b2[:] = nodes
+    return [parameter.requires_grad_() for parameter in (w1, b1, w2, b2)]
 
 
 def standardisation(states: Tensor) -> tuple[Tensor, Tensor]:
@@ -208,48 +204,37 @@ def hard_targets(labels: np.ndarray, classes: int) -> Tensor:
     return nn.functional.one_hot(torch.from_numpy(labels), classes).double()
 
 
-def _forward(
-    inputs: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, activation: Callable[[Tensor], Tensor]
-) -> Tensor:
+def _forward(inputs: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, activation: Activation) -> Tensor:
     return activation(inputs @ w1.T + b1) @ w2.T + b2
 
 
-Penalised = Callable[[Tensor, Tensor], Tensor]
+Penalised = Callable[[Tensor | slice], Tensor]
+"""Rows of the fit -> their penalised loss."""
 
 
 def _adamw(
-    parameters: list[Tensor],
-    penalised: Penalised,
-    inputs: Tensor,
-    targets: Tensor,
-    spec: HeadSpec,
-    generator: torch.Generator,
+    parameters: list[Tensor], penalised: Penalised, count: int, spec: HeadSpec, generator: torch.Generator
 ) -> Callable[[], None]:
     # the penalty is in the loss, as for lbfgs, so that both trainers minimise the same function
     optimizer = torch.optim.AdamW(parameters, lr=spec.lr, weight_decay=0.0)
 
     def epoch() -> None:
-        for rows in torch.randperm(len(inputs), generator=generator).split(64):
+        for rows in torch.randperm(count, generator=generator).split(64):
             optimizer.zero_grad()
-            penalised(inputs[rows], targets[rows]).backward()
+            penalised(rows).backward()
             optimizer.step()
 
     return epoch
 
 
 def _lbfgs(
-    parameters: list[Tensor],
-    penalised: Penalised,
-    inputs: Tensor,
-    targets: Tensor,
-    _spec: HeadSpec,
-    _generator: torch.Generator,
+    parameters: list[Tensor], penalised: Penalised, _count: int, _spec: HeadSpec, _generator: torch.Generator
 ) -> Callable[[], None]:
     optimizer = torch.optim.LBFGS(parameters, max_iter=LBFGS_STEPS, history_size=20, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        value = penalised(inputs, targets)
+        value = penalised(slice(None))
         value.backward()
         return value
 

@@ -1,7 +1,5 @@
 """The readout trainer: the best linear readout, in closed steps, as a head that folds like any other."""
 
-from collections.abc import Callable
-
 from torch import Tensor
 
 from compressor.compensation.heads.head import (
@@ -12,7 +10,7 @@ from compressor.compensation.heads.head import (
     standardisation,
     weighted_targets,
 )
-from compressor.compensation.readout import linear_nodes, newton_readouts
+from compressor.compensation.readout import Activation, linear_nodes, newton_readouts
 from compressor.progress import Track, silent
 from compressor.recipe.training import HeadSpec
 
@@ -23,7 +21,7 @@ def fit_readout(
     selection_states: Tensor,
     selection_targets: Tensor,
     spec: HeadSpec,
-    activation: Callable[[Tensor], Tensor],
+    activation: Activation,
     *,
     seed: int = 0,  # noqa: ARG001 (every trainer takes one; here nothing is drawn)
     track: Track = silent,

@@ -11,16 +11,16 @@ its layer to the state behind it.
 """
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from compressor.compensation.refits.ends import refit_end
 from compressor.compensation.refits.equations import NormalEquations, is_held_out, token_weights
-from compressor.compensation.refits.norms import NormSums, refit_norm
+from compressor.compensation.refits.norms import refit_norm_to
 from compressor.compensation.refits.refit import refit_output, regression
 from compressor.compensation.refits.widths import BlockSums, best_ridge, mean_change, ranked_neurons
 from compressor.errors import UserError
@@ -63,13 +63,8 @@ class _Seen:
     sums: BlockSums | None
 
 
-class _Steps(NamedTuple):
-    """The stand-ins of one part, step by step, and the ridge strength of the last."""
-
-    cut: nn.Module
-    mean: nn.Module
-    refit: nn.Module
-    strength: float | None
+Steps = tuple[dict[str, nn.Module], float | None]
+"""The stand-ins of one part by step (`cut`, `mean`, `refit`), and the ridge strength of the last."""
 
 
 @torch.no_grad()
@@ -105,16 +100,17 @@ def build_variants(
             hidden = apply_layer(layer, calls, hidden)
             continue
         narrow = any(part.startswith(f"{FFN}:") for part in parts)
-        seen = _observe(layer, family, calls, hidden, cls_weight, narrow, f"stand-ins: layer {number}", track)
+        batches = track(calls, f"stand-ins: layer {number}", total=len(calls))
+        seen = _observe(layer, family, batches, hidden, cls_weight, narrow)
         ranked = ranked_neurons(seen.sums, rank) if seen.sums else None
         for part in parts:
             if part == FFN:
-                modules = _without_ffn(layer, family, calls, seen, cls_weight)
+                steps = _without_ffn(layer, family, calls, seen, cls_weight)
             elif part == ATTENTION:
-                modules = _without_attention(layer, family, calls, seen, cls_weight)
+                steps = _without_attention(layer, family, calls, seen, cls_weight)
             else:
-                modules = _narrower(layer, family, seen, ranked[: neurons_left(part, len(ranked))])
-            made[number, part] = _variant(calls, seen, modules, step)
+                steps = _narrower(layer, family, seen, ranked[: neurons_left(part, len(ranked))])
+            made[number, part] = _variant(calls, seen, *steps, step)
         hidden = seen.after
     return made
 
@@ -123,40 +119,28 @@ def _check(number: int, part: str, layers: Sequence[nn.Module], family: Family) 
     if not 1 <= number <= len(layers):
         raise UserError(f"layer {number} does not exist; the model's layers are 1..{len(layers)}.")
     layer = layers[number - 1]
-    width = layer.get_submodule(family.ffn_output).in_features
-    if part == ATTENTION and attends(layer, family):
-        return
-    if part == FFN and width:
-        return
+    width, attending = layer.get_submodule(family.ffn_output).in_features, attends(layer, family)
     digits = part.removeprefix(f"{FFN}:")
-    if digits != part and digits.isdecimal() and 0 < int(digits) < width:
-        return
-    raise UserError(
-        f"layer {number} cannot lose {part!r}: it has {width} feed-forward neurons and "
-        f"{'an' if attends(layer, family) else 'no'} attention block; name {FFN}, {ATTENTION} or {FFN}:W with W below the width."
-    )
+    narrower = digits != part and digits.isdecimal() and 0 < int(digits) < width
+    if not (narrower or (part == FFN and width) or (part == ATTENTION and attending)):
+        raise UserError(
+            f"layer {number} cannot lose {part!r}: it has {width} feed-forward neurons and "
+            f"{'an' if attending else 'no'} attention block; name {FFN}, {ATTENTION} or {FFN}:W with W below the width."
+        )
 
 
 def _observe(
-    layer: nn.Module,
-    family: Family,
-    calls: Sequence[LayerCall],
-    hidden: Sequence[Tensor],
-    cls_weight: float,
-    narrow: bool,
-    description: str,
-    track: Track,
+    layer: nn.Module, family: Family, calls: Iterable[LayerCall], hidden: list[Tensor], cls_weight: float, narrow: bool
 ) -> _Seen:
     """Run the layer over all batches and keep what the stand-ins are fitted to."""
     output, norm = layer.get_submodule(family.ffn_output), layer.get_submodule(family.ffn_norm)
     width, device = output.in_features, output.bias.device
-    fit, held = (NormalEquations.empty(width, 0, device) for _ in range(2)) if narrow else (None, None)
+    moments = NormalEquations(), NormalEquations()
     cls, texts = torch.zeros(width, dtype=torch.float64, device=device), 0
     means = torch.zeros(2, output.out_features, dtype=torch.float64, device=device)
     totals, attended, after, weights = [0.0, 0.0], [], [], []
     places = {"attention": family.attention_output, "attended": family.attention_norm, "ffn": family.ffn_output}
-    for number in track(range(len(calls)), description, total=len(calls)):
-        call = calls[number]
+    for number, call in enumerate(calls):
         with recorded(layer, {"phi": family.ffn_output}, places) as caught:
             after.append(apply_layer(layer, [call], [hidden[number]])[0])
         attended.append(caught["attended"])
@@ -172,48 +156,45 @@ def _observe(
                 totals[row] += float(counts[row].sum())
         if narrow:
             phi = caught["phi"][kept]
-            (held if is_held_out(number) else fit).add(phi, phi.new_zeros(len(phi), 0), counts[1][kept])
+            moments[is_held_out(number)].add(phi, phi.new_zeros(len(phi), 0), counts[1][kept])
             if not is_held_out(number):
                 cls += caught["phi"][:, 0].double().square().sum(0)
                 texts += len(call.rows)
     sums = None
     if narrow:
         protected = torch.from_numpy(specialists(layer, family)).to(device)
-        sums = BlockSums(fit, held, cls / texts, output.weight.detach().T, norm.weight.detach(), protected)
-    return _Seen(list(hidden), attended, after, weights, means[0] / totals[0], means[1] / totals[1], sums)
+        sums = BlockSums(*moments, cls / texts, output.weight.detach().T, norm.weight.detach(), protected)
+    return _Seen(hidden, attended, after, weights, means[0] / totals[0], means[1] / totals[1], sums)
 
 
-def _without_ffn(
-    layer: nn.Module, family: Family, calls: Sequence[LayerCall], seen: _Seen, cls_weight: float
-) -> _Steps:
+def _without_ffn(layer: nn.Module, family: Family, calls: Sequence[LayerCall], seen: _Seen, cls_weight: float) -> Steps:
     cut = copy.deepcopy(layer)
     cut_ffn(cut, family, [])
     mean = _with_bias(cut, family.ffn_output, seen.ffn_mean)
     refit = copy.deepcopy(mean)
     strength = refit_end(refit, family, calls, seen.before, seen.after, cls_weight).strength
-    return _Steps(cut, mean, refit, strength)
+    return {"cut": cut, "mean": mean, "refit": refit}, strength
 
 
 def _without_attention(
     layer: nn.Module, family: Family, calls: Sequence[LayerCall], seen: _Seen, cls_weight: float
-) -> _Steps:
+) -> Steps:
     cut = copy.deepcopy(layer)
     cut_attention(cut, family)
     mean = _with_bias(cut, family.attention_output, seen.attention_mean)
     refit = copy.deepcopy(mean)
     bias = refit.get_submodule(family.attention_output).bias
-    inside = [before + bias for before in seen.before]
-    _refit_norm(refit.get_submodule(family.attention_norm), inside, seen.attended, seen.weights)
-    output = refit.get_submodule(family.ffn_output)
-    fit, held = (NormalEquations.empty(output.in_features, output.out_features, output.bias.device) for _ in range(2))
+    inside = (before + bias for before in seen.before)
+    refit_norm_to(refit.get_submodule(family.attention_norm), inside, seen.attended, seen.weights)
+    sums = NormalEquations(), NormalEquations()
     for number, call in enumerate(calls):
         rows = regression(refit, family, call, seen.before[number], seen.after[number], cls_weight)
-        (held if is_held_out(number) else fit).add(*rows)
-    strength = refit_output(refit, family, fit, held).strength
-    return _Steps(cut, mean, refit, strength)
+        sums[is_held_out(number)].add(*rows)
+    strength = refit_output(refit, family, *sums).strength
+    return {"cut": cut, "mean": mean, "refit": refit}, strength
 
 
-def _narrower(layer: nn.Module, family: Family, seen: _Seen, kept: Tensor) -> _Steps:
+def _narrower(layer: nn.Module, family: Family, seen: _Seen, kept: Tensor) -> Steps:
     kept = kept.sort().values
     cut = copy.deepcopy(layer)
     cut_ffn(cut, family, kept.tolist())
@@ -223,7 +204,7 @@ def _narrower(layer: nn.Module, family: Family, seen: _Seen, kept: Tensor) -> _S
     output = refit.get_submodule(family.ffn_output)
     output.weight += change[kept].T.to(output.weight)
     output.bias += change[-1].to(output.bias)
-    return _Steps(cut, mean, refit, strength)
+    return {"cut": cut, "mean": mean, "refit": refit}, strength
 
 
 def _with_bias(layer: nn.Module, name: str, bias: Tensor) -> nn.Module:
@@ -234,22 +215,12 @@ def _with_bias(layer: nn.Module, name: str, bias: Tensor) -> nn.Module:
     return made
 
 
-def _refit_norm(
-    norm: nn.LayerNorm, inside: Sequence[Tensor], wanted: Sequence[Tensor], weights: Sequence[Tensor]
-) -> None:
-    """Refit a norm in place, from what enters it to the wanted states, both [B, S, H] by batch."""
-    fit, held = (NormSums.empty(len(norm.weight), norm.weight.device) for _ in range(2))
-    for number, (vectors, states, weight) in enumerate(zip(inside, wanted, weights, strict=True)):
-        kept = weight > 0
-        (held if is_held_out(number) else fit).add(vectors[kept], states[kept], weight[kept], norm.eps)
-    refit_norm(norm, fit, held)
-
-
-def _variant(calls: Sequence[LayerCall], seen: _Seen, made: _Steps, step: str) -> Variant:
-    modules = {"cut": made.cut, "mean": made.mean, "refit": made.refit}
+def _variant(
+    calls: Sequence[LayerCall], seen: _Seen, modules: dict[str, nn.Module], strength: float | None, step: str
+) -> Variant:
     errors = {name: _error(module, calls, seen) for name, module in modules.items()}
     chosen = min(errors, key=lambda name: errors[name]) if step == "best" else step
-    strength = made.strength if chosen == "refit" else None
+    strength = strength if chosen == "refit" else None
     return Variant(modules[chosen], errors["cut"], errors["mean"], errors["refit"], strength, chosen)
 
 

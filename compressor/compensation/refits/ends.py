@@ -14,12 +14,13 @@ from compressor.compensation.refits.equations import (
     NormalEquations,
     Solution,
     add_to,
+    entering,
     is_held_out,
     solve_held_out,
     token_weights,
 )
-from compressor.compensation.refits.norms import NormSums, refit_norm
-from compressor.model.capture import LayerCall, apply_layer, recorded
+from compressor.compensation.refits.norms import refit_norm_to
+from compressor.model.capture import LayerCall
 from compressor.model.families import Family
 from compressor.model.sublayers import attends
 
@@ -40,11 +41,18 @@ def refit_end(
     output, 0 if the norm alone was refitted.
     """
     norm, output = layer.get_submodule(family.ffn_norm), layer.get_submodule(family.attention_output)
-    usual, reached = _refit_last_norm(layer, family, calls, before, wanted, cls_weight)
+    weights = [token_weights(call, cls_weight) for call in calls]
+
+    def refit_last_norm() -> tuple[float, float]:
+        batches = zip(calls, before, strict=True)
+        inside = (entering(layer, call, states, v=family.ffn_norm)["v"] for call, states in batches)
+        return refit_norm_to(norm, inside, wanted, weights)
+
+    usual, reached = refit_last_norm()
     strength = 0.0 if reached < usual else None
     if not attends(layer, family):
         return Solution(output.weight.new_zeros(0), strength, usual, reached, 1.0)
-    sums = [NormalEquations.empty(output.in_features, output.out_features, output.bias.device) for _ in range(2)]
+    sums = NormalEquations(), NormalEquations()
     for number, call in enumerate(calls):
         sums[is_held_out(number)].add(*_regression(layer, family, call, before[number], wanted[number], cls_weight))
     found = solve_held_out(*sums)
@@ -52,7 +60,7 @@ def refit_end(
         parameters = output.weight, output.bias, norm.weight, norm.bias
         as_was = [parameter.clone() for parameter in parameters]
         add_to(output, found.change, layer.get_submodule(family.attention_norm).weight * norm.weight)
-        _, after = _refit_last_norm(layer, family, calls, before, wanted, cls_weight)
+        _, after = refit_last_norm()
         if after < reached:
             return Solution(found.change, found.strength, usual, after, found.condition)
         for parameter, value in zip(parameters, as_was, strict=True):
@@ -60,34 +68,13 @@ def refit_end(
     return Solution(found.change, strength, usual, reached, found.condition)
 
 
-def _refit_last_norm(
-    layer: nn.Module,
-    family: Family,
-    calls: Sequence[LayerCall],
-    before: Sequence[Tensor],
-    wanted: Sequence[Tensor],
-    cls_weight: float,
-) -> tuple[float, float]:
-    norm = layer.get_submodule(family.ffn_norm)
-    sums = [NormSums.empty(len(norm.weight), norm.weight.device) for _ in range(2)]
-    for number, call in enumerate(calls):
-        with recorded(layer, inputs={"v": family.ffn_norm}) as seen:
-            apply_layer(layer, [call], [before[number]])
-        weight = token_weights(call, cls_weight)
-        kept = weight > 0
-        sums[is_held_out(number)].add(seen["v"][kept], wanted[number][kept], weight[kept], norm.eps)
-    return refit_norm(norm, *sums)
-
-
 def _regression(
     layer: nn.Module, family: Family, call: LayerCall, before: Tensor, target: Tensor, cls_weight: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return contexts [N, H], what the sum in front of LN_1 lacks in units of gamma_1 gamma_2, and the tokens' weights."""
     norm = layer.get_submodule(family.ffn_norm)
-    with recorded(
-        layer, inputs={"context": family.attention_output, "sum": family.attention_norm, "v": family.ffn_norm}
-    ) as seen:
-        apply_layer(layer, [call], [before])
+    places = {"context": family.attention_output, "sum": family.attention_norm, "v": family.ffn_norm}
+    seen = entering(layer, call, before, **places)
     v = seen["v"].float()
     mean, deviation = v.mean(-1, keepdim=True), _deviation(v, norm.eps)
     first = _deviation(seen["sum"].float(), layer.get_submodule(family.attention_norm).eps)

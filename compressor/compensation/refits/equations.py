@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from compressor.model.capture import LayerCall
+from compressor.model.capture import LayerCall, apply_layer, recorded
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Ridge strengths tried, in multiples of the mean squared activation; held-out rows choose among them."""
@@ -15,20 +15,15 @@ HELD_OUT = 5
 
 @dataclass
 class NormalEquations:
-    """Weighted sums for the ridge regression of R [N, H] on [phi, 1] [N, F + 1], in float64; one pass, any N."""
+    """Weighted sums for the ridge regression of R [N, H] on [phi, 1] [N, F + 1], in float64; one pass, any N.
 
-    gram: Tensor
-    cross: Tensor
+    `gram` [F + 1, F + 1] and `cross` [F + 1, H] are plain zeros before the first rows come.
+    """
+
+    gram: Tensor | float = 0.0
+    cross: Tensor | float = 0.0
     energy: float = 0.0
     weight: float = 0.0
-
-    @classmethod
-    def empty(cls, inputs: int, outputs: int, device: torch.device) -> "NormalEquations":
-        """Return the sums of no rows."""
-        zeros = [
-            torch.zeros(inputs + 1, columns, dtype=torch.float64, device=device) for columns in (inputs + 1, outputs)
-        ]
-        return cls(*zeros)
 
     def add(self, phi: Tensor, wanted: Tensor, weight: Tensor) -> None:
         """Add rows: phi [N, F], wanted [N, H], weight [N]."""
@@ -46,19 +41,17 @@ class NormalEquations:
 
     def solve(self, strength: float) -> Tensor:
         """Return the change D [F + 1, H] that ridge regression asks for, shrunk towards no change."""
-        penalty = torch.full((len(self.gram),), strength * self._size(), dtype=torch.float64)
-        penalty[-1] = 0.0  # the bias moves freely
-        return torch.linalg.solve(self.gram + torch.diag(penalty.to(self.gram.device)), self.cross)
+        return torch.linalg.solve(penalised(self.gram, strength * self.size()), self.cross)
 
     def condition(self, strength: float) -> float:
         """Return the condition number of the penalised system; 1 where there is nothing but the bias."""
         if len(self.gram) == 1:
             return 1.0
         values = torch.linalg.eigvalsh(self.gram[:-1, :-1])
-        floor = strength * self._size()
+        floor = strength * self.size()
         return float((values[-1] + floor) / (values[0].clamp_min(0) + floor))
 
-    def _size(self) -> float:
+    def size(self) -> float:
         """Return the mean squared activation (times the weight of all rows); 0 where there is none."""
         return float(self.gram.diagonal()[:-1].mean()) if len(self.gram) > 1 else 0.0
 
@@ -75,6 +68,13 @@ class Solution:
     error_before: float
     error_after: float
     condition: float
+
+
+def penalised(gram: Tensor, penalty: float) -> Tensor:
+    """Return the gram [F + 1, F + 1] with the penalty on its diagonal; the bias moves freely."""
+    ridge = torch.full((len(gram),), penalty, dtype=gram.dtype, device=gram.device)
+    ridge[-1] = 0.0
+    return gram + torch.diag(ridge)
 
 
 def solve_held_out(fit: NormalEquations, held: NormalEquations) -> Solution:
@@ -111,3 +111,10 @@ def token_weights(call: LayerCall, cls_weight: float) -> Tensor:
     weight = call.mask.to(call.hidden.device).double()
     weight[:, 0] *= cls_weight
     return weight
+
+
+def entering(layer: nn.Module, call: LayerCall, before: Tensor, **names: str) -> dict[str, Tensor]:
+    """Return what enters the modules inside a layer that `names` name, by key, where it runs on the states `before`."""
+    with recorded(layer, inputs=names) as seen:
+        apply_layer(layer, [call], [before])
+    return seen

@@ -1,29 +1,27 @@
 """Closed-form refit of a norm: the scale gamma and shift beta with which it lands nearest to wanted states."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from compressor.compensation.refits.equations import is_held_out
 
 
 @dataclass
 class NormSums:
     """Weighted sums for the least squares of y on [n, 1], dimension by dimension, in float64; one pass, any rows.
 
-    `sums` [5, H]: of n, n^2, y, n y and y^2, for the normalised vector n and the wanted state y.
+    `sums` [5, H]: of n, n^2, y, n y and y^2, for the normalised vector n and the wanted state y; plain 0 before the first.
     """
 
-    sums: Tensor
+    sums: Tensor | float = 0.0
     weight: float = 0.0
-
-    @classmethod
-    def empty(cls, width: int, device: torch.device) -> "NormSums":
-        """Return the sums of no rows."""
-        return cls(torch.zeros(5, width, dtype=torch.float64, device=device))
 
     def add(self, inside: Tensor, wanted: Tensor, weight: Tensor, eps: float) -> None:
         """Add rows: what enters the norm [N, H], wanted states [N, H], weight [N]."""
-        n, y = normalised(inside.double(), eps), wanted.double()
+        n, y = nn.functional.layer_norm(inside.double(), inside.shape[-1:], eps=eps), wanted.double()
         self.sums += torch.einsum("n,knh->kh", weight.double(), torch.stack([n, n * n, y, n * y, y * y]))
         self.weight += float(weight.double().sum())
 
@@ -43,11 +41,6 @@ class NormSums:
         return float(squares.sum())
 
 
-def normalised(inside: Tensor, eps: float) -> Tensor:
-    """Return (v - mean) / deviation of vectors v [..., H]."""
-    return nn.functional.layer_norm(inside, inside.shape[-1:], eps=eps)
-
-
 @torch.no_grad()
 def refit_norm(norm: nn.LayerNorm, fit: NormSums, held: NormSums) -> tuple[float, float]:
     """Write the scale and shift that `fit` asks for into `norm` if that lowers the error on `held`.
@@ -62,3 +55,14 @@ def refit_norm(norm: nn.LayerNorm, fit: NormSums, held: NormSums) -> tuple[float
     norm.weight.copy_(gamma)
     norm.bias.copy_(beta)
     return before, after
+
+
+def refit_norm_to(
+    norm: nn.LayerNorm, inside: Iterable[Tensor], wanted: Iterable[Tensor], weights: Iterable[Tensor]
+) -> tuple[float, float]:
+    """Do the same from what enters the norm and the wanted states, both [B, S, H], and token weights [B, S], by batch."""
+    sums = NormSums(), NormSums()
+    for number, (vectors, states, weight) in enumerate(zip(inside, wanted, weights, strict=True)):
+        kept = weight > 0
+        sums[is_held_out(number)].add(vectors[kept], states[kept], weight[kept], norm.eps)
+    return refit_norm(norm, *sums)

@@ -13,11 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from compressor.compensation.refits.ends import refit_end
-from compressor.compensation.refits.equations import NormalEquations, Solution, add_to, is_held_out, solve_held_out
-from compressor.model.capture import LayerCall, apply_layer, recorded
+from compressor.compensation.refits.equations import (
+    NormalEquations,
+    Solution,
+    add_to,
+    entering,
+    is_held_out,
+    solve_held_out,
+)
+from compressor.model.capture import LayerCall, apply_layer
 from compressor.model.families import Family, layer_list
 from compressor.model.sublayers import shape_of
-from compressor.model.units import Shape
 from compressor.progress import Track, silent
 from compressor.recipe.training import RefitSpec
 
@@ -63,32 +69,32 @@ def refit_gaps(
     full, kept = list(layer_list(teacher, family)), list(layer_list(student, family))
     reach = reached_states(keep, len(full))
     shapes = shape_of(teacher, family), shape_of(student, family)
-    chosen = [i for i, layer in enumerate(keep) if reach[i] > layer or _changed(*shapes, layer - 1, i)]
+    whole, left = (list(zip(shape.ffn_widths, shape.attention, strict=True)) for shape in shapes)
+    chosen = [i for i, layer in enumerate(keep) if reach[i] > layer or left[i] != whole[layer - 1]]
     if chosen and spec.layers == "later":
         chosen = list(range(chosen[0], len(keep)))
     done: list[Refit] = []
     wanted_states, states = ([call.hidden for call in calls] for _ in range(2))
     depth = 0
     for index in range(chosen[-1] + 1 if chosen else 0):
-        batches = track(range(len(calls)), f"refit: layer {keep[index]}", total=len(calls))
-        width, outputs = _sizes(kept[index], family)
-        fit, held = (NormalEquations.empty(width, outputs, states[0].device) for _ in range(2))
-        for number in batches:
-            call, before = calls[number], states[number]
-            wanted_states[number] = _run(full[depth : reach[index]], call, wanted_states[number])
+        width = kept[index].get_submodule(family.ffn_output).in_features
+        sums = NormalEquations(), NormalEquations()
+        for number, call in enumerate(track(calls, f"refit: layer {keep[index]}", total=len(calls))):
+            for layer in full[depth : reach[index]]:
+                wanted_states[number] = apply_layer(layer, [call], [wanted_states[number]])[0]
             if index in chosen and width:
-                part = held if is_held_out(number) else fit
-                part.add(*regression(kept[index], family, call, before, wanted_states[number], spec.cls_weight))
+                rows = regression(kept[index], family, call, states[number], wanted_states[number], spec.cls_weight)
+                sums[is_held_out(number)].add(*rows)
         depth = reach[index]
         if index in chosen:
             if width:
-                made = refit_output(kept[index], family, fit, held)
+                made = refit_output(kept[index], family, *sums)
             else:
                 made = refit_end(kept[index], family, calls, states, wanted_states, spec.cls_weight)
             numbers = made.strength, made.error_before, made.error_after, made.condition
             done.append(Refit(keep[index], reach[index], sum(len(call.rows) for call in calls), *numbers, width))
         for number, call in enumerate(calls):
-            states[number] = _run(kept[index : index + 1], call, states[number])
+            states[number] = apply_layer(kept[index], [call], [states[number]])[0]
     return done
 
 
@@ -116,37 +122,11 @@ def regression(
     1 / sigma^2: squares are then those of the state behind the norm, and a dimension that gamma hides counts for little.
     """
     norm = layer.get_submodule(family.ffn_norm)
-    phi, v = _entering(layer, family, call, before)
+    seen = entering(layer, call, before, phi=family.ffn_output, v=family.ffn_norm)
+    v = seen["v"].float()
     mu, variance = v.mean(-1, keepdim=True), v.var(-1, correction=0, keepdim=True) + norm.eps
     wanted = variance.sqrt() * (target.float() - norm.bias) + norm.weight * (mu - v)
     weight = 1 / variance[..., 0]
     weight[:, 0] *= cls_weight
     kept = call.mask.to(v.device).bool()
-    return phi[kept], wanted[kept], weight[kept]
-
-
-def _entering(layer: nn.Module, family: Family, call: LayerCall, before: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the activations [B, S, F] in front of the feed-forward output, and what enters the last norm [B, S, H]."""
-    with recorded(layer, inputs={"phi": family.ffn_output, "v": family.ffn_norm}) as seen:
-        apply_layer(layer, [call], [before])
-    return seen["phi"], seen["v"].float()
-
-
-def _changed(teacher: Shape, student: Shape, layer: int, index: int) -> bool:
-    """Return whether the student's layer at `index` has another shape than the teacher's at `layer` (both from 0)."""
-    return (student.ffn_widths[index], student.attention[index]) != (
-        teacher.ffn_widths[layer],
-        teacher.attention[layer],
-    )
-
-
-def _run(layers: Sequence[nn.Module], call: LayerCall, hidden: Tensor) -> Tensor:
-    """Return the state behind `layers` for one batch, given that in front of them, [B, S, H]."""
-    for layer in layers:
-        hidden = apply_layer(layer, [call], [hidden])[0]
-    return hidden
-
-
-def _sizes(layer: nn.Module, family: Family) -> tuple[int, int]:
-    output = layer.get_submodule(family.ffn_output)
-    return output.in_features, output.out_features
+    return seen["phi"][kept], wanted[kept], weight[kept]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compressor.compensation.refits.equations import STRENGTHS, NormalEquations
+from compressor.compensation.refits.equations import STRENGTHS, NormalEquations, penalised
 
 RIDGE = 1e-3
 """Ridge strength at which the backward elimination judges, in multiples of the mean squared activation."""
@@ -62,7 +62,7 @@ def rank_elimination(sums: BlockSums) -> Tensor:
     the inverse and D then follow by a rank-one step. Specialists go last.
     """
     count, output = len(sums.cls), sums.output.double() * sums.gamma.double()
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(_penalised(sums.fit.gram, RIDGE)))
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(_ridged(sums, RIDGE)))
     columns = torch.cat([output, output.new_zeros(1, output.shape[1])])  # the bias is last and never goes
     guarded = torch.cat([sums.specialists, sums.specialists.new_zeros(1)])
     alive, order = torch.arange(count + 1, device=inverse.device), []
@@ -127,7 +127,7 @@ def ridge_change(sums: BlockSums, kept: Tensor, strength: float) -> Tensor:
     """Return the same where the kept columns and the bias make up for what went, by ridge regression towards no change."""
     change = cut_change(sums, kept)
     stay = torch.cat([kept.sort().values, kept.new_full((1,), len(change) - 1)])
-    system = _penalised(sums.fit.gram, strength)[stay][:, stay]
+    system = _ridged(sums, strength)[stay][:, stay]
     missing = -(sums.fit.gram[stay] @ change)
     change[stay] = torch.cholesky_solve(missing, torch.linalg.cholesky(system))
     return change
@@ -146,9 +146,5 @@ def change_error(sums: BlockSums, change: Tensor) -> float:
     return float((scaled * (sums.judge.gram @ scaled)).sum()) / sums.judge.weight
 
 
-def _penalised(gram: Tensor, strength: float) -> Tensor:
-    """Return the gram [F + 1, F + 1] with the ridge on its diagonal; the bias moves freely."""
-    mean = float(gram.diagonal()[:-1].mean())
-    penalty = torch.full((len(gram),), strength * (mean or 1.0), dtype=gram.dtype, device=gram.device)
-    penalty[-1] = 0.0
-    return gram + torch.diag(penalty)
+def _ridged(sums: BlockSums, strength: float) -> Tensor:
+    return penalised(sums.fit.gram, strength * (sums.fit.size() or 1.0))

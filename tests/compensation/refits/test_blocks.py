@@ -53,11 +53,11 @@ def gap(model, family, calls, number, module):
 
 def sums_of(phi, output, *, gamma=None, cls=None, specialists=()):
     """Return the sums of a block from activations [N, F], all of them fitted, none held out."""
-    fit = NormalEquations.empty(phi.shape[1], 0, phi.device)
+    fit = NormalEquations()
     fit.add(phi, phi.new_zeros(len(phi), 0), torch.ones(len(phi)))
     protected = torch.zeros(phi.shape[1], dtype=torch.bool)
     protected[list(specialists)] = True
-    held = NormalEquations.empty(phi.shape[1], 0, phi.device)
+    held = NormalEquations()
     cls = phi.double().square().mean(0) if cls is None else cls
     gamma = torch.ones(output.shape[1]) if gamma is None else gamma
     return BlockSums(fit, held, cls, output, gamma, protected)
@@ -159,7 +159,7 @@ def test_a_planted_norm_is_found_again():
     with torch.no_grad():
         wanted.weight.copy_(torch.linspace(-1, 2, 8))
         wanted.bias.copy_(torch.linspace(3, -1, 8))
-        fit, held, batch = (NormSums.empty(8, inside.device) for _ in range(3))
+        fit, held, batch = (NormSums() for _ in range(3))
         for part in torch.arange(40).tensor_split(3):
             fit.add(inside[part], wanted(inside[part]), weight[part], norm.eps)
         batch.add(inside[:40], wanted(inside[:40]), weight[:40], norm.eps)
@@ -172,7 +172,7 @@ def test_a_planted_norm_is_found_again():
 
 
 def test_a_norm_refit_that_held_out_rows_do_not_want_is_not_made():
-    norm, fit, held = torch.nn.LayerNorm(4), *(NormSums.empty(4, torch.device("cpu")) for _ in range(2))
+    norm, fit, held = torch.nn.LayerNorm(4), NormSums(), NormSums()
     inside = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
     fit.add(inside, -inside, torch.ones(9), norm.eps)
     held.add(inside, norm(inside).detach(), torch.ones(9), norm.eps)
