@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student
 
-from compressor.measurement.statistics import DRAWS, holm
+from compressor.measurement.statistics import DRAWS, holm, percentile_interval
 from compressor.placement.widths import UNIFORM
 
 MLM = "mlm_loss"
@@ -146,12 +146,11 @@ def _two_sided(difference: float, error: float, freedom: int) -> float:
     return float(2 * student.sf(abs(difference) / error, freedom))
 
 
-def _rows_interval(gains: np.ndarray, base: float, seed: int = 0) -> tuple[float, float]:
+def _rows_interval(gains: np.ndarray, base: float) -> tuple[float, float]:
     """Return the 95 % bootstrap interval of the mean of gains [N] over the rows, as a share of `base`.
 
     Rows take few different values, so drawing rows is drawing the counts of these values.
     """
     values, counts = np.unique(gains, return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(len(gains), counts / len(gains), size=DRAWS)
-    low, high = np.quantile(drawn @ values / len(gains) / base, [0.025, 0.975])
-    return float(low), float(high)
+    drawn = np.random.default_rng(0).multinomial(len(gains), counts / len(gains), size=DRAWS)
+    return percentile_interval(drawn @ values / len(gains) / base)
