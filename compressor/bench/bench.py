@@ -1,7 +1,6 @@
 """`compressor bench`: latency of model, ONNX, cascade and run directories, interleaved."""
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from compressor.bench.texts import Texts, cascade_tokens, model_tokens, replay_c
 from compressor.cascade.runtime import CascadeClassifier
 from compressor.errors import UserError
 from compressor.files import write_json
-from compressor.measurement.machine.environment import environment
+from compressor.measurement.machine.environment import environment, torch_threads
 from compressor.measurement.machine.libraries import TENSORRT
 from compressor.measurement.machine.providers import PROVIDERS, provider_problem
 from compressor.measurement.runtime import session
@@ -85,7 +84,8 @@ def bench_directories(
     no_tensorrt = provider_problem(TENSORRT) if device == "cuda" else "no GPU is used"
     if no_tensorrt is None:
         targets = with_tensorrt(targets)
-    _check_lengths(spec, options, targets, longest, max_length, replay=texts is not None)
+    if texts is None:
+        _check_lengths(spec, options, targets, longest, max_length)
     with torch_threads(options.threads or torch.get_num_threads()) as threads:
         cascades = {
             target.name: CascadeClassifier(target.path, providers=(PROVIDERS[device],), threads=threads)
@@ -135,19 +135,6 @@ def bench_directories(
         }
 
 
-@contextlib.contextmanager
-def torch_threads(count: int) -> Iterator[int]:
-    """Have PyTorch use `count` threads for a while."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield count
-    finally:
-        torch.set_num_threads(before)
-
-
 def write_bench(measured: Mapping[str, Any], out: Path) -> list[Path]:
     """Write bench.json, and bench.png where something was compared, to the folder `out`; return their paths."""
     written = [out / "bench.json"]
@@ -171,16 +158,8 @@ def _max_length(asked: int | None, longest: int | None) -> int:
 
 
 def _check_lengths(
-    spec: BenchmarkSpec,
-    options: Options,
-    targets: Sequence[Target],
-    longest: int | None,
-    max_length: int,
-    *,
-    replay: bool,
+    spec: BenchmarkSpec, options: Options, targets: Sequence[Target], longest: int | None, max_length: int
 ) -> None:
-    if replay:
-        return
     too_long = [length for length in spec.lengths if length > longest]
     if too_long:
         raise UserError(f"--length {too_long[0]}: the longest input of these models is {longest} tokens.")
@@ -204,14 +183,14 @@ def _cut(
 ) -> int:
     """Return the tokens that every text is cut to, so that all do the same work."""
     asked = max_length if options.max_length is not None or any(target.mode.padded for target in targets) else None
-    for name, classifier in cascades.items():
-        if asked is not None and classifier.settings["max_length"] > asked:
+    limits = {name: classifier.settings["max_length"] for name, classifier in cascades.items()}
+    for name, limit in limits.items():
+        if asked is not None and limit > asked:
             raise UserError(
-                f"--max-length {asked}: the cascade {name} reads up to {classifier.settings['max_length']} tokens of a text, "
+                f"--max-length {asked}: the cascade {name} reads up to {limit} tokens of a text, "
                 "so it would do more work than the others; give that many."
             )
-    limits = [classifier.settings["max_length"] for classifier in cascades.values()]
-    return min(limit for limit in (asked, longest, *limits) if limit is not None)
+    return min(limit for limit in (asked, longest, *limits.values()) if limit is not None)
 
 
 def _all_batches(cells: Sequence[Cell]) -> list[Batch]:

@@ -54,11 +54,6 @@ class FinishedRun:
         return f"run {self.number} ({self.summary['name']})"
 
     @property
-    def evaluation(self) -> dict[str, Any]:
-        """Rows and sha256 of the evaluation split."""
-        return self.summary["evaluation"]
-
-    @property
     def machine(self) -> str:
         """What the latencies were measured on."""
         return f"{self.summary['device'] or 'unknown device'}, {self.summary['threads'] or 'unknown number of'} threads"
@@ -103,8 +98,11 @@ def read_run(directory: Path, number: int, variant: str) -> FinishedRun:
     path = directory / RESULT
     try:
         result = read_result(path)
-        entry = _variant(directory, result, variant)
-        summary, cells = _summary(directory, result, variant), {_cell(row): _latency(row) for row in entry["latency"]}
+        summary = _summary(directory, result, variant)
+        cells = {
+            (row["batch"], row["length"]): {key: {"complete": True, **row}[key] for key in LATENCY}
+            for row in result["variants"][variant]["latency"]
+        }
         label_names = list(result["data"].get("label_names") or [])
         full_sha256, sha256 = (result["variants"][name]["predictions_sha256"] for name in ("full", variant))
     except (KeyError, TypeError, AttributeError) as error:
@@ -128,7 +126,7 @@ def common_cell(runs: Sequence[FinishedRun]) -> Cell | None:
 
     The workload cell is made of evaluation texts, so it is the same cell only where these are the same.
     """
-    same_rows = len({run.evaluation["sha256"] for run in runs}) == 1
+    same_rows = len({run.summary["evaluation"]["sha256"] for run in runs}) == 1
     for cell in runs[0].cells:
         if all(cell in run.cells for run in runs) and (same_rows or cell[1] != WORKLOAD):
             return cell
@@ -137,7 +135,7 @@ def common_cell(runs: Sequence[FinishedRun]) -> Cell | None:
 
 def why_not_paired(first: FinishedRun, run: FinishedRun) -> str | None:
     """Return the sentence that says why two runs cannot be compared row by row, or None where they can."""
-    here, there = run.evaluation, first.evaluation
+    here, there = run.summary["evaluation"], first.summary["evaluation"]
     start = f"{run.title} is not paired with {first.title}:"
     if here["sha256"] != there["sha256"]:
         return (
@@ -212,18 +210,14 @@ def _check_directories(directories: Sequence[Path]) -> None:
             raise UserError(f"{directory}: named twice{same}; give each run directory once.")
 
 
-def _variant(directory: Path, result: dict[str, Any], name: str) -> dict[str, Any]:
+def _summary(directory: Path, result: dict[str, Any], name: str) -> dict[str, Any]:
     variants = result["variants"]
     if name not in variants:
         raise UserError(
             f"--variant {name!r}: {directory} has only {', '.join(variants)}; name one that every run has"
             f"{nearest(name, variants) or '.'}"
         )
-    return variants[name]
-
-
-def _summary(directory: Path, result: dict[str, Any], name: str) -> dict[str, Any]:
-    variant, plan, environment = result["variants"][name], result["plan"], result["environment"]
+    variant, plan, environment = variants[name], result["plan"], result["environment"]
     whole = is_cascade(name) and result["cascade"]["model"] == "full"
     versus, evaluation = variant["versus_full"], result["data"]["splits"]["evaluation"]
     return {
@@ -242,29 +236,19 @@ def _summary(directory: Path, result: dict[str, Any], name: str) -> dict[str, An
     }
 
 
-def _cell(row: dict[str, Any]) -> Cell:
-    return row["batch"], row["length"]
-
-
-def _latency(row: dict[str, Any]) -> dict[str, Any]:
-    whole = {"complete": True, **row}
-    return {key: whole[key] for key in LATENCY}
-
-
 def _read_predictions(path: Path, variant: str) -> tuple[np.ndarray, np.ndarray | None]:
     try:
         with np.load(path, allow_pickle=False) as file:
-            names = file.files
-            arrays = [np.asarray(file[name]) if name in names else None for name in (variant, LABELS)]
+            logits, labels = (np.asarray(file[name]) if name in file.files else None for name in (variant, LABELS))
     except FileNotFoundError as error:
         raise UserError(f"{path}: there are no predictions here; run the recipe again.") from error
     except UNREADABLE as error:
         raise UserError(
             f"{path}: cannot be read as predictions ({error}); remove it and run the recipe again."
         ) from error
-    if arrays[0] is None:
+    if logits is None:
         raise _contradiction(path.parent, f"there are no logits of {variant!r}")
-    return arrays[0], arrays[1]
+    return logits, labels
 
 
 def _contradiction(directory: Path, what: str) -> UserError:

@@ -130,16 +130,9 @@ def against(targets: Sequence[Target], opponent: Path | None = None) -> dict[str
     if opponent is not None:
         rival = next(target.name for target in targets if target.path == opponent)
         return {target.name: rival for target in targets}
+    # a full model is what others are measured by: it finds itself here, and has no other opponent
     full = {(target.run, target.variant): target.name for target in targets if target.side == "full"}
-    rivals = {
-        target.name: full.get((target.run, target.variant)) for target in targets if target.side not in ("", "full")
-    }
-    return {target.name: rivals.get(target.name) or _first_rival(target, targets) for target in targets}
-
-
-def _first_rival(target: Target, targets: Sequence[Target]) -> str:
-    # the full model is what others are measured by: it has no opponent but itself
-    return target.name if target.side == "full" else targets[0].name
+    return {target.name: full.get((target.run, target.variant), targets[0].name) for target in targets}
 
 
 def _targets_in(directory: Path) -> list[Target]:
@@ -151,16 +144,14 @@ def _targets_in(directory: Path) -> list[Target]:
         return [Target(str(directory), directory, onnx=False)]
     if not (directory / "recipe.yaml").is_file():
         return [Target(str(file.parent), file.parent, onnx=True) for file in sorted(directory.glob("*/model.onnx"))]
-    folders = [("full", TEACHER, "pytorch"), ("compressed", "model", "pytorch")]
-    files = sorted([*directory.glob(f"{FULL_ONNX}/*/model.onnx"), *directory.glob("onnx/*/model.onnx")])
-    for file in files:
-        side = "full" if file.parts[-3] == FULL_ONNX else "compressed"
-        folders.append((side, f"{file.parts[-3]}/{file.parts[-2]}", file.parts[-2]))
     targets = [
-        Target(str(directory / name), directory / name, variant != "pytorch", directory, side, variant)
-        for side, name, variant in folders
+        Target(str(directory / name), directory / name, False, directory, side, "pytorch")
+        for side, name in (("full", TEACHER), ("compressed", "model"))
         if (directory / name).is_dir()
     ]
+    for side, name in (("full", FULL_ONNX), ("compressed", "onnx")):
+        folders = sorted(file.parent for file in directory.glob(f"{name}/*/model.onnx"))
+        targets += [Target(str(folder), folder, True, directory, side, folder.name) for folder in folders]
     parts = directory / "onnx" / "cascade"
     # a run whose recipe no longer has one may still hold the files
     recipe = yaml.safe_load((directory / "recipe.yaml").read_text(encoding="utf-8"))

@@ -42,14 +42,12 @@ def replay_cells(tokens: dict[str, Encodings], sizes: Sequence[int]) -> tuple[li
     rows as they do.
     """
     batches: dict[str, list[Batch]] = {name: [] for name in tokens}
-    cells, places = [], 0
+    cells = []
     for size in sizes:
         for name, encodings in tokens.items():
-            batches[name] += workload_batches(encodings, size)
-        made = next(iter(batches.values()))[places:]
-        stand_ins = [{"place": np.arange(len(batch["input_ids"]))} for batch in made]
-        cells.append(Cell(size, WORKLOAD, stand_ins))
-        places += len(made)
+            made = workload_batches(encodings, size)
+            batches[name] += made
+        cells.append(Cell(size, WORKLOAD, [{"place": np.arange(len(batch["input_ids"]))} for batch in made]))
     return cells, batches
 
 

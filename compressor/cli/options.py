@@ -1,9 +1,15 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options that several commands share, and what `--json` does."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from compressor.console import print_json, show
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML recipe.", show_default=False)]
 Overrides = Annotated[
@@ -12,3 +18,11 @@ Overrides = Annotated[
 Out = Annotated[Path | None, typer.Option("--out", help="Run directory; runs/NAME by default.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
+
+
+def answer(as_json: bool, found: Any, parts: Callable[[], "Iterable[Table | str]"]) -> None:  # noqa: ANN401
+    """Print what was found: as JSON, or else as the tables and sentences that `parts` makes of it."""
+    if as_json:
+        print_json(found)
+    else:
+        show(*parts())

@@ -1,7 +1,6 @@
 """The placement experiment: encoders with equally many parameters, their feed-forward blocks in different layers."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -12,10 +11,10 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from compressor.errors import UserError
-from compressor.placement.data import TaskText, TextData, load_tasks, prepare_text, task_text
+from compressor.placement.data import SHARED, load_tasks, prepare_text, task_text
 from compressor.placement.importance import Importances, importances
 from compressor.placement.results import MLM, Improvement, Verdict, improvement, verdict
-from compressor.placement.runs import Job, jobs_of, read_run, right_rows, run_jobs, work_of
+from compressor.placement.runs import Prepared, jobs_of, read_run, right_rows, run_jobs, work_of
 from compressor.placement.widths import UNIFORM, Placement, placements_of
 from compressor.progress import Track, silent
 from compressor.recipe.file import load_spec
@@ -63,18 +62,6 @@ class PlacementAnalysis:
     verdicts: list[Verdict]
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What all runs of an experiment share; everything that can be refused has been."""
-
-    recipe: PlacementRecipe
-    placements: list[Placement]
-    text: TextData
-    tasks: list[TaskText]
-    jobs: list[Job]
-    accelerator: Accelerator
-
-
 def analyze_placement_of(
     recipe_file: Path,
     overrides: Sequence[str] = (),
@@ -115,35 +102,44 @@ def prepare_placement(recipe: PlacementRecipe, folder: Path, *, device: str = "c
 
 def train_placement(made: Prepared, *, track: Track = silent) -> None:
     """Finish the runs of an experiment, resuming what was interrupted; several processes with one folder share them."""
-    work = sum(work_of(made.recipe, made.tasks) for _ in made.jobs)
-    with _ticking(track, f"{len(made.jobs)} runs, steps", work) as tick:
-        run_jobs(made.jobs, made.recipe, made.text, made.tasks, made.accelerator, tick)
+    total = len(made.jobs) * work_of(made)
+    steps = iter(track(range(total), f"{len(made.jobs)} runs, steps", total=total))
+
+    def tick(count: int) -> None:
+        for _ in range(count):
+            next(steps, None)
+
+    run_jobs(made, tick)
+    close = getattr(steps, "close", None)  # ends the bar
+    if close:
+        close()
 
 
 def analyze_placement(made: Prepared) -> PlacementAnalysis:
     """Return what the finished runs show; raises UserError where one is missing."""
-    stored = {job: read_run(job, made.recipe, made.text, made.tasks) for job in made.jobs}
+    stored = {job: read_run(job, made) for job in made.jobs}
     missing = [job.name for job, result in stored.items() if result is None]
     if missing:
         raise UserError(
             f"{missing[0]}: this run is not finished, nor are {len(missing) - 1} others; run the recipe again."
         )
-    runs = [_run_of(job, result) for job, result in stored.items()]
+    widths = {placement.name: placement.widths for placement in made.placements}
+    correct: dict[str, dict[str, dict[int, Any]]] = {task.name: {name: {} for name in widths} for task in made.tasks}
     tables: dict[str, dict[str, dict[int, float]]] = {
-        metric: {placement.name: {} for placement in made.placements}
-        for metric in (MLM, *(task.name for task in made.tasks))
+        metric: {name: {} for name in widths} for metric in (MLM, *correct)
     }
-    for run in runs:
-        if run.status == "ok":
-            tables[MLM][run.placement][run.seed] = run.mlm_loss
-            for name, result in run.tasks.items():
-                tables[name][run.placement][run.seed] = result["accuracy"]
-    correct = {task.name: _correct(stored, task) for task in made.tasks}
+    for job, result in stored.items():
+        if result["status"] == "ok":
+            name = job.placement.name
+            tables[MLM][name][job.seed] = result["mlm_loss"]
+            for task in made.tasks:
+                tables[task.name][name][job.seed] = result["tasks"][task.name]["accuracy"]
+                correct[task.name][name][job.seed] = right_rows(result, task)
     improvements = [
-        improvement(placement.name, metric, table, correct.get(metric))
+        improvement(name, metric, table, correct.get(metric))
         for metric, table in tables.items()
-        for placement in made.placements
-        if placement.name != UNIFORM
+        for name in widths
+        if name != UNIFORM
     ]
     encoder, text = made.recipe.encoder, made.text
     return PlacementAnalysis(
@@ -160,9 +156,16 @@ def analyze_placement(made: Prepared) -> PlacementAnalysis:
             "epochs": made.recipe.pretrain.steps * made.recipe.pretrain.batch_size / len(text.train),
         },
         rows={MLM: int(text.masked.chosen.sum()), **{task.name: len(task.evaluation) for task in made.tasks}},
-        runs=runs,
+        runs=[PlacementRun(job.placement.name, job.seed, **result) for job, result in stored.items()],
         improvements=improvements,
-        importances=[_importances(metric, made.placements, improvements) for metric in tables],
+        importances=[
+            importances(metric, widths, {
+                each.placement: dict(zip(each.seeds, each.values, strict=True))
+                for each in improvements
+                if each.metric == metric
+            })
+            for metric in tables
+        ],
         verdicts=[verdict(table, metric) for metric, table in tables.items()],
     )  # fmt: skip
 
@@ -188,49 +191,12 @@ def make_accelerator(recipe: PlacementRecipe, device: str) -> Accelerator:
     return accelerator
 
 
-def _importances(metric: str, placements: Sequence[Placement], improvements: Sequence[Improvement]) -> Importances:
-    values = {
-        each.placement: dict(zip(each.seeds, each.values, strict=True))
-        for each in improvements
-        if each.metric == metric
-    }
-    return importances(metric, {placement.name: placement.widths for placement in placements}, values)
-
-
-def _run_of(job: Job, result: Mapping[str, Any]) -> PlacementRun:
-    return PlacementRun(placement=job.placement.name, seed=job.seed, **{"tasks": {}, **result})
-
-
-def _correct(stored: Mapping[Job, Mapping[str, Any]], task: TaskText) -> dict[str, dict[int, Any]]:
-    found: dict[str, dict[int, Any]] = {}
-    for job, result in stored.items():
-        if result["status"] == "ok":
-            found.setdefault(job.placement.name, {})[job.seed] = right_rows(result, task)
-    return found
-
-
 def folder_of(recipe: PlacementRecipe, out: Path | None) -> Path:
     """Return where an experiment is kept: `out`, or runs/NAME.
 
     Raises UserError where the folder holds something else, or cannot be written.
     """
     folder = out or Path("runs") / recipe.name
-    ours = (folder / "shared" / STAGES_FOLDER).is_dir()
-    if folder.is_dir() and any(folder.iterdir()) and not ours:
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / SHARED / STAGES_FOLDER).is_dir():
         raise UserError(f"--out {folder}: this folder holds other files; name an empty or a new folder.")
     return folder
-
-
-@contextlib.contextmanager
-def _ticking(track: Track, description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield a function that says how many more of `total` steps are done, for a `track` that wraps what it counts."""
-    steps = iter(track(range(total), description, total=total))
-
-    def tick(count: int) -> None:
-        for _ in range(count):
-            next(steps, None)
-
-    yield tick
-    close = getattr(steps, "close", None)  # ends the bar
-    if close:
-        close()

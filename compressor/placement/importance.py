@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from compressor.measurement.statistics import percentile_interval
+
 STRENGTHS = tuple(np.logspace(-3, 2, 26).tolist())
 """Ridge strengths to choose from."""
 DRAWS = 2000
@@ -52,7 +54,6 @@ def equal_shares(off: np.ndarray, caused: np.ndarray) -> np.ndarray:
 
     off: bool [M, L], caused: [M], the loss against the uniform model. NaN for a layer that is never off.
     """
-    off = np.asarray(off, dtype=bool)
     shares = np.where(off, (caused / np.maximum(off.sum(1), 1))[:, None], 0.0)
     times = off.sum(0)
     return np.where(times > 0, shares.sum(0) / np.maximum(times, 1), np.nan)
@@ -91,15 +92,15 @@ def importances(
     groups, seeds = (np.array([row[column] for row in rows], dtype=int) for column in (0, 1))
     caused = np.array([row[2] for row in rows], dtype=float)
     patterns = np.array([[width == 0 for width in widths[name]] for name in names], dtype=bool).reshape(-1, layers)
-    off = patterns[groups] if len(rows) else np.zeros((0, layers), dtype=bool)
+    off = patterns[groups]
     strength = explained = None
     if len(names) > 2:
         errors = [float(((left_out(off, caused, groups, each) - caused) ** 2).sum()) for each in STRENGTHS]
         strength = STRENGTHS[int(np.argmin(errors))]
         explained = 1 - min(errors) / float((caused**2).sum()) if caused.any() else None
-    singular = np.linalg.svd(patterns.astype(float), compute_uv=False) if len(names) else np.zeros(0)
+    singular = np.linalg.svd(patterns.astype(float), compute_uv=False)
     spanned = singular[singular > 1e-9]
-    projection = np.linalg.pinv(patterns.astype(float)) @ patterns if len(names) else np.zeros((layers, layers))
+    projection = np.linalg.pinv(patterns.astype(float)) @ patterns
     equal, regression = equal_shares(off, caused), ridge(off, caused, strength) if strength else np.full(layers, np.nan)
     drawn_equal, drawn_ridge = _draws(off, caused, groups, seeds, strength, seed)
     return Importances(
@@ -154,10 +155,7 @@ def _alike(patterns: np.ndarray) -> list[list[int]]:
 
 def _interval(draws: np.ndarray) -> tuple[float, float] | None:
     draws = draws[np.isfinite(draws)]
-    if len(draws) < 0.9 * DRAWS:
-        return None
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(low), float(high)
+    return percentile_interval(draws) if len(draws) >= 0.9 * DRAWS else None
 
 
 def _number(value: float) -> float | None:

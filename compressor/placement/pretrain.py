@@ -127,7 +127,8 @@ def pretrain(
         progress = checkpoint.restore(training, Steps)
         while progress.done < spec.steps:
             step = progress.done
-            torch.manual_seed(_number(seed, DROPOUT, step, accelerator.process_index))
+            drawn = np.random.SeedSequence((seed, DROPOUT, step, accelerator.process_index)).generate_state(1)
+            torch.manual_seed(int(drawn[0]))
             rows = batch_rows(step, spec.batch_size, len(text), seed)
             masked = masked_rows(text, rows, tokenizer, spec.mask, seed, MASK, step)
             loss = _gradients(wrapped, optimizer, text.ids[rows], masked, spec, accelerator)
@@ -141,7 +142,9 @@ def pretrain(
                 halvings, events = progress.halvings + 1, progress.events
                 progress = checkpoint.restore(training, Steps)
                 progress.halvings, progress.events = halvings, [*events, {**happened, "back_to": progress.done}]
-                _set_rate(raw, schedule, spec.lr * 0.5**halvings)
+                schedule.base_lrs = [spec.lr * 0.5**halvings] * len(groups)
+                for group in raw.param_groups:
+                    group["lr"] = spec.lr * 0.5**halvings * rate(schedule.last_epoch, spec.steps, spec.warmup)
                 _save(checkpoint, training, progress, accelerator)
                 continue
             if step % spec.checkpoint_steps == 0:
@@ -167,9 +170,7 @@ def evaluate(
     with torch.inference_mode(), accelerator.autocast():
         for begin in range(0, len(text), batch_size):
             rows = slice(begin, begin + batch_size)
-            part = module(
-                *_tensors(text.ids[rows], Masked(masked.inputs[rows], masked.chosen[rows]), accelerator.device)
-            )
+            part = module(*_tensors(text.ids, masked, rows, accelerator.device))
             loss, right = loss + float(part[0]), right + int(part[1])
     return loss / int(masked.chosen.sum()), right / int(masked.chosen.sum())
 
@@ -229,7 +230,7 @@ def _gradients(
     parts = [part for part in np.array_split(mine, spec.accumulate) if len(part)]
     total = torch.zeros((), device=accelerator.device)
     for number, part in enumerate(parts):
-        inputs = _tensors(ids[part], Masked(masked.inputs[part], masked.chosen[part]), accelerator.device)
+        inputs = _tensors(ids, masked, part, accelerator.device)
         # several GPUs exchange their gradients once, behind the last part
         with contextlib.nullcontext() if number == len(parts) - 1 else accelerator.no_sync(wrapped):
             loss, _ = wrapped(*inputs)
@@ -238,10 +239,13 @@ def _gradients(
     return float(accelerator.reduce(total, reduction="sum")) / count
 
 
-def _tensors(ids: np.ndarray, masked: Masked, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    places = np.flatnonzero(masked.chosen)
-    targets = ids.reshape(-1)[places].astype(np.int64)
-    return tuple(torch.from_numpy(value).to(device) for value in (masked.inputs, places, targets))
+def _tensors(
+    ids: np.ndarray, masked: Masked, rows: slice | np.ndarray, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `MaskedLoss` takes for these rows of ids [N, S] and their mask."""
+    chosen = masked.chosen[rows]
+    arrays = masked.inputs[rows], np.flatnonzero(chosen), ids[rows][chosen].astype(np.int64)
+    return tuple(torch.from_numpy(array).to(device) for array in arrays)
 
 
 def _save(checkpoint: Checkpoint, training: Training, progress: Steps, accelerator: Accelerator) -> None:
@@ -250,16 +254,6 @@ def _save(checkpoint: Checkpoint, training: Training, progress: Steps, accelerat
     accelerator.wait_for_everyone()
 
 
-def _set_rate(optimizer: Optimizer, schedule: LambdaLR, highest: float) -> None:
-    schedule.base_lrs = [highest] * len(schedule.base_lrs)
-    for group, shape in zip(optimizer.param_groups, schedule.lr_lambdas, strict=True):
-        group["lr"] = highest * shape(schedule.last_epoch)
-
-
 @lru_cache(maxsize=4)
 def _order(rows: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, ORDER, epoch)).permutation(rows)
-
-
-def _number(*parts: int) -> int:
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint32)[0])

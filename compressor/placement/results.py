@@ -146,7 +146,7 @@ def _two_sided(difference: float, error: float, freedom: int) -> float:
     return float(2 * student.sf(abs(difference) / error, freedom))
 
 
-def _rows_interval(gains: np.ndarray, base: float, seed: int = 0) -> tuple[float, float]:
+def _rows_interval(gains: np.ndarray, base: float) -> tuple[float, float]:
     """Return the 95 % bootstrap interval of the mean of gains [N] over the rows, as a share of `base`.
 
     Rows take few different values, so drawing rows is drawing the counts of these values.
@@ -155,5 +155,5 @@ def _rows_interval(gains: np.ndarray, base: float, seed: int = 0) -> tuple[float
         bound = rate_upper_bound(0, len(gains), 0.975) / base
         return -bound, bound
     values, counts = np.unique(gains, return_counts=True)
-    drawn = np.random.default_rng(seed).multinomial(len(gains), counts / len(gains), size=10_000)
+    drawn = np.random.default_rng(0).multinomial(len(gains), counts / len(gains), size=10_000)
     return percentile_interval(drawn @ values / len(gains) / base)

@@ -58,6 +58,18 @@ class Job:
         return f"{self.placement.name}-seed{self.seed}"
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What all runs of an experiment share; everything that can be refused has been."""
+
+    recipe: PlacementRecipe
+    placements: list[Placement]
+    text: TextData
+    tasks: list[TaskText]
+    jobs: list[Job]
+    accelerator: Accelerator
+
+
 def jobs_of(placements: Sequence[Placement], seeds: Sequence[int], folder: Path) -> list[Job]:
     """Return all runs, one seed after the other, so that what is there at any time can be compared."""
     return [
@@ -67,36 +79,29 @@ def jobs_of(placements: Sequence[Placement], seeds: Sequence[int], folder: Path)
     ]
 
 
-def run_jobs(
-    jobs: Sequence[Job],
-    recipe: PlacementRecipe,
-    text: TextData,
-    tasks: Sequence[TaskText],
-    accelerator: Accelerator,
-    tick: Tick = lambda count: None,  # noqa: ARG005
-) -> None:
+def run_jobs(made: Prepared, tick: Tick) -> None:
     """Finish all runs. Processes started with the same folder share them: each takes what no other is at.
 
     `tick(count)` is called for steps done, `work_of` in all for each run.
     """
-    left = list(jobs)
+    left = list(made.jobs)
     for patient in (False, True):  # first what is free, then what another process is at or has left
         for job in tuple(left):
             (job.folder / STAGES_FOLDER).mkdir(parents=True, exist_ok=True)
             # the processes of one training on several GPUs take all runs together, in the same order
-            alone = accelerator.num_processes == 1
+            alone = made.accelerator.num_processes == 1
             lock = FileLock(job.folder / STAGES_FOLDER / "lock", timeout=-1 if patient else 0)
             try:
                 with lock if alone else contextlib.nullcontext():
-                    _run(job, recipe, text, tasks, accelerator, tick)
+                    _run(job, made, tick)
             except Timeout:
                 continue
             left.remove(job)
 
 
-def work_of(recipe: PlacementRecipe, tasks: Sequence[TaskText]) -> int:
+def work_of(made: Prepared) -> int:
     """Return the steps of one run: updates of pre-training and of every fine-tuning."""
-    return recipe.pretrain.steps + sum(finetune_steps(recipe, task) for task in tasks)
+    return made.recipe.pretrain.steps + sum(finetune_steps(made.recipe, task) for task in made.tasks)
 
 
 def finetune_steps(recipe: PlacementRecipe, task: TaskText) -> int:
@@ -104,30 +109,31 @@ def finetune_steps(recipe: PlacementRecipe, task: TaskText) -> int:
     return recipe.finetune.epochs * -(-len(task.train) // recipe.finetune.batch_size)
 
 
-def read_run(job: Job, recipe: PlacementRecipe, text: TextData, tasks: Sequence[TaskText]) -> dict[str, Any] | None:
+def read_run(job: Job, made: Prepared) -> dict[str, Any] | None:
     """Return the stored result of a run, None where it is not finished; an unstable one has no task results."""
-    run, keys = RunDir(job.folder), keys_of(job, recipe, text, tasks)
+    run, keys = RunDir(job.folder), keys_of(job, made)
     if not run.cached("pretrain", keys["pretrain"]):
         return None
-    found = read_json(job.folder / PRETRAINED)
+    found = {**read_json(job.folder / PRETRAINED), "tasks": {}}
     if found["status"] == "ok":
-        for task in tasks:
+        for task in made.tasks:
             if not run.cached(_stage(task), keys[task.name]):
                 return None
-        found["tasks"] = {task.name: read_json(job.folder / f"{_stage(task)}.json") for task in tasks}
+            found["tasks"][task.name] = read_json(job.folder / f"{_stage(task)}.json")
     return found
 
 
-def keys_of(job: Job, recipe: PlacementRecipe, text: TextData, tasks: Sequence[TaskText]) -> dict[str, str]:
+def keys_of(job: Job, made: Prepared) -> dict[str, str]:
     """Return the key of the pre-training (`pretrain`) and of each task, over all that decides the result."""
-    made = {
-        "format": FORMAT, "widths": job.placement.widths, "seed": job.seed, "text": text.sha256,
+    recipe = made.recipe
+    inputs = {
+        "format": FORMAT, "widths": job.placement.widths, "seed": job.seed, "text": made.text.sha256,
         "encoder": recipe.encoder.model_dump(mode="json", exclude={"tokenizer"}),
         "pretrain": recipe.pretrain.model_dump(mode="json"),
     }  # fmt: skip
-    keys = {"pretrain": stage_key("pretrain", made)}
+    keys = {"pretrain": stage_key("pretrain", inputs)}
     settings = recipe.finetune.model_dump(mode="json")
-    for task in tasks:
+    for task in made.tasks:
         keys[task.name] = stage_key(
             _stage(task), {"model": keys["pretrain"], "task": task.sha256, "finetune": settings}
         )
@@ -140,44 +146,35 @@ def right_rows(result: Mapping[str, Any], task: TaskText) -> np.ndarray:
     return predicted == task.evaluation_labels
 
 
-def _run(
-    job: Job, recipe: PlacementRecipe, text: TextData, tasks: Sequence[TaskText], accelerator: Accelerator, tick: Tick
-) -> None:
-    run, keys = RunDir(job.folder), keys_of(job, recipe, text, tasks)
-    if _agreed(accelerator, lambda: run.cached("pretrain", keys["pretrain"]) is not None):
-        tick(recipe.pretrain.steps)
+def _run(job: Job, made: Prepared, tick: Tick) -> None:
+    run, keys, accelerator = RunDir(job.folder), keys_of(job, made), made.accelerator
+    # only the first process writes, so only it knows what is there
+    cached = accelerator.is_main_process and run.cached("pretrain", keys["pretrain"]) is not None
+    if broadcast_object_list([cached])[0]:
+        tick(made.recipe.pretrain.steps)
     else:
         checkpoint = Checkpoint(job.folder / STAGES_FOLDER / CHECKPOINTS / "pretrain", keys["pretrain"])
-
-        def compute(folder: Path | None) -> None:
-            _pretrain(job, recipe, text, accelerator, checkpoint, folder, tick)
-
+        train = partial(_pretrain, job, made, checkpoint, tick)
         if accelerator.is_main_process:
-            run.stage("pretrain", keys["pretrain"], [MODEL, PRETRAINED], compute)
+            run.stage("pretrain", keys["pretrain"], [MODEL, PRETRAINED], train)
             checkpoint.remove()
         else:
-            compute(None)
+            train(None)
         accelerator.wait_for_everyone()
     if accelerator.is_main_process and read_json(job.folder / PRETRAINED)["status"] == "ok":
-        for task in tasks:
+        for task in made.tasks:
             if not run.cached(_stage(task), keys[task.name]):
                 checkpoint = Checkpoint(job.folder / STAGES_FOLDER / CHECKPOINTS / _stage(task), keys[task.name])
-                tune = partial(_finetune, job, recipe, task, accelerator, checkpoint)
+                tune = partial(_finetune, job, made, task, checkpoint)
                 run.stage(_stage(task), keys[task.name], [f"{_stage(task)}.json"], tune)
                 checkpoint.remove()
-            tick(finetune_steps(recipe, task))
+            tick(finetune_steps(made.recipe, task))
     accelerator.wait_for_everyone()
 
 
-def _pretrain(
-    job: Job,
-    recipe: PlacementRecipe,
-    text: TextData,
-    accelerator: Accelerator,
-    checkpoint: Checkpoint,
-    folder: Path | None,
-    tick: Tick,
-) -> None:
+def _pretrain(job: Job, made: Prepared, checkpoint: Checkpoint, tick: Tick, folder: Path | None) -> None:
+    """Train the encoder and, where there is a `folder` for it, write the result: in the first process alone."""
+    recipe, text, accelerator = made.recipe, made.text, made.accelerator
     model = build(recipe.encoder, job.placement.widths, text.tokenizer, job.seed)
     parameters = parameter_count(model)
     try:
@@ -203,19 +200,18 @@ def _pretrain(
     write_json(folder / PRETRAINED, result)
 
 
-def _finetune(
-    job: Job, recipe: PlacementRecipe, task: TaskText, accelerator: Accelerator, checkpoint: Checkpoint, folder: Path
-) -> None:
+def _finetune(job: Job, made: Prepared, task: TaskText, checkpoint: Checkpoint, folder: Path) -> None:
+    spec = made.recipe.finetune
     model = load_classifier(
         find_model(str(job.folder / MODEL)),
-        device=str(accelerator.device),
+        device=str(made.accelerator.device),
         new_labels=list(task.label_names),
         seed=job.seed,
     )
     losses = finetune(
-        model, family_of("bert"), task.train, task.train_labels, recipe.finetune, seed=job.seed, checkpoint=checkpoint
+        model, family_of("bert"), task.train, task.train_labels, spec, seed=job.seed, checkpoint=checkpoint
     )
-    predicted = predict(model, task.evaluation, batch_size=recipe.finetune.batch_size).argmax(1)
+    predicted = predict(model, task.evaluation, batch_size=spec.batch_size).argmax(1)
     accuracy = float((predicted == task.evaluation_labels).mean())
     digits = "".join(DIGITS[label] for label in predicted)
     write_json(folder / f"{_stage(task)}.json", {"accuracy": accuracy, "losses": losses, "predictions": digits})
@@ -223,11 +219,3 @@ def _finetune(
 
 def _stage(task: TaskText) -> str:
     return f"task_{task.name}"
-
-
-def _agreed(accelerator: Accelerator, ask: Callable[[], bool]) -> bool:
-    """Return what `ask` says in the first process, in all of them: only that one writes, so only it knows."""
-    answer = [ask() if accelerator.is_main_process else None]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(answer)
-    return answer[0]

@@ -87,11 +87,9 @@ def make_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizer
     tokenizer.train_from_iterator(texts, trainer)
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     made = Tokenizer(models.WordPiece(vocabulary, unk_token=SPECIAL["unk_token"]))
-    made.normalizer, made.pre_tokenizer, made.decoder = (
-        tokenizer.normalizer,
-        tokenizer.pre_tokenizer,
-        decoders.WordPiece(),
-    )
+    made.normalizer = tokenizer.normalizer
+    made.pre_tokenizer = tokenizer.pre_tokenizer
+    made.decoder = decoders.WordPiece()
     ends = [(name, vocabulary[name]) for name in (SPECIAL["sep_token"], SPECIAL["cls_token"])]
     made.post_processor = processors.BertProcessing(*ends)
     return PreTrainedTokenizerFast(

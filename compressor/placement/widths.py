@@ -28,14 +28,10 @@ class Placement:
         return tuple(layer for layer, width in enumerate(self.widths, start=1) if not width)
 
 
-def _middle(layers: int, count: int) -> int:
-    # an odd rest leaves the extra layer without a block at the top: 5 of 12 layers are 4..8, with 3 below and 4 above
-    return (layers - count) // 2
-
-
 STARTS = {
     "first": lambda layers, count: 0,  # noqa: ARG005
-    "middle": _middle,
+    # an odd rest leaves the extra layer without a block at the top: 5 of 12 layers are 4..8, with 3 below and 4 above
+    "middle": lambda layers, count: (layers - count) // 2,
     "last": lambda layers, count: layers - count,
 }
 """Place -> layers below the first one that has a block; keys = the recipe's `Place`."""

@@ -21,13 +21,11 @@ SECTIONS: dict[str, Callable[[Mapping[str, Any]], Section]] = {  # keys = Recipe
 
 def drawn_sections(analysis: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the sections of the analyses that are there, in the order of the table, figures as PNG bytes by name."""
-    return [drawn(make(analysis[name])) for name, make in SECTIONS.items() if analysis.get(name)]
-
-
-def drawn(section: Section) -> dict[str, Any]:
-    """Return a section as the templates take it: its figures drawn, with their titles."""
-    figures = [{"name": name, **style.picture(figure)} for name, figure in section.figures.items()]
-    return {**vars(section), "drawn": figures}
+    sections = [make(analysis[name]) for name, make in SECTIONS.items() if analysis.get(name)]
+    return [
+        {**vars(section), "drawn": [{"name": name, **style.picture(made)} for name, made in section.figures.items()]}
+        for section in sections
+    ]
 
 
 def figure_files(sections: list[dict[str, Any]]) -> dict[str, bytes]:

@@ -27,11 +27,11 @@ from compressor.report.wording import export as wording_export
 SCHEMA = 1
 REQUIRED = ("name", "recipe", "environment", "data", "layers", "plan", "variants", "stages")
 OPTIONAL = {
-    **{"scores": {}, "benchmark": {}, "parity": {}, "fused_nodes": {}, "flipped": [], "explain": []},
+    **{"scores": {}, "benchmark": {}, "parity": {}, "fused_nodes": {}, "operators": {}, "analysis": {}},
+    **{"flipped": [], "explain": []},
     **dict.fromkeys(
         ("head", "refit", "distill", "goals", "audit", "timing", "prediction", "cascade", "tail", "shipped")
     ),
-    **{"operators": {}, "analysis": {}},
 }
 """Parts that a run may lack, and what stands for them."""
 FIGURES = ("separability", "audit", "frontier", "accuracy", "latency", "speedup", "cascade", "head", "charges")
@@ -133,20 +133,11 @@ def draw_figures(context: dict[str, Any]) -> dict[str, Figure]:
             frontier, context["main_series"], context["plan"]["layers"], audit["rows"], context["plan"]["chosen"]
         )
     compared = [
-        (name, variant["versus_full"]) for name, variant in context["variants"].items() if variant["versus_full"]
+        {"variant": name, "delta": versus["accuracy_delta"], "ci95": versus["ci95"], "flip_rate": versus["flip_rate"]}
+        for name, variant in context["variants"].items()
+        if (versus := variant["versus_full"])
     ]
-    drawn["accuracy"] = figures.accuracy_figure(
-        [
-            {
-                "variant": name,
-                "delta": versus["accuracy_delta"],
-                "ci95": versus["ci95"],
-                "flip_rate": versus["flip_rate"],
-            }
-            for name, versus in compared
-        ],
-        context["versus"]["rows"],
-    )
+    drawn["accuracy"] = figures.accuracy_figure(compared, context["versus"]["rows"])
     if context["latency"]:
         drawn["latency"] = figures.latency_figure(context["latency"])
     if context["comparisons"]:
@@ -175,20 +166,30 @@ def build_analysis(out: Path, name: str, analysis: Mapping[str, Any], title: str
     folder.mkdir(exist_ok=True)
     for path in folder.glob(f"{name}_*.png"):
         path.unlink()
-    page = render_analysis(title, sections, f"Every number was measured in this call; {name}.json holds them all.")
+    footer = f"Every number was measured in this call; {name}.json holds them all."
+    page = _environment().get_template("analysis.html.j2").render(title=title, sections=sections, footer=footer)
     drawn = [_write(folder / file, data) for file, data in figure_files(sections).items()]
     return [_write(out / f"{name}.html", page.encode()), *drawn]
 
 
-def render_analysis(title: str, sections: list[dict[str, Any]], footer: str) -> str:
-    """Return a page of analyses alone; `sections` as `drawn_sections` gives them."""
-    return _environment().get_template("analysis.html.j2").render(title=title, sections=sections, footer=footer)
+def audit_figures(
+    run_dir: Path, audit: Mapping[str, Any], timing: Mapping[str, Any], plan: Mapping[str, Any]
+) -> list[Path]:
+    """Write figures/audit.png and figures/frontier.png of `run_dir`; the three are the contents of its JSON files."""
+    frontier = tables.frontier_rows(audit["frontier"], timing)
+    shown = tables.main_series(frontier, plan["rank_by"])
+    drawn = {
+        "audit": figures_selection.audit_figure(tables.audit_rows(audit)),
+        "frontier": figures_selection.frontier_figure(frontier, shown, audit["layers"], audit["rows"], plan["chosen"]),
+    }
+    folder = run_dir / "figures"
+    folder.mkdir(exist_ok=True)
+    return [_write(folder / f"{name}.png", style.png(figure)) for name, figure in drawn.items()]
 
 
 def render_markdown(context: dict[str, Any]) -> str:
     """Return the Markdown summary; every value is escaped so that none can break a table or add markup."""
-    page = _environment(finalize=_escape_markdown).get_template("report.md.j2")
-    return page.render(**context)
+    return _environment(finalize=_escape_markdown).get_template("report.md.j2").render(**context)
 
 
 def _escape_markdown(text: Any) -> Any:  # noqa: ANN401

@@ -7,6 +7,7 @@ import functools
 import math
 import re
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Any
 
 from compressor.model.units import Unit, split_unit, unit_words
@@ -140,24 +141,42 @@ def p_value(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
+def interval(form: Callable[[float], str], bounds: Sequence[float] | None, unit: str = "") -> str:
+    """Return both bounds as `form` writes them, with `unit` behind the last alone."""
+    return f"{form(bounds[0]).removesuffix(unit)} to {form(bounds[1])}" if bounds else BLANK
+
+
+def with_interval(
+    form: Callable[[float | None], str], value: float | None, ci95: Sequence[float] | None, unit: str = ""
+) -> str:
+    """Return the value as `form` writes it, its interval in brackets without `unit`; the value alone without interval."""
+    return form(value) + (f" ({interval(form, ci95, unit).removesuffix(unit)})" if ci95 else "")
+
+
+def span(form: Callable[[float], str], values: Sequence[float], unit: str = "") -> str:
+    """Return the smallest and largest value, such as `1.05x to 1.19x`; once where both read the same."""
+    low, high = form(min(values)), form(max(values))
+    return low if low == high else f"{low.removesuffix(unit)} to {high}"
+
+
 def points_interval(bounds: list[float] | None) -> str:
     """Return [-0.012, 0.008] as `−1.20 to +0.80 points`."""
-    return f"{points(bounds[0]).removesuffix(' points')} to {points(bounds[1])}" if bounds else BLANK
+    return interval(points, bounds, " points")
 
 
 def percent_interval(bounds: list[float] | None) -> str:
     """Return [0.88, 0.92] as `88.00 to 92.00 %`."""
-    return f"{percent(bounds[0]).removesuffix(' %')} to {percent(bounds[1])}" if bounds else BLANK
+    return interval(percent, bounds, " %")
 
 
 def ratio_interval(bounds: list[float] | None) -> str:
     """Return [1.17, 1.21] as `1.17x to 1.21x`."""
-    return f"{ratio(bounds[0])} to {ratio(bounds[1])}" if bounds else BLANK
+    return interval(ratio, bounds)
 
 
 def correlation_interval(bounds: list[float] | None) -> str:
     """Return [-0.2, 0.9] as `−0.20 to 0.90`."""
-    return f"{correlation(bounds[0])} to {correlation(bounds[1])}" if bounds else BLANK
+    return interval(correlation, bounds)
 
 
 def tie(text: str) -> str:
@@ -165,17 +184,11 @@ def tie(text: str) -> str:
     return re.sub(r"(?<=\d) (?=%|ms|s\b|points|MB|GF|M\b|tokens)|(?<=n) (?==)|(?<==) ", "\u00a0", text)
 
 
-def spread_text(ratios: list[float]) -> str:
-    """Return the smallest and largest of some ratios, such as `1.05x to 1.19x`."""
-    low, high = ratio(min(ratios)), ratio(max(ratios))
-    return low if low == high else f"{low} to {high}"
-
-
 def claimed_text(claimed: list[float], comparisons: int) -> str:
     """Return what the title of a figure of speed-ups says of those that are claimed."""
     if not claimed:
         return "No speed-up is above the noise floor"
-    return f"Claimed speed-up: {spread_text(claimed)}, in {len(claimed)} of {comparisons} comparisons"
+    return f"Claimed speed-up: {span(ratio, claimed)}, in {len(claimed)} of {comparisons} comparisons"
 
 
 def score_name(score: str) -> str:
@@ -217,10 +230,8 @@ def format_of(variant: str) -> str:
 
 def variant_order(variant: str) -> tuple[int, str, bool]:
     """Return a sort key: formats from plain to small, the full model right before the compressed one."""
-    known, name = (
-        ("PyTorch", "ONNX fp32", "ONNX alltokens", "ONNX optimized", "ONNX fp16", "ONNX int8"),
-        format_of(variant),
-    )
+    known = ("PyTorch", "ONNX fp32", "ONNX alltokens", "ONNX optimized", "ONNX fp16", "ONNX int8")
+    name = format_of(variant)
     return known.index(name) if name in known else len(known), name, not is_full(variant)
 
 
@@ -238,20 +249,22 @@ def cell_name(batch: int, length: int | str) -> str:
 
 def short_names(paths: Sequence[str], longest: int = 42) -> dict[str, str]:
     """Return path -> what is left without the folders that all have in common, cut on the left to `longest` characters."""
-    folders, shared = [path.split("/")[:-1] for path in paths], 0
-    if len(paths) > 1:
-        for level in zip(*folders, strict=False):
-            if len(set(level)) > 1:
-                break
-            shared += 1
+    folders = [path.split("/")[:-1] for path in paths]
+    common = takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False))
+    shared = len(list(common)) if len(paths) > 1 else 0
     short = {path: "/".join(path.split("/")[shared:]) for path in paths}
     return {path: name if len(name) <= longest else f"…{name[1 - longest :]}" for path, name in short.items()}
+
+
+def cut(text: str, longest: int) -> str:
+    """Return the text, cut on the right to `longest` characters."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def plain(value: Any) -> str:  # noqa: ANN401
     """Return any JSON value as text: mappings as `key: value`, lists and mappings separated by commas."""
     if isinstance(value, dict):
         return ", ".join(f"{key}: {plain(item)}" for key, item in value.items())
-    return (
-        ", ".join(plain(item) for item in value) if isinstance(value, list) else BLANK if value is None else str(value)
-    )
+    if isinstance(value, list):
+        return ", ".join(map(plain, value))
+    return BLANK if value is None else str(value)

@@ -4,8 +4,7 @@ A matrix is read, reduced to a few vectors (one number a row or position) and le
 vectors, of all their entries or of entries drawn with replacement, so that hundreds of draws cost next to nothing.
 """
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from compressor.analysis.roles.weights import LayerNames, Weights
 from compressor.errors import UserError
+from compressor.measurement.machine.environment import torch_threads
 from compressor.model.neurons import co_magnitude, saturated_positions
 
 TOP_SHARE = 0.01
@@ -78,7 +78,7 @@ def measure_layer(weights: Weights, names: LayerNames, draws: int, rng: np.rando
     columns = overlap = rank_draws = np.empty(0)
     for name in names.matrices:
         matrix = weights.matrix(name)
-        with _threads(1 if min(matrix.shape) <= ONE_THREAD else torch.get_num_threads()):
+        with torch_threads(1 if min(matrix.shape) <= ONE_THREAD else torch.get_num_threads()):
             sizes[name] = matrix.numel()
             rows[name] = matrix.double().square().sum(1).numpy()
             values = singular_values(matrix)
@@ -138,17 +138,6 @@ def _roots(gram: Tensor) -> np.ndarray:
     """Return the roots of the eigenvalues of Gram matrices [..., k, k], largest first; what rounding leaves of 0 is 0."""
     values = torch.linalg.eigvalsh(gram).flip(-1)
     return torch.where(values > 1e-12 * values[..., :1], values, 0.0).sqrt().numpy()
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Have PyTorch use `count` threads for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def effective_rank(values: np.ndarray) -> np.ndarray:

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from compressor.cli.options import AsJson, Device, Overrides
-from compressor.console import print_json, say, show
+from compressor.cli.options import AsJson, Device, Overrides, answer
+from compressor.console import say
 
 ALARM = 3
 
@@ -36,13 +36,8 @@ def ffn(
     """Are the feed-forward blocks structural or do they classify? Energies, null, probes, and real removal of each."""
     from compressor.pipeline.analyses import analyze_ffn_of
 
-    _finish(
-        "ffn",
-        analyze_ffn_of(target, overrides or (), say=say, **_options(device, out)),
-        out,
-        as_json,
-        f"FFN roles: {target}",
-    )
+    found = analyze_ffn_of(target, overrides or (), say=say, **_options(device, out))
+    _finish("ffn", found, out, as_json, f"FFN roles: {target}")
 
 
 @analyze.command()
@@ -135,13 +130,10 @@ def _options(device: str, out: Path | None = None) -> dict[str, Any]:
 
 
 def _finish(name: str, found: dict[str, Any], out: Path | None, as_json: bool, title: str) -> None:
-    from compressor.pipeline.analyses import write_analysis
-
-    written = write_analysis(out, name, found, title) if out is not None else []
-    if as_json:
-        print_json(found)
-        return
     from compressor.cli.analyze.tables import section_lines
+    from compressor.pipeline.analyses import write_analysis
     from compressor.report.analyses import SECTIONS
 
-    show(*section_lines(SECTIONS[name](found)), *(f"page: {path}" for path in written if path.suffix == ".html"))
+    written = write_analysis(out, name, found, title) if out is not None else []
+    pages = [f"page: {path}" for path in written if path.suffix == ".html"]
+    answer(as_json, found, lambda: [*section_lines(SECTIONS[name](found)), *pages])

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from compressor.cli.options import AsJson, Device
-from compressor.console import print_json, show
+from compressor.cli.options import AsJson, Device, answer
 
 
 def export(
@@ -32,6 +31,7 @@ def export(
 
     The CLS-only tail takes the form that is faster on the device.
     """
+    from compressor.cli.directories.tables import export_table
     from compressor.export.directory import export_directory
     from compressor.measurement.machine.doctor import resolve_device
     from compressor.measurement.machine.providers import PROVIDERS
@@ -43,12 +43,7 @@ def export(
     written = export_directory(
         model_dir, out, wanted, tail=tail, opset=opset, provider=provider, track=track_for_terminal()
     )
-    if as_json:
-        print_json(written)
-    else:
-        from compressor.cli.directories.tables import export_table
-
-        show(export_table(written))
+    answer(as_json, written, lambda: [export_table(written)])
 
 
 def explain(
@@ -69,15 +64,11 @@ def explain(
     folded head has a few nodes; of another model the 16 with the largest charges are shown.
     """
     from compressor.analysis.explain import explain_directory
+    from compressor.cli.directories.explain import explain_tables
     from compressor.progress import track_for_terminal
 
     found = explain_directory(model_dir, text, text_pair, top=top, track=track_for_terminal())
-    if as_json:
-        print_json(found.to_dict())
-    else:
-        from compressor.cli.directories.explain import explain_tables
-
-        show(*explain_tables(found))
+    answer(as_json, found.to_dict(), lambda: explain_tables(found))
 
 
 def report(
@@ -87,7 +78,4 @@ def report(
     from compressor.report.build import build_report
 
     paths = [str(path) for path in build_report(run_dir)]
-    if as_json:
-        print_json(paths)
-    else:
-        show(*paths)
+    answer(as_json, paths, lambda: paths)

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from compressor.cli.options import AsJson
-from compressor.console import print_json, show
+from compressor.cli.options import AsJson, answer
+from compressor.console import print_json
 from compressor.errors import UserError, nearest
 
 
@@ -25,14 +25,10 @@ def doctor(as_json: AsJson = False) -> None:
 
     Exit code 1: the best device of this machine (the GPU where there is a driver, else the CPU) does not work.
     """
+    from compressor.cli.machine.tables import doctor_tables
     from compressor.measurement.machine.doctor import doctor as examine
 
     diagnosis = examine()
-    if as_json:
-        print_json(diagnosis.to_dict())
-    else:
-        from compressor.cli.machine.tables import doctor_tables
-
-        show(*doctor_tables(diagnosis.to_dict()))
+    answer(as_json, diagnosis.to_dict(), lambda: doctor_tables(diagnosis.to_dict()))
     if not diagnosis.ok:
         raise typer.Exit(1)

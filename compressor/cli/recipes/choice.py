@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from compressor.cli.tables import table
@@ -47,8 +48,11 @@ def audit_tables(audit: Mapping[str, Any]) -> list[Table]:
     ]
     title = f"scores against the measured damage (KL after the readout) of {layers} layers, {audit['rows']:,} texts"
     tables = [table(title, columns, ranks)]
-    sizes = _spread(regret_sizes(rows), SIZES_SHOWN)
+    sizes = regret_sizes(rows)
     if sizes:
+        # at even distances, with the first and the last
+        shown = np.linspace(0, len(sizes) - 1, min(len(sizes), SIZES_SHOWN)).round().astype(int)
+        sizes = [sizes[index] for index in shown]
         lost = [
             (row["name"], *(bare_points(row["regret"].get(size, {}).get("agreement")) for size in sizes))
             for row in rows if row["regret"]
@@ -117,10 +121,3 @@ def _rho(value: Mapping[str, Any]) -> str:
     if value["rho"] is None:
         return BLANK
     return correlation(value["rho"]) + (f" [{correlation_interval(value['ci95'])}]" if value["ci95"] else "")
-
-
-def _spread(values: Sequence[int], most: int) -> list[int]:
-    """Return at most `most` of the values at even distances, with the first and the last."""
-    if len(values) <= most:
-        return list(values)
-    return [values[round(index * (len(values) - 1) / (most - 1))] for index in range(most)]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from compressor.cli.options import AsJson, Device, Out, Overrides, RecipeFile
+from compressor.cli.options import AsJson, Device, Out, Overrides, RecipeFile, answer
 from compressor.console import print_json, say, show
 from compressor.errors import UserError
 
@@ -72,24 +72,22 @@ def plan(
     from compressor.files import read_json
     from compressor.pipeline.dry_run import dry_run
     from compressor.pipeline.goals import with_speed
-    from compressor.pipeline.pipeline import run_until
-    from compressor.progress import track_for_terminal
     from compressor.recipe.file import load_recipe
 
-    loaded = load_recipe(recipe, overrides or ())
-    stages = dry_run(loaded, out, device=device)
+    stages = dry_run(load_recipe(recipe, overrides or ()), out, device=device)
     if not as_json:
         show(stages_table(stages))
+    names = ("scores", "plan", "timing")
     if any(stage.name == "teacher" and not stage.cached for stage in stages):
         say("scores and plan come once the full model is fine-tuned: `compressor finetune` does that alone.")
-        if as_json:
-            print_json({"stages": [asdict(stage) for stage in stages], "scores": None, "plan": None, "timing": None})
-        return
-    path, _ = run_until(loaded, "plan", out, device=device, track=track_for_terminal(), say=say)
-    scores, found, timing = (read_json(path / f"{name}.json") for name in ("scores", "plan", "timing"))
-    if as_json:
-        print_json({"stages": [asdict(stage) for stage in stages], "scores": scores, "plan": found, "timing": timing})
+        read = dict.fromkeys(names)
     else:
+        path = _run_until(recipe, overrides, "plan", out, device)
+        read = {name: read_json(path / f"{name}.json") for name in names}
+    if as_json:
+        print_json({"stages": [asdict(stage) for stage in stages], **read})
+    elif read["plan"]:
+        scores, found, timing = read.values()
         choice = [candidates_table(with_speed(found["goals"], timing))] if found["goals"] else []
         show(scores_table(scores, found["skip"]), plan_table(found), *choice, prediction_table(timing, found["units"]))
 
@@ -103,10 +101,7 @@ def score(
 
     path = _run_until(recipe, overrides, "scores", out, device)
     scores = read_json(path / "scores.json")
-    if as_json:
-        print_json(scores)
-    else:
-        show(scores_table(scores))
+    answer(as_json, scores, lambda: [scores_table(scores)])
 
 
 def audit(
@@ -115,7 +110,7 @@ def audit(
     """Hold every score against the damage that real forward passes measure; find the best set of every size."""
     from compressor.cli.recipes.choice import audit_tables, frontier_table
     from compressor.files import read_json
-    from compressor.report.standalone import audit_figures
+    from compressor.report.build import audit_figures
 
     path = _run_until(recipe, [*(overrides or ()), "selection.audit=true"], "audit", out, device)
     found, timing, plan = (read_json(path / f"{name}.json") for name in ("audit", "timing", "plan"))
@@ -140,10 +135,8 @@ def finetune(
         )
     path = _run_until(recipe, overrides, "teacher", out, device)
     trained = {"path": str(path / "teacher"), **read_json(path / "teacher.json")}
-    if as_json:
-        print_json(trained)
-    else:
-        show(f"loss by epoch: {', '.join(f'{loss:.4f}' for loss in trained['loss'])}", f"teacher: {trained['path']}")
+    losses = ", ".join(f"{loss:.4f}" for loss in trained["loss"])
+    answer(as_json, trained, lambda: [f"loss by epoch: {losses}", f"teacher: {trained['path']}"])
 
 
 def _run_until(recipe: Path, overrides: list[str] | None, last: str, out: Path | None, device: str) -> Path:

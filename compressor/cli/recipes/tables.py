@@ -19,44 +19,31 @@ def result_table(result: Mapping[str, Any]) -> Table:
     rows = []
     variants = result["variants"]
     first = next((variant["latency"][0] for variant in variants.values() if variant["latency"]), None)
+    cell = f"p50 ({first['batch']} x {first['length']})" if first else "p50"
     for name in sorted(variants, key=variant_order):
         variant = variants[name]
         versus = variant["versus_full"]
         # a cascade is timed on real lengths alone, so it may have no row for the column's cell
-        latency = next((row for row in variant["latency"] if first and _cell(row) == _cell(first)), None)
+        timed = {(row["batch"], row["length"]): row for row in reversed(variant["latency"])}
+        latency = timed.get((first["batch"], first["length"])) if first else None
         rows.append(
-            (
-                name,
-                accuracy_text(variant),
-                f"{versus['agreement']:.1%}" if versus else "",
-                f"{variant['parameters'] / 1e6:.1f} M",
-                f"{variant['encoder_flops'] / 1e9:.2f} GF",
-                f"{variant['bytes'] / 1e6:.1f} MB",
-                f"{latency['p50_ms']:.2f} ms" if latency else "",
-                speedup_text(latency),
-            )
+            {
+                "variant": name,
+                "accuracy [95 %]": accuracy_text(variant),
+                "agreement": f"{versus['agreement']:.1%}" if versus else "",
+                "parameters": f"{variant['parameters'] / 1e6:.1f} M",
+                "encoder FLOPs": f"{variant['encoder_flops'] / 1e9:.2f} GF",
+                "file": f"{variant['bytes'] / 1e6:.1f} MB",
+                cell: f"{latency['p50_ms']:.2f} ms" if latency else "",
+                "speed-up [95 %]": speedup_text(latency),
+            }
         )
-    cell = f"p50 ({first['batch']} x {first['length']})" if first else "p50"
-    columns = [
-        "variant",
-        "accuracy [95 %]",
-        "agreement",
-        "parameters",
-        "encoder FLOPs",
-        "file",
-        cell,
-        "speed-up [95 %]",
-    ]
     units = plan_units(result["plan"])
     layers, which = result["plan"]["layers"], ", ".join(map(str, units))
     gone = f"{len(units)} of {layers} layers skipped (layer {which})"
     if result["plan"].get("mix"):
         gone = f"{unit_words(units)} of {layers} layers left out"
-    return table(f"{result['name']}: {gone}", columns, rows)
-
-
-def _cell(row: Mapping[str, Any]) -> tuple[Any, Any]:
-    return row["batch"], row["length"]
+    return table(f"{result['name']}: {gone}", [*rows[0]], [[*row.values()] for row in rows])
 
 
 def verdict(result: Mapping[str, Any]) -> str:

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from compressor.cli.options import AsJson, Device
-from compressor.console import print_json, say, show
+from compressor.cli.options import AsJson, Device, answer
+from compressor.console import say
 from compressor.errors import UserError
 
 
@@ -53,6 +53,7 @@ def bench(
     """
     from compressor.bench.bench import Options, bench_directories, write_bench
     from compressor.bench.texts import read_texts
+    from compressor.cli.timing.tables import bench_tables
     from compressor.files import check_out
     from compressor.measurement.machine.doctor import resolve_device
     from compressor.progress import track_for_terminal
@@ -78,15 +79,7 @@ def bench(
         say(f"TensorRT: left out, {measured['no_tensorrt']}.")
     for name in measured["left_out"]:
         say(f"{name}: left out, a cascade is timed on real texts alone; give some with --texts FILE.")
-    if as_json:
-        print_json(measured)
-    else:
-        from compressor.cli.timing.tables import footprint_table, latency_table, noise_lines, stats_line
-
-        tables = [latency_table(measured["latency"])]
-        tables += [footprint_table(measured["footprint"])] if measured["footprint"] else []
-        lines = [stats_line(name, stats) for name, stats in measured["cascades"].items()]
-        show(*tables, *noise_lines(measured["noise_floor"]), *lines, *map(str, written))
+    answer(as_json, measured, lambda: [*bench_tables(measured), *map(str, written)])
 
 
 def compare(
@@ -98,11 +91,7 @@ def compare(
 ) -> None:
     """Show finished runs side by side, row by row with the first where they were evaluated on the same rows."""
     from compressor.bench.compare import compare_runs
+    from compressor.cli.timing.compare import compare_tables
 
     compared = compare_runs(run_dirs, variant)
-    if as_json:
-        print_json(compared)
-    else:
-        from compressor.cli.timing.compare import compare_tables
-
-        show(*compare_tables(compared))
+    answer(as_json, compared, lambda: compare_tables(compared))

@@ -12,6 +12,16 @@ LONGEST = 60
 """Characters of a model's name that a table of latencies has room for."""
 
 
+def bench_tables(measured: Mapping[str, Any]) -> list[Table | str]:
+    """Return what `compressor bench` measured: latency, cold start where it was asked for, noise, exits of cascades."""
+    return [
+        latency_table(measured["latency"]),
+        *([footprint_table(measured["footprint"])] if measured["footprint"] else []),
+        *noise_lines(measured["noise_floor"]),
+        *(stats_line(name, stats) for name, stats in measured["cascades"].items()),
+    ]
+
+
 def latency_table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     """Return latency rows: one line per model and cell."""
     short = short_names([*rows], LONGEST)

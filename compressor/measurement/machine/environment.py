@@ -1,8 +1,9 @@
 """The machine a number was taken on."""
 
+import contextlib
 import os
 import platform
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from compressor.measurement.machine.libraries import ONNXRUNTIMES, installed_version
@@ -29,6 +30,19 @@ def environment(device: str) -> dict:
         "cuda": torch.version.cuda,
         "cpu": cpu,
     }
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[int]:
+    """Have PyTorch use `count` threads for a while."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield count
+    finally:
+        torch.set_num_threads(before)
 
 
 def versions() -> dict[str, str | None]:

@@ -8,8 +8,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from compressor.report.figures.style import BAND, COMPRESSED, INK, MUTED, dress, new_figure
-from compressor.report.formats import cell_name, claimed_text, ratio, short_names
+from compressor.report.figures.style import BAND, COMPRESSED, INK, MUTED, cell_panels, new_figure
+from compressor.report.formats import cell_name, claimed_text, ratio, short_names, span
 
 WIDEST = 3.0
 """Spread of speed-ups from which on a logarithmic axis shows them better."""
@@ -38,12 +38,10 @@ def bench_figure(
     lines = -(-len(cells) // columns)
     two_lines = any("\n" in label for label in shown.values())
     figure = new_figure(1.3 + lines * (0.75 + (0.46 if two_lines else 0.34) * len(names)), finding(rows))
-    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    panels = cell_panels(figure, cells, columns, sharex=True)
     bounds = [bound for row in rows for bound in row["speedup_ci95"]]
     logarithmic = max(bounds) / min(bounds) > WIDEST
-    for axes, cell in zip(panels, cells, strict=False):
-        dress(axes, "x")
-        axes.set_title(cell, fontsize=9.5, color=INK, loc="left")
+    for axes, cell in zip(panels, cells, strict=True):
         axes.axvline(1, color=INK, linewidth=1.2, zorder=2)
         for row in (row for row in rows if _cell(row) == cell):
             height = len(names) - 1 - names.index(row["name"])
@@ -66,8 +64,6 @@ def bench_figure(
     left, right = panels[0].get_xlim()  # all panels share it
     room = (right / left) ** 0.15 if logarithmic else 1 + 0.15 * (right - left) / right
     panels[0].set_xlim(left, right * room)  # for the numbers
-    for axes in panels[len(cells) :]:
-        axes.set_axis_off()
     handles = [
         Line2D([], [], linestyle="", marker="o", color=COMPRESSED, label="claimed"),
         Line2D(
@@ -106,9 +102,8 @@ def _labels(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 def _axis(rows: Sequence[Mapping[str, Any]]) -> str:
     rivals, runs = {row["against"] for row in rows}, [row["runs"] for row in rows]
-    n = f"n = {min(runs)} runs" if min(runs) == max(runs) else f"n = {min(runs)} to {max(runs)} runs"
     over = f"over {_names(rows)[next(iter(rivals))]} " if len(rivals) == 1 else ""
-    return f"speed-up {over}(ratio of latencies, 95 % interval; {n})"
+    return f"speed-up {over}(ratio of latencies, 95 % interval; n = {span(str, runs)} runs)"
 
 
 def _band(noise: Sequence[float]) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from compressor.report.figures.style import COMPRESSED, INK, MUTED, SKIPPED, dress, new_figure
-from compressor.report.formats import number, percent
+from compressor.report.formats import cut, number, percent
 
 FOR, AGAINST, BIAS = (COMPRESSED, "#56b4e9"), (SKIPPED, "#f0a36b"), "#c9cdd3"
 """Neighbours in a stack alternate between two shades, so that their borders show."""
@@ -40,7 +40,8 @@ def charges_figure(examples: list[dict]) -> Figure:
     panels = figure.subplots(
         len(groups), 1, sharex=True, squeeze=False, height_ratios=[len(rows) + 0.6 for rows in groups.values()]
     )[:, 0]
-    reach = max(_reach(row) for row in examples)
+    # of a bar, from its left to its right end
+    reach = max(float(np.abs(values).sum() + abs(bias)) for values, bias in map(margin_charges, examples))
     for axes, (kind, rows) in zip(panels, groups.items(), strict=True):
         dress(axes, "x")
         axes.set_title(f"{KINDS[kind]} predictions", fontsize=9.5, color=INK, loc="left")
@@ -81,17 +82,7 @@ def _bar(axes: Axes, height: int, row: dict, reach: float) -> None:
     )
 
 
-def _reach(row: dict) -> float:
-    """Return the width of a bar from its left to its right end."""
-    values, bias = margin_charges(row)
-    return float(np.abs(values).sum() + abs(bias))
-
-
 def _name(row: dict) -> str:
     own, full, share = row["compressed"]["label"], row["full"]["label"], percent(row["compressed"]["confidence"])
     said = f"{full} → {own}" if row["kind"] == "flipped" else f"{own}, gold {row['label']}"
-    return f"{_short(row['id'], 28)}\n{_short(said, 34)}, {share}"
-
-
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    return f"{cut(row['id'], 28)}\n{cut(said, 34)}, {share}"

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.special import expit, logit
 
-from compressor.report.figures.style import BAND, COMPRESSED, FULL, INK, MUTED, SKIPPED, dress, legend, new_figure
+from compressor.report.figures.style import BAND, COMPRESSED, FULL, INK, SKIPPED, dress, label_below, legend, new_figure
 from compressor.report.formats import count, number, percent, percent_interval, points, points_interval
 
 REFERENCE_SHARE, REFERENCE_MARGIN = (0.60, 0.93), (0.39, 0.72)
@@ -21,7 +21,8 @@ ANY = {"any probe": "any\nprobe", "any kNN": "any\nkNN", "any head": "any\nhead"
 
 def margins_figure(analysis: Mapping[str, Any]) -> Figure:
     """Share of the errors above each margin with its 95 % band beside the mean margins, the reference ranges marked."""
-    at, models = analysis["high_confidence_margin"], _with_errors(analysis)
+    at = analysis["high_confidence_margin"]
+    models = {name: model for name, model in analysis["models"].items() if model["errors"]}
     first = analysis["models"]["full"]
     share = first["high_confidence_share"]
     title = "The full model makes no error, so it has no confident one"
@@ -88,10 +89,8 @@ def reliability_figure(analysis: Mapping[str, Any]) -> Figure:
         axes.set(xlim=(line[0], line[-1]), ylim=(100 * floor, 101))
         legend(axes, None)
     panels[0].set_ylabel("right answers, % (95 % interval)")
-    rows, most = analysis["rows"], len(full["before"]["reliability"])
-    n = f"n = {count(rows)} rows in {most} bins of equal mass"
-    label = f"mean confidence of the bin, % on a scale of log odds ({n}; dashed: as often right as sure)"
-    figure.supxlabel(label, x=0.01, ha="left", fontsize=9.5, color=MUTED)
+    n = f"n = {count(analysis['rows'])} rows in {len(full['before']['reliability'])} bins of equal mass"
+    label_below(figure, f"mean confidence of the bin, % on a scale of log odds ({n}; dashed: as often right as sure)")
     return figure
 
 
@@ -136,10 +135,6 @@ def recovery_figure(found: Mapping[str, Any]) -> Figure:
     handles = [*axes.get_legend_handles_labels()[0], Line2D([], [], color=SKIPPED, linewidth=2.4, label="luck alone")]
     figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False, fontsize=9)
     return figure
-
-
-def _with_errors(analysis: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: model for name, model in analysis["models"].items() if model["errors"]}
 
 
 def _odds(share: float) -> float:

@@ -1,6 +1,7 @@
 """The two figures on feed-forward blocks: their ratio by depth, and what a probe says against what a removal does."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from compressor.report.figures.style import BAND, COMPRESSED, FULL, INK, MUTED, SKIPPED, dress, new_figure
-from compressor.report.formats import count, layers_text, number, percent
+from compressor.report.formats import count, layers_text, number, percent, span
 
 REFERENCE = {1: 150.0, 4: 50.0, 8: 14.0, 12: 2.0}
 """Layer of BERT-base -> its published ratio; the mean share is REFERENCE_SHARE."""
@@ -23,6 +24,8 @@ MENDED = {"color": COMPRESSED, "linewidth": 2, "zorder": 5}
 _MARK = {"linestyle": "", "markersize": 7.5, "markeredgewidth": 1.6}
 REMOVED = _MARK | {"marker": "o", "color": COMPRESSED, "markersize": 14, "markeredgecolor": "white"}
 KEPT = _MARK | {"marker": "o", "markerfacecolor": "white", "markeredgecolor": SKIPPED}
+spread = partial(span, percent, unit=" %")
+"""From shares to the smallest and largest, such as `0.46 to 12.39 %`."""
 
 
 def times(ratio: float | None, share: float | None) -> str:
@@ -46,7 +49,7 @@ def ratio_figure(analysis: Mapping[str, Any]) -> Figure:
     low, high = np.array(nulls, dtype=float).T
     axes.fill_between(places, low, high, color=BAND, linewidth=0, zorder=1)
     for key, look in (("ratio", PLAIN), ("ratio_corrected", MENDED)):
-        axes.plot(places, [_number(change[key]) for change in changes], **look)
+        axes.plot(places, np.array([change[key] for change in changes], dtype=float), **look)
     if len(places) > 1:
         _reference(axes, len(places))
     drawn = [
@@ -121,12 +124,12 @@ def needed_finding(layers: Sequence[Mapping[str, Any]]) -> str:
     harmful = harmful_layers(layers)
     rates = [removal_of(layer, "removed")["flip_rate"] for layer in layers]
     if not harmful:
-        return f"No FFN looks harmful to a probe; without one, {span(rates)} of the predictions change"
+        return f"No FFN looks harmful to a probe; without one, {spread(rates)} of the predictions change"
     theirs = [rates[layer - 1] for layer in harmful]
     subject, verb, it = ("FFN", "looks", "it") if len(harmful) == 1 else ("FFNs", "look", "one of them")
     return (
-        f"The {subject} of {layers_text(harmful)} {verb} harmful to a probe, but without {it} {span(theirs)} of the predictions "
-        "change"
+        f"The {subject} of {layers_text(harmful)} {verb} harmful to a probe, but without {it} {spread(theirs)} of the "
+        "predictions change"
     )
 
 
@@ -139,12 +142,6 @@ def harmful_layers(layers: Sequence[Mapping[str, Any]]) -> list[int]:
 def removal_of(layer: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
     """Return one removal of a layer."""
     return next(entry for entry in layer["removal"] if entry["kind"] == kind)
-
-
-def span(shares: Sequence[float]) -> str:
-    """Return the smallest and largest share, such as `0.46 to 12.39 %`."""
-    low, high = percent(min(shares)), percent(max(shares))
-    return low if low == high else f"{low.removesuffix(' %')} to {high}"
 
 
 def _reference(axes: Axes, layers: int) -> None:
@@ -195,7 +192,3 @@ def _apart(top: float) -> list[float]:
         if tick <= top and tick**0.5 - chosen[-1] ** 0.5 > 0.06 * top**0.5:
             chosen.append(tick)
     return chosen
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value

@@ -11,8 +11,20 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from compressor.report.figures.style import BAND, COMPRESSED, FULL, INK, MUTED, SKIPPED, dress, legend, new_figure
-from compressor.report.formats import claimed_text, count, format_of, is_full, number, percent, variant_name
+from compressor.report.figures.style import (
+    BAND,
+    COMPRESSED,
+    FULL,
+    INK,
+    MUTED,
+    SKIPPED,
+    cell_panels,
+    dress,
+    label_below,
+    legend,
+    new_figure,
+)
+from compressor.report.formats import claimed_text, count, format_of, is_full, number, percent, span, variant_name
 
 FORMAT_COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"]
 FORMAT_MARKERS = ["o", "s", "^", "D", "v", "P"]
@@ -29,21 +41,15 @@ def accuracy_figure(rows: list[dict], n: int) -> Figure:
     if not labelled:
         title = f"At most {percent(max(row['flip_rate'] for row in rows))} of the predictions change (no labels: no accuracy)"
     elif worse or better:
-        counts = {
-            "worse": len(worse),
-            "better": len(better),
-            "not distinguishable": len(rows) - len(worse) - len(better),
-        }
+        open_ones = len(rows) - len(worse) - len(better)
+        counts = {"worse": len(worse), "better": len(better), "not distinguishable": open_ones}
         said = ", ".join(f"{total} {word}" for word, total in counts.items() if total)
         title = f"Accuracy of {len(rows)} variants against the full model: {said}"
     else:
         title = "The accuracy of no variant is distinguishable from the full model's"
     figure = new_figure(1.5 + 0.42 * len(rows), title)
-    panels = list(
-        figure.subplots(
-            1, 2 if labelled else 1, sharey=True, squeeze=False, width_ratios=[1.7, 1][: 2 if labelled else 1]
-        )[0]
-    )
+    columns = 2 if labelled else 1
+    panels = figure.subplots(1, columns, sharey=True, squeeze=False, width_ratios=[1.7, 1][:columns])[0]
     heights = np.arange(len(rows))[::-1]
     for axes in panels:
         dress(axes, "x")
@@ -91,10 +97,7 @@ def latency_figure(rows: list[dict]) -> Figure:
     columns = min(3, len(cells))
     lines = -(-len(cells) // columns)
     figure = new_figure(1.2 + lines * (0.75 + 0.42 * len(formats)), title)
-    panels = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
-    for axes, cell in zip(panels, cells, strict=False):
-        dress(axes, "x")
-        axes.set_title(cell, fontsize=9.5, color=INK, loc="left")
+    for axes, cell in zip(cell_panels(figure, cells, columns), cells, strict=True):
         for row in (row for row in rows if row["cell"] == cell):
             full = is_full(row["variant"])
             height = len(formats) - 1 - formats.index(format_of(row["variant"])) + (0.19 if full else -0.19)
@@ -104,17 +107,8 @@ def latency_figure(rows: list[dict]) -> Figure:
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_yticks(range(len(formats)), formats[::-1])
-    for axes in panels[len(cells) :]:
-        axes.set_axis_off()
-    low, high = (count(limit(row["runs"] for row in rows)) for limit in (min, max))
-    runs = low if low == high else f"{low} to {high}"
-    figure.supxlabel(
-        f"latency of a batch, ms: bar = p50, whisker = p90 (n = {runs} runs each)",
-        x=0.01,
-        ha="left",
-        fontsize=9.5,
-        color=MUTED,
-    )
+    runs = span(count, [row["runs"] for row in rows])
+    label_below(figure, f"latency of a batch, ms: bar = p50, whisker = p90 (n = {runs} runs each)")
     handles = [Patch(color=FULL, label="full"), Patch(color=COMPRESSED, label="compressed")]
     figure.legend(handles=handles, loc="outside lower right", ncols=2, frameon=False, fontsize=9)
     return figure
@@ -172,14 +166,8 @@ def head_figure(selection_loss: list[float], best_epoch: int, unit: str = "epoch
     figure = new_figure(2.9, title)
     axes = figure.subplots()
     dress(axes, "y")
-    axes.plot(
-        epochs,
-        selection_loss,
-        color=COMPRESSED,
-        linewidth=2,
-        marker="o",
-        markersize=3 if len(selection_loss) > 15 else 5,
-    )
+    size = 3 if len(selection_loss) > 15 else 5
+    axes.plot(epochs, selection_loss, color=COMPRESSED, linewidth=2, marker="o", markersize=size)
     if best_epoch in epochs:
         axes.axvline(best_epoch, color=SKIPPED, linewidth=1.2, linestyle=(0, (4, 3)))
         axes.plot([best_epoch], [selection_loss[best_epoch - 1]], "o", markersize=8, markerfacecolor="white",

@@ -39,17 +39,13 @@ def ratio_figure(analysis: Json, title: str) -> Figure:
 def _panel(axes: Axes, analysis: Json, metric: str) -> None:
     dress(axes, "y")
     found = {each["placement"]: each for each in analysis["improvements"] if each["metric"] == metric}
+    measured = [each for each in analysis["placements"][1:] if found[each["name"]]["mean"] is not None]
     axes.axhline(0, color=INK, linewidth=1)
     for number, (place, (colour, marker)) in enumerate(LOOKS.items()):
-        shown = [
-            each
-            for each in analysis["placements"]
-            if each["place"] == place and found[each["name"]]["mean"] is not None
-        ]
-        _points(
-            axes, [(each["ratio"] + SHIFT * (number - 1), found[each["name"]]) for each in shown], colour, marker, place
-        )
-    own = [each for each in analysis["placements"][1:] if not each["place"] and found[each["name"]]["mean"] is not None]
+        shift = SHIFT * (number - 1)
+        shown = [(each["ratio"] + shift, found[each["name"]]) for each in measured if each["place"] == place]
+        _points(axes, shown, colour, marker, place)
+    own = [each for each in measured if not each["place"]]
     for number, each in enumerate(own):
         ratio = 100 * sum(width > 0 for width in each["widths"]) / len(each["widths"])
         shift = SHIFT * (2 + number // 2) * (-1) ** number  # beside the grid's, in turn above and below
@@ -89,7 +85,7 @@ def importance_figure(analysis: Json, title: str) -> Figure:
             if row[f"{key}_ci95"]:
                 bounds = [100 * bound for bound in row[f"{key}_ci95"]]
                 axes.plot([row["layer"] + shift] * 2, bounds, color=colour, linewidth=2, alpha=0.7)
-        values = [np.nan if row[key] is None else 100 * row[key] for row in importances["layers"]]
+        values = 100 * np.array([row[key] for row in importances["layers"]], dtype=float)
         axes.plot(layers + shift, values, marker, color=colour, markersize=6, label=label)
     axes.set_xticks(layers[:: -(-len(layers) // 24)])
     what = f"n = {importances['placements']} placements x {importances['seeds']} seeds; bars: 95 % of bootstrap draws"

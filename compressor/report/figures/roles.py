@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from compressor.report.figures.style import COMPRESSED, FULL, GRID, INK, MUTED, SKIPPED, dress, new_figure
+from compressor.report.figures.style import COMPRESSED, FULL, GRID, INK, MUTED, SKIPPED, dress, label_below, new_figure
 from compressor.report.formats import count, short_names
 
 Json = Mapping[str, Any]
@@ -25,7 +25,7 @@ def roles_figure(analysis: Json, labels: Mapping[str, str], title: str) -> Figur
     A row's name is followed by the roles that it speaks for (+) or against (−).
     """
     names, layers = list(labels), analysis["layers"]
-    values = np.array([[_nan(value) for value in analysis["standardised"][name]] for name in names], dtype=float)
+    values = np.array([analysis["standardised"][name] for name in names], dtype=float)
     wide = layers > NUMBERED
     figure = new_figure(1.9 + 0.31 * len(names) + 0.5 * wide, title)
     axes = figure.subplots()
@@ -48,16 +48,14 @@ def roles_figure(analysis: Json, labels: Mapping[str, str], title: str) -> Figur
     axes.grid(which="minor", color="white", linewidth=1.2)
     axes.tick_params(which="minor", length=0)
     axes.spines[:].set_visible(False)
-    rows = (
-        "layer, role, share of draws with the same"
-        if wide
-        else ("layer, role, margin over the next role, share of draws with the same")
-    )
-    figure.supxlabel(
-        f"columns: {rows}; n = {count(analysis['draws'])} draws, {count(analysis['positions'])} FFN positions a layer\n"
+    margin = "" if wide else "margin over the next role, "
+    label_below(
+        figure,
+        f"columns: layer, role, {margin}share of draws with the same; n = {count(analysis['draws'])} draws, "
+        f"{count(analysis['positions'])} FFN positions a layer\n"
         "rows: feature, and the roles that it speaks for (+) or against (−)",
-        x=0.01, ha="left", fontsize=9, color=MUTED,
-    )  # fmt: skip
+        size=9,
+    )
     bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.01, extend="both")
     bar.set_label("deviations from the mean of the layers", fontsize=8.5, color=MUTED)
     bar.ax.tick_params(labelsize=8, colors=INK)
@@ -78,7 +76,7 @@ def change_figure(change: Json, title: str) -> Figure:
             flat.plot(
                 [row["layer"]] * 2, row["flattening_ci95"], color=COMPRESSED, linewidth=2.5, solid_capstyle="butt"
             )
-    flat.plot(places, [_nan(row["flattening"]) for row in rows], "o", color=COMPRESSED, markersize=6)
+    flat.plot(places, np.array([row["flattening"] for row in rows], dtype=float), "o", color=COMPRESSED, markersize=6)
     flat.axhline(1, color=INK, linewidth=1)
     flat.set_ylabel("flattening, ratio\n(above 1: flatter)")
     drawn = f"95 % interval of {count(change['draws'])} draws" if change["draws"] else "no interval: the draws differ"
@@ -86,16 +84,8 @@ def change_figure(change: Json, title: str) -> Figure:
     kept, gained, lost = (np.array([row[key] or np.nan for row in rows]) for key in ("kept", "gained", "lost"))
     style = {"width": 0.62, "linewidth": 1.2}
     saturated.bar(places, kept, label="kept", color=FULL, edgecolor=FULL, **style)
-    saturated.bar(
-        places,
-        gained,
-        bottom=np.nan_to_num(kept),
-        label="gained",
-        color=COMPRESSED,
-        edgecolor="white",
-        hatch="//",
-        **style,
-    )
+    saturated.bar(places, gained, bottom=np.nan_to_num(kept), label="gained", color=COMPRESSED, edgecolor="white", hatch="//",
+                  **style)  # fmt: skip
     saturated.bar(places, -lost, label="lost", color="white", edgecolor=SKIPPED, hatch="xx", **style)
     saturated.axhline(0, color=MUTED, linewidth=0.8)
     saturated.set_ylabel("saturated positions,\ncount")
@@ -106,7 +96,8 @@ def change_figure(change: Json, title: str) -> Figure:
         ("rank_change", "attention output", COMPRESSED, "o"),
         ("ffn_rank_change", "FFN", SKIPPED, "s"),
     ):
-        ranks.plot(places, [100 * _nan(row[key]) for row in rows], marker, color=colour, markersize=6, label=label)
+        changes = 100 * np.array([row[key] for row in rows], dtype=float)
+        ranks.plot(places, changes, marker, color=colour, markersize=6, label=label)
     ranks.axhline(0, color=INK, linewidth=1)
     ranks.set_ylabel("change of the\neffective rank, %")
     names = short_names([change["before"], change["after"]])
@@ -133,7 +124,3 @@ def _column_label(row: Json, wide: bool) -> str:
         return f"{stable}  {role}  {row['layer']}"
     margin = "" if row["margin"] is None else f"{row['margin']:.2f}"
     return f"{row['layer']}\n{role}\n{margin}\n{stable}"
-
-
-def _nan(value: float | None) -> float:
-    return float("nan") if value is None else float(value)

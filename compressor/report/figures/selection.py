@@ -6,7 +6,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from compressor.report.figures.style import BAND, COMPRESSED, FULL, GRID, INK, MUTED, SKIPPED, dress, legend, new_figure
+from compressor.report.figures.style import (
+    BAND,
+    COMPRESSED,
+    FULL,
+    GRID,
+    INK,
+    MUTED,
+    SKIPPED,
+    dress,
+    label_below,
+    legend,
+    new_figure,
+)
 from compressor.report.formats import correlation, count, layers_text, number, score_name
 from compressor.report.tables.selection import OWN, row_rho
 from compressor.report.wording.wording import audit_finding, frontier_finding
@@ -36,8 +48,8 @@ def separability_figure(layers: list[dict], skip: list[int], score: str, rows: i
     `layers` holds {layer, separability, gain} with state 0 first and its gain None.
     """
     states = [row["layer"] for row in layers]
-    values = [_drawn(row["separability"]) for row in layers]
-    steps = [(row["layer"], _drawn(row["gain"])) for row in layers if row["gain"] is not None]
+    values = np.array([row["separability"] for row in layers], dtype=float)
+    steps = [(row["layer"], row["gain"]) for row in layers if row["gain"] is not None]
     title = "Separability of the classes at the [CLS] state"
     total = sum(gain for _, gain in steps)
     if skip and total > 0:
@@ -110,10 +122,9 @@ def audit_figure(rows: list[dict]) -> Figure:
     for label, row in zip(panels[0].get_yticklabels(), rows, strict=True):
         if row["score"] == OWN:
             label.set(color=COMPRESSED, fontweight="bold")
-    figure.supxlabel(
-        "Spearman rho of a score and the measured damage (KL after the readout); 95 % bootstrap interval",
-        x=0.01, ha="left", fontsize=9.5, color=MUTED,
-    )  # fmt: skip
+    label_below(
+        figure, "Spearman rho of a score and the measured damage (KL after the readout); 95 % bootstrap interval"
+    )
     return figure
 
 
@@ -194,7 +205,3 @@ def _from_agreement(percents: np.ndarray) -> np.ndarray:
 
 def _to_agreement(places: np.ndarray) -> np.ndarray:
     return 100 + np.sign(places) * np.square(places)
-
-
-def _drawn(value: float | None) -> float:
-    return float("nan") if value is None else float(value)

@@ -6,6 +6,7 @@ Colours are the Okabe-Ito set; shape, hatching or fill repeats what colour says.
 import base64
 import io
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -46,6 +47,22 @@ def dress(axes: Axes, grid: str) -> None:
     axes.tick_params(colors=INK, labelsize=9)
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set(color=MUTED, fontsize=9.5)
+
+
+def label_below(figure: Figure, text: str, size: float = 9.5) -> None:
+    """Say below all panels what their x axes show."""
+    figure.supxlabel(text, x=0.01, ha="left", fontsize=size, color=MUTED)
+
+
+def cell_panels(figure: Figure, cells: Sequence[str], columns: int, *, sharex: bool = False) -> list[Axes]:
+    """Return a panel for each cell, its name above it, in rows of `columns`."""
+    panels = figure.subplots(-(-len(cells) // columns), columns, sharex=sharex, sharey=True, squeeze=False).ravel()
+    for axes, cell in zip(panels, cells, strict=False):
+        dress(axes, "x")
+        axes.set_title(cell, fontsize=9.5, color=INK, loc="left")
+    for axes in panels[len(cells) :]:
+        axes.set_axis_off()
+    return list(panels[: len(cells)])
 
 
 def legend(axes: Axes, handles: list | None) -> None:

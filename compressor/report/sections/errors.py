@@ -1,6 +1,7 @@
 """The analysis of confident errors as a section: sentences, tables and figures from its JSON alone."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from compressor.report.figures.errors import (
@@ -10,7 +11,18 @@ from compressor.report.figures.errors import (
     recovery_figure,
     reliability_figure,
 )
-from compressor.report.formats import BLANK, count, number, p_value, percent, percent_interval, points, points_interval
+from compressor.report.formats import (
+    BLANK,
+    count,
+    cut,
+    number,
+    p_value,
+    percent,
+    percent_interval,
+    points,
+    points_interval,
+    with_interval,
+)
 from compressor.report.sections.section import Section, SectionTable
 
 LEARNED = 0.03
@@ -25,6 +37,9 @@ OUTCOMES = {
 }
 
 Json = Mapping[str, Any]
+_share = partial(with_interval, percent, unit=" %")
+_points = partial(with_interval, points, unit=" points")
+_number = partial(with_interval, number)
 
 
 def errors_section(analysis: Json) -> Section:
@@ -191,7 +206,7 @@ def _examples_table(analysis: Json) -> SectionTable:
     compressed, found = "compressed" in analysis["models"], analysis["recovery"] is not None
     cells = {
         "outcome": lambda row: OUTCOMES[row["outcome"]],
-        "text": lambda row: _cut(" | ".join(row["texts"])),
+        "text": lambda row: cut(" | ".join(row["texts"]), LONGEST_TEXT),
         "gold": lambda row: row["gold"],
         "full": lambda row: _answer(row["full"]),
         **({"compressed": lambda row: _answer(row["compressed"])} if compressed else {}),
@@ -239,18 +254,6 @@ def _notes(analysis: Json) -> Sequence[str]:
     return notes
 
 
-def _share(value: float | None, ci95: Sequence[float] | None) -> str:
-    return f"{percent(value)} ({percent_interval(ci95).removesuffix(' %')})" if ci95 else percent(value)
-
-
-def _points(value: float | None, ci95: Sequence[float] | None) -> str:
-    return f"{points(value)} ({points_interval(ci95).removesuffix(' points')})" if ci95 else points(value)
-
-
-def _number(value: float | None, ci95: Sequence[float] | None) -> str:
-    return f"{number(value)} ({number(ci95[0])} to {number(ci95[1])})" if ci95 else number(value)
-
-
 def _net(rows: int) -> str:
     return f"{rows:+,}".replace("-", "−") if rows else "0"
 
@@ -260,10 +263,4 @@ def _answer(side: Json) -> str:
 
 
 def _layers(fixed_by: Json | None) -> str:
-    if fixed_by is None:
-        return BLANK
-    return ", ".join(map(str, fixed_by["probe"])) or "none"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 1]}…"
+    return BLANK if fixed_by is None else ", ".join(map(str, fixed_by["probe"])) or "none"

@@ -1,12 +1,13 @@
 """The section on the dual role of feed-forward blocks, from the JSON of `compressor.analysis.ffn.ffn.analyze_ffn` alone."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from compressor.report.figures.ffn import LABELS, harmful_layers, needed_figure, ratio_figure, removal_of, span, times
+from compressor.report.figures.ffn import LABELS, harmful_layers, needed_figure, ratio_figure, removal_of, spread, times
 from compressor.report.formats import (
     bare_points,
     count,
+    interval,
     layers_text,
     number,
     p_value,
@@ -16,10 +17,12 @@ from compressor.report.formats import (
     points_interval,
     relative,
     score,
+    with_interval,
 )
 from compressor.report.sections.section import Section, SectionTable
 
 KINDS = {"removed": "removed", "mean_kept": "one mean kept", "means_kept": "two means kept"}
+INTERVAL = "95 % interval"
 
 
 def ffn_section(analysis: Mapping[str, Any]) -> Section:
@@ -54,8 +57,8 @@ def _reading(analysis: Mapping[str, Any]) -> str:
     harmful = harmful_layers(layers)
     named = f" ({layers_text(harmful)})" if harmful else ""
     return (
-        f"{first} Taking out one block changes {span(gone)} of {count(analysis['evaluation_rows'])} predictions, keeping only "
-        f"its average output {span(kept)}, and a linear probe finds {len(harmful)} of {len(layers)} blocks harmful{named}."
+        f"{first} Taking out one block changes {spread(gone)} of {count(analysis['evaluation_rows'])} predictions, keeping only "
+        f"its average output {spread(kept)}, and a linear probe finds {len(harmful)} of {len(layers)} blocks harmful{named}."
     )
 
 
@@ -65,43 +68,33 @@ def _energy_table(analysis: Mapping[str, Any], kind: str) -> SectionTable:
     for layer in analysis["layers"]:
         change = layer[kind]["change"]
         whole = layer[kind]["energy"]
-        parts = [
-            percent(max(0.0, change[name]) / whole) if whole else "–"
-            for name in ("common_corrected", "class_corrected", "instance_corrected")
-        ]
+        parts = {
+            part: percent(max(0.0, change[f"{part}_corrected"]) / whole) if whole else "–"
+            for part in ("common", "class", "instance")
+        }
         low, high = change["ratio_ci95"]
-        interval = "–" if low is None else f"{times(low, None)} to {times(high, 1.0)}"
-        row = [str(layer["layer"]), number(whole), *parts, times(change["ratio"], change["share"])]
-        row += [
-            times(change["ratio_corrected"], change["share_corrected"]),
-            interval,
-            percent(change["share_corrected"]),
-        ]
+        row = {
+            "layer": str(layer["layer"]),
+            "E|Δ|²": number(whole),
+            **parts,
+            "R as measured": times(change["ratio"], change["share"]),
+            "R corrected": times(change["ratio_corrected"], change["share_corrected"]),
+            INTERVAL: "–" if low is None else f"{times(low, None)} to {times(high, 1.0)}",
+            "share R/(1+R)": percent(change["share_corrected"]),
+        }
         if cls:
-            row += [
-                number(change["class_specific"]),
-                number(change["class_corrected"]),
-                number(layer["split_half_class"]),
-            ]
-            row += [p_value(layer["null"]["p_holm"])]
+            row |= {
+                "class energy as measured": number(change["class_specific"]),
+                "corrected": number(change["class_corrected"]),
+                "split halves": number(layer["split_half_class"]),
+                "p (Holm)": p_value(layer["null"]["p_holm"]),
+            }
         rows.append(row)
-    columns = [
-        "layer",
-        "E|Δ|²",
-        "common",
-        "class",
-        "instance",
-        "R as measured",
-        "R corrected",
-        "95 % interval",
-        "share R/(1+R)",
-    ]
-    columns += ["class energy as measured", "corrected", "split halves", "p (Holm)"] if cls else []
     share, bounds = analysis[f"mean_share_{kind}"], analysis[f"mean_share_{kind}_ci95"]
     return SectionTable(
         title=f"Energy of the change of {'[CLS]' if cls else 'all tokens'}",
-        columns=columns,
-        rows=rows,
+        columns=[*rows[0]],
+        rows=[[*row.values()] for row in rows],
         note=f"Parts of the energy are corrected for sampling (not below 0); mean share {percent(share)} (95 % interval "
         f"{percent_interval(bounds)}), {count(analysis['rows' if cls else 'tokens'])} {'texts' if cls else 'tokens'}."
         + (
@@ -117,25 +110,12 @@ def _removal_table(analysis: Mapping[str, Any]) -> SectionTable:
     rows = []
     for layer in analysis["layers"]:
         for entry in layer["removal"]:
-            row = [
-                str(layer["layer"]),
-                KINDS[entry["kind"]],
-                percent(entry["flip_rate"]),
-                percent_interval(entry["flip_ci95"]),
-            ]
-            row += [_with_interval(bare_points, entry["flips_saved"], entry["flips_saved_ci95"])]
-            row += [
-                points(entry["accuracy_delta"]),
-                points_interval(entry["accuracy_ci95"]),
-                p_value(entry["mcnemar_p_holm"]),
-            ]
-            shift, bounds = entry["entropy_shift"], entry["entropy_ci95"]
-            row += [
-                score(entry["kl"]),
-                _signed(shift),
-                "–" if bounds is None else f"{_signed(bounds[0])} to {_signed(bounds[1])}",
-            ]
-            rows.append(row)
+            rows.append(
+                [str(layer["layer"]), KINDS[entry["kind"]], percent(entry["flip_rate"]), percent_interval(entry["flip_ci95"]),
+                 with_interval(bare_points, entry["flips_saved"], entry["flips_saved_ci95"]), points(entry["accuracy_delta"]),
+                 points_interval(entry["accuracy_ci95"]), p_value(entry["mcnemar_p_holm"]), score(entry["kl"]),
+                 _signed(entry["entropy_shift"]), interval(_signed, entry["entropy_ci95"])]
+            )  # fmt: skip
     saved = [removal_of(layer, "means_kept")["flips_saved_ci95"] for layer in analysis["layers"]]
     better, worse = sum(low > 0 for low, _ in saved), sum(high < 0 for _, high in saved)
     accuracy = "no labels, so no accuracy"
@@ -144,15 +124,8 @@ def _removal_table(analysis: Mapping[str, Any]) -> SectionTable:
     return SectionTable(
         title="Each block really removed",
         columns=[
-            *(
-                "layer",
-                "block",
-                "changed predictions",
-                "95 % interval",
-                "fewer than removed, points",
-                "accuracy change",
-            ),
-            *("95 % interval", "p (Holm)", "KL, nats", "later attention entropy, nats", "95 % interval"),
+            *("layer", "block", "changed predictions", INTERVAL, "fewer than removed, points", "accuracy change"),
+            *(INTERVAL, "p (Holm)", "KL, nats", "later attention entropy, nats", INTERVAL),
         ],
         rows=rows,
         note=f"n = {count(analysis['evaluation_rows'])} evaluation texts; {accuracy}. One mean: over all tokens; two means: one "
@@ -169,17 +142,12 @@ def _probe_table(layers: list[Mapping[str, Any]]) -> SectionTable:
         row = [str(layer["layer"])]
         for side in ("before", "after"):
             row += [percent(probe[side]), percent_interval(probe[f"{side}_ci95"])]
-        row += [
-            points(probe["difference"]),
-            points_interval(probe["difference_ci95"]),
-            p_value(probe["mcnemar_p_holm"]),
-        ]
-        rows.append(row)
+        gain = points(probe["difference"]), points_interval(probe["difference_ci95"])
+        rows.append([*row, *gain, p_value(probe["mcnemar_p_holm"])])
     probe = layers[0]["probe"]
-    interval = "95 % interval"
     return SectionTable(
         title="What a linear probe reads before and after each block",
-        columns=["layer", "before", interval, "after", interval, "difference", interval, "p (Holm)"],
+        columns=["layer", "before", INTERVAL, "after", INTERVAL, "difference", INTERVAL, "p (Holm)"],
         rows=rows,
         note=f"Logistic regression on the standardised [CLS] state, {probe['folds']} folds, "
         f"n = {count(probe['rows'])} calibration texts.",
@@ -228,10 +196,6 @@ def _notes(analysis: Mapping[str, Any]) -> list[str]:
         "later layers expect it. Probes say what can be read, not what the model reads; only removal does. Reference figures: a "
         "BERT-base of 12 layers, as published, without null or intervals.",
     ]
-
-
-def _with_interval(form: Callable[[float], str], value: float | None, bounds: list[float] | None) -> str:
-    return "–" if value is None else f"{form(value)} ({form(bounds[0])} to {form(bounds[1])})"
 
 
 def _signed(value: float | None) -> str:

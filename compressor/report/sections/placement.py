@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compressor.report.figures.placement import importance_figure, metric_name, ratio_figure
-from compressor.report.formats import BLANK, count, layers_text, number, p_value, percent, points, seconds
+from compressor.report.formats import count, interval, layers_text, number, p_value, percent, points, seconds
 from compressor.report.sections.section import Section, SectionTable
 
 Json = Mapping[str, Any]
@@ -23,7 +23,7 @@ def placement_section(analysis: Json) -> Section:
     """Return the section of `PlacementAnalysis` as JSON."""
     figures = {}
     if any(placement["place"] for placement in analysis["placements"]):
-        figures["placement_ratio"] = ratio_figure(analysis, outcome_text(analysis, analysis["verdicts"][0]))
+        figures["placement_ratio"] = ratio_figure(analysis, outcome_text(analysis["verdicts"][0]))
     if analysis["importances"][0]["placements"]:
         figures["placement_importance"] = importance_figure(analysis, importance_finding(analysis["importances"][0]))
     tables = [improvement_table(analysis), verdict_table(analysis), importance_table(analysis), run_table(analysis)]
@@ -37,30 +37,25 @@ def share(value: float | None) -> str:
 
 def share_interval(bounds: Sequence[float] | None) -> str:
     """Return [-0.01, 0.02] as `−1.00 to +2.00 %`."""
-    return f"{points(bounds[0]).removesuffix(' points')} to {share(bounds[1])}" if bounds else BLANK
+    return interval(share, bounds, " %")
 
 
 def reading(analysis: Json) -> str:
     """Return two sentences: whether the candidate wins in the masked-language loss, and how far that can be trusted."""
     verdict = analysis["verdicts"][0]
-    said = outcome_text(analysis, verdict)
-    own = next(
-        (
-            each
-            for each in analysis["improvements"]
-            if each["metric"] == MLM and each["placement"] == verdict["candidate"]
-        ),
-        None,
-    )
-    figure = (
-        f" ({verdict['candidate']}: {share(own['mean'])} against the uniform model, 95 % interval {share_interval(own['ci95'])})"
-        if own and own["mean"] is not None
-        else ""
-    )
-    return f"In the masked-language loss {said}{figure}. {trust(analysis)}"
+    said = outcome_text(verdict)
+    own = _improvements(analysis).get((verdict["candidate"], MLM))
+    if own and own["mean"] is not None:
+        said += f" ({verdict['candidate']}: {share(own['mean'])} against the uniform model, "
+        said += f"95 % interval {share_interval(own['ci95'])})"
+    return f"In the masked-language loss {said}. {trust(analysis)}"
 
 
-def outcome_text(analysis: Json, verdict: Json) -> str:  # noqa: ARG001
+def _improvements(analysis: Json) -> dict[tuple[str, str], Json]:
+    return {(each["placement"], each["metric"]): each for each in analysis["improvements"]}
+
+
+def outcome_text(verdict: Json) -> str:
     """Return what a verdict says, in words."""
     better = [c["other"] for c in verdict["contests"] if c["difference"] < 0 and c["p_holm"] < 0.05]
     return OUTCOMES[verdict["outcome"]].format(
@@ -96,7 +91,7 @@ def importance_finding(importances: Json) -> str:
 def improvement_table(analysis: Json) -> SectionTable:
     """Return the relative improvement of each placement in each metric, with its interval over seeds."""
     metrics = [verdict["metric"] for verdict in analysis["verdicts"]]
-    found = {(each["placement"], each["metric"]): each for each in analysis["improvements"]}
+    found = _improvements(analysis)
     rows = []
     for placement in analysis["placements"][1:]:
         cells = []

@@ -3,7 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from compressor.report.formats import BLANK, correlation, correlation_interval, count, number, relative, short_names
+from compressor.report.formats import (
+    BLANK,
+    correlation,
+    count,
+    number,
+    relative,
+    score,
+    short_names,
+    span,
+    with_interval,
+)
 from compressor.report.sections.section import SectionTable
 
 Json = Mapping[str, Any]
@@ -42,8 +52,7 @@ FEW_LAYERS = 40
 
 def share_range(shares: Sequence[float]) -> str:
     """Return [0.54, 0.99] as `54 to 99 %`."""
-    low, high = (f"{100 * value:.0f}" for value in (min(shares), max(shares)))
-    return f"{low} %" if low == high else f"{low} to {high} %"
+    return span("{:.0f} %".format, [100 * share for share in shares], " %")
 
 
 def alarm_table(analysis: Json) -> SectionTable:
@@ -66,7 +75,7 @@ def role_table(analysis: Json) -> SectionTable:
             _next(row),
             correlation(row["margin"]),
             BLANK if row["stability"] is None else share_range([row["stability"]]),
-            *(_with_interval(row["scores"][role], row["scores_ci95"][role]) for role in roles),
+            *(with_interval(correlation, row["scores"][role], row["scores_ci95"][role]) for role in roles),
         )
         for row in analysis["roles"]
     ]
@@ -80,10 +89,6 @@ def _next(row: Json) -> str:
     if row["leads"] is None:
         return BLANK
     return row["follows"] if row["role"] == row["leads"] else f"{row['leads']}, {row['follows']}"
-
-
-def _with_interval(value: float | None, interval: Sequence[float] | None) -> str:
-    return correlation(value) + (f" ({correlation_interval(list(interval))})" if interval else "")
 
 
 def feature_table(analysis: Json, shown: list[str]) -> SectionTable:
@@ -126,49 +131,27 @@ def change_table(change: Json) -> SectionTable:
     """Return what changed in every layer between two checkpoints."""
     names = short_names([change["before"], change["after"]])
     rows = [
-        (
-            str(row["layer"]),
-            _changed(row["role_before"] or "unknown", row["role_after"] or "unknown"),
-            _flattening(row["flattening"], row["flattening_ci95"]),
-            f"{row['saturated_before']} → {row['saturated_after']}",
-            str(row["kept"]),
-            number(row["kept_by_chance"]),
-            str(row["gained"]),
-            str(row["lost"]),
-            relative(row["rank_change"]),
-            relative(row["ffn_rank_change"]),
-        )
+        {
+            "layer": str(row["layer"]),
+            "role": " → ".join(dict.fromkeys(row[key] or "unknown" for key in ("role_before", "role_after"))),
+            # three decimals throughout: fine-tuning changes a profile by less than a percent
+            "flattening": with_interval(score, row["flattening"], row["flattening_ci95"]),
+            "saturated": f"{row['saturated_before']} → {row['saturated_after']}",
+            "kept": str(row["kept"]),
+            "by chance": number(row["kept_by_chance"]),
+            "gained": str(row["gained"]),
+            "lost": str(row["lost"]),
+            "rank of W_o": relative(row["rank_change"]),
+            "rank of FFN": relative(row["ffn_rank_change"]),
+        }
         for row in change["layers"]
-    ]
-    columns = [
-        "layer",
-        "role",
-        "flattening",
-        "saturated",
-        "kept",
-        "by chance",
-        "gained",
-        "lost",
-        "rank of W_o",
-        "rank of FFN",
     ]
     note = (
         f"From {names[change['before']]} to {names[change['after']]}. Flattening: spread of FFN positions before over after, "
         "above 1 where the profile became flatter; its interval draws the same positions in both. By chance: what would "
         "stay saturated if those after stood anywhere."
     )
-    return SectionTable("Change by layer", columns, rows, note, (0, 1))
-
-
-def _changed(before: str, after: str) -> str:
-    return before if before == after else f"{before} → {after}"
-
-
-def _flattening(value: float | None, interval: Sequence[float] | None) -> str:
-    # three decimals throughout: fine-tuning changes a profile by less than a percent
-    if value is None:
-        return BLANK
-    return f"{value:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+    return SectionTable("Change by layer", [*rows[0]], [[*row.values()] for row in rows], note, (0, 1))
 
 
 def trajectory_table(steps: Json) -> SectionTable:

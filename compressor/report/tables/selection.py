@@ -78,7 +78,7 @@ def audit_rows(audit: Row) -> list[dict[str, Any]]:
         for score in audit["scores"] if score != repeated
     ]  # fmt: skip
     # stable, so that equal and undefined values keep the order of the audit
-    return sorted(rows, key=lambda row: -_rank(row_rho(row)["rho"]))
+    return sorted(rows, key=lambda row: (row_rho(row)["rho"] is None, -(row_rho(row)["rho"] or 0)))
 
 
 def row_rho(row: Row, units: str = "layers", damage: str = "kl", readout: bool = True) -> dict[str, Any]:
@@ -158,10 +158,6 @@ def prediction_rows(prediction: Sequence[Row]) -> list[dict[str, Any]]:
 def finite(value: float | None) -> float | None:
     """Return the value, or None where it is no number that can be drawn."""
     return value if value is not None and math.isfinite(value) else None
-
-
-def _rank(rho: float | None) -> float:
-    return -2.0 if rho is None else rho
 
 
 def exit_rows(cascade: Row) -> list[dict[str, Any]]:

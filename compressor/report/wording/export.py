@@ -1,6 +1,7 @@
 """What the report says of the ONNX files: which one to ship, what is left out exactly, and the nodes of each."""
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from compressor.report.formats import count, milliseconds, number, percent, ratio, ratio_interval
@@ -53,22 +54,13 @@ def tail_reading(tail: Mapping[str, Any] | None) -> str:
     return said
 
 
-def saving_rows(latency: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the latency rows of the full model's spared file against its file that computes all rows."""
-    return [
-        row for row in latency if row["against"] == "full_onnx_alltokens" and row["variant"] == "full_onnx_optimized"
-    ]
-
-
 def operator_rows(operators: Mapping[str, Mapping[str, int]]) -> list[list[str]]:
     """Return the table of nodes by kind, header first: a line a kind, a column a graph, the most frequent kinds first."""
     if not operators:
         return []
-    kinds = {
-        kind: max(counts.get(kind, 0) for counts in operators.values())
-        for counts in operators.values()
-        for kind in counts
-    }
+    kinds: Counter[str] = Counter()
+    for counts in operators.values():
+        kinds |= Counter(counts)  # the largest of each
     header = ["operator", *("as exported" if name == "exported" else name for name in operators)]
     total = ["all nodes", *(count(sum(counts.values())) for counts in operators.values())]
     lines = [

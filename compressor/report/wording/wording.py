@@ -21,7 +21,7 @@ from compressor.report.formats import (
     ratio_interval,
     relative,
     score_name,
-    spread_text,
+    span,
 )
 from compressor.report.tables.selection import OWN, row_rho
 
@@ -58,7 +58,7 @@ def headline(result: dict, comparisons: list[dict]) -> str:
     claimed = [row["speedup"] for row in comparisons if row["claimed"]]
     speed = "no speed-up above the noise floor" if comparisons else "speed not measured"
     if claimed:
-        speed = f"{spread_text(claimed)} as fast in {len(claimed)} of {len(comparisons)} comparisons"
+        speed = f"{span(ratio, claimed)} as fast in {len(claimed)} of {len(comparisons)} comparisons"
     removed = f"{len(plan['skip'])} of {plan['layers']} layers removed"
     if plan.get("mix"):
         cost = {"flops": "FLOPs", "latency": "predicted time"}[plan["mix"]["of"]]
@@ -102,7 +102,7 @@ def speed_fact(comparisons: list[dict], best: dict | None) -> tuple[str, str]:
         return "not measured", "The run holds no latency of the compressed model."
     measured = [row["speedup"] for row in comparisons]
     claimed = sum(row["claimed"] for row in comparisons)
-    spread = f"Claimed in {claimed} of {len(comparisons)} comparisons; all measured: {spread_text(measured)}."
+    spread = f"Claimed in {claimed} of {len(comparisons)} comparisons; all measured: {span(ratio, measured)}."
     incomplete = sum(not row["complete"] for row in comparisons)
     if incomplete:
         spread += f" Fewer runs than wanted in {incomplete} of them."
@@ -272,9 +272,8 @@ def prediction_reading(rows: list[dict]) -> str:
         own = [row for row in rows if row["format"] == name and row["error"] is not None]
         judged = [row["inside"] for row in own if row["inside"] is not None]
         if own:
-            low, high = (relative(bound(row["error"] for row in own)) for bound in (min, max))
             inside = f", inside the measured interval in {sum(judged)} of {len(judged)} cells" if judged else ""
-            parts.append(f"{name} {low if low == high else f'{low} to {high}'}{inside}")
+            parts.append(f"{name} {span(relative, [row['error'] for row in own])}{inside}")
     return f"The prediction is off by: {'; '.join(parts)}." if parts else "No prediction was measured."
 
 
