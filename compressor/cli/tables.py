@@ -39,4 +39,5 @@ def speedup_text(row: Mapping[str, Any] | None) -> str:
     if not row or not row["speedup_ci95"]:
         return ""
     low, high = row["speedup_ci95"]
-    return f"{row['speedup']:.2f}x [{low:.2f}, {high:.2f}]{'' if row['claimed'] else ' (noise)'}"
+    mark = "" if row["claimed"] else " (slower)" if row.get("slower") else " (noise)"
+    return f"{row['speedup']:.2f}x [{low:.2f}, {high:.2f}]{mark}"

@@ -36,7 +36,7 @@ def judge_goals(
 
     `met` is None where the recipe names no goals. Since any of `variants` may pass, each bound of the accuracy is one at
     a confidence corrected for their number: otherwise the best of four that are just too bad passes twice as often as it
-    may. A speed-up counts as 1 in a cell where it may not be claimed. With
+    may. A speed-up counts by the lower end of its interval, as 1 where it may not be claimed. With
     `selection`, the choice of `layers: auto`, the goals must also have been met there: a model that was chosen as the
     nearest miss is not signed off because the evaluation rows happen to be kind. That says nothing against `unskipped`,
     the variants that have all layers.
@@ -79,9 +79,13 @@ def _misses(
             if getattr(goals, goal) is not None
         ]
     if goals.min_speedup is not None:
-        slowest = min((row["speedup"] if row["claimed"] else 1.0 for row in latency), default=None)
+        slowest = min((row["speedup_ci95"][0] if row["claimed"] else 1.0 for row in latency), default=None)
         if slowest is None or slowest < goals.min_speedup:
-            got = "no latency was measured" if slowest is None else f"{slowest:.2f}x may be claimed in the slowest cell"
+            got = (
+                "no latency was measured"
+                if slowest is None
+                else f"at least {slowest:.2f}x (95 % interval) may be claimed in the slowest cell"
+            )
             found.append(f"min_speedup: {got}, wanted is {goals.min_speedup:.2f}x.")
     if goals.max_p95_ms is not None:
         slowest = max((row["p95_ms"] for row in latency), default=None)

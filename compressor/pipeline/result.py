@@ -10,12 +10,11 @@ from compressor.files import read_json
 from compressor.measurement.cost import weight_bytes
 from compressor.model.units import Unit
 from compressor.pipeline.goals import judge_goals, with_speed
-from compressor.report.formats import is_full
+from compressor.report.formats import CASCADE, is_full
 from compressor.run.run import Run
 from compressor.run.rundir import StageRecord
 from compressor.run.variants import FULL_ONNX, answer_entry, variant_flops
 from compressor.stages.cascade.evaluation import cascade_logits
-from compressor.stages.cascade.shared import CASCADE
 from compressor.stages.predictions import evaluation_logits
 from compressor.stages.stage import Stage
 

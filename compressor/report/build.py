@@ -212,7 +212,9 @@ def _environment(finalize: Callable[[Any], Any] | None = None) -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters.update({name: getattr(formats, name) for name in FILTERS})
-    environment.globals.update(strip=formats.strip, format_of=formats.format_of, is_full=formats.is_full)
+    environment.globals.update(
+        strip=formats.strip, format_of=formats.format_of, is_full=formats.is_full, claim=formats.claim
+    )
     environment.globals.update(row_rho=tables.row_rho, parity_words=wording_export.parity_words)
     return environment
 

@@ -10,6 +10,7 @@ from compressor.report.analyses import drawn_sections
 from compressor.report.tables import selection as tables
 from compressor.report.wording import cascade as wording_cascade
 from compressor.report.wording import export as wording_export
+from compressor.report.wording import selection as wording_selection
 from compressor.report.wording import wording
 
 
@@ -17,6 +18,9 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
     """Return everything that the templates and figures show: the result, its latency rows and its sentences."""
     variants, plan = _by_variant(result["variants"]), result["plan"]
     full, compressed = variants["full"], variants["compressed"]
+    judged = wording.judged_variant(result)
+    subject, guarded = variants[judged], result["cascade"]
+    layers_left = plan["layers"] - (0 if guarded and guarded["model"] == "full" else len(plan["skip"]))
     latency = latency_rows(variants)
     median = {(row["variant"], row["cell"]): row["p50_ms"] for row in latency}
     # earlier results have one noise floor a cell, without a model, for all comparisons
@@ -33,31 +37,35 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
         for row in latency
         if not formats.is_full(row["variant"]) and row["speedup"] is not None and row["against"] not in (None, row["variant"])
     ]  # fmt: skip
-    best = max(
-        (row for row in comparisons if row["claimed"]), key=lambda row: (row["complete"], row["speedup"]), default=None
-    )
+    own = [row for row in comparisons if not guarded or row["variant"] == judged]
+    best = max((row for row in own if row["claimed"]), key=lambda row: (row["complete"], row["speedup"]), default=None)
     goals = result["goals"] or {}
-    judged = goals if goals.get("met") is not None else None
+    signed = goals if goals.get("met") is not None else None
     tokens = result["benchmark"].get("flops_tokens")
     flops_at = f" at {tokens} tokens" if tokens else ""
     facts = {
-        "Accuracy": wording.accuracy_fact(full, compressed),
-        "Agreement": wording.agreement_fact(compressed["versus_full"]),
-        "Speed": wording.speed_fact(comparisons, best),
-        "Size": wording.size_fact(full, compressed, flops_at),
-        "Goals": wording.goals_fact(judged),
+        "Accuracy": wording.accuracy_fact(full, subject),
+        "Agreement": wording.agreement_fact(subject["versus_full"]),
+        "Speed": wording.speed_fact(own, best),
+        "Size": wording.size_fact(full, subject, flops_at),
+        "Goals": wording.goals_fact(signed),
     }
     return {
         **result,
         "variants": variants,
         "full": full,
         "compressed": compressed,
-        "versus": compressed["versus_full"],
+        "subject": subject,
+        "subject_name": "early exit" if guarded else "compressed",
+        "layers_left": layers_left,
+        "versus": subject["versus_full"],
+        "changed": compressed["versus_full"]["flips"],
         "labelled": full["accuracy"] is not None,
-        "tier_meaning": wording.tier_meaning(compressed["versus_full"]["tier"]),
-        "headline": wording.headline(result, comparisons),
+        "tier_meaning": wording.tier_meaning(subject["versus_full"]),
+        "headline": wording.headline(result, own),
         "facts": facts,
         "plan_reading": wording.plan_reading(plan),
+        "seen_note": wording_selection.seen_note(result["data"].get("provenance") or {}),
         "mix": plan.get("mix"),  # runs of earlier versions have none
         "units": plan_units(plan),
         "parts_gone": {
@@ -67,7 +75,7 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
         "zeros": _has_zeros(plan.get("mix")),
         **tables.plan_sets(plan),
         **selection_context(result),
-        "goals": judged,
+        "goals": signed,
         "latency": latency,
         "compared": {(row["variant"], row["cell"]): row for row in comparisons},
         "formats": {formats.format_of(row["variant"]): row["variant"] for row in comparisons},
@@ -117,10 +125,10 @@ def selection_context(result: dict[str, Any]) -> dict[str, Any]:
         "frontier": frontier,
         "main_series": tables.main_series(frontier, plan.get("rank_by")) if frontier else [],
         "candidates": candidates,
-        "candidates_reading": wording.candidates_reading(candidates) if candidates else "",
+        "candidates_reading": wording_selection.candidates_reading(candidates) if candidates else "",
         "prediction_rows": prediction,
         "distillation_reading": wording.distillation_reading(result["distill"]) if result["distill"] else "",
-        "prediction_reading": wording.prediction_reading(prediction),
+        "prediction_reading": wording_selection.prediction_reading(prediction),
         "timing_cells": dict.fromkeys(row["cell"] for row in prediction) | timed,
     }
 
@@ -138,7 +146,7 @@ def cascade_context(result: dict[str, Any]) -> dict[str, Any]:
             "cell": formats.cell_name(row["batch"], row["length"]),
             "noise": noise.get((row["batch"], row["length"])),
         }
-        for row in result["variants"]["onnx_cascade"]["latency"]
+        for row in result["variants"][formats.CASCADE]["latency"]
     ]
     return {
         "cascade_reading": wording_cascade.cascade_reading(cascade),

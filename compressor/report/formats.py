@@ -6,13 +6,15 @@ Every number format takes None (or a value that is not finite) and returns a das
 import functools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
 from compressor.model.units import Unit, split_unit, unit_words
 
 BLANK = "–"
+CASCADE = "onnx_cascade"
+"""Name of the guarded early exit among the variants."""
 SCORE_NAMES = {
     "shrunk_fisher": "shrunk Fisher",
     "h_score": "H-score",
@@ -184,11 +186,26 @@ def tie(text: str) -> str:
     return re.sub(r"(?<=\d) (?=%|ms|s\b|points|MB|GF|M\b|tokens)|(?<=n) (?==)|(?<==) ", "\u00a0", text)
 
 
-def claimed_text(claimed: list[float], comparisons: int) -> str:
-    """Return what the title of a figure of speed-ups says of those that are claimed."""
+def claimed_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return what the title of a figure of speed-ups says of those that are claimed, and of slow-downs.
+
+    `rows` hold {speedup, claimed, slower}.
+    """
+    claimed, slow = [row["speedup"] for row in rows if row["claimed"]], slower_text(rows)
     if not claimed:
-        return "No speed-up is above the noise floor"
-    return f"Claimed speed-up: {span(ratio, claimed)}, in {len(claimed)} of {comparisons} comparisons"
+        return f"No speed-up is above the noise floor{slow}"
+    return f"Claimed speed-up: {span(ratio, claimed)}, in {len(claimed)} of {len(rows)} comparisons{slow}"
+
+
+def slower_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return `; slower in 2`, or nothing where no row is slower than its opponent beyond the noise."""
+    slower = sum(bool(row.get("slower")) for row in rows)
+    return f"; slower in {slower}" if slower else ""
+
+
+def claim(row: Mapping[str, Any]) -> str:
+    """Return what may be said of a row's ratio: `claimed`, `slower`, or `within noise`."""
+    return "claimed" if row["claimed"] else "slower" if row.get("slower") else "within noise"
 
 
 def score_name(score: str) -> str:
@@ -214,7 +231,7 @@ def strip(skip: Sequence[Unit], layers: int) -> str:
 
 def is_cascade(variant: str) -> bool:
     """Return whether the variant is the guarded early exit, which is timed on real texts alone."""
-    return variant == "onnx_cascade"
+    return variant == CASCADE
 
 
 def is_full(variant: str) -> bool:

@@ -25,7 +25,7 @@ from compressor.stages.stage import Stage, latency_inputs
 
 PROTOCOL = (
     "Rounds interleave all models in an order drawn anew; speed-up is the ratio of medians (of means on the real "
-    "workload, where batches differ) with a 95 % bootstrap interval "
+    "workload, where batches differ) with a 95 % block bootstrap interval "
     "over rounds, against the full model in the same format; the noise floor is that full model against itself."
 )
 

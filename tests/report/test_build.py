@@ -187,7 +187,11 @@ def test_markdown_escapes_what_would_break_a_table() -> None:
         ),
         ({"accuracy_delta": 0.02, "ci95": [0.001, 0.04]}, "accuracy +2.00 points (better than the full model)"),
         ({"accuracy_delta": 0.02, "ci95": [0.0, 0.04]}, "accuracy not distinguishable from the full model"),
-        ({"tier": "lossy"}, "not even near (the one-sided 95 % bound"),
+        ({"tier": "lossy"}, "the accuracy measured is more than 2 points below"),
+        (
+            {"tier": "undecided", "rows_to_decide": 1234},
+            "its bound is not; about 1,200 rows with the same shares would be",
+        ),
         ({"rows": 277}, "Small sample: n = 277, one example is 0.36 points."),
     ],
 )

@@ -16,7 +16,7 @@ from compressor.report.context import report_context
 from compressor.report.figures import selection as figures_selection
 from compressor.report.figures import style
 from compressor.report.tables import selection as tables
-from compressor.report.wording import wording
+from compressor.report.wording import selection as wording_selection
 
 SCORES = {
     "separability": ([0.3, 0.2, 0.1], 0.5, [-0.4, 1.0]),
@@ -326,7 +326,7 @@ def test_rows_of_the_prediction() -> None:
         ("PyTorch", "batch 1, 32 tokens", True),
         ("ONNX fp32", "batch 1, 32 tokens", False),
     ]
-    assert wording.prediction_reading([]) == "No prediction was measured."
+    assert wording_selection.prediction_reading([]) == "No prediction was measured."
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ def test_rows_of_the_prediction() -> None:
     ],
 )  # fmt: skip
 def test_audit_title_claims_no_more_than_the_intervals(scores: dict, title: str) -> None:
-    found = wording.audit_finding(correlated(**scores))
+    found = wording_selection.audit_finding(correlated(**scores))
     assert title in found
     assert "best" not in found
 
@@ -365,7 +365,7 @@ def test_frontier_title_says_the_interval(agreements: tuple, title: str) -> None
         if row["series"] == "exhaustive" and row["size"]:
             share = agreements[row["size"] - 1]
             row.update(agreement=share, agreement_ci95=[share - 0.01, min(1.0, share + 0.01)])
-    assert title in wording.frontier_finding(tables.frontier_rows(frontier, None), 3)
+    assert title in wording_selection.frontier_finding(tables.frontier_rows(frontier, None), 3)
 
 
 def test_figures_can_be_read_alone() -> None:
@@ -450,3 +450,17 @@ def test_terminal_candidates() -> None:
     made = candidates_table(many)
     assert made.row_count == 12
     assert "12 of 23 sizes" in str(made.title)
+
+
+def test_rows_that_the_model_may_have_learned_are_called_out_wherever_they_decide():
+    result = whole_result()
+    result["data"]["provenance"] = {
+        "selection": "cut out of the training file, which the model may have been fine-tuned on"
+    }
+    page, markdown = pages(result)
+    assert page.count("it looks more robust than it is") == 1 + ("Audit of the scores" in page)
+    assert markdown.count("it looks more robust than it is") == 1
+    result["data"]["provenance"]["selection"] = (
+        "cut out of the training file, and kept from the fine-tuning in this run"
+    )
+    assert not any("more robust" in text for text in pages(result))

@@ -7,11 +7,11 @@ from rich.table import Table
 
 from compressor.cli.tables import accuracy_text, speedup_text, table
 from compressor.measurement.cost import layers_saved, predicted_ms, predicted_speedup
-from compressor.measurement.statistics import TIERS
 from compressor.model.units import Unit, lost_parts, plan_units, unit_words
 from compressor.pipeline.dry_run import StageStatus
 from compressor.report.formats import score_name, variant_order
 from compressor.report.tables.selection import OWN_SCORES
+from compressor.report.wording.wording import judged_variant, tier_meaning
 
 
 def result_table(result: Mapping[str, Any]) -> Table:
@@ -48,8 +48,10 @@ def result_table(result: Mapping[str, Any]) -> Table:
 
 def verdict(result: Mapping[str, Any]) -> str:
     """Return one sentence on what the compression costs."""
-    versus = result["variants"]["compressed"]["versus_full"]
-    text = f"{versus['tier']} ({TIERS[versus['tier']]}): {versus['flips']} of {versus['rows']} predictions changed"
+    name = judged_variant(result)
+    versus = result["variants"][name]["versus_full"]
+    of = "" if name == "compressed" else f"{name}: "
+    text = f"{of}{versus['tier']} ({tier_meaning(versus)}): {versus['flips']} of {versus['rows']} predictions changed"
     if versus["accuracy_delta"] is None:
         return text + "."
     low, high = versus["ci95"]

@@ -82,10 +82,7 @@ def finding(rows: Sequence[Mapping[str, Any]]) -> str:
 
     `rows` hold {speedup, speedup_ci95, claimed, band}, the band being the noise floor either way round.
     """
-    claimed = [row["speedup"] for row in rows if row["claimed"]]
-    slower = sum(row["speedup_ci95"][1] < row["band"][0] for row in rows)
-    text = claimed_text(claimed, len(rows))
-    return f"{text}; slower in {slower}" if slower else text
+    return claimed_text([{**row, "slower": row["speedup_ci95"][1] < row["band"][0]} for row in rows])
 
 
 def _names(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -122,10 +122,8 @@ def speedup_figure(comparisons: list[dict]) -> Figure:
     """
     cells = list(dict.fromkeys(row["cell"] for row in comparisons))
     formats = list(dict.fromkeys(format_of(row["variant"]) for row in comparisons))
-    claimed = [row["speedup"] for row in comparisons if row["claimed"]]
-    title = claimed_text(claimed, len(comparisons))
     spacing = 0.8 / max(len(formats), 2)
-    figure = new_figure(1.35 + len(cells) * (0.22 + 0.16 * len(formats)), title)
+    figure = new_figure(1.35 + len(cells) * (0.22 + 0.16 * len(formats)), claimed_text(comparisons))
     axes = figure.subplots()
     dress(axes, "x")
     for row in comparisons:
@@ -148,7 +146,7 @@ def speedup_figure(comparisons: list[dict]) -> Figure:
                color=FORMAT_COLOURS[order % len(FORMAT_COLOURS)], markersize=7)
         for order, name in enumerate(formats)
     ]  # fmt: skip
-    if len(claimed) < len(comparisons):
+    if not all(row["claimed"] for row in comparisons):
         handles.append(
             Line2D([], [], linestyle="", marker="o", markerfacecolor="white", color=MUTED, label="hollow: not claimed")
         )

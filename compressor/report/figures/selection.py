@@ -21,7 +21,7 @@ from compressor.report.figures.style import (
 )
 from compressor.report.formats import correlation, count, layers_text, number, score_name
 from compressor.report.tables.selection import OWN, row_rho
-from compressor.report.wording.wording import audit_finding, frontier_finding
+from compressor.report.wording.selection import audit_finding, frontier_finding
 
 SCORE_AXES = {
     "trace_ratio": "separability, tr(S_b) / tr(S_w)",

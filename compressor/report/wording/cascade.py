@@ -24,6 +24,7 @@ def cascade_reading(cascade: Mapping[str, Any]) -> list[str]:
         "three quarters for the fit, one for its strength, the exits and the order of thresholds."
     )
     changed = f"{count(certificate['flips'])} of {count(certificate['rows'])} calibration texts"
+    source = f"; {certificate['source']}" if certificate.get("source") else ""
     if not certificate["met"]:
         holds = (
             f"Nothing could be certified: already with the most cautious thresholds, {changed} get another prediction than "
@@ -34,7 +35,7 @@ def cascade_reading(cascade: Mapping[str, Any]) -> list[str]:
         holds = (
             f"Certificate: with {100 * certificate['confidence']:g} % confidence at most {percent(certificate['max_flips'])} "
             "of all predictions differ from the full model's, if the texts to come are drawn like the calibration texts (each "
-            f"counted once). {changed} changed, which bounds the share at {percent(certificate['bound'])} (Clopper and "
+            f"counted once{source}). {changed} changed, which bounds the share at {percent(certificate['bound'])} (Clopper and "
             "Pearson); thresholds were tested in an order fixed beforehand, up to the first that failed "
             f"({count(certificate['tested'])} tests)."
         )

@@ -1,10 +1,12 @@
 """The sentences of a report. None claims more than the interval behind it allows."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from compressor.measurement.statistics import TIERS
 from compressor.report.formats import (
+    CASCADE,
     change,
-    correlation,
-    correlation_interval,
     count,
     format_of,
     gigaflops,
@@ -14,26 +16,31 @@ from compressor.report.formats import (
     milliseconds,
     number,
     percent,
-    percent_interval,
     points,
     points_interval,
     ratio,
     ratio_interval,
-    relative,
     score_name,
+    slower_text,
     span,
 )
-from compressor.report.tables.selection import OWN, row_rho
+from compressor.report.tables.selection import OWN
 
-AGREEMENT_LEVELS = (0.99, 0.98, 0.95, 0.9)
-"""Shares of equal predictions at which the frontier is read, highest first."""
 SMALL_ROWS = 500
 """Below this many evaluation rows the report warns: one example then weighs 0.2 points or more."""
 
 
-def tier_meaning(tier: str) -> str:
-    """Return the definition of a tier; that of lossy names the bound it misses."""
-    return f"not even near ({TIERS['near']})" if tier == "lossy" else TIERS[tier]
+def judged_variant(result: Mapping[str, Any]) -> str:
+    """Return the variant that a run is judged by: its cascade where it has one, whatever else came of it."""
+    return CASCADE if result.get("cascade") else "compressed"
+
+
+def tier_meaning(versus: Mapping[str, Any]) -> str:
+    """Return the definition of a comparison's tier; for too few rows also how many would do."""
+    enough = versus.get("rows_to_decide")
+    return TIERS[versus["tier"]] + (
+        f"; about {count(round(enough, 2 - len(str(enough))))} rows with the same shares would be" if enough else ""
+    )
 
 
 def verdict(versus: dict) -> str:
@@ -47,8 +54,12 @@ def verdict(versus: dict) -> str:
 
 
 def headline(result: dict, comparisons: list[dict]) -> str:
-    """Return the one sentence above everything else; speed is the whole range of the claimed rows of `comparisons`."""
-    versus, plan = result["variants"]["compressed"]["versus_full"], result["plan"]
+    """Return the one sentence above everything else.
+
+    Speed is the whole range of the claimed rows of `comparisons`, which are those of the variant that the run is judged by.
+    """
+    judged, plan = judged_variant(result), result["plan"]
+    versus = result["variants"][judged]["versus_full"]
     accuracy = {
         "identical predictions": "every prediction as in the full model",
         "not measured": "accuracy not measured (no labels)",
@@ -59,10 +70,14 @@ def headline(result: dict, comparisons: list[dict]) -> str:
     speed = "no speed-up above the noise floor" if comparisons else "speed not measured"
     if claimed:
         speed = f"{span(ratio, claimed)} as fast in {len(claimed)} of {len(comparisons)} comparisons"
+    speed += slower_text(comparisons)
     removed = f"{len(plan['skip'])} of {plan['layers']} layers removed"
     if plan.get("mix"):
         cost = {"flops": "FLOPs", "latency": "predicted time"}[plan["mix"]["of"]]
         removed = f"{percent(plan['mix']['kept'])} of the encoder's {cost} kept"
+    if result.get("cascade"):
+        kept = f"all {plan['layers']} layers kept" if result["cascade"]["model"] == "full" else removed
+        removed = f"guarded early exit, {kept}"
     return f"{versus['tier'].capitalize()}: {removed}, {accuracy}{changed}, {speed}."
 
 
@@ -102,7 +117,8 @@ def speed_fact(comparisons: list[dict], best: dict | None) -> tuple[str, str]:
         return "not measured", "The run holds no latency of the compressed model."
     measured = [row["speedup"] for row in comparisons]
     claimed = sum(row["claimed"] for row in comparisons)
-    spread = f"Claimed in {claimed} of {len(comparisons)} comparisons; all measured: {span(ratio, measured)}."
+    spread = f"Claimed in {claimed} of {len(comparisons)} comparisons{slower_text(comparisons)}; all measured: "
+    spread += f"{span(ratio, measured)}."
     incomplete = sum(not row["complete"] for row in comparisons)
     if incomplete:
         spread += f" Fewer runs than wanted in {incomplete} of them."
@@ -178,103 +194,6 @@ def mix_reading(plan: dict) -> str:
             f"against {percent(chosen['agreement'])} on the selection split."
         )
     return text
-
-
-def audit_finding(rows: list[dict]) -> str:
-    """Return which score ranks the damage of single layers best, beside separability, with both intervals.
-
-    `rows` are those of `tables.audit_rows`. No score is called better: whether the intervals overlap is said instead.
-    """
-    known = [(row["score"], row["name"], row_rho(row)) for row in rows if row_rho(row)["rho"] is not None]
-    if not known:
-        return "No score's rank correlation with the damage of one layer is defined"
-    _, name, best = max(known, key=lambda entry: (entry[2]["rho"], entry[0] == OWN))
-    level = [entry for entry in known if entry[2]["rho"] == best["rho"]]
-    if len(level) > 1:
-        name += f" and {len(level) - 1} more"
-    text = f"Highest rank correlation with the damage of one layer: {name} {_with_interval(best)}"
-    own = next((rho for score, _, rho in known if score == OWN), None)
-    if own is None:
-        return text
-    if own is best:
-        others = [rho for score, _, rho in known if score != OWN]
-        overlapping = sum(_overlap(rho, best) != "intervals apart" for rho in others)
-        return text + (f"; not told apart from {overlapping} of {len(others)} other scores" if overlapping else "")
-    return f"{text}, separability {_with_interval(own)}: {_overlap(best, own)}"
-
-
-def _with_interval(rho: dict) -> str:
-    return f"{correlation(rho['rho'])} ({correlation_interval(rho['ci95']) if rho['ci95'] else 'no interval'})"
-
-
-def _overlap(one: dict, other: dict) -> str:
-    """Return whether two correlations can be told apart."""
-    bounds = [rho["ci95"] for rho in (one, other)]
-    # a bootstrap of few units that are all in the right order has no width: that is no certainty
-    if not all(bounds) or any(high - low < 0.005 for low, high in bounds):
-        return "too few layers to tell apart"
-    (low, high), (other_low, other_high) = bounds
-    return "intervals apart" if low > other_high or other_low > high else "intervals overlap"
-
-
-def frontier_finding(frontier: dict, layers: int) -> str:
-    """Return how many layers the best set found skips at the highest of four levels of agreement that it reaches.
-
-    `frontier` is that of `tables.frontier_rows`, `layers` what the full model has. The set's interval is said with it.
-    """
-    first = next(iter(frontier["series"]))
-    for level in AGREEMENT_LEVELS:
-        row = _largest(frontier, first, level)
-        if row is None:
-            continue
-        name = frontier["series"][first]
-        text = (
-            f"{name[0].upper()}{name[1:]} skips up to {len(row['skip'])} of {layers} layers at {100 * level:.0f} % agreement or "
-            f"more ({percent(row['agreement'])}, 95 % interval {percent_interval(row['agreement_ci95'])})"
-        )
-        own = _largest(frontier, OWN, level)
-        if OWN in frontier["series"] and first != OWN:
-            text += f"; separability {'up to ' + str(len(own['skip'])) if own else 'none'}"
-        return text
-    return f"No set that was found skips a layer at {100 * AGREEMENT_LEVELS[-1]:.0f} % agreement or more"
-
-
-def _largest(frontier: dict, series: str, level: float) -> dict | None:
-    """Return the largest set of a series, of one layer or more, whose agreement reaches the level."""
-    rows = [row["cells"][series] for row in frontier["rows"] if row["size"] and series in row["cells"]]
-    return next((row for row in reversed(rows) if row["agreement"] >= level), None)
-
-
-def candidates_reading(selection: dict) -> str:
-    """Return how many sets the goals were judged on, how sure each bound is, and what came of it."""
-    corrected = f"{100 * selection['corrected']:.4f}".rstrip("0").rstrip(".")
-    outcome = (
-        "The chosen set meets the goals there." if selection["met"]
-        else "No set meets the goals there; the chosen one comes nearest."
-    )  # fmt: skip
-    judged = (
-        "after the closed-form readout, which stands for the head to come"
-        if selection["readout"]
-        else "with the stock head"
-    )
-    return (
-        f"{count(selection['tried'])} sets were judged {judged}, on {count(selection['rows'])} rows of the selection split. The "
-        f"best of many looks better than it is, so the bound on the drop is taken at {corrected} % confidence: those of all "
-        f"{count(selection['choices'])} sets that the search could have taken then hold together at "
-        f"{percent(selection['confidence'])} (Bonferroni). Changed predictions are counted on these rows. {outcome}"
-    )
-
-
-def prediction_reading(rows: list[dict]) -> str:
-    """Return how far the predicted speed-up is off in each format; `rows` are those of `tables.prediction_rows`."""
-    parts = []
-    for name in dict.fromkeys(row["format"] for row in rows):
-        own = [row for row in rows if row["format"] == name and row["error"] is not None]
-        judged = [row["inside"] for row in own if row["inside"] is not None]
-        if own:
-            inside = f", inside the measured interval in {sum(judged)} of {len(judged)} cells" if judged else ""
-            parts.append(f"{name} {span(relative, [row['error'] for row in own])}{inside}")
-    return f"The prediction is off by: {'; '.join(parts)}." if parts else "No prediction was measured."
 
 
 def distillation_reading(distill: dict) -> str:

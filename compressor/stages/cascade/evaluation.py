@@ -16,9 +16,10 @@ from compressor.measurement.statistics import share_interval
 from compressor.measurement.timing.latency import WORKLOAD, Cell, benchmark, workload_batches
 from compressor.measurement.timing.subjects import onnx_subject
 from compressor.model.load import find_model
+from compressor.report.formats import CASCADE
 from compressor.run.run import Run
 from compressor.run.variants import FULL_ONNX, answer_entry, variant_flops
-from compressor.stages.cascade.shared import CASCADE, FITTED, FOLDER, MEASURED, full_work, fused_file, wanted, work_of
+from compressor.stages.cascade.shared import FITTED, FOLDER, MEASURED, full_work, fused_file, wanted, work_of
 from compressor.stages.predictions import evaluation_logits
 from compressor.stages.stage import Stage, latency_inputs
 

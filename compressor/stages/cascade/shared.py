@@ -15,10 +15,6 @@ from compressor.model.sublayers import any_shape
 from compressor.recipe.compression import Recipe
 from compressor.run.run import Run
 
-CASCADE = "onnx_cascade"
-"""Name of the cascade among the variants."""
-
-
 FOLDER, FITTED, MEASURED = "onnx/cascade", "cascade.json", "cascade_evaluation"
 
 

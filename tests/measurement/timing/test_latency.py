@@ -16,6 +16,7 @@ from compressor.measurement.timing.latency import (
     grid_batches,
     measure,
     ratio,
+    slower,
     workload_batches,
 )
 
@@ -190,6 +191,7 @@ def test_benchmark_rows():
         "speedup_ci95": None,
         "against": "full",
         "claimed": False,
+        "slower": False,
         "complete": True,
     }
     assert compressed[0].keys() == full[0].keys()
@@ -248,6 +250,33 @@ def test_a_speed_up_below_the_noise_floor_is_not_claimed():
     row, (lo, hi) = result.latency["other"][0], result.noise_floor[0]["ci95"]
     assert 1 < row["speedup_ci95"][0] <= max(hi, 1 / lo)  # the interval alone would have let it pass
     assert not row["claimed"]
+
+
+def test_a_slow_down_beyond_the_noise_is_called_one():
+    clock = Clock()
+    subjects = {"full": clock.subject("full", 10), "slow": clock.subject("slow", 13), "same": clock.subject("same", 10)}
+    rows = run_benchmark(clock, subjects, {"slow": "full", "same": "full"}).latency
+    assert [(rows[name][0]["claimed"], rows[name][0]["slower"]) for name in ("slow", "same")] == [
+        (False, True),
+        (False, False),
+    ]
+    assert not rows["full"][0]["slower"]
+    # 0.74x [0.61, 0.89] against an opponent that is within 5 % of itself
+    assert slower(Ratio(0.74, 0.61, 0.89), Ratio(1.0, 0.95, 1.04))
+    assert not slower(Ratio(0.97, 0.93, 0.99), Ratio(1.0, 0.95, 1.04))
+
+
+def test_intervals_hold_where_neighbouring_rounds_are_alike():
+    # rounds whose log ratio is AR(1) with a correlation of 0.5 around a true ratio of 1.1
+    generator, covered, runs = np.random.default_rng(3), 0, 150
+    for run in range(runs):
+        noise = generator.normal(0, 0.05, 120)
+        for index in range(1, 120):
+            noise[index] += 0.5 * noise[index - 1]
+        found = ratio(11 * np.exp(noise), np.full(120, 10.0), run, np.mean)
+        covered += found.lo <= 1.1 * np.exp(noise.var() / 2) <= found.hi
+    # independent draws of rounds cover the truth in about three of four runs
+    assert covered / runs >= 0.86
 
 
 def test_a_cell_cut_short_says_so():

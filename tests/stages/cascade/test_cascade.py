@@ -17,6 +17,7 @@ from compressor import load_model
 from compressor.cascade.runtime import CascadeClassifier
 from compressor.cascade.thresholds import allowed_flips
 from compressor.cli.app import main
+from compressor.cli.recipes.tables import verdict
 from compressor.data.batches import pad
 from compressor.measurement.statistics import share_interval
 from compressor.pipeline.goals import judge_goals
@@ -86,6 +87,21 @@ def test_a_run_with_a_cascade_writes_everything(full):
         assert "drawn like the calibration texts" in text
     assert "CascadeClassifier" in page
     assert "onnx/cascade," not in page  # opens with the runtime, not with Optimum
+
+
+def test_a_run_is_judged_by_its_cascade(full):
+    result = read(full)
+    versus = result["variants"]["onnx_cascade"]["versus_full"]
+    page, markdown = ((full / name).read_text(encoding="utf-8") for name in ("report.html", "report.md"))
+    head = f"{versus['tier'].capitalize()}: guarded early exit, all 3 layers kept, "
+    assert f"<h1>{head}" in page
+    assert head in markdown
+    changed = f"{versus['flips']} of {versus['rows']} predictions changed"
+    assert changed in markdown
+    assert verdict(result).startswith(f"onnx_cascade: {versus['tier']} (")
+    assert changed in verdict(result)
+    for text in (page, markdown):
+        assert "which the recipe says the model was not trained on" in text
 
 
 def test_result_equals_what_the_files_say(full):
@@ -374,8 +390,8 @@ def test_an_older_result_without_a_cascade_is_still_reported(full, tmp_path, com
 
 def test_goals_on_speed_need_every_cell_and_a_full_cascade_needs_no_plan():
     logits = np.eye(2)[np.arange(1000) % 2]
-    row = {"batch": 1, "speedup": 1.5, "claimed": True, "p95_ms": 1.0}
-    fixed, real = {**row, "length": 32, "speedup": 1.1}, {**row, "length": "workload"}
+    row = {"batch": 1, "speedup": 1.5, "speedup_ci95": [1.3, 1.7], "claimed": True, "p95_ms": 1.0}
+    fixed, real = {**row, "length": 32, "speedup": 1.1, "speedup_ci95": [1.06, 1.2]}, {**row, "length": "workload"}
     variants = {
         "full": {"latency": [fixed]},
         "compressed": {"latency": [fixed, real]},
@@ -385,6 +401,8 @@ def test_goals_on_speed_need_every_cell_and_a_full_cascade_needs_no_plan():
     judged = judge_goals(GoalsSpec(min_speedup=1.2), *given)
     assert not judged["met"]
     assert judge_goals(GoalsSpec(min_speedup=1.05), *given)["variant"] == "compressed"
+    (miss,) = judge_goals(GoalsSpec(min_speedup=1.08), *given)["misses"]  # the estimate is above, its interval is not
+    assert "at least 1.06x (95 % interval) may be claimed in the slowest cell, wanted is 1.08x" in miss
     only = {name: {"latency": [real]} for name in variants}
     only["compressed"] = {"latency": [{**real, "claimed": False}]}
     judged = judge_goals(GoalsSpec(min_speedup=1.2), given[0], None, only)
