@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -362,6 +363,13 @@ def test_our_own_faults_end_with_1_and_a_traceback_only_on_demand(tiny_task, tmp
     assert (code, "parity failure: made up" in stderr, "Traceback" in stderr) == (1, True, False)
     with pytest.raises(RuntimeError, match="made up"):
         command("--debug", "run", tiny_task / "recipe.yaml", "--out", tmp_path / "run")
+
+
+def test_version_and_both_module_names():
+    said = f"compressor {version('compressor')}"
+    for module in ("compressor", "compressor.cli"):
+        done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == said
 
 
 KILL = """
