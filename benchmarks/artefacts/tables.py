@@ -9,7 +9,7 @@ from benchmarks.common import markdown
 from benchmarks.common.digits import classes_of
 from compressor.measurement.cost import cls_row_flops, encoder_flops
 from compressor.measurement.statistics import delta_interval, discordant
-from compressor.measurement.timing.latency import Ratio, claimed, ratio
+from compressor.measurement.timing.latency import Ratio, claimed, drawn_rounds, ratio
 
 DRAWS = 2000
 FORMS = "reassociated", "single_row"
@@ -120,7 +120,7 @@ def against_limit(
 
     What stays whatever the layers is timed as a file of its own: embeddings and head, in files with a tail also the one
     CLS-only layer. The rest of the full file's time is divided by its whole layers, and the limit is what is left when
-    `left_out` of them take no time. Interval from 2,000 draws of rounds, the same rounds for all files.
+    `left_out` of them take no time. Interval from 2,000 block draws of rounds, the same rounds for all files.
     """
     rest = "none" if kind == "alltokens" else f"one: {kind}"
     whole = layers if kind == "alltokens" else layers - 1
@@ -132,8 +132,7 @@ def against_limit(
         return total / left, most
 
     speed, limit = figures(np.arange(len(full)))
-    drawn = np.random.default_rng(0).integers(len(full), size=(DRAWS, len(full)))
-    share = np.divide(*figures(drawn))
+    share = np.divide(*figures(drawn_rounds(len(full), DRAWS, np.random.default_rng(0))))
     low, high = np.percentile(share, [2.5, 97.5])
     return ratio(full, few, 0), float(limit), Ratio(float(speed / limit), float(low), float(high))
 

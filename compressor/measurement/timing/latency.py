@@ -203,24 +203,31 @@ def ratio(
 ) -> Ratio:
     """Return average(base) / average(other) with a percentile interval from 2,000 block bootstrap draws over rounds.
 
-    Rounds follow each other in time and are alike: on two cores the ratio of one round and of the next correlated by up to
-    0.5, for up to five rounds. So a draw is made of runs of ceil(R ** (1 / 3)) neighbouring rounds, the last followed by
-    the first (the circular block bootstrap of Politis and Romano 1992). `average` is np.median, which a slow round does
-    not move, or np.mean where rounds do different work. Both are [R] with the same round at the same place; a draw takes
-    the same rounds from both, so what slowed a round down cancels out. Raises ValueError for lengths that differ or R = 0.
+    `average` is np.median, which a slow round does not move, or np.mean where rounds do different work. Both are [R]
+    with the same round at the same place; a draw takes the same rounds from both, so what slowed a round down cancels
+    out. Raises ValueError for lengths that differ or R = 0.
     """
     base, other = np.asarray(base_ms, dtype=np.float64), np.asarray(other_ms, dtype=np.float64)
     if base.shape != other.shape or not len(base):
         raise ValueError(f"a paired ratio needs equally many rounds, not {len(base)} and {len(other)}")
-    generator, count = np.random.default_rng(seed), len(base)
-    block = math.ceil(count ** (1 / 3))
-    draws = []
-    for size in _parts(DRAWS, max(1, CHUNK // count)):
-        starts = generator.integers(count, size=(size, -(-count // block), 1))
-        rounds = ((starts + np.arange(block)) % count).reshape(size, -1)[:, :count]
+    generator, draws = np.random.default_rng(seed), []
+    for size in _parts(DRAWS, max(1, CHUNK // len(base))):
+        rounds = drawn_rounds(len(base), size, generator)
         draws.append(average(base[rounds], axis=1) / average(other[rounds], axis=1))
     lo, hi = np.percentile(np.concatenate(draws), [2.5, 97.5])
     return Ratio(float(average(base) / average(other)), float(lo), float(hi))
+
+
+def drawn_rounds(rounds: int, draws: int, generator: np.random.Generator) -> np.ndarray:
+    """Return which rounds each draw takes, int64 [draws, rounds]: runs of ceil(rounds ** (1 / 3)) neighbours.
+
+    The circular block bootstrap (Politis and Romano 1992), in which the first round follows the last. Rounds that follow
+    each other in time are alike: on two cores the ratio of one and of the next correlated by up to 0.5, for up to five
+    rounds, and single rounds drawn at random would make intervals too narrow.
+    """
+    block = math.ceil(rounds ** (1 / 3))
+    starts = generator.integers(rounds, size=(draws, -(-rounds // block), 1))
+    return ((starts + np.arange(block)) % rounds).reshape(draws, -1)[:, :rounds]
 
 
 def claimed(ratio: Ratio, noise: Ratio) -> bool:
