@@ -9,7 +9,7 @@ from benchmarks.common import markdown
 from benchmarks.common.digits import classes_of
 from compressor.measurement.cost import cls_row_flops, encoder_flops
 from compressor.measurement.statistics import delta_interval, discordant
-from compressor.measurement.timing.latency import Ratio, claimed, drawn_rounds, ratio
+from compressor.measurement.timing.ratios import Ratio, claimed, drawn_rounds, ratio
 
 DRAWS = 2000
 FORMS = "reassociated", "single_row"

@@ -32,14 +32,12 @@ from compressor.measurement.timing.latency import (
     WORKLOAD,
     Benchmark,
     Cell,
-    Ratio,
     Subject,
     benchmark,
-    claimed,
     grid_batches,
-    ratio,
     workload_batches,
 )
+from compressor.measurement.timing.ratios import Ratio, claimed, ratio
 from compressor.measurement.timing.subjects import onnx_subject
 from compressor.progress import track_for_terminal
 from compressor.stages.cascade.evaluation import answers

@@ -11,7 +11,7 @@ from benchmarks.common.glue import TASKS
 from benchmarks.compensation.tables import better_of, flips_of, pooled
 from compressor.files import read_json
 from compressor.measurement.statistics import share_interval
-from compressor.measurement.timing.latency import claimed, ratio
+from compressor.measurement.timing.ratios import claimed, ratio
 from compressor.model.units import unit_words
 
 HERE = Path(__file__).parents[1]

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compressor.measurement.machine.providers import open_session, require_provider
-from compressor.measurement.timing.latency import Subject, claimed, measure, ratio
+from compressor.measurement.timing.latency import Subject, measure
+from compressor.measurement.timing.ratios import claimed, ratio
 from compressor.model.cls_row import FORMS, cls_row
 from compressor.model.families import Family, layer_list
 from compressor.model.onnx_graph import module_graph

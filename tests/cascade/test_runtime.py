@@ -47,7 +47,7 @@ def exported(tmp_path_factory):
             with quiet():
                 tokenizer.save_pretrained(folder)
             data = SimpleNamespace(label_names=("a", "b", "c"), text_columns=("text",))
-            run = SimpleNamespace(tokenizer=tokenizer, data=data)
+            run = SimpleNamespace(tokenizer=tokenizer, data=data, provenance={"guard": "taken from the test file"})
             spec = SimpleNamespace(max_flips=0.1, confidence=0.95)
             run.recipe = SimpleNamespace(data=SimpleNamespace(max_length=24), cascade=spec)
             thresholds = tuple(float(np.quantile(np.ptp(np.sort(fit.logits)[:, -2:], axis=1), 0.6)) for fit in fits)

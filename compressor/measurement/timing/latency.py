@@ -5,15 +5,14 @@ another is compared with is timed twice under two names, and the ratio of the tw
 """
 
 import gc
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from compressor.data.batches import Encodings, pad
+from compressor.measurement.timing.ratios import Ratio, claimed, ratio, slower
 from compressor.progress import Track, silent
 from compressor.recipe.compression import BenchmarkSpec
 
@@ -23,9 +22,6 @@ Subject = Callable[[Batch], object]
 WORKLOAD = "workload"
 """Length of the cell that replays real texts."""
 MIN_ROUNDS = 5
-DRAWS = 2000
-CHUNK = 4_000_000
-"""Largest number of resampled values held at once."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +55,6 @@ class Latency:
     def texts_per_s(self, texts: int) -> float:
         """Texts answered in a second where each run answers `texts`: from the mean time, which the slow runs count in."""
         return 1000 * texts / float(np.mean(self.values_ms))
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """A speed-up (base time over other time) with its 95 % interval."""
-
-    value: float
-    lo: float
-    hi: float
 
 
 @dataclass(frozen=True)
@@ -198,48 +185,6 @@ def measure(
     return values
 
 
-def ratio(
-    base_ms: Sequence[float], other_ms: Sequence[float], seed: int, average: Callable[..., Any] = np.median
-) -> Ratio:
-    """Return average(base) / average(other) with a percentile interval from 2,000 block bootstrap draws over rounds.
-
-    `average` is np.median, which a slow round does not move, or np.mean where rounds do different work. Both are [R]
-    with the same round at the same place; a draw takes the same rounds from both, so what slowed a round down cancels
-    out. Raises ValueError for lengths that differ or R = 0.
-    """
-    base, other = np.asarray(base_ms, dtype=np.float64), np.asarray(other_ms, dtype=np.float64)
-    if base.shape != other.shape or not len(base):
-        raise ValueError(f"a paired ratio needs equally many rounds, not {len(base)} and {len(other)}")
-    generator, draws = np.random.default_rng(seed), []
-    for size in _parts(DRAWS, max(1, CHUNK // len(base))):
-        rounds = drawn_rounds(len(base), size, generator)
-        draws.append(average(base[rounds], axis=1) / average(other[rounds], axis=1))
-    lo, hi = np.percentile(np.concatenate(draws), [2.5, 97.5])
-    return Ratio(float(average(base) / average(other)), float(lo), float(hi))
-
-
-def drawn_rounds(rounds: int, draws: int, generator: np.random.Generator) -> np.ndarray:
-    """Return which rounds each draw takes, int64 [draws, rounds]: runs of ceil(rounds ** (1 / 3)) neighbours.
-
-    The circular block bootstrap (Politis and Romano 1992), in which the first round follows the last. Rounds that follow
-    each other in time are alike: on two cores the ratio of one and of the next correlated by up to 0.5, for up to five
-    rounds, and single rounds drawn at random would make intervals too narrow.
-    """
-    block = math.ceil(rounds ** (1 / 3))
-    starts = generator.integers(rounds, size=(draws, -(-rounds // block), 1))
-    return ((starts + np.arange(block)) % rounds).reshape(draws, -1)[:, :rounds]
-
-
-def claimed(ratio: Ratio, noise: Ratio) -> bool:
-    """Return whether a speed-up may be claimed: its whole interval above 1 and above the A/A noise, either way round."""
-    return ratio.lo > max(1.0, noise.hi, 1 / noise.lo)
-
-
-def slower(ratio: Ratio, noise: Ratio) -> bool:
-    """Return whether it is a slow-down: the whole interval below 1 and below the A/A noise, either way round."""
-    return ratio.hi < min(1.0, noise.lo, 1 / noise.hi)
-
-
 def grid_batches(
     batch: int, length: int, vocab_size: int, inputs: Sequence[str], *, count: int = 1, seed: int = 0
 ) -> list[Batch]:
@@ -308,7 +253,3 @@ def _row(latency: Latency, texts: int, base: str, gain: Ratio | None, noise: Rat
         "slower": bool(gain) and slower(gain, noise),
         "complete": latency.complete,
     }
-
-
-def _parts(total: int, size: int) -> list[int]:
-    return [min(size, total - start) for start in range(0, total, size)]

@@ -126,7 +126,7 @@ def write_settings(
         "truncation_side": run.tokenizer.truncation_side,
         "token_types": "token_type_ids" in run.tokenizer.model_input_names,
         "certified": certificate is not None and certificate.met,
-        "certified_on": f"{len(run.guard):,} texts {run.provenance['guard']}",
+        "certified_on": certificate and f"{certificate.rows:,} texts {run.provenance['guard']}",
         "max_flips": run.recipe.cascade.max_flips,
         "confidence": run.recipe.cascade.confidence,
     }

@@ -7,18 +7,8 @@ import numpy as np
 import pytest
 
 from compressor.data.batches import Encodings
-from compressor.measurement.timing.latency import (
-    Cell,
-    Latency,
-    Ratio,
-    benchmark,
-    claimed,
-    grid_batches,
-    measure,
-    ratio,
-    slower,
-    workload_batches,
-)
+from compressor.measurement.timing.latency import Cell, Latency, benchmark, grid_batches, measure, workload_batches
+from compressor.measurement.timing.ratios import Ratio, claimed, ratio, slower
 
 BATCHES = [{"input_ids": np.full((1, 4), index)} for index in range(3)]
 ENDLESS = {"min_seconds": 0, "max_seconds": 1e9, "warmup": 0}
