@@ -16,6 +16,7 @@ import torch
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertTokenizerFast
 
 from compressor.data.batches import Encodings, encode
+from compressor.data.files import read_lines
 from compressor.errors import UserError
 from compressor.export.onnx import export_variants
 from compressor.model.families import FAMILIES
@@ -175,10 +176,7 @@ def workload_lengths(size: Size, texts: Path | None, tokenizer: Path | None) -> 
         return synthetic_lengths(size.texts).clip(max=size.padded), SYNTHETIC
     if tokenizer is None:
         raise UserError(f"--texts {texts}: its lengths are counted in tokens; name a tokenizer with --tokenizer DIR.")
-    try:
-        lines = [line for line in texts.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise UserError(f"--texts {texts}: cannot be read as UTF-8 text, one a line ({error}).") from error
+    lines = [line for line in read_lines(texts, "--texts") if line.strip()]
     if not lines:
         raise UserError(f"--texts {texts}: holds no text; give one a line.")
     try:

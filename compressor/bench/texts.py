@@ -8,7 +8,8 @@ import numpy as np
 
 from compressor.cascade.runtime import CascadeClassifier
 from compressor.data.batches import Encodings, encode
-from compressor.data.files import read_columns, to_rows
+from compressor.data.files import read_lines, read_table
+from compressor.data.rows import kept_rows, to_rows
 from compressor.errors import UserError
 from compressor.measurement.timing.latency import WORKLOAD, Batch, Cell, workload_batches
 from compressor.model.load import ModelSource, load_tokenizer
@@ -23,16 +24,14 @@ def read_texts(path: Path, columns: Sequence[str]) -> Texts:
     Without `columns` that of a file with one column, else the column `text`. Raises UserError where that fails.
     """
     if path.suffix.lower() == ".txt":
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, ValueError) as error:
-            raise UserError(f"--texts {path}: cannot be read as UTF-8 text ({error}).") from error
-        texts: Texts = [(line,) for line in lines if line.strip()]
+        texts: Texts = [(line,) for line in read_lines(path, "--texts") if line.strip()]
         if not texts:
             raise UserError(f"--texts {path}: the file holds no text; give one text a line.")
         return texts
-    table = read_columns(path, "--texts")
-    return to_rows(table, str(path), columns or (list(table) if len(table) == 1 else ["text"]), None).texts
+    table = read_table(path, "--texts")
+    rows = to_rows(table, columns or (list(table.columns) if len(table.columns) == 1 else ["text"]), None)
+    kept_rows(rows, rows.bad)
+    return rows.texts
 
 
 def replay_cells(tokens: dict[str, Encodings], sizes: Sequence[int]) -> tuple[list[Cell], dict[str, list[Batch]]]:

@@ -1,168 +1,254 @@
-"""Data files as rows of text and label values; whatever is wrong with one is said with file, column and row."""
+"""Data files as columns: what stands in a file is what comes back, or one sentence says what is wrong, with its line."""
 
+import csv
+import io
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from compressor.errors import UserError, nearest
 
-Label = int | str
-INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.0+)?")
-FRACTION = re.compile(r"-?[0-9]*\.[0-9]+")
+SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
+LINE_END = re.compile(r"\r\n|\r|\n")
+FIELD = re.compile(r'(?:"[^"]*+(?:""[^"]*+)*+"|(?!")[^,\r\n]*+)(?:,|\r\n|\r|\n|\Z)')
+"""A field of a csv file with what ends it; nothing where a quote opens that does not close at the end of a field."""
+NAMED = 3
+"""Bad rows that a message names, of all that it counts."""
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The rows of one file as read. A label is an int or a name; `labels` is None where the file has none."""
+class Table:
+    """A file as read. Rows count from 0 here, from 1 in messages."""
 
     source: str
     """The file (or hub split), as messages name it."""
-    texts: list[tuple[str, ...]]
-    labels: list[Label] | None
-    label_column: str | None = None
+    columns: dict[str, list]
+    """Column by name, all of one length."""
+    bad: dict[int, str] = field(default_factory=dict)
+    """Rows that could not be read, and why; every column holds None there."""
+    index: dict[str, list] = field(default_factory=dict)
+    """The index of a pandas table: columns for whoever names them."""
+    hint: str = ""
+    """What the file seems to be instead, where its header is odd."""
 
+    @property
+    def rows(self) -> int:
+        """Number of rows, bad ones included."""
+        return max((len(values) for values in (*self.columns.values(), *self.index.values())), default=0)
 
-def read_columns(path: Path, field: str) -> dict[str, list]:
-    """Return the columns of a csv, tsv, jsonl or parquet file by name; `field` is the recipe field that named the file.
-
-    Text files are UTF-8; csv and tsv are read as text throughout, with double quotes around values that need them.
-    Raises UserError where the file is missing, of another kind, broken or without rows.
-    """
-    suffix = path.suffix.lower()
-    if suffix not in READERS:
-        hint = nearest(suffix, READERS) or ";"
+    def column(self, name: str) -> list:
+        """Return the values of a column; raises UserError where there is none of that name."""
+        if name in self.columns:
+            return self.columns[name]
+        if name in self.index:
+            return self.index[name]
+        names = [*self.columns, *self.index]
+        if self.hint:
+            raise UserError(f"{self.source}: there is no column {name!r}: {self.hint}.")
+        more = nearest(name, names) or ";"
+        if f'"{name}"' in self.columns:
+            more = " without quotes (in a tsv quotes are characters; save the file as csv if they are none);"
         raise UserError(
-            f"{path}: {suffix or 'no suffix'} ({field}) is no known kind of data{hint} use {', '.join(READERS)}."
+            f"{self.source}: there is no column {name!r}{more} the columns are {', '.join(map(str, names))}."
         )
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; correct {field}.")
+
+    def check(self) -> "Table":
+        """Return the table; raises UserError where rows of it could not be read."""
+        if self.bad:
+            raise UserError(f"{self.source}: {bad_rows(self.bad, self.rows)}; correct them.")
+        return self
+
+
+def bad_rows(bad: dict[int, str], rows: int) -> str:
+    """Return the first bad rows in words, and how many of all `rows` they are."""
+    first = "; ".join(bad[row] for row in sorted(bad)[:NAMED])
+    more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+    return first + more + (f" ({len(bad):,} of {rows:,} rows are bad)" if len(bad) > 1 else "")
+
+
+def read_table(path: Path, named_by: str, encoding: str | None = None) -> Table:
+    """Return the columns of a csv, tsv, jsonl or parquet file; `named_by` is the recipe field that named the file.
+
+    Text files are UTF-8 unless `encoding` says otherwise. Values of csv and tsv are text throughout. In a csv file double
+    quotes go around values that need them; in a tsv file a line is a row and quotes are characters. Raises UserError
+    where the file is missing, of another kind, broken as a whole or without rows; broken rows are in `bad`.
+    """
+    path, suffix = expanded(path), path.suffix.lower()
+    if suffix not in KINDS:
+        hint = nearest(suffix, KINDS) or ";"
+        raise UserError(
+            f"{path}: {suffix or 'no suffix'} ({named_by}) is no known kind of data{hint} use {', '.join(KINDS)}."
+        )
+    _check_file(path, named_by)
+    content = path if suffix == PARQUET else _read_text(path, named_by, encoding)
     try:
-        columns = READERS[suffix](path)
-    except (ValueError, OSError) as error:  # pandas', pyarrow's and json's reading errors are ValueErrors
-        reason = str(error).strip().split("\n")[0].removeprefix("Error tokenizing data. C error: ").rstrip(".")
+        table = KINDS[suffix](str(path), content)
+    except ValueError as error:
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0].rstrip(".")
         raise UserError(f"{path}: not readable as {suffix[1:]} ({reason}); correct the file.") from error
-    if not any(len(values) for values in columns.values()):
-        raise UserError(f"{path}: the file has no rows; {field} needs at least one.")
-    return columns
+    if not table.rows:
+        raise UserError(f"{path}: the file has no rows; {named_by} needs at least one.")
+    return table.check() if len(table.bad) == table.rows and not table.hint else table
 
 
-def to_rows(
-    columns: dict[str, list],
-    source: str,
-    text_columns: Sequence[str],
-    label_column: str | None,
-    *,
-    labels_needed: bool = True,
-    empty_texts: bool = False,
-) -> Rows:
-    """Return texts and labels out of `columns`; rows in messages count from 1.
+def read_lines(path: Path, named_by: str) -> list[str]:
+    r"""Return the lines of a UTF-8 text file; \n, \r\n and \r end a line, nothing else does.
 
-    Without `labels_needed` the label column may be absent, or hold nothing but missing values and -1: unlabelled rows.
-    Raises UserError where a column is missing, a text is missing or (unless `empty_texts`) empty, or a label is missing.
+    Raises UserError where the file is missing or not UTF-8.
     """
-    texts = [_texts(columns, source, column, empty_texts) for column in text_columns]
-    labels = None
-    if label_column is not None and (labels_needed or label_column in columns):
-        labels = [_label(value) for value in _column(columns, source, label_column)]
-        if not labels_needed and all(label is None or label == -1 for label in labels):
-            labels = None
-    for row, label in enumerate(labels or [], start=1):
-        if not isinstance(label, Label):
-            problem = (
-                "the label is missing" if label is None else f"the label {label.value!r} is not a class (int or name)"
-            )
-            raise UserError(f"{source}: row {row}, column {label_column!r}: {problem}; give every row one label.")
-    return Rows(source, list(zip(*texts, strict=True)), labels, label_column)
+    path = expanded(path)
+    _check_file(path, named_by)
+    return _lines(_read_text(path, named_by, None))
 
 
-@dataclass(frozen=True)
-class _NoClass:
-    value: object
+def expanded(path: Path) -> Path:
+    """Return the path with a leading ~ as the home folder, where there is one."""
+    with suppress(RuntimeError):
+        return path.expanduser()
+    return path
 
 
-def _column(columns: dict[str, list], source: str, column: str) -> list:
-    if column not in columns:
-        hint = nearest(column, columns) or ";"
+def _check_file(path: Path, named_by: str) -> None:
+    found = False
+    with suppress(OSError):  # a name that is too long, a folder that may not be looked into
+        found = path.is_file()
+    if not found:
+        raise UserError(f"{path}: no such file; correct {named_by}.")
+
+
+def _read_text(path: Path, named_by: str, encoding: str | None) -> str:
+    name = encoding or "utf-8"
+    try:
+        data = path.read_bytes()
+        return data.decode(name).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = 1 + len(LINE_END.findall(data[: error.start].decode(name, errors="replace")))
+        remedy = "save the file as UTF-8" + (", or set data.encoding" if named_by.startswith("data.") else "")
         raise UserError(
-            f"{source}: there is no column {column!r}{hint} the columns are {', '.join(map(str, columns))}."
-        )
-    return columns[column]
+            f"{path}: line {line} is not {encoding or 'UTF-8'} (byte 0x{data[error.start]:02x}); "
+            f"{'correct data.encoding or the file' if encoding else remedy}."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: the file cannot be read ({error}); check its rights and {named_by}.") from error
 
 
-def _texts(columns: dict[str, list], source: str, column: str, empty_texts: bool) -> list[str]:
-    texts = []
-    for row, value in enumerate(_column(columns, source, column), start=1):
-        where = f"{source}: row {row}, column {column!r}"
-        text = "" if _is_missing(value) else str(value) if isinstance(value, int | float) else value
-        if not isinstance(text, str):
-            raise UserError(f"{where}: a {type(value).__name__} is not text; name a column of texts in data.text.")
-        if not text.strip() and not empty_texts:
-            raise UserError(
-                f"{where}: the text is {'missing' if _is_missing(value) else 'empty'}; fill it or remove the row."
+def _lines(text: str) -> list[str]:
+    return [line.removesuffix("\n") for line in io.StringIO(text, newline=None)]
+
+
+def _read_tsv(source: str, text: str) -> Table:
+    records = [(line, row.split("\t")) for line, row in enumerate(_lines(text), start=1) if row]
+    return _from_records(source, records, "\t", "no value of a tsv file holds tabs or line ends; use csv or jsonl")
+
+
+def _read_csv(source: str, text: str) -> Table:
+    lines = io.StringIO(text, newline="").readlines()
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    reader = csv.reader(lines, strict=True)
+    records, ends = [], []
+    begin = 1
+    try:
+        for record in reader:
+            if record:
+                records.append((begin, record))
+                ends.append(reader.line_num)
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        hint = _separator_hint(next(csv.reader(lines[:1])), ",")
+        rest, place = "".join(lines[begin - 1 :]), 0
+        while (found := FIELD.match(rest, place)) and found.end() > place:
+            place = found.end()
+        line = begin + len(LINE_END.findall(rest[:place]))
+        raise ValueError(
+            hint or f"the quote that opens in line {line} does not close at the end of a field: {_TWICE}"
+        ) from error
+    _check_swallowed(records, ends, lines)
+    return _from_records(source, records, ",", "a text that holds commas goes in double quotes")
+
+
+_TWICE = "a text that holds quotes goes in quotes, each quote inside written twice"
+
+
+def _check_swallowed(records: Sequence[tuple[int, list[str]]], ends: Sequence[int], lines: Sequence[str]) -> None:
+    """Raise ValueError where a quote at the begin of one row and one at the end of another make a single row of both.
+
+    That is valid csv. But each of its lines then has as many fields as the header, one of which (such as the label) is
+    in every line a value that this column has elsewhere; the lines of a text do not.
+    """
+    known = [set(column) for column in zip(*(row for _, row in records if len(row) == len(records[0][1])), strict=True)]
+    for (begin, _), end in zip(records, ends, strict=True):
+        inside = [LINE_END.sub("", line).split(",") for line in lines[begin - 1 : end]] if end > begin else [[]]
+        if any(len(row) != len(known) for row in inside):
+            continue
+        if any(all(row[place] in values for row in inside) for place, values in enumerate(known)):
+            raise ValueError(
+                f"the quote that opens in line {begin} closes in line {end}, but each of these lines reads as a row of its "
+                f"own: {_TWICE}"
             )
-        if not text.isascii() and re.search("[\ud800-\udfff]", text):
-            raise UserError(
-                f"{where}: the text holds half of a surrogate pair, which is not valid Unicode; correct it."
-            )
-        texts.append(text)
-    return texts
 
 
-def _label(value: object) -> Label | _NoClass | None:
-    """Return an int for whole numbers, however they are written, a name for other text, None where missing."""
-    if _is_missing(value):
-        return None
-    if not isinstance(value, int | float | str):
-        return _NoClass(value)
-    text = str(int(value)) if isinstance(value, bool) else str(value).strip()
-    if INTEGER.fullmatch(text):
-        return int(text.partition(".")[0])
-    if isinstance(value, float) or FRACTION.fullmatch(text):
-        return _NoClass(value)  # regression targets are no classes
-    return text or None
+def _from_records(source: str, records: Sequence[tuple[int, list[str]]], separator: str, surplus: str) -> Table:
+    """Return the table of lines split into fields, the header first."""
+    if not records:
+        return Table(source, {})
+    (_, header), *rows = records
+    twice = next((name for place, name in enumerate(header) if name and name in header[:place]), None)
+    if twice is not None:
+        raise ValueError(f"the header names the column {twice!r} twice")
+    bad, hinted = {}, False
+    for row, (line, fields) in enumerate(rows):
+        if len(fields) != len(header):
+            bad[row] = f"line {line} has {len(fields)} field{'s' * (len(fields) != 1)}, the header {len(header)}"
+            if len(fields) > len(header) and not hinted:
+                bad[row], hinted = f"{bad[row]} ({surplus})", True
+    values = [[None] * len(header) if row in bad else fields for row, (_, fields) in enumerate(rows)]
+    columns = {name: [fields[place] for fields in values] for place, name in enumerate(header)}
+    return Table(source, columns, bad, hint=_separator_hint(header, separator))
 
 
-def _is_missing(value: object) -> bool:
-    return value is None or value is pd.NA or (isinstance(value, float) and value != value)
+def _separator_hint(header: Sequence[str], own: str) -> str:
+    others = {sign: name for sign, name in SEPARATORS.items() if len(header) == 1 and sign in header[0]}
+    name = next(iter(others.values()), "")
+    return (
+        f"the file seems to be separated by {name}; save it with {SEPARATORS[own]} between the values" if name else ""
+    )
 
 
-def _read_delimited(path: Path, separator: str) -> dict[str, list]:
-    # Without the NA filter the words NA, null and None stay words; an empty field is an empty string.
-    table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8-sig")
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus leading fields for row names
-        raise ValueError("rows have more fields than the header; put texts that hold the separator in double quotes")
-    return {column: table[column].tolist() for column in table.columns}
-
-
-def _read_jsonl(path: Path) -> dict[str, list]:
-    records = []
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"line {number}: {error.msg}") from error
-            if not isinstance(record, dict):
-                raise ValueError(f"line {number}: each line must be an object such as {{...}}")
-            records.append(record)
+def _read_jsonl(source: str, text: str) -> Table:
+    records: list[dict] = []
+    bad = {}
+    for number, line in enumerate(_lines(text), start=1):
+        if not line.strip():
+            continue
+        try:
+            record, problem = json.loads(line), "each line must be an object such as {...}"
+        except json.JSONDecodeError as error:
+            record, problem = None, error.msg
+        except (ValueError, RecursionError) as error:  # a number too long, or values nested too deep
+            record, problem = None, str(error).partition(";")[0]
+        if not isinstance(record, dict):
+            bad[len(records)], record = f"line {number}: {problem}", {}
+        records.append(record)
     names = dict.fromkeys(name for record in records for name in record)
-    return {name: [record.get(name) for record in records] for name in names}
+    names = names or ({"": None} if records else {})  # one column for rows of which none could be read
+    return Table(source, {name: [record.get(name) for record in records] for name in names}, bad)
 
 
-def _read_parquet(path: Path) -> dict[str, list]:
-    table = pd.read_parquet(path)
-    return {column: table[column].tolist() for column in table.columns}
+def _read_parquet(source: str, path: Path) -> Table:
+    try:
+        table = pd.read_parquet(path)
+        columns = {column: table[column].tolist() for column in table.columns}
+        names = [name for name in table.index.names if name is not None and name not in columns]
+        return Table(source, columns, index={name: table.index.get_level_values(name).tolist() for name in names})
+    except Exception as error:  # pyarrow and pandas raise whatever a broken file leads them to
+        raise ValueError(str(error) or type(error).__name__) from error
 
 
-READERS = {
-    ".csv": lambda path: _read_delimited(path, ","),
-    ".tsv": lambda path: _read_delimited(path, "\t"),
-    ".jsonl": _read_jsonl,
-    ".parquet": _read_parquet,
-}
+PARQUET = ".parquet"
+KINDS = {".csv": _read_csv, ".tsv": _read_tsv, ".jsonl": _read_jsonl, PARQUET: _read_parquet}
+"""Reader by suffix: takes the name of the source, and the text or (parquet) the path."""

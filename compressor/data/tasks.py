@@ -1,16 +1,19 @@
 """A task by name or from the user's own files, as four parts disjoint in text."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from compressor.data import demo
-from compressor.data.files import Label, Rows, read_columns, to_rows
-from compressor.data.splits import Split, cut_train, hash_order, without_overlaps
+from compressor.data.files import Table, expanded, read_table
+from compressor.data.labels import Label, check_targets, listed
+from compressor.data.rows import SKIP, Rows, kept_rows, to_rows, to_split, value_ids
+from compressor.data.splits import Split, cut_train, hash_order, normalised, without_overlaps
 from compressor.errors import UserError, nearest
-from compressor.recipe.compression import DataSpec
+from compressor.recipe.data import DataSpec
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,12 @@ class TaskData:
     """Rows removed from train, calibration and selection because their text also stands in a later part."""
     guard: Split | None = None
     """Rows that certify a cascade, no text twice: the calibration part, or what was set aside of it."""
+    skipped_rows: dict[str, int] = field(default_factory=dict)
+    """Bad rows that were left out of each file, where the recipe says so."""
+    warnings: tuple[str, ...] = ()
+    """What whoever reads the result should know of the data, a sentence each."""
+    label_values: dict[str, int] = field(default_factory=dict)
+    """The class of each value that the label column of the training file holds."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +83,23 @@ def load_task(spec: DataSpec, *, model_labels: Sequence[str] | None, seed: int) 
     wanted = ("train", "validation", "test") if spec.calibration.split == "test" else ("train", "validation")
     if spec.task is None:
         rows = {part: _own_file(spec, part) for part in wanted}
-        names = tuple(model_labels or _classes(rows["train"]))
+        names = tuple(model_labels or _classes(rows["train"], skip=spec.on_bad_row == "skip"))
         data_names, model_ids = names, np.arange(len(names))
     else:
         task, rows = _named_task(spec, wanted, seed)
         names = tuple(model_labels or task.label_names)
-        data_names, model_ids = task.label_names, _model_ids(spec.task, task.label_names, names)
+        data_names, model_ids = task.label_names, np.arange(len(names))
+        if spec.labels is None:
+            model_ids = _model_ids(spec.task, task.label_names, names)
     ids_allowed = spec.task is not None or model_labels is not None
-    splits = {part: _split(part, rows[part], data_names, model_ids, ids_allowed) for part in wanted}
+    if spec.labels is not None and ids_allowed:
+        check_targets(spec.labels, names)
+        data_names, model_ids = names, np.arange(len(names))
+    splits, notes = {}, []
+    for part in wanted:
+        splits[part], note = to_split(part, rows[part], data_names, model_ids, ids_allowed, spec.on_bad_row == "skip")
+        notes += [note] if note else []
+    _check_different(splits, rows)
     parts, removed = without_overlaps(_parts(splits, spec, seed))
     source_of = {name: rows["train"].source for name in parts} | {"evaluation": rows["validation"].source}
     if spec.calibration.split == "test":
@@ -93,6 +111,9 @@ def load_task(spec: DataSpec, *, model_labels: Sequence[str] | None, seed: int) 
         text_columns=task.text_columns if spec.task else tuple(spec.text_columns),
         label_names=names,
         removed_overlaps=removed,
+        skipped_rows={part: len(rows[part].texts) - len(splits[part]) for part in wanted},
+        warnings=tuple(notes),
+        label_values=value_ids(rows["train"], data_names, model_ids, ids_allowed),
     )
 
 
@@ -123,54 +144,38 @@ def _check_parts(
             )
 
 
-def _split(part: str, rows: Rows, data_names: tuple[str, ...], model_ids: np.ndarray, ids_allowed: bool) -> Split:
-    labels = None if rows.labels is None else model_ids[label_ids(rows, data_names, ids_allowed=ids_allowed)]
-    return Split(rows.texts, labels, [f"{part}:{row}" for row in range(len(rows.texts))])
-
-
-def label_ids(rows: Rows, names: Sequence[str], *, ids_allowed: bool) -> np.ndarray:
-    """Return the index into `names` of each label: int64 [N].
-
-    Labels are matched as names, exactly and then without case. Where no label of the file is a name and `ids_allowed`,
-    whole numbers below the number of classes are ids. Raises UserError at the first row whose label fits neither way.
-    """
-    ids = {label: _id_of_name(str(label), names) for label in set(rows.labels)}
-    if ids_allowed and all(found is None for found in ids.values()):
-        ids = {label: label if isinstance(label, int) and 0 <= label < len(names) else None for label in ids}
-    for row, label in enumerate(rows.labels, start=1):
-        if ids[label] is None:
-            as_ids = f" or the ids 0 to {len(names) - 1}" if ids_allowed else ""
+def _check_different(splits: dict[str, Split], rows: dict[str, Rows]) -> None:
+    """Raise UserError where nothing would be left of a file, since the evaluation file holds the same rows."""
+    evaluated = set(map(normalised, splits["validation"].texts))
+    for part, split in splits.items():
+        if part != "validation" and evaluated.issuperset(map(normalised, split.texts)):
             raise UserError(
-                f"{rows.source}: row {row}, column {rows.label_column!r}: the label {str(label)!r} is none of "
-                f"{_listed(names)}{as_ids}; correct the label, or name another label column."
+                f"{rows[part].source}: all its rows are the same rows as in {rows['validation'].source}; train and evaluate "
+                "on different texts."
             )
-    return np.array([ids[label] for label in rows.labels], dtype=np.int64)
 
 
-def _id_of_name(label: str, names: Sequence[str]) -> int | None:
-    if label in names:
-        return list(names).index(label)
-    same = [index for index, name in enumerate(names) if name.casefold() == label.casefold()]
-    return same[0] if len(same) == 1 else None
-
-
-def _classes(rows: Rows) -> list[str]:
+def _classes(rows: Rows, *, skip: bool) -> list[str]:
     """Return the names of the classes that the training file holds: numbers in order, then names in order."""
+    kept_rows(rows, rows.bad, skip=skip, remedy="correct the file" if skip else f"correct the file, or {SKIP}")
     if rows.labels is None:
         raise UserError("data.label is missing: fine-tuning needs the label column; set it, or leave out finetune.")
-    found: set[Label] = set(rows.labels)
-    if len(found) < 2:
+    found: set[Label] = set(rows.labels) - {None}
+    if len(found) == 1:
         raise UserError(
-            f"{rows.source}: all rows have the label {str(rows.labels[0])!r} in column {rows.label_column!r}; "
+            f"{rows.source}: all rows have the label {str(next(iter(found)))!r} in column {rows.label_column!r}; "
             "fine-tuning needs rows of at least two classes."
         )
     return [str(label) for label in sorted(found, key=lambda label: (isinstance(label, str), label))]
 
 
 def _own_file(spec: DataSpec, part: str) -> Rows:
-    path = Path(getattr(spec, part)).expanduser()
-    columns = read_columns(path, f"data.{part}")
-    return to_rows(columns, str(path), spec.text_columns, spec.label, labels_needed=part != "test")
+    table = read_table(Path(getattr(spec, part)), f"data.{part}", spec.encoding)
+    return to_rows(table, spec.text_columns, spec.label, labels_needed=part != "test", **_reading(spec))
+
+
+def _reading(spec: DataSpec) -> dict[str, Any]:
+    return {"mapping": spec.labels, "skip": spec.on_bad_row == "skip"}
 
 
 def _named_task(spec: DataSpec, wanted: Sequence[str], seed: int) -> tuple[NamedTask, dict[str, Rows]]:
@@ -181,7 +186,8 @@ def _named_task(spec: DataSpec, wanted: Sequence[str], seed: int) -> tuple[Named
             part: dict(zip(("sentence", "label"), map(list, zip(*files[part], strict=True)), strict=True))
             for part in wanted
         }
-        return DEMO, {part: to_rows(columns[part], f"demo {part}", DEMO.text_columns, "label") for part in wanted}
+        tables = {part: Table(f"demo {part}", columns[part]) for part in wanted}
+        return DEMO, {part: to_rows(tables[part], DEMO.text_columns, "label", **_reading(spec)) for part in wanted}
     if spec.task in REFUSED:
         raise UserError(
             f"data.task: {spec.task} cannot be compressed here: {REFUSED[spec.task]}; choose a classification task."
@@ -194,30 +200,30 @@ def _named_task(spec: DataSpec, wanted: Sequence[str], seed: int) -> tuple[Named
         )
     task = GLUE[spec.task]
     split_of = {"train": "train", "validation": task.validation, "test": task.test}
-    folder = Path(spec.source).expanduser()
+    folder = expanded(Path(spec.source))
     is_local = folder.exists() or folder.is_absolute() or spec.source.startswith((".", "~"))
     reader = _folder_reader(folder, spec.task) if is_local else _hub_reader(spec.source, spec.task)
     rows = {}
     for part in wanted:
-        columns, source = reader(part, split_of[part])
+        table = reader(part, split_of[part])
         # A few questions of qqp are empty on the hub itself; the model reads them as such.
         rows[part] = to_rows(
-            columns, source, task.text_columns, "label", labels_needed=part != "test", empty_texts=True
+            table, task.text_columns, "label", labels_needed=part != "test", empty_texts=True, **_reading(spec)
         )
     return task, rows
 
 
-Reader = Callable[[str, str], tuple[dict[str, list], str]]
-"""Takes a part and the name of its split; returns columns and the source as messages name it."""
+Reader = Callable[[str, str], Table]
+"""Takes a part and the name of its split."""
 
 
 def _folder_reader(folder: Path, task: str) -> Reader:
-    def read(part: str, split: str) -> tuple[dict[str, list], str]:
+    def read(part: str, split: str) -> Table:
         path, plain = folder / task / f"{split}.parquet", folder / task / f"{part}.parquet"
         path = plain if plain.is_file() and not path.is_file() else path
         if not path.is_file():
             raise UserError(f"{path}: no such file; data.source must be a folder that holds {task}/{split}.parquet.")
-        return read_columns(path, "data.source"), str(path)
+        return read_table(path, "data.source")
 
     return read
 
@@ -236,12 +242,12 @@ def _hub_reader(source: str, task: str) -> Reader:
             f"data.source: {source!r} ({task}) cannot be read from the hub ({reason}); {remedy}."
         ) from error
 
-    def read(part: str, split: str) -> tuple[dict[str, list], str]:  # noqa: ARG001
+    def read(part: str, split: str) -> Table:  # noqa: ARG001
         if split not in loaded:
             raise UserError(
                 f"data.source: {source!r} ({task}) has no split {split!r}, only {', '.join(loaded)}; {remedy}."
             )
-        return loaded[split].to_dict(), f"{source} {task} {split}"
+        return Table(f"{source} {task} {split}", loaded[split].to_dict())
 
     return read
 
@@ -254,15 +260,15 @@ def _model_ids(task: str, task_names: tuple[str, ...], model_names: tuple[str, .
     """
     if len(model_names) != len(task_names):
         raise UserError(
-            f"data.task: {task} has the {len(task_names)} classes {_listed(task_names)}, but the model has "
-            f"{len(model_names)}: {_listed(model_names)}; choose the model or the task that fits."
+            f"data.task: {task} has the {len(task_names)} classes {listed(task_names)}, but the model has "
+            f"{len(model_names)}: {listed(model_names)}; choose the model or the task that fits."
         )
     ours, theirs = ([_letters(name) for name in names] for names in (task_names, model_names))
     if sorted(ours) == sorted(theirs):
         return np.array([theirs.index(name) for name in ours], dtype=np.int64)
     if any(name in ours and ours.index(name) != index for index, name in enumerate(theirs)):
         raise UserError(
-            f"data.task: {task} has the classes {_listed(task_names)}, and the model's {_listed(model_names)} do not fit "
+            f"data.task: {task} has the classes {listed(task_names)}, and the model's {listed(model_names)} do not fit "
             "them; correct id2label in the model's config.json."
         )
     return np.arange(len(task_names))
@@ -270,9 +276,3 @@ def _model_ids(task: str, task_names: tuple[str, ...], model_names: tuple[str, .
 
 def _letters(name: str) -> str:
     return "".join(letter for letter in name.casefold() if letter.isalnum())
-
-
-def _listed(names: Sequence[str]) -> str:
-    return (
-        ", ".join(map(repr, names)) if len(names) <= 12 else f"{', '.join(map(repr, names[:12]))}, ... ({len(names)})"
-    )

@@ -8,8 +8,8 @@ from typing import Any
 from compressor.analysis.roles.compare import compare_roles, role_trajectory
 from compressor.analysis.roles.roles import analyze_roles
 from compressor.analysis.roles.trace import trace_roles
-from compressor.data.files import read_columns
-from compressor.errors import UserError, nearest
+from compressor.data.files import read_table
+from compressor.errors import UserError
 from compressor.files import write_json
 from compressor.pipeline.pipeline import Say, default_out, no_words, run_until
 from compressor.progress import Track, silent
@@ -37,7 +37,10 @@ def target_run(
     path = directory or default_out(recipe, None)
     if recipe.finetune is not None and directory is None:
         run_until(recipe, "teacher", path, device=device, track=track, say=say)
+        say = no_words  # the warnings are said
     run = prepare(recipe, path, device, track)
+    for note in run.data.warnings:
+        say(f"warning: {note}")
     if directory is not None and not (path / "model" / "config.json").is_file():
         raise UserError(f"{target}: the run has no compressed model yet; finish it with `compressor run`.")
     return run, directory is not None
@@ -104,13 +107,12 @@ def evaluation_column(run: Run, column: str) -> list[str]:
     path = run.recipe.data.validation
     if path is None:
         raise UserError(f"--column {column}: only the recipe's own data.validation file has columns; leave it out.")
-    table = read_columns(Path(path), "data.validation")
-    if column not in table:
-        raise UserError(
-            f"--column {column}: {path} has no such column{nearest(column, table)}; it has {', '.join(table)}."
-        )
+    try:
+        values = read_table(Path(path), "data.validation", run.recipe.data.encoding).column(column)
+    except UserError as error:
+        raise UserError(f"--column {column}: {error}") from error
     rows = [int(name.rpartition(":")[2]) for name in run.data.evaluation.ids]
-    return [str(table[column][row]) for row in rows]
+    return [str(values[row]) for row in rows]
 
 
 def write_analysis(out: Path, name: str, analysis: Mapping[str, Any], title: str) -> list[Path]:

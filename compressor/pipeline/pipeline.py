@@ -152,6 +152,7 @@ def run_stages(run: Run, folder: RunDir, stages: Sequence[Stage], say: Say) -> l
     records = []
     try:
         keys = stage_keys(run)
+        _warn(run.data.warnings, log, say)
         if any(folder.cached(stage.name, keys[stage.name]) is None for stage in stages_of(run.recipe)):
             folder.forget_outcome()
         for stage in stages:
@@ -163,11 +164,18 @@ def run_stages(run: Run, folder: RunDir, stages: Sequence[Stage], say: Say) -> l
             line = f"{stage.name}: {'kept from before' if record.cached else f'{record.seconds:.1f} s'}"
             log.info(line)
             say(line)
+            _warn(stage.notes(run), log, say)
     finally:
         for handler in list(log.handlers):
             handler.close()
             log.removeHandler(handler)
     return records
+
+
+def _warn(notes: Sequence[str], log: logging.Logger, say: Say) -> None:
+    for note in notes:
+        log.warning("warning: %s", note)
+        say(f"warning: {note}")
 
 
 def stage_keys(run: Run) -> dict[str, str]:

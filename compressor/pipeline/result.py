@@ -19,7 +19,7 @@ from compressor.stages.predictions import evaluation_logits
 from compressor.stages.stage import Stage
 
 
-def build_result(run: Run, stages: Iterable[Stage], records: Sequence[StageRecord]) -> dict[str, Any]:
+def build_result(run: Run, stages: Sequence[Stage], records: Sequence[StageRecord]) -> dict[str, Any]:
     """Return the content of result.json (schema 1) from the files that the stages wrote."""
     recipe, data, logits = run.recipe, run.data, evaluation_logits(run)
     parts = merged(stage.result(run) for stage in stages)
@@ -43,6 +43,11 @@ def build_result(run: Run, stages: Iterable[Stage], records: Sequence[StageRecor
                 if split is not None
             },
             "removed_overlaps": data.removed_overlaps,
+            "skipped_rows": data.skipped_rows,
+            "warnings": [
+                *data.warnings,
+                *(note for stage in stages if stage.wanted(recipe) for note in stage.notes(run)),
+            ],
             "provenance": run.provenance,
             "label_names": data.label_names,
         },

@@ -1,6 +1,6 @@
 """The placement experiment: encoders with equally many parameters, their feed-forward blocks in different layers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -69,6 +69,7 @@ def analyze_placement_of(
     *,
     device: str = "cpu",
     track: Track = silent,
+    say: Callable[[str], None] = lambda _line: None,
 ) -> tuple[dict[str, Any] | None, Path]:
     """Train what a placement recipe asks for and is not there yet; return what all runs show, and their folder.
 
@@ -77,13 +78,15 @@ def analyze_placement_of(
     """
     recipe = load_spec(recipe_file, PlacementRecipe, overrides)
     folder = folder_of(recipe, out)
-    made = prepare_placement(recipe, folder, device=device)
+    made = prepare_placement(recipe, folder, device=device, say=say)
     main = made.accelerator.is_main_process
     train_placement(made, track=track if main else silent)
     return asdict(analyze_placement(made)) if main else None, folder
 
 
-def prepare_placement(recipe: PlacementRecipe, folder: Path, *, device: str = "cpu") -> Prepared:
+def prepare_placement(
+    recipe: PlacementRecipe, folder: Path, *, device: str = "cpu", say: Callable[[str], None] = lambda _line: None
+) -> Prepared:
     """Check the recipe, read tasks and text, and make what all runs share below `folder`.
 
     Raises UserError for placements that are impossible, unknown tasks, no text, or a vocabulary that does not fit,
@@ -91,6 +94,8 @@ def prepare_placement(recipe: PlacementRecipe, folder: Path, *, device: str = "c
     """
     placements = placements_of(recipe.placements, recipe.encoder)
     data = load_tasks(recipe)
+    for note in (note for task in data for note in task.warnings):
+        say(f"warning: {note}")
     accelerator = make_accelerator(recipe, device)
     try:
         text = prepare_text(recipe, folder)

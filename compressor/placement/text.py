@@ -10,8 +10,8 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from compressor.data.files import read_columns
-from compressor.errors import UserError, nearest
+from compressor.data.files import Table, read_lines, read_table
+from compressor.errors import UserError
 from compressor.recipe.placement import EncoderSpec, TextSpec
 
 SPECIAL = {
@@ -163,19 +163,14 @@ def unigram_loss(train: Packed, targets: np.ndarray, vocab_size: int) -> float:
 
 
 def _from_file(path: Path, spec: TextSpec) -> Iterator[str]:
-    path = path.expanduser()
     if path.suffix.lower() == ".txt":
-        if not path.is_file():
-            raise UserError(f"{path}: no such file, so there is no text; correct text.files.")
-        try:
-            yield from path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: not readable as UTF-8 text ({error}); correct the file.") from error
+        yield from read_lines(path, "text.files")
         return
-    yield from _columns(read_columns(path, "text.files"), spec.columns, str(path))
+    table = read_table(path, "text.files").check()
+    yield from _texts({name: table.column(name) for name in spec.columns}, table.source)
 
 
-def _from_hub(spec: TextSpec) -> list[str]:
+def _from_hub(spec: TextSpec) -> Iterator[str]:
     import datasets
 
     try:
@@ -184,22 +179,17 @@ def _from_hub(spec: TextSpec) -> list[str]:
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = (str(error).strip() or type(error).__name__).split("\n")[0].rstrip(".")
         raise UserError(f"text.hub: {spec.hub!r} cannot be read ({reason}); give text.files of your own.") from error
-    columns = {name: loaded[name] for name in spec.columns if name in loaded.column_names}
-    return list(_columns(columns, spec.columns, f"{spec.hub} {spec.split}", loaded.column_names))
+    table = Table(
+        f"{spec.hub} {spec.split}", {name: loaded[name] if name in spec.columns else [] for name in loaded.column_names}
+    )
+    yield from _texts({name: table.column(name) for name in spec.columns}, table.source)
 
 
-def _columns(
-    table: dict[str, Sequence], wanted: Sequence[str], source: str, there: Sequence[str] | None = None
-) -> Iterator[str]:
-    for column in wanted:
-        if column not in table:
-            names = list(there or table)
-            raise UserError(
-                f"{source}: there is no column {column!r}{nearest(column, names) or ';'} there are {', '.join(names)}."
-            )
-        for row, value in enumerate(table[column], start=1):
+def _texts(columns: dict[str, Sequence], source: str) -> Iterator[str]:
+    for name, values in columns.items():
+        for row, value in enumerate(values, start=1):
             if value is not None and not isinstance(value, str):
                 raise UserError(
-                    f"{source}: row {row}, column {column!r}: {type(value).__name__} is no text; name another column."
+                    f"{source}: row {row}, column {name!r}: {type(value).__name__} is no text; name another column."
                 )
             yield value or ""

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from compressor.recipe.base import Float, PositiveInt, Share, Spec
+from compressor.recipe.data import DataSpec
 from compressor.recipe.training import CascadeSpec, CompensationSpec, FinetuneSpec
 
 
@@ -15,70 +16,6 @@ class ModelSpec(Spec):
     """A directory, a hub id, or `package:NAME` for the model that an installed Python package carries."""
     revision: str | None = None
     """Hub revision (branch, tag or commit)."""
-
-
-class CalibrationSpec(Spec):
-    """Text for states, scores, readouts and the head; labels are optional."""
-
-    split: Literal["train", "test"] = "train"
-    """`train` cuts the rows out of the training file; `test` takes the (often unlabelled) test file."""
-    size: PositiveInt | None = 2000
-    """Largest number of rows; null takes all of `test`."""
-    seen_in_training: bool | None = None
-    """Whether a model that comes fine-tuned was trained on these rows. Where they are cut out of `train`, a cascade needs a
-    `false` here: what a model learned from cannot certify it."""
-
-
-class SelectionSplitSpec(Spec):
-    """Rows cut from train that choose among plans and hyper-parameters."""
-
-    size: PositiveInt = 2000
-
-
-class DataSpec(Spec):
-    """A GLUE task by name, the generated demo task, or your own files."""
-
-    task: str | None = None
-    """A GLUE task (`sst2`, `cola`, ...) or `demo`. Leave out for your own files."""
-    source: str = "nyu-mll/glue"
-    """Hub id of the GLUE data set, or a folder that holds TASK/{train,validation,test}.parquet."""
-    train: str | None = None
-    """Your own training file: csv, tsv, jsonl or parquet."""
-    validation: str | None = None
-    """Your own evaluation file; it is read once, at the end."""
-    test: str | None = None
-    """Your own unlabelled text for calibration (`calibration.split: test`)."""
-    text: str | list[str] | None = None
-    """Name of the text column, or of two columns for pairs."""
-    label: str | None = None
-    """Name of the label column; leave out for unlabelled text (agreement is then all that can be measured)."""
-    calibration: CalibrationSpec = CalibrationSpec()
-    selection: SelectionSplitSpec = SelectionSplitSpec()
-    max_length: Annotated[int, Field(ge=4)] = 128
-    """Longest input in tokens; longer texts are cut."""
-
-    @property
-    def text_columns(self) -> list[str]:
-        """The text columns as a list, whichever way they were written."""
-        return [self.text] if isinstance(self.text, str) else list(self.text or [])
-
-    @model_validator(mode="after")
-    def _task_or_files(self) -> "DataSpec":
-        own = {key: getattr(self, key) for key in ("train", "validation", "test", "text", "label")}
-        given = [key for key, value in own.items() if value is not None]
-        if self.task is not None and given:
-            raise ValueError(f"give either task or your own files, not both (task and {', '.join(given)} are set)")
-        if self.task is None:
-            missing = [key for key in ("train", "validation", "text") if own[key] is None]
-            if missing:
-                raise ValueError(f"own files need {', '.join(missing)}; or name a GLUE task with data.task")
-            if not 1 <= len(self.text_columns) <= 2:
-                raise ValueError(f"text takes one or two columns, not {len(self.text_columns)}")
-            if self.calibration.split == "test" and self.test is None:
-                raise ValueError(
-                    "calibration.split is 'test' but no test file is given: set data.test, or split: train"
-                )
-        return self
 
 
 Score = Literal["trace_ratio", "shrunk_fisher", "h_score", "linear_probe"]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from compressor.recipe.base import Float, PositiveInt, Share, Spec
-from compressor.recipe.compression import CalibrationSpec, DataSpec, SelectionSplitSpec
+from compressor.recipe.data import CalibrationSpec, DataSpec, SelectionSplitSpec
 from compressor.recipe.training import FinetuneSpec
 
 Place = Literal["first", "middle", "last"]

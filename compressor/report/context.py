@@ -65,6 +65,7 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
         "headline": wording.headline(result, own),
         "facts": facts,
         "plan_reading": wording.plan_reading(plan),
+        "warnings": result["data"].get("warnings") or [],  # results of earlier versions have none
         "seen_note": wording_selection.seen_note(result["data"].get("provenance") or {}),
         "mix": plan.get("mix"),  # runs of earlier versions have none
         "units": plan_units(plan),

@@ -20,7 +20,8 @@ class Stage:
     `outputs` are the files and folders below the run directory that `compute(run, folder)` leaves in an empty folder;
     `after` are the stages and `inputs(run)` the values (anything JSON can hold) that its key depends on; `wanted` says
     whether a recipe needs it. `cost(run)` is the expected work in words. `result(run)` gives its part of result.json from
-    the files, also where the stage is not wanted; parts of two stages under one key are merged.
+    the files, also where the stage is not wanted; parts of two stages under one key are merged. `notes(run)` are warnings
+    to whoever reads the result, a sentence each.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Stage:
     cost: Callable[[Run], str]
     wanted: Callable[[Recipe], bool] = lambda _recipe: True
     result: Callable[[Run], dict[str, Any]] = lambda _run: {}
+    notes: Callable[[Run], Sequence[str]] = lambda _run: ()
 
 
 def spec_json(part: Spec | None) -> dict[str, Any] | None:

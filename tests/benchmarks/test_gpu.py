@@ -131,7 +131,7 @@ def test_lengths_are_those_of_the_source(tmp_path):
     assert (counted.tolist(), source) == ([5, 3], "texts.txt: 2 texts")
     for file, tokenizer, words in (
         (texts, None, "name a tokenizer"),
-        (tmp_path / "none.txt", tmp_path, "cannot be read"),
+        (tmp_path / "none.txt", tmp_path, "no such file"),
         (texts, tmp_path / "nowhere", "no tokenizer can be loaded"),
     ):
         with pytest.raises(UserError, match=words):

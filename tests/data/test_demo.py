@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 from compressor.data import demo
 from compressor.data.tasks import load_task
-from compressor.recipe.compression import DataSpec
+from compressor.recipe.data import DataSpec
 
 
 @pytest.fixture(scope="module")

@@ -131,7 +131,8 @@ def test_a_column_of_the_validation_file_makes_slices(tiny_task, tmp_path, comma
     assert "source" in json.dumps(json.loads(stdout)["slices"])
     code, _, stderr = command("analyze", "errors", tiny_task / "recipe.yaml", *own, "--column", "sourc", *CPU)
     assert code == 2
-    assert "no such column; did you mean 'source'" in stderr
+    assert "--column sourc: " in stderr
+    assert "no column 'sourc'; did you mean 'source'?" in stderr
 
 
 @pytest.mark.parametrize(

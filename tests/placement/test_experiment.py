@@ -64,7 +64,7 @@ def finished(recipe, tmp_path_factory):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("text.files=missing.txt", "missing.txt: no such file, so there is no text"),
+        ("text.files=missing.txt", "missing.txt: no such file; correct text.files"),
         ("text.files=null", "no text: give either files or hub"),
         ("text.files={empty}", "no text in"),
         ("placements.explicit=[{name: odd, widths: [16, 48]}]", "placements.explicit.0.widths: 2 widths for 4 layers"),

@@ -113,7 +113,7 @@ def placement(
     """Which layers need a feed-forward block? Train encoders of equal size from scratch that differ in nothing else."""
     from compressor.placement.experiment import analyze_placement_of
 
-    found, folder = analyze_placement_of(recipe, overrides or (), out, **_options(device))
+    found, folder = analyze_placement_of(recipe, overrides or (), out, say=say, **_options(device))
     if found is not None:  # several processes may work at one experiment: the first one reports
         _finish("placement", found, folder, as_json, f"FFN placement: {found['name']}")
 

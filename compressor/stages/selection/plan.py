@@ -4,9 +4,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from compressor.compensation.refits.blocks import build_variants
 from compressor.files import read_json, write_json
-from compressor.model.capture import capture_calls
+from compressor.model.capture import LayerCall, capture_calls
 from compressor.recipe.compression import SelectionSpec
 from compressor.run.arrays import ARRAYS, save_array
 from compressor.run.checks import source_savings
@@ -16,8 +18,9 @@ from compressor.selection.search import candidate_sets, find_plan, most_sets, wa
 from compressor.selection.trie import count_applications
 from compressor.selection.units import check_budget, find_mix, latency_savings, part_names
 from compressor.stages.selection import timing
+from compressor.stages.selection.answers import answer_notes, check_answers
 from compressor.stages.selection.timing import single_parts
-from compressor.stages.selection.trials import run_evidence, run_trials
+from compressor.stages.selection.trials import run_evidence, run_trials, selection_calls
 from compressor.stages.stage import Stage
 
 
@@ -37,10 +40,12 @@ def inputs(run: Run) -> dict[str, Any]:
 def compute(run: Run, folder: Path) -> None:
     """Choose the layers to skip by forward passes over the selection split."""
     spec, goals = run.recipe.selection, run.recipe.goals
+    captured = selection_calls(run)
+    check_answers(run, captured[1].numpy())
     if spec.budget is not None:
-        _make_mix(run, folder)
+        _make_mix(run, folder, captured)
         return
-    trials, logits = run_trials(run)
+    trials, logits = run_trials(run, captured=captured)
     evidence = run_evidence(run)
     plan = find_plan(
         trials,
@@ -53,7 +58,7 @@ def compute(run: Run, folder: Path) -> None:
     save_array(folder, "selection_logits", logits)
 
 
-def _make_mix(run: Run, folder: Path) -> None:
+def _make_mix(run: Run, folder: Path, captured: tuple[list[LayerCall], torch.Tensor]) -> None:
     """Choose the parts of layers to leave out by forward passes with stand-ins made from the calibration text."""
     spec, source = run.recipe.selection, run.source
     width = source.config[run.family.ffn_key]
@@ -68,7 +73,7 @@ def _make_mix(run: Run, folder: Path) -> None:
     calls, _ = capture_calls(run.teacher, run.family, run.calibration, track=run.track)
     variants = build_variants(run.teacher, run.family, calls, wanted, track=run.track)
     stand_ins = {key: variant.module for key, variant in variants.items()}
-    trials, logits = run_trials(run, stand_ins)
+    trials, logits = run_trials(run, stand_ins, captured)
     scored = read_json(run.path / "scores.json").get("parts", [])
     gains = {(entry["layer"], entry["part"]): entry["gain"] for entry in scored}
     write_json(folder / "plan.json", asdict(find_mix(trials, savings, spec, width, gains)))
@@ -95,4 +100,5 @@ STAGE = Stage(
     compute,
     lambda run: f"{search_work(run.recipe.selection, run.source.layers)} over {len(run.data.selection)} selection rows",
     result=lambda run: {"plan": read_json(run.path / "plan.json")},
+    notes=answer_notes,
 )

@@ -1,0 +1,104 @@
+"""What a recipe says of its data: a task by name or files, how they are read, and how they are cut."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from compressor.recipe.base import PositiveInt, Spec
+
+
+class CalibrationSpec(Spec):
+    """Text for states, scores, readouts and the head; labels are optional."""
+
+    split: Literal["train", "test"] = "train"
+    """`train` cuts the rows out of the training file; `test` takes the (often unlabelled) test file."""
+    size: PositiveInt | None = 2000
+    """Largest number of rows; null takes all of `test`."""
+    seen_in_training: bool | None = None
+    """Whether a model that comes fine-tuned was trained on these rows. Where they are cut out of `train`, a cascade needs a
+    `false` here: what a model learned from cannot certify it."""
+
+
+class SelectionSplitSpec(Spec):
+    """Rows cut from train that choose among plans and hyper-parameters."""
+
+    size: PositiveInt = 2000
+
+
+class DataSpec(Spec):
+    """A GLUE task by name, the generated demo task, or your own files."""
+
+    task: str | None = None
+    """A GLUE task (`sst2`, `cola`, ...) or `demo`. Leave out for your own files."""
+    source: str = "nyu-mll/glue"
+    """Hub id of the GLUE data set, or a folder that holds TASK/{train,validation,test}.parquet."""
+    train: str | None = None
+    """Your own training file: csv, tsv, jsonl or parquet."""
+    validation: str | None = None
+    """Your own evaluation file; it is read once, at the end."""
+    test: str | None = None
+    """Your own unlabelled text for calibration (`calibration.split: test`)."""
+    text: str | list[str] | None = None
+    """Name of the text column, or of two columns for pairs."""
+    label: str | None = None
+    """Name of the label column; leave out for unlabelled text (agreement is then all that can be measured)."""
+    encoding: str | None = None
+    """How csv, tsv and jsonl files are encoded: the name of a Python codec, such as cp1252; null: UTF-8."""
+    labels: dict[str, str] | None = None
+    """What the values of the label column mean, value: name of a class; `{bad: negative, 1: positive}`."""
+    on_bad_row: Literal["error", "skip"] = "error"
+    """`skip` leaves out rows without text or usable label, and says how many; `error` ends there."""
+    calibration: CalibrationSpec = CalibrationSpec()
+    selection: SelectionSplitSpec = SelectionSplitSpec()
+    max_length: Annotated[int, Field(ge=4)] = 128
+    """Longest input in tokens; longer texts are cut."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, encoding: str | None) -> str | None:
+        try:
+            "a".encode(encoding or "utf-8")
+        except (LookupError, ValueError) as error:
+            raise ValueError(
+                f"{encoding!r} is no text encoding; name a Python codec such as cp1252 or utf-16"
+            ) from error
+        return encoding
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _labels_as_text(cls, labels: Any) -> Any:  # noqa: ANN401
+        """YAML reads 1 and true as what they are; the values of files are text, and so are these."""
+        if not isinstance(labels, dict):
+            return labels
+        pairs = [(str(value), str(name) if isinstance(name, int | float) else name) for value, name in labels.items()]
+        twice = next((value for place, (value, _) in enumerate(pairs) if value in dict(pairs[:place])), None)
+        if twice is not None or not pairs:
+            raise ValueError(
+                f"labels names the value {twice!r} twice" if pairs else "labels names no value; leave it out"
+            )
+        return dict(pairs)
+
+    @property
+    def text_columns(self) -> list[str]:
+        """The text columns as a list, whichever way they were written."""
+        return [self.text] if isinstance(self.text, str) else list(self.text or [])
+
+    @model_validator(mode="after")
+    def _task_or_files(self) -> "DataSpec":
+        own = {key: getattr(self, key) for key in ("train", "validation", "test", "text", "label", "encoding")}
+        given = [key for key, value in own.items() if value is not None]
+        if self.task is not None and given:
+            raise ValueError(f"give either task or your own files, not both (task and {', '.join(given)} are set)")
+        if self.task is None:
+            missing = [key for key in ("train", "validation", "text") if own[key] is None]
+            if missing:
+                raise ValueError(f"own files need {', '.join(missing)}; or name a GLUE task with data.task")
+            if not 1 <= len(self.text_columns) <= 2:
+                raise ValueError(f"text takes one or two columns, not {len(self.text_columns)}")
+            if self.labels is not None and self.label is None:
+                raise ValueError("labels says what the values of the label column mean: set label as well")
+            if self.calibration.split == "test" and self.test is None:
+                raise ValueError(
+                    "calibration.split is 'test' but no test file is given: set data.test, or split: train"
+                )
+        return self
