@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.common.glue import TASKS
 from benchmarks.placement import tables as ffn_placement_tables
 from compressor.data import demo
-from compressor.data.files import read_columns
+from compressor.data.files import read_table
 from compressor.data.tasks import GLUE
 from compressor.files import read_json, write_json, write_text
 from compressor.progress import track_for_terminal
@@ -40,7 +40,7 @@ def sentences(data: Path | None) -> list[str]:
     found: dict[str, None] = {}
     for task in TASKS:
         for split in ("train", "test"):
-            columns = read_columns(data / task / f"{split}.parquet", "--data")
+            columns = read_table(data / task / f"{split}.parquet", "--data").columns
             for column in GLUE[task].text_columns:
                 found.update(dict.fromkeys(" ".join(text.split()) for text in columns[column]))
     return list(found)
