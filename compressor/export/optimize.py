@@ -5,6 +5,7 @@ from pathlib import Path
 
 import onnx
 
+from compressor.model.cls_row import relative_positions
 from compressor.model.sublayers import shape_in
 from compressor.model.units import Shape
 
@@ -66,7 +67,8 @@ def expected_nodes(config: dict, *, tail: bool = False) -> dict[str, int]:
     shape = shape_in(config) or Shape.even(layers, 1)
     attending, feeding = sum(shape.attention), sum(width > 0 for width in shape.ffn_widths)
     return {
-        "Attention": attending - (tail and shape.attention[-1]),
+        # scores that depend on distances are no part of ONNX Runtime's node
+        "Attention": 0 if relative_positions(config) else attending - (tail and shape.attention[-1]),
         "SkipLayerNormalization": attending + feeding,
         "BiasGelu": feeding,
     }

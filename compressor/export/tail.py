@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from compressor.measurement.machine.providers import open_session, require_provider
 from compressor.measurement.timing.latency import Subject, measure
 from compressor.measurement.timing.ratios import claimed, ratio
-from compressor.model.cls_row import FORMS, cls_row
+from compressor.model.cls_row import FORMS, cls_row, relative_positions
 from compressor.model.families import Family, layer_list
 from compressor.model.onnx_graph import module_graph
 from compressor.progress import Track, silent
@@ -55,10 +55,11 @@ class TailChoice:
     """The form of the tail that a provider runs faster, and the figures that say so.
 
     `cells`: batch, length, median milliseconds of the last layer's row by form, the ratio reassociated / single_row with
-    its 95 % interval, and whether a difference may be claimed above the noise (reassociated against itself).
+    its 95 % interval, and whether a difference may be claimed above the noise (reassociated against itself). `form` is None
+    for a model with relative positions, whose files have no tail.
     """
 
-    form: str
+    form: str | None
     provider: str
     cells: list[dict[str, Any]]
 
@@ -116,6 +117,8 @@ def choose_form(
     ONNX Runtime would run elsewhere than on `provider`.
     """
     require_provider(provider, "CLS-only tail")
+    if relative_positions(model.config.to_dict()):
+        return TailChoice(None, provider, [])
     subjects = {form: _row_subject(model, family, form, provider, threads) for form in FORMS}
     width, generator = getattr(model.config, family.width_key), np.random.default_rng(seed)
     cells, votes = [], 0

@@ -1,6 +1,7 @@
 """The [CLS] row of one layer's output, exactly, at a fraction of the cost of all rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -43,6 +44,15 @@ def reassociated(layer: nn.Module, family: Family, heads: int, hidden: Tensor, m
     return values.transpose(0, 1).reshape(-1, 1, heads * size) + value.bias
 
 
+def relative_positions(config: Mapping[str, Any]) -> bool:
+    """Return whether scores of a model with this configuration depend on the distance of tokens (`relative_key`).
+
+    Then no row is computed without the others here: files have no CLS-only tail, their attention is not fused, and the
+    graph cannot be cut for an early exit.
+    """
+    return config.get("position_embedding_type", "absolute") != "absolute"
+
+
 FORMS: dict[str, Attend] = {"reassociated": reassociated, "single_row": single_row}
 """Ways to compute the same row; which is faster depends on the provider."""
 
@@ -54,6 +64,10 @@ def cls_row(
 
     `mask` [B, S] is 1 where a token counts. Written with matrix products only, so that it exports to ONNX.
     """
+    core = layer.get_submodule(family.attention_core)
+    if getattr(core, "position_embedding_type", "absolute") != "absolute":  # scores depend on distances: no row alone
+        rows = layer(hidden, attention_mask=_penalty(mask, hidden)[:, None, None])
+        return (rows if isinstance(rows, Tensor) else rows[0])[:, :1]
     # an attention block that is gone has nothing to read; its output map then gives its bias
     context = attend(layer, family, heads, hidden, mask) if attends(layer, family) else hidden[:, :1, :0]
     attended = layer.get_submodule(family.attention_output)(context) + hidden[:, :1]

@@ -19,12 +19,20 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from compressor.errors import UserError
+from compressor.model.checks import SIZES, check_config, check_single_label, check_stored, stored_tensors
 from compressor.model.families import family_of
 from compressor.model.sublayers import as_stored, loading_class, shape_in
 
 WEIGHTS = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"
 TOKENIZERS = "tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model"
 FETCHED = ["*.json", "*.txt", "*.model", "model*.safetensors", "pytorch_model*.bin"]
+
+
+NEUTRAL = {
+    **{"return_dict": True, "torchscript": False, "output_hidden_states": False, "output_attentions": False},
+    "chunk_size_feed_forward": 0,
+}
+"""Fields of a configuration that change what forward returns, or in which portions it computes, and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,7 @@ def read_config(directory: Path, field: str = "model.path") -> dict:
             config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False).to_dict()
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise UserError(f"{where}: config.json cannot be used ({error}).") from error
+    check_config(config, family, f"{where}: config.json")
     shape_in(config, f"{where}: config.json")
     return config
 
@@ -93,7 +102,7 @@ def read_config(directory: Path, field: str = "model.path") -> dict:
 def longest_input(config: dict) -> int:
     """Return how many tokens the positions of a model with this configuration allow."""
     positions = config.get("max_position_embeddings", 512)
-    return positions - (config["pad_token_id"] + 1) * family_of(config["model_type"]).position_offset
+    return positions - (config["pad_token_id"] + 1 if family_of(config["model_type"]).position_offset else 0)
 
 
 def load_classifier(
@@ -105,11 +114,15 @@ def load_classifier(
     without it a checkpoint that has no classification head of its own is refused. Raises UserError for weights that are
     missing, do not fit the config, cannot be read, or hold NaN or infinity.
     """
-    fresh: dict = {}
+    fresh, family = {}, family_of(source.config["model_type"])
+    where = f"model {source.path}"
     if new_labels is not None:
         names = dict(enumerate(new_labels))
         ids = {name: index for index, name in names.items()}
-        fresh = {"num_labels": len(names), "id2label": names, "label2id": ids, "ignore_mismatched_sizes": True}
+        fresh = {"num_labels": len(names), "id2label": names, "label2id": ids, "problem_type": None}
+    else:
+        check_single_label(source.config, f"{where}: config.json")
+    check_stored(source.path, family, where, head=new_labels is None)
     try:
         with quiet_transformers(), torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -119,24 +132,20 @@ def load_classifier(
                 dtype=torch.float32,
                 trust_remote_code=False,
                 local_files_only=True,
+                ignore_mismatched_sizes=True,  # told below, with both shapes
+                **NEUTRAL,
                 **fresh,
             )
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except Exception as error:  # safetensors, pickle and zip raise their own types: all mean a file that is no use
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"model {source.path}: the weights cannot be loaded ({reason}).") from error
-    except Exception as error:
-        # safetensors and pickle raise their own types for a damaged file; both mean the same to the user
-        if type(error).__name__ not in {"SafetensorError", "UnpicklingError"}:
-            raise
-        raise UserError(
-            f"model {source.path}: the weight file is damaged ({error}); fetch or save it again."
-        ) from error
-    model = as_stored(model)
-    family = family_of(model.config.model_type)
+        raise UserError(f"{where}: the weights cannot be loaded ({reason}); fetch or save them again.") from error
     head = (family.dense + ".", family.output + ".")
-    misfits = [key for key, *_ in info["mismatched_keys"] if not key.startswith(head)]
+    # transformers 4.57 gives names alone, other versions names with both shapes
+    unfit = [entry if isinstance(entry, str) else entry[0] for entry in info["mismatched_keys"]]
+    misfits = [key for key in unfit if new_labels is None or not key.startswith(head)]
     if misfits:
-        raise UserError(f"model {source.path}: weight {misfits[0]} does not have the shape that config.json announces.")
+        raise UserError(f"{where}: {_misfit(source, model, misfits[0])}.")
+    model = as_stored(model)
     missing = sorted(info["missing_keys"])
     encoder_missing = [name for name in missing if not name.startswith(head)]
     if encoder_missing:
@@ -153,6 +162,22 @@ def load_classifier(
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise UserError(f"model {source.path}: weight {name} holds NaN or infinity; the checkpoint is broken.")
     return model.to(device).eval()
+
+
+def _misfit(source: ModelSource, model: PreTrainedModel, name: str) -> str:
+    """Say which shape a weight has, which one config.json announces, and by which of its fields."""
+    wanted = list(model.state_dict()[name].shape)
+    _, stored = stored_tensors(source.path).get(name, ("", None))
+    if stored is None:
+        return f"weight {name} is not the {wanted} that config.json announces"
+    family, apart = (
+        family_of(source.config["model_type"]),
+        {wide for have, wide in zip(stored, wanted, strict=False) if have != wide},
+    )
+    fields = [key for key in (family.width_key, family.ffn_key, *SIZES) if source.config.get(key) in apart]
+    fields = ["num_labels"] if name.startswith(f"{family.output}.") else fields
+    by = f" by {' or '.join(fields)}" if fields else ""
+    return f"weight {name} is {stored} in the file and {wanted}{by} in config.json; correct the one that is wrong"
 
 
 def load_model(path: str | Path, *, device: str = "cpu") -> PreTrainedModel:
@@ -244,6 +269,9 @@ def _hash_files(directory: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(directory.iterdir()):
         if file.is_file() and file.suffix in {".json", ".txt", ".safetensors", ".bin", ".model"}:
-            with file.open("rb") as stream:
-                digest.update(f"{file.name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+            try:
+                with file.open("rb") as stream:
+                    digest.update(f"{file.name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+            except OSError as error:
+                raise UserError(f"{file}: cannot be read ({error.strerror}); check its rights.") from error
     return digest.hexdigest()

@@ -13,6 +13,8 @@ from compressor.compensation.heads.head import check_nodes
 from compressor.data.splits import first_of_each, without_overlaps
 from compressor.data.tasks import TaskData, load_task
 from compressor.errors import UserError
+from compressor.model.checks import check_single_label, check_stored
+from compressor.model.cls_row import relative_positions
 from compressor.model.families import family_of
 from compressor.model.load import ModelSource, find_model, load_tokenizer, longest_input
 from compressor.model.sublayers import shape_in
@@ -46,13 +48,16 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
         raise UserError(f"benchmark.lengths: {too_long[0]} is more than the {longest} tokens that the model takes.")
     tokenizer = load_tokenizer(source)
     fine_tuned = recipe.finetune is None
-    if fine_tuned and len(source.label_names) < 2:
-        raise UserError(
-            f"model.path {recipe.model.path!r}: the model has one output (regression); a classifier is needed."
-        )
+    if fine_tuned:
+        _check_classifier(source, f"model.path {recipe.model.path!r}")
     data = load_task(recipe.data, model_labels=source.label_names if fine_tuned else None, seed=recipe.seed)
     _check_labels(recipe, data)
     if recipe.cascade is not None:
+        if relative_positions(source.config):
+            raise UserError(
+                f"cascade: {recipe.model.path} has relative positions (position_embedding_type: "
+                f"{source.config['position_embedding_type']}), so its graph cannot be cut; leave cascade out."
+            )
         data = _with_guard(recipe, data, source.layers)
         if not tokenizer.is_fast:
             raise UserError(
@@ -60,6 +65,14 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
                 "classifier needs; save one beside the model, or leave cascade out."
             )
     return Run(recipe, source, tokenizer, data, path, device, track)
+
+
+def _check_classifier(source: ModelSource, where: str) -> None:
+    """Raise UserError, beginning with `where`, for a model that gives no row one of several labels as it comes."""
+    if len(source.label_names) < 2:
+        raise UserError(f"{where}: the model has one output (regression); a classifier is needed.")
+    check_single_label(source.config, f"{where}: config.json")
+    check_stored(source.path, family_of(source.config["model_type"]), where, head=True)
 
 
 def _check_budget(spec: SelectionSpec, source: ModelSource) -> None:

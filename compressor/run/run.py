@@ -14,6 +14,7 @@ from compressor.data.tasks import TaskData
 from compressor.export.onnx import STOCK, variants_for
 from compressor.files import read_json, stage_key
 from compressor.measurement.machine.environment import processor, versions
+from compressor.model.cls_row import relative_positions
 from compressor.model.families import Family, family_of
 from compressor.model.load import ModelSource, find_model, load_classifier
 from compressor.model.training.checkpoint import Checkpoint
@@ -78,6 +79,8 @@ class Run:
     @property
     def tail(self) -> str | None:
         """The form of the CLS-only tail in the files that have one, None for none."""
+        if relative_positions(self.source.config):
+            return None
         if measures_tail(self.recipe):
             return read_json(self.path / TAIL)["form"]
         wanted = self.recipe.export.cls_only_tail

@@ -3,13 +3,17 @@
 import json
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import save_model
+from tiny import CONFIGS, LETTERS, TEXTS, save_model
 
+from compressor.data.batches import encode
 from compressor.errors import UserError
-from compressor.model.load import find_model, load_classifier
+from compressor.measurement.predictions import predict
+from compressor.model.families import FAMILIES
+from compressor.model.load import find_model, load_classifier, load_tokenizer, longest_input
 
 
 @pytest.fixture
@@ -129,3 +133,121 @@ def test_a_pickled_checkpoint_runs_no_code(tmp_path, folder):
     with pytest.raises(UserError, match="cannot be loaded|damaged"):
         load_classifier(find_model(str(folder)))
     assert not (tmp_path / "executed").exists()
+
+
+def test_another_number_of_labels_can_be_fine_tuned_and_other_misfits_name_both_shapes(folder):
+    # three labels in the weights, two wanted: the output is drawn anew, everything else is kept
+    model = load_classifier(find_model(str(folder)), new_labels=["no", "yes"])
+    assert model.classifier.weight.shape == (2, 32)
+    edit_config(folder, id2label={"0": "a", "1": "b"}, label2id={"a": 0, "b": 1})
+    with pytest.raises(
+        UserError, match=r"weight classifier\.\w+ is \[3.*\] in the file and \[2.*\] by num_labels in config"
+    ):
+        load_classifier(find_model(str(folder)))
+    edit_config(folder, vocab_size=70)
+    words = r"word_embeddings\.weight is \[64, 32\] in the file and \[70, 32\] by vocab_size in config\.json"
+    with pytest.raises(UserError, match=words):
+        load_classifier(find_model(str(folder)), new_labels=["no", "yes"])
+
+
+@pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
+def test_models_that_give_no_single_label_are_refused_and_fine_tuning_resets_them(folder, kind):
+    edit_config(folder, problem_type=kind)
+    with pytest.raises(UserError, match=f"problem_type is {kind}"):
+        load_classifier(find_model(str(folder)))
+    assert load_classifier(find_model(str(folder)), new_labels=["a", "b"]).config.problem_type is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"id2label": {"1": "a", "2": "b", "3": "c"}}, "id2label has the keys 1, 2, 3; they must be 0 to 2"),
+        ({"id2label": {"0": "a", "1": "a", "2": "b"}}, "calls several labels 'a'"),
+        (
+            {"id2label": {"0": "no", "1": "yes", "2": "c"}, "label2id": {"no": 1, "yes": 0, "c": 2}},
+            "label2id says that 'no' is 1, id2label that it is 0",
+        ),
+    ],
+)
+def test_label_names_that_contradict_each_other_are_refused(folder, changes, words):
+    edit_config(folder, **changes)
+    with pytest.raises(UserError, match=words):
+        load_classifier(find_model(str(folder)))
+
+
+def set_field(folder, name, value):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+
+
+@pytest.mark.parametrize("model_type", list(CONFIGS))
+@pytest.mark.parametrize("name", ["vocab_size", "max_position_embeddings", "heads_key", "width_key", "ffn_key"])
+@pytest.mark.parametrize("value", [None, 0, -1, "many", 2.5, True])
+def test_what_is_no_whole_number_where_one_is_expected_is_refused(tmp_path, model_type, name, value):
+    folder = save_model(tmp_path / "model", model_type, layers=1)
+    field = getattr(FAMILIES[model_type], name, name)
+    set_field(folder, field, value)
+    with pytest.raises(UserError, match=field if value is not None else "config"):
+        find_model(str(folder))
+
+
+@pytest.mark.parametrize("model_type", list(CONFIGS))
+def test_a_null_padding_id_is_refused_only_where_positions_need_it(tmp_path, model_type):
+    folder = save_model(tmp_path / "model", model_type, layers=1)
+    set_field(folder, "pad_token_id", None)
+    if FAMILIES[model_type].position_offset:
+        with pytest.raises(UserError, match="pad_token_id is null, but positions"):
+            find_model(str(folder))
+    else:
+        assert longest_input(find_model(str(folder)).config) == 60
+        load_classifier(find_model(str(folder)))
+
+
+def test_quantised_checkpoints_and_decoders_are_refused(folder):
+    edit_config(folder, quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
+    with pytest.raises(UserError, match=r"quantised \(bitsandbytes\); give the checkpoint from before"):
+        find_model(str(folder))
+    edit_config(folder, quantization_config=None, is_decoder=True)
+    with pytest.raises(UserError, match="is_decoder is true"):
+        find_model(str(folder))
+    edit_config(folder, is_decoder=None)
+    edit_weights(
+        folder,
+        lambda w: {name: t.to(torch.float8_e4m3fn) if name.endswith("dense.weight") else t for name, t in w.items()},
+    )
+    with pytest.raises(UserError, match=r"dense\.weight is stored in 8 bits \(F8_E4M3\)"):
+        load_classifier(find_model(str(folder)))
+
+
+def test_output_flags_and_chunks_change_nothing(folder):
+    encodings = encode(TEXTS, load_tokenizer(find_model(str(folder))), 40)
+    wanted = predict(load_classifier(find_model(str(folder))), encodings)
+    flags = {"return_dict": False, "torchscript": True, "output_hidden_states": True, "output_attentions": True}
+    edit_config(folder, **flags, chunk_size_feed_forward=1)
+    np.testing.assert_array_equal(predict(load_classifier(find_model(str(folder))), encodings), wanted)
+
+
+def test_an_encoder_without_a_head_says_to_fine_tune_it(tmp_path, tiny_task, command):
+    folder = save_model(tmp_path / "model", layers=3, num_labels=2)
+    edit_weights(folder, lambda weights: {name: t for name, t in weights.items() if not name.startswith("classifier")})
+    names = tmp_path / "named.csv"
+    names.write_text(
+        "text,label\n" + "".join(f"{letter} b,{'good' if letter < 'm' else 'bad'}\n" for letter in LETTERS)
+    )
+    sets = [f"model.path={folder}", f"data.train={names}"]
+    code, _, stderr = command(
+        "score", tiny_task / "recipe.yaml", *(w for s in sets for w in ("--set", s)), "--out", tmp_path / "r"
+    )
+    assert (code, "has no classification head" in stderr, "add a finetune section" in stderr) == (2, True, True), stderr
+
+
+def test_files_that_may_not_be_read_are_named(folder, monkeypatch):
+    def closed(self, *arguments, **options):
+        if self.name == "model.safetensors":
+            raise PermissionError(13, "Permission denied")
+        return real(self, *arguments, **options)
+
+    real = type(folder).open
+    monkeypatch.setattr(type(folder), "open", closed)
+    with pytest.raises(UserError, match=r"model\.safetensors: cannot be read \(Permission denied\)"):
+        find_model(str(folder))

@@ -1,0 +1,59 @@
+"""Models whose scores depend on distances: every row is computed, nothing is cut, the answers are exact."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from tiny import TEXTS, save_model
+
+from compressor.data.batches import encode, pad
+from compressor.export.onnx import export_variants
+from compressor.measurement.predictions import predict
+from compressor.measurement.runtime import predict_onnx, session
+from compressor.model.capture import capture_calls
+from compressor.model.cls_row import cls_row
+from compressor.model.families import family_of, layer_list
+from compressor.model.load import find_model, load_classifier, load_tokenizer
+
+
+@pytest.fixture(scope="module", params=["relative_key", "relative_key_query"])
+def relative(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("relative") / "model"
+    save_model(folder, "bert", layers=3, num_labels=2, position_embedding_type=request.param)
+    source = find_model(str(folder))
+    return folder, load_classifier(source), encode(TEXTS, load_tokenizer(source), 40)
+
+
+def test_the_cls_row_is_that_of_the_whole_layer(relative):
+    _, model, encodings = relative
+    family = family_of("bert")
+    calls, _ = capture_calls(model, family, encodings, batch_size=24)
+    hidden = calls[0].hidden
+    mask = torch.from_numpy(pad(encodings, calls[0].rows.numpy())["attention_mask"])
+    layer = layer_list(model, family)[0]
+    with torch.inference_mode():
+        whole = layer(hidden, attention_mask=((1 - mask.float()) * -1e9)[:, None, None])[0]
+        torch.testing.assert_close(cls_row(layer, family, 4, hidden, mask)[:, 0], whole[:, 0])
+
+
+def test_every_file_answers_like_the_model(relative, tmp_path):
+    folder, model, encodings = relative
+    wanted = predict(model, encodings)
+    for name, file in export_variants(folder, tmp_path, ["fp32", "alltokens", "optimized"], form=None).items():
+        np.testing.assert_allclose(predict_onnx(session(file.path), encodings), wanted, atol=1e-4, err_msg=name)
+
+
+def test_a_run_works_without_tail_and_a_cascade_is_refused(relative, tiny_task, tmp_path, command):
+    folder, _, _ = relative
+    sets = [f"model.path={folder}", "export.variants=[optimized]", "analysis=[ffn]", "benchmark.workload=false"]
+    arguments = [part for text in sets for part in ("--set", text)]
+    code, stdout, stderr = command("run", tiny_task / "recipe.yaml", *arguments, "--out", tmp_path / "run", "--json")
+    assert code == 0, stderr
+    result = json.loads(stdout)
+    assert result["tail"]["form"] is None
+    assert result["parity"]["optimized"]["agreement"] == 1.0
+    assert result["variants"]["onnx_optimized"]["encoder_flops"] == result["variants"]["compressed"]["encoder_flops"]
+    cascade = ["--set", "cascade={max_flips: 0.3}", "--set", "data.calibration.seen_in_training=false"]
+    code, _, stderr = command("run", tiny_task / "recipe.yaml", *arguments, *cascade, "--out", tmp_path / "cascade")
+    assert (code, "has relative positions" in stderr) == (2, True), stderr
