@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -177,11 +178,12 @@ def _named_task(spec: DataSpec, wanted: Sequence[str], seed: int) -> tuple[Named
     """Return the task's row of the table and the rows of the `wanted` parts."""
     if spec.task == "demo":
         files = demo.generate_files(seed)
-        columns = {
-            part: dict(zip(("sentence", "label"), map(list, zip(*files[part], strict=True)), strict=True))
+        return DEMO, {
+            part: Rows(
+                f"demo {part}", [(text,) for text, _ in files[part]], [label for _, label in files[part]], "label"
+            )
             for part in wanted
         }
-        return DEMO, {part: to_rows(columns[part], f"demo {part}", DEMO.text_columns, "label") for part in wanted}
     if spec.task in REFUSED:
         raise UserError(
             f"data.task: {spec.task} cannot be compressed here: {REFUSED[spec.task]}; choose a classification task."
@@ -196,7 +198,7 @@ def _named_task(spec: DataSpec, wanted: Sequence[str], seed: int) -> tuple[Named
     split_of = {"train": "train", "validation": task.validation, "test": task.test}
     folder = Path(spec.source).expanduser()
     is_local = folder.exists() or folder.is_absolute() or spec.source.startswith((".", "~"))
-    reader = _folder_reader(folder, spec.task) if is_local else _hub_reader(spec.source, spec.task)
+    reader = partial(_read_folder, folder, spec.task) if is_local else _hub_reader(spec.source, spec.task)
     rows = {}
     for part in wanted:
         columns, source = reader(part, split_of[part])
@@ -211,15 +213,12 @@ Reader = Callable[[str, str], tuple[dict[str, list], str]]
 """Takes a part and the name of its split; returns columns and the source as messages name it."""
 
 
-def _folder_reader(folder: Path, task: str) -> Reader:
-    def read(part: str, split: str) -> tuple[dict[str, list], str]:
-        path, plain = folder / task / f"{split}.parquet", folder / task / f"{part}.parquet"
-        path = plain if plain.is_file() and not path.is_file() else path
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; data.source must be a folder that holds {task}/{split}.parquet.")
-        return read_columns(path, "data.source"), str(path)
-
-    return read
+def _read_folder(folder: Path, task: str, part: str, split: str) -> tuple[dict[str, list], str]:
+    path, plain = folder / task / f"{split}.parquet", folder / task / f"{part}.parquet"
+    path = plain if plain.is_file() and not path.is_file() else path
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; data.source must be a folder that holds {task}/{split}.parquet.")
+    return read_columns(path, "data.source"), str(path)
 
 
 def _hub_reader(source: str, task: str) -> Reader:

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
@@ -18,7 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from compressor.errors import UserError
+from compressor.errors import UserError, first_line
 from compressor.model.families import family_of
 from compressor.model.sublayers import as_stored, loading_class, shape_in
 
@@ -122,12 +124,8 @@ def load_classifier(
                 **fresh,
             )
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"model {source.path}: the weights cannot be loaded ({reason}).") from error
-    except Exception as error:
-        # safetensors and pickle raise their own types for a damaged file; both mean the same to the user
-        if type(error).__name__ not in {"SafetensorError", "UnpicklingError"}:
-            raise
+        raise UserError(f"model {source.path}: the weights cannot be loaded ({first_line(error)}).") from error
+    except (SafetensorError, UnpicklingError) as error:
         raise UserError(
             f"model {source.path}: the weight file is damaged ({error}); fetch or save it again."
         ) from error
@@ -170,8 +168,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # the Rust tokenizers raise plain Exception for a damaged file
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"model {source.path}: the tokenizer cannot be loaded ({reason}).") from error
+        raise UserError(f"model {source.path}: the tokenizer cannot be loaded ({first_line(error)}).") from error
     if tokenizer.pad_token_id is None:
         raise UserError(f"model {source.path}: the tokenizer has no padding token; set pad_token and save it again.")
     if len(tokenizer) > source.config["vocab_size"]:
@@ -233,8 +230,7 @@ def _fetch(repository: str, revision: str | None) -> Path:
     except LocalEntryNotFoundError as error:
         raise UserError(f"model.path {repository!r}: no such directory here, and {unreachable}.") from error
     except (HfHubHTTPError, HFValidationError) as error:  # before RequestException, of which they are a kind
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"model.path {repository!r}: the hub refuses it ({reason}); {remedy}.") from error
+        raise UserError(f"model.path {repository!r}: the hub refuses it ({first_line(error)}); {remedy}.") from error
     except RequestException as error:
         raise UserError(f"model.path {repository!r}: no such directory here, and {unreachable}.") from error
 
