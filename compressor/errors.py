@@ -8,6 +8,11 @@ class UserError(Exception):
     """Wrong input. The message is one sentence: what is wrong, where (file, field, row), and the remedy. Exit code 2."""
 
 
+def first_line(error: object) -> str:
+    """Return the first line of what an error says, or the name of its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the closest of `choices`, or an empty string when none is close."""
     match = get_close_matches(str(name), [str(choice) for choice in choices], n=1)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from compressor.progress import Track, silent
+
 
 @dataclass(frozen=True)
 class Encodings:
@@ -82,7 +84,13 @@ def shuffled_rows(lengths: np.ndarray, batch_size: int, generator: np.random.Gen
     return [batches[index] for index in generator.permutation(len(batches))]
 
 
-def padded_batches(encodings: Encodings, batch_size: int) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """Yield (row indices [B], inputs) in length buckets; the indices put results back into the order of the rows."""
-    for rows in bucketed_rows(encodings.lengths, batch_size):
+def padded_batches(
+    encodings: Encodings, batch_size: int, track: Track = silent, description: str = ""
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Yield (row indices [B], inputs) in length buckets; the indices put results back into the order of the rows.
+
+    `track` shows under `description` how many of the batches are done.
+    """
+    batches = bucketed_rows(encodings.lengths, batch_size)
+    for rows in track(batches, description, total=len(batches)):
         yield rows, pad(encodings, rows)

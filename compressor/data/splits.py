@@ -69,15 +69,14 @@ def without_overlaps(parts: dict[str, Split]) -> tuple[dict[str, Split], dict[st
 
     Repetitions inside a part stay. The last part is never changed, and its count (0) is not reported.
     """
-    kept, removed, later = {}, {}, set()
+    kept, later = {}, set()
     for name, part in reversed(parts.items()):
         keys = [normalised(texts) for texts in part.texts]
         rows = [row for row, key in enumerate(keys) if key not in later]
         kept[name] = part if len(rows) == len(part) else part.take(rows)
-        removed[name] = len(part) - len(rows)
         later.update(keys)
-    last = next(reversed(parts))
-    return {name: kept[name] for name in parts}, {name: removed[name] for name in parts if name != last}
+    removed = {name: len(parts[name]) - len(kept[name]) for name in list(parts)[:-1]}
+    return {name: kept[name] for name in parts}, removed
 
 
 def first_of_each(rows: Split) -> Split:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +203,7 @@ def _named_task(spec: DataSpec, wanted: Sequence[str], seed: int) -> tuple[Named
     split_of = {"train": "train", "validation": task.validation, "test": task.test}
     folder = expanded(Path(spec.source))
     is_local = folder.exists() or folder.is_absolute() or spec.source.startswith((".", "~"))
-    reader = _folder_reader(folder, spec.task) if is_local else _hub_reader(spec.source, spec.task)
+    reader = partial(_read_folder, folder, spec.task) if is_local else _hub_reader(spec.source, spec.task)
     rows = {}
     for part in wanted:
         table = reader(part, split_of[part])
@@ -217,15 +218,12 @@ Reader = Callable[[str, str], Table]
 """Takes a part and the name of its split."""
 
 
-def _folder_reader(folder: Path, task: str) -> Reader:
-    def read(part: str, split: str) -> Table:
-        path, plain = folder / task / f"{split}.parquet", folder / task / f"{part}.parquet"
-        path = plain if plain.is_file() and not path.is_file() else path
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; data.source must be a folder that holds {task}/{split}.parquet.")
-        return read_table(path, "data.source")
-
-    return read
+def _read_folder(folder: Path, task: str, part: str, split: str) -> Table:
+    path, plain = folder / task / f"{split}.parquet", folder / task / f"{part}.parquet"
+    path = plain if plain.is_file() and not path.is_file() else path
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; data.source must be a folder that holds {task}/{split}.parquet.")
+    return read_table(path, "data.source")
 
 
 def _hub_reader(source: str, task: str) -> Reader:

@@ -21,10 +21,10 @@ def encoder_flops(layers: int, hidden: int, ffn: int, tokens: int = FLOPS_TOKENS
     return layers * (attending + tokens * 4 * hidden * ffn)
 
 
-def shape_flops(widths: Sequence[int], attention: Sequence[bool], hidden: int, tokens: int = FLOPS_TOKENS) -> int:
+def shape_flops(widths: Sequence[int], attention: Sequence[bool], hidden: int) -> int:
     """Return the FLOPs of encoder layers whose feed-forward blocks have `widths`, and which attend or do not."""
     pairs = zip(widths, attention, strict=True)
-    return sum(encoder_flops(1, hidden, width, tokens, attention=attends) for width, attends in pairs)
+    return sum(encoder_flops(1, hidden, width, attention=attends) for width, attends in pairs)
 
 
 def cls_row_flops(

@@ -22,8 +22,7 @@ def predict(
     """Return the logits [N, C] float32 of all rows, in row order."""
     logits = np.zeros((len(encodings), model.config.num_labels), dtype=np.float32)
     with torch.inference_mode():
-        batches = -(-len(encodings) // batch_size)
-        for rows, inputs in track(padded_batches(encodings, batch_size), description, total=batches):
+        for rows, inputs in padded_batches(encodings, batch_size, track, description):
             tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
             logits[rows] = model(**tensors).logits.float().cpu().numpy()
     return logits
@@ -54,9 +53,7 @@ def flipped_examples(
     for row in changed:
         predicted = {side: int(p[row].argmax()) for side, p in sides.items()}
         gold = None if labels is None else int(labels[row])
-        outcome = {None: "unlabelled", predicted["compressed"]: "gained", predicted["full"]: "lost"}.get(
-            gold, "both wrong"
-        )
+        outcomes = {None: "unlabelled", predicted["compressed"]: "gained", predicted["full"]: "lost"}
         examples.append(
             {
                 "id": ids[row],
@@ -66,7 +63,7 @@ def flipped_examples(
                     side: {"label": names[predicted[side]], "confidence": float(p[row].max())}
                     for side, p in sides.items()
                 },
-                "outcome": outcome,
+                "outcome": outcomes.get(gold, "both wrong"),
             }
         )
     return examples

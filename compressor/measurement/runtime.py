@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime as ort
 
 from compressor.data.batches import Encodings, padded_batches
-from compressor.errors import UserError
+from compressor.errors import UserError, first_line
 from compressor.measurement.machine.providers import open_session, what_stands_in_the_way
 from compressor.progress import Track, silent
 
@@ -31,7 +31,7 @@ def session(
     try:
         opened = open_session(str(path), provider, threads, options)
     except (errors.InvalidProtobuf, errors.InvalidGraph, errors.InvalidArgument, errors.Fail) as error:
-        raise UserError(f"{path}: not a usable ONNX file ({_first_line(error)}); export it again.") from error
+        raise UserError(f"{path}: not a usable ONNX file ({first_line(error)[:200]}); export it again.") from error
     if opened.get_providers()[0] != provider:
         found = what_stands_in_the_way(provider)
         raise UserError(
@@ -54,9 +54,8 @@ def predict_onnx(
     """Return the logits of every row, float32 [N, C], in the order of the rows; batches are padded to their longest."""
     names = [node.name for node in session.get_inputs()]
     output = session.get_outputs()[0]
-    batches = padded_batches(encodings, batch_size)
     parts, rows = [], []
-    for indices, batch in track(batches, "ONNX predictions", -(-len(encodings) // batch_size)):
+    for indices, batch in padded_batches(encodings, batch_size, track, "ONNX predictions"):
         parts.append(session.run([output.name], feeds(names, batch))[0])
         rows.append(indices)
     if not parts:
@@ -64,7 +63,3 @@ def predict_onnx(
     logits = np.empty((len(encodings), parts[0].shape[1]), dtype=np.float32)
     logits[np.concatenate(rows)] = np.concatenate(parts)
     return logits
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200]

@@ -84,15 +84,13 @@ def compare(full: np.ndarray, other: np.ndarray, labels: np.ndarray | None, *, c
     if labels is None:
         bounds = {level: -rate_upper_bound(flips, rows, level) for level in (confidence, 0.95)}
         gained = lost = delta = interval = p_value = None
+        observed = -flips / rows  # each changed prediction may be one that was right
     else:
         gained, lost = discordant(predicted_full, predicted, labels)
-        delta = (gained - lost) / rows
+        observed = delta = (gained - lost) / rows
         interval = delta_interval(gained, lost, rows)
         bounds = {level: paired_lower_bound(gained, lost, rows, level) for level in (confidence, 0.95)}
         p_value = mcnemar_p(gained, lost)
-    observed = (
-        -flips / rows if delta is None else delta
-    )  # unlabelled, each changed prediction may be one that was right
     level = tier(flips / rows, max_abs, bounds[0.95], observed)
     return Comparison(
         rows=rows,
@@ -137,14 +135,13 @@ def share_interval(count: int, rows: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def delta_interval(gained: int, lost: int, rows: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the two-sided interval of the accuracy delta: `paired_lower_bound` from either side.
+def delta_interval(gained: int, lost: int, rows: int) -> tuple[float, float]:
+    """Return the two-sided 95 % interval of the accuracy delta: `paired_lower_bound` from either side.
 
     A score interval and no bootstrap: with no row changed a bootstrap draws nothing but zeros, and its interval has no
     width however few the rows are.
     """
-    each = (1 + confidence) / 2
-    return paired_lower_bound(gained, lost, rows, each), -paired_lower_bound(lost, gained, rows, each)
+    return paired_lower_bound(gained, lost, rows, 0.975), -paired_lower_bound(lost, gained, rows, 0.975)
 
 
 def percentile_interval(draws: np.ndarray) -> tuple[float, float]:

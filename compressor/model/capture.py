@@ -35,8 +35,7 @@ def capture_calls(
     """
     calls: list[LayerCall] = []
     logits = torch.zeros(len(encodings), model.config.num_labels)
-    batches = -(-len(encodings) // batch_size)
-    for rows, inputs in track(padded_batches(encodings, batch_size), "full model", total=batches):
+    for rows, inputs in padded_batches(encodings, batch_size, track, "full model"):
         call, batch_logits = capture_call(model, family, rows, inputs)
         calls.append(call)
         logits[rows] = batch_logits.float().cpu()
@@ -48,15 +47,12 @@ def capture_call(
 ) -> tuple[LayerCall, Tensor]:
     """Return how the model calls layer 1 on one batch, and its logits [B, C]; `inputs` by name, each int64 [B, S]."""
     seen: list[tuple[tuple, dict]] = []
-    remove = layer_list(model, family)[0].register_forward_pre_hook(
+    hook = layer_list(model, family)[0].register_forward_pre_hook(
         lambda _module, args, kwargs: seen.append((args, kwargs)), with_kwargs=True
     )
-    try:
-        with torch.inference_mode():
-            tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
-            logits = model(**tensors).logits
-    finally:
-        remove.remove()
+    with hook, torch.inference_mode():
+        tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
+        logits = model(**tensors).logits
     args, kwargs = seen.pop()
     return LayerCall(torch.from_numpy(rows), tensors["attention_mask"], args[0], args[1:], kwargs), logits
 

@@ -21,13 +21,13 @@ class Family:
     """Module that holds embeddings and layers; its name prefixes their weights."""
     layers: str
     """The ModuleList of encoder layers."""
-    layers_key: str
-    """Config field with the number of layers."""
     dense: str
     """First linear map of the head, [H, H]."""
-    activation: Callable[[Tensor], Tensor]
     output: str
     """Second linear map of the head, [C, H]."""
+    activation: Callable[[Tensor], Tensor] = torch.tanh
+    layers_key: str = "num_hidden_layers"
+    """Config field with the number of layers."""
     ffn_key: str = "intermediate_size"
     """Config field with the width of the feed-forward block."""
     width_key: str = "hidden_size"
@@ -58,37 +58,25 @@ class Family:
     """Whether the model takes token type ids (segments)."""
 
 
-def _roberta_like(base: str) -> Family:
-    return Family(
-        encoder=base,
-        layers=f"{base}.encoder.layer",
-        layers_key="num_hidden_layers",
-        dense="classifier.dense",
-        activation=torch.tanh,
-        output="classifier.out_proj",
-        position_offset=True,
-    )
-
-
+_ROBERTA = Family(
+    encoder="roberta",
+    layers="roberta.encoder.layer",
+    dense="classifier.dense",
+    output="classifier.out_proj",
+    position_offset=True,
+)
 FAMILIES: dict[str, Family] = {
-    "bert": Family(
-        encoder="bert",
-        layers="bert.encoder.layer",
-        layers_key="num_hidden_layers",
-        dense="bert.pooler.dense",
-        activation=torch.tanh,
-        output="classifier",
-    ),
-    "roberta": _roberta_like("roberta"),
-    "xlm-roberta": _roberta_like("roberta"),
-    "camembert": _roberta_like("roberta"),
+    "bert": Family(encoder="bert", layers="bert.encoder.layer", dense="bert.pooler.dense", output="classifier"),
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
     "distilbert": Family(
         encoder="distilbert",
         layers="distilbert.transformer.layer",
-        layers_key="n_layers",
         dense="pre_classifier",
-        activation=torch.relu,
         output="classifier",
+        activation=torch.relu,
+        layers_key="n_layers",
         ffn_key="hidden_dim",
         width_key="dim",
         heads_key="n_heads",
@@ -107,10 +95,9 @@ FAMILIES: dict[str, Family] = {
     "electra": Family(
         encoder="electra",
         layers="electra.encoder.layer",
-        layers_key="num_hidden_layers",
         dense="classifier.dense",
-        activation=nn.functional.gelu,
         output="classifier.out_proj",
+        activation=nn.functional.gelu,
     ),
 }
 

@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from compressor.errors import UserError
+from compressor.errors import UserError, first_line
 from compressor.model.checks import SIZES, check_config, check_single_label, check_stored, stored_tensors
 from compressor.model.families import family_of
 from compressor.model.sublayers import as_stored, loading_class, shape_in
@@ -137,8 +137,9 @@ def load_classifier(
                 **fresh,
             )
     except Exception as error:  # safetensors, pickle and zip raise their own types: all mean a file that is no use
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{where}: the weights cannot be loaded ({reason}); fetch or save them again.") from error
+        raise UserError(
+            f"{where}: the weights cannot be loaded ({first_line(error)}); fetch or save them again."
+        ) from error
     head = (family.dense + ".", family.output + ".")
     # transformers 4.57 gives names alone, other versions names with both shapes
     unfit = [entry if isinstance(entry, str) else entry[0] for entry in info["mismatched_keys"]]
@@ -195,8 +196,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # the Rust tokenizers raise plain Exception for a damaged file
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"model {source.path}: the tokenizer cannot be loaded ({reason}).") from error
+        raise UserError(f"model {source.path}: the tokenizer cannot be loaded ({first_line(error)}).") from error
     if tokenizer.pad_token_id is None:
         raise UserError(f"model {source.path}: the tokenizer has no padding token; set pad_token and save it again.")
     if len(tokenizer) > source.config["vocab_size"]:
@@ -258,8 +258,7 @@ def _fetch(repository: str, revision: str | None) -> Path:
     except LocalEntryNotFoundError as error:
         raise UserError(f"model.path {repository!r}: no such directory here, and {unreachable}.") from error
     except (HfHubHTTPError, HFValidationError) as error:  # before RequestException, of which they are a kind
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"model.path {repository!r}: the hub refuses it ({reason}); {remedy}.") from error
+        raise UserError(f"model.path {repository!r}: the hub refuses it ({first_line(error)}); {remedy}.") from error
     except RequestException as error:
         raise UserError(f"model.path {repository!r}: no such directory here, and {unreachable}.") from error
 

@@ -110,9 +110,8 @@ def check_widths(widths: Any, layers: int, where: str) -> tuple[int, ...]:  # no
 
 def cut_ffn(layer: nn.Module, family: Family, kept: Sequence[int]) -> None:
     """Leave only the neurons `kept` (from 0) of the layer's feed-forward block, in place; none: only its bias stays."""
-    chosen = torch.as_tensor(list(kept), dtype=torch.long)
     first, last = layer.get_submodule(family.ffn_input), layer.get_submodule(family.ffn_output)
-    chosen = chosen.to(last.weight.device)
+    chosen = torch.as_tensor(list(kept), dtype=torch.long, device=last.weight.device)
     weights = [first.weight.detach()[chosen], first.bias.detach()[chosen], last.weight.detach()[:, chosen]]
     _set_ffn(layer, family, len(chosen))
     first, last = layer.get_submodule(family.ffn_input), layer.get_submodule(family.ffn_output)
@@ -178,23 +177,19 @@ def padded_state(model: nn.Module, family: Family) -> dict[str, Tensor]:
     """
     state, wide = dict(model.state_dict()), max(1, *shape_of(model, family).ffn_widths)
     for index, layer in enumerate(layer_list(model, family)):
-        prefix = f"{family.layers}.{index}."
-        last = layer.get_submodule(family.ffn_output)
-        hidden, width = last.out_features, last.in_features
-        first_weight, first_bias = last.bias.new_zeros(wide, hidden), last.bias.new_zeros(wide)
-        last_weight = last.bias.new_zeros(hidden, wide)
-        if width:
-            first = layer.get_submodule(family.ffn_input)
-            first_weight[:width], first_bias[:width] = first.weight.detach(), first.bias.detach()
-            last_weight[:, :width] = last.weight.detach()
-        state[f"{prefix}{family.ffn_input}.weight"] = first_weight
-        state[f"{prefix}{family.ffn_input}.bias"] = first_bias
-        state[f"{prefix}{family.ffn_output}.weight"] = last_weight
+        bias = layer.get_submodule(family.ffn_output).bias
+        hidden = len(bias)
+        sizes = {f"{family.ffn_input}.weight": (wide, hidden), f"{family.ffn_input}.bias": (wide,)}
+        sizes[f"{family.ffn_output}.weight"] = hidden, wide
         if not attends(layer, family):
             for name in (family.query, family.key, family.value):
-                state[f"{prefix}{name}.weight"] = last.bias.new_zeros(hidden, hidden)
-                state[f"{prefix}{name}.bias"] = last.bias.new_zeros(hidden)
-            state[f"{prefix}{family.attention_output}.weight"] = last.bias.new_zeros(hidden, hidden)
+                sizes |= {f"{name}.weight": (hidden, hidden), f"{name}.bias": (hidden,)}
+            sizes[f"{family.attention_output}.weight"] = hidden, hidden
+        for name, size in sizes.items():
+            key, filled = f"{family.layers}.{index}.{name}", bias.new_zeros(size)
+            if key in state:
+                filled[tuple(map(slice, state[key].shape))] = state[key]
+            state[key] = filled
     return state
 
 

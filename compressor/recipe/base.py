@@ -1,8 +1,8 @@
 """What every part of a recipe is built from."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 # YAML 1.1 reads `5e-5` as text, so floats are converted; everything else must have its own type already.
 Float = Annotated[float, Field(strict=False, allow_inf_nan=False)]
@@ -14,3 +14,14 @@ class Spec(BaseModel):
     """Base of every part of a recipe: frozen, typed strictly, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+def named_once(what: str) -> AfterValidator:
+    """Return the check that a list holds each `what` once; a word in place of the list passes."""
+
+    def check(values: Any) -> Any:  # noqa: ANN401
+        if isinstance(values, list) and len(set(values)) != len(values):
+            raise ValueError(f"each {what} may be named once")
+        return values
+
+    return AfterValidator(check)

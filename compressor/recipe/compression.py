@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from compressor.recipe.base import Float, PositiveInt, Share, Spec
+from compressor.recipe.base import Float, PositiveInt, Share, Spec, named_once
 from compressor.recipe.data import DataSpec
 from compressor.recipe.training import CascadeSpec, CompensationSpec, FinetuneSpec
 
@@ -117,11 +117,9 @@ class SelectionSpec(Spec):
 class ExportSpec(Spec):
     """Which ONNX files to write."""
 
-    variants: list[Literal["fp32", "alltokens", "optimized", "fp16", "int8"]] | Literal["auto"] = [
-        "fp32",
-        "optimized",
-        "int8",
-    ]
+    variants: Annotated[
+        list[Literal["fp32", "alltokens", "optimized", "fp16", "int8"]] | Literal["auto"], named_once("variant")
+    ] = ["fp32", "optimized", "int8"]
     """`fp32`: as the model is; `alltokens`: its nodes fused; `optimized`: also without what changes no prediction;
     `fp16`, `int8`: made from `optimized`. `auto`: those that may be the fastest on the device at hand, of which the fastest
     that meets the goals on the selection split is named as the one to ship."""
@@ -130,13 +128,6 @@ class ExportSpec(Spec):
     faster where the run takes place."""
     opset: Annotated[int, Field(ge=14, le=22)] | None = None
     """Version of the ONNX operators; null leaves it to Optimum."""
-
-    @field_validator("variants")
-    @classmethod
-    def _no_repeats(cls, variants: list[str] | str) -> list[str] | str:
-        if variants != "auto" and len(set(variants)) != len(variants):
-            raise ValueError("each variant may be named once")
-        return variants
 
 
 class BenchmarkSpec(Spec):
@@ -197,13 +188,6 @@ class Recipe(Spec):
     export: ExportSpec = ExportSpec()
     benchmark: BenchmarkSpec = BenchmarkSpec()
     goals: GoalsSpec | None = None
-    analysis: list[Literal["errors", "ffn", "roles"]] = []
+    analysis: Annotated[list[Literal["errors", "ffn", "roles"]], named_once("analysis")] = []
     """What the report explains beside the result: the full model's confident errors (and the compressed one's), what its
     feed-forward blocks do, the role of each layer. `compressor analyze` does the same for a finished run."""
-
-    @field_validator("analysis")
-    @classmethod
-    def _each_analysis_once(cls, analysis: list[str]) -> list[str]:
-        if len(set(analysis)) != len(analysis):
-            raise ValueError("each analysis may be named once")
-        return analysis

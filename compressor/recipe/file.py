@@ -125,7 +125,8 @@ def _explain(error: ValidationError, kind: type[Spec], path: Path, text: str, ov
         hint = nearest(location[-1], allowed)
         return f"{where}: unknown key{hint or ';'} allowed here: {', '.join(sorted(allowed))}."
     if first["type"] == "missing":
-        return f"{where}: this key is missing; add it (`compressor schema{_option_of(kind)}` describes it)."
+        option = " --kind placement" if kind is PlacementRecipe else ""
+        return f"{where}: this key is missing; add it (`compressor schema{option}` describes it)."
     if first["type"] == "literal_error":
         allowed = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
         return (
@@ -138,11 +139,6 @@ def _explain(error: ValidationError, kind: type[Spec], path: Path, text: str, ov
     message += f" or {words[0]}" if words else ""
     got = "" if first["type"] == "value_error" else f", not {_shortened(first['input'])}"
     return f"{where}: {message[0].lower() + message[1:]}{got}."
-
-
-def _option_of(kind: type[Spec]) -> str:
-    """Return what to write behind `compressor schema` for a kind of recipe; compression needs nothing."""
-    return "".join(f" --kind {name}" for name, spec in list(KINDS.items())[1:] if spec is kind)
 
 
 def _shortened(value: Any) -> str:  # noqa: ANN401

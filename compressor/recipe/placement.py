@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from compressor.recipe.base import Float, PositiveInt, Share, Spec
+from compressor.recipe.base import Float, PositiveInt, Share, Spec, named_once
 from compressor.recipe.data import CalibrationSpec, DataSpec, SelectionSplitSpec
 from compressor.recipe.training import FinetuneSpec
 
@@ -102,19 +102,12 @@ class NamedPlacement(Spec):
 class PlacementsSpec(Spec):
     """The models to train beside the uniform one."""
 
-    ratios: list[Annotated[int, Field(ge=1, le=100)]] = [10, 30, 50, 70, 90, 100]
+    ratios: Annotated[list[Annotated[int, Field(ge=1, le=100)]], named_once("value")] = [10, 30, 50, 70, 90, 100]
     """Shares of layers with a block, in percent."""
-    places: list[Place] = ["first", "middle", "last"]
+    places: Annotated[list[Place], named_once("value")] = ["first", "middle", "last"]
     """Where these layers are."""
     explicit: list[NamedPlacement] = []
     """Placements by hand."""
-
-    @field_validator("ratios", "places")
-    @classmethod
-    def _no_repeats(cls, values: list) -> list:
-        if len(set(values)) != len(values):
-            raise ValueError("each value may be named once")
-        return values
 
 
 class GuardSpec(Spec):

@@ -1,5 +1,6 @@
 """Commands about the machine and the recipes it takes."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -29,6 +30,6 @@ def doctor(as_json: AsJson = False) -> None:
     from compressor.measurement.machine.doctor import doctor as examine
 
     diagnosis = examine()
-    answer(as_json, diagnosis.to_dict(), lambda: doctor_tables(diagnosis.to_dict()))
+    answer(as_json, asdict(diagnosis), lambda: doctor_tables(asdict(diagnosis)))
     if not diagnosis.ok:
         raise typer.Exit(1)

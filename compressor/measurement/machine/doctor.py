@@ -2,9 +2,9 @@
 
 import platform
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 
-from compressor.errors import UserError
+from compressor.errors import UserError, first_line
 from compressor.measurement.machine.environment import INT8_INSTRUCTIONS, free_memory, int8_is_fast, processor, versions
 from compressor.measurement.machine.libraries import (
     CUDA,
@@ -62,10 +62,6 @@ class Diagnosis:
     int8: str
     threads: int
     free_memory_bytes: int | None
-
-    def to_dict(self) -> dict:
-        """Return plain values for JSON."""
-        return asdict(self)
 
 
 def doctor() -> Diagnosis:
@@ -130,8 +126,7 @@ def find(
         found.append(Finding(f"ONNX Runtime cannot run a graph even on the CPU ({seen.get(CPU)})", reinstall))
     if len(installed) > 1 and not any("both installed" in finding.problem for finding in found):
         keep = "onnxruntime-gpu[cuda,cudnn]" if driver else "onnxruntime"
-        both = both_wheels(installed, keep)
-        found.append(Finding(both.problem, both.remedy, serious=False))
+        found.append(replace(both_wheels(installed, keep), serious=False))
     return found + mismatches(torch, ort)
 
 
@@ -209,7 +204,7 @@ def torch_trouble() -> str | None:
     try:
         total = (torch.ones(1, device="cuda") + 1).item()
     except RuntimeError as error:
-        return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        return first_line(error)[:200]
     return None if total == 2 else f"1 + 1 is {total} on it"
 
 

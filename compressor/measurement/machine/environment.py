@@ -6,7 +6,7 @@ import platform
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from compressor.measurement.machine.libraries import ONNXRUNTIMES, installed_version
+from compressor.measurement.machine.libraries import installed_version, installed_wheels
 
 PACKAGES = "torch", "transformers", "optimum", "optimum-onnx", "onnx", "datasets", "tokenizers", "numpy"
 INSTRUCTIONS = "avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "neon", "asimd", "asimddp", "i8mm"
@@ -50,9 +50,7 @@ def versions() -> dict[str, str | None]:
     return {
         "compressor": installed_version("compressor") or "not installed",
         **{name.replace("-", "_"): installed_version(name) for name in PACKAGES},
-        "onnxruntime": next(
-            (installed_version(name) for name in reversed(ONNXRUNTIMES) if installed_version(name)), None
-        ),
+        "onnxruntime": next(map(installed_version, reversed(installed_wheels())), None),
     }
 
 

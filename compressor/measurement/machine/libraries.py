@@ -7,6 +7,8 @@ from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+from compressor.errors import first_line
+
 TENSORRT = "TensorrtExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 NVIDIA = {TENSORRT: "tensorrt", CUDA: "cuda"}
@@ -41,15 +43,18 @@ def missing_libraries(provider: str) -> list[str]:
     """
     import onnxruntime
 
-    message = _load_error(Path(onnxruntime.__file__).parent / "capi", NVIDIA.get(provider))
+    stems = ("shared", NVIDIA[provider]) if provider in NVIDIA else ()
+    folder = Path(onnxruntime.__file__).parent / "capi"
+    libraries = (file for stem in stems for file in folder.glob(f"*onnxruntime_providers_{stem}.*"))
+    message = next(filter(None, (_load_error(str(file), ctypes.RTLD_GLOBAL) for file in libraries)), None)
     if message is None:
         return []
     first = library_name(message)
     if first is None:
-        return [message.strip().splitlines()[0][:200]]
+        return [first_line(message)[:200]]
     cuda = major(ort_toolkit()["cuda"])
     others = [f"lib{name}.so.{cuda}" for name in SAME_AS_CUDA[:3]] if cuda else []
-    return list(dict.fromkeys([first, *(name for name in others if not _loads(name))]))
+    return list(dict.fromkeys([first, *(name for name in others if _load_error(name))]))
 
 
 def library_name(message: str) -> str | None:
@@ -125,20 +130,10 @@ def major(text: str | None) -> int | None:
     return int(text.split(".")[0]) if text else None
 
 
-def _load_error(folder: Path, part: str | None) -> str | None:
-    """Return the loader's message about the shared library of a provider in `folder`; None where it loads."""
-    for stem in ("shared", part) if part else ():
-        for library in folder.glob(f"*onnxruntime_providers_{stem}.*"):
-            try:
-                ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-            except OSError as error:
-                return str(error)
-    return None
-
-
-def _loads(library: str) -> bool:
+def _load_error(library: str, mode: int = ctypes.DEFAULT_MODE) -> str | None:
+    """Return the loader's message about a shared library; None where it loads."""
     try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True
+        ctypes.CDLL(library, mode=mode)
+    except OSError as error:
+        return str(error)
+    return None

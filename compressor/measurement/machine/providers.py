@@ -6,15 +6,14 @@ Needs ONNX Runtime and NumPy alone, so that the cascade's runtime can refuse as 
 import contextlib
 import io
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compressor.errors import UserError, nearest
+from compressor.errors import UserError, first_line, nearest
 from compressor.measurement.machine.libraries import (
     CUDA,
     NVIDIA,
-    TENSORRT,
     WHEEL,
     driver_cuda,
     installed_wheels,
@@ -38,8 +37,6 @@ RELU = (
 )
 """An ONNX file: y = Relu(x), float32 [1]. Old (IR 8, opset 13), so that every ONNX Runtime reads it; as bytes, so that
 it takes no `onnx` to make it."""
-
-
 STRICT = {CUDA: {"use_tf32": "0"}}
 """Options that a provider gets unless told otherwise: CUDA's default multiplies float32 numbers with 10 bits of mantissa
 on recent GPUs, which PyTorch's default does not, so that "fp32" would mean two things in one table."""
@@ -103,18 +100,13 @@ def provider_problem(provider: str) -> str | None:
         session.disable_fallback()
         answer = session.run(None, {"x": np.array([-1], dtype=np.float32)})[0]
     except (RuntimeError, ValueError, *failures) as error:
-        return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        return first_line(error)[:200]
     return None if answer.tolist() == [0] else f"max(-1, 0) is {answer.tolist()[0]} on it"
 
 
 def provider_works(provider: str) -> bool:
     """Return whether a session of one node runs on `provider` and answers right."""
     return provider_problem(provider) is None
-
-
-def best_provider(works: Callable[[str], bool] = provider_works) -> str:
-    """Return the fastest provider that works here: TensorRT where its libraries are, else CUDA, else the CPU."""
-    return next((provider for provider in (TENSORRT, CUDA) if works(provider)), CPU)
 
 
 def require_provider(provider: str, asked: str) -> None:

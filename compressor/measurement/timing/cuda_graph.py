@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compressor.errors import UserError
+from compressor.errors import UserError, first_line
 from compressor.measurement.machine.libraries import CUDA
 from compressor.measurement.machine.providers import open_session
 from compressor.measurement.runtime import feeds
@@ -124,8 +124,7 @@ def _options(runtime: ModuleType, graph_id: int) -> Any:  # noqa: ANN401
 
 
 def _refused(name: object, reason: object) -> UserError:
-    first = str(reason).strip().splitlines()[0][:200]
     return UserError(
-        f"{name}: ONNX Runtime cannot run it as a CUDA graph ({first}); leave --cuda-graph out, or name only directories "
-        "whose every node has a GPU kernel (fp32, optimized, fp16)."
+        f"{name}: ONNX Runtime cannot run it as a CUDA graph ({first_line(reason)[:200]}); leave --cuda-graph out, or name only "
+        "directories whose every node has a GPU kernel (fp32, optimized, fp16)."
     )

@@ -43,14 +43,9 @@ Child = Callable[[ColdStart], Mapping[str, Any]]
 
 
 def footprints(
-    starts: Mapping[str, ColdStart],
-    *,
-    children: int = CHILDREN,
-    seed: int = 0,
-    track: Track = silent,
-    child: Child | None = None,
+    starts: Mapping[str, ColdStart], *, seed: int = 0, track: Track = silent, child: Child | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Return for every name the medians over `children` processes, which take turns in an order drawn anew.
+    """Return for every name the medians over `CHILDREN` processes, which take turns in an order drawn anew.
 
     `load_s`: seconds to create the session or load the model, imports apart, the file in the system's cache;
     `first_call_s`: seconds of the first run; `peak_bytes`: largest resident memory, of which `imported_bytes` were there
@@ -60,7 +55,7 @@ def footprints(
     """
     child, generator = child or run_child, np.random.default_rng(seed)
     names, found = list(starts), {name: [] for name in starts}
-    turns = [names[place] for _ in range(children) for place in generator.permutation(len(names))]
+    turns = [names[place] for _ in range(CHILDREN) for place in generator.permutation(len(names))]
     for name in track(turns, "cold start and memory", len(turns)):
         try:
             found[name].append(child(starts[name]))
@@ -80,10 +75,10 @@ class ChildError(Exception):
     """A child ended without an answer; the message is the last line that it wrote to stderr."""
 
 
-def run_child(start: ColdStart, module: str = CHILD) -> dict[str, Any]:
+def run_child(start: ColdStart) -> dict[str, Any]:
     """Return what a new process measures of one model; raises ChildError where it fails or takes over ten minutes."""
     environment = os.environ | ({"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"} if start.compiled else {})
-    command = [sys.executable, "-m", module, json.dumps(asdict(start))]
+    command = [sys.executable, "-m", CHILD, json.dumps(asdict(start))]
     try:
         done = subprocess.run(  # noqa: S603 (our own module)
             command, capture_output=True, text=True, timeout=LIMIT_S, env=environment, check=False

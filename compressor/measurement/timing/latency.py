@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compressor.data.batches import Encodings, pad
-from compressor.measurement.timing.ratios import Ratio, claimed, ratio, slower
+from compressor.measurement.timing.ratios import claimed, ratio, slower
 from compressor.progress import Track, silent
 from compressor.recipe.compression import BenchmarkSpec
 
@@ -22,39 +22,6 @@ Subject = Callable[[Batch], object]
 WORKLOAD = "workload"
 """Length of the cell that replays real texts."""
 MIN_ROUNDS = 5
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Raw times of one model in one cell, in milliseconds and in the order of the rounds."""
-
-    values_ms: tuple[float, ...]
-    complete: bool = True
-    """False when the time limit ended the measurement before the wanted number of runs."""
-
-    @property
-    def p50(self) -> float:
-        """Median in milliseconds."""
-        return float(np.percentile(self.values_ms, 50))
-
-    @property
-    def p90(self) -> float:
-        """90th percentile in milliseconds."""
-        return float(np.percentile(self.values_ms, 90))
-
-    @property
-    def p95(self) -> float:
-        """95th percentile in milliseconds."""
-        return float(np.percentile(self.values_ms, 95))
-
-    @property
-    def p99(self) -> float:
-        """99th percentile in milliseconds."""
-        return float(np.percentile(self.values_ms, 99))
-
-    def texts_per_s(self, texts: int) -> float:
-        """Texts answered in a second where each run answers `texts`: from the mean time, which the slow runs count in."""
-        return 1000 * texts / float(np.mean(self.values_ms))
 
 
 @dataclass(frozen=True)
@@ -126,12 +93,30 @@ def benchmark(
         ]
         raw.append({**place, "values_ms": values})
         for name in subjects:
-            latency = Latency(tuple(values[name]), len(values[name]) >= min_runs)
             base = against.get(name, name)
             gain = ratio(values[base], values[name], seed, average) if base != name else None
-            row = _row(latency, cell.texts, base, gain, noise.get(base))
-            rows[name].append({**place, "provider": providers[name], **row})
+            row = {
+                **place,
+                "provider": providers[name],
+                **summary(values[name], cell.texts),
+                "speedup": gain.value if gain else 1.0,
+                "speedup_ci95": [gain.lo, gain.hi] if gain else None,
+                "against": base,
+                "claimed": bool(gain) and claimed(gain, noise[base]),
+                "slower": bool(gain) and slower(gain, noise[base]),
+                "complete": len(values[name]) >= min_runs,  # else the time limit ended it before
+            }
+            rows[name].append(row)
     return Benchmark(rows, floors, raw)
+
+
+def summary(values_ms: Sequence[float], texts: int) -> dict[str, float]:
+    """Return percentiles of a model's times in one cell, the texts answered in a second, and the number of runs.
+
+    Each run answers `texts` texts; their rate is taken from the mean time, which the slow runs count in.
+    """
+    percentiles = {f"p{share}_ms": float(np.percentile(values_ms, share)) for share in (50, 90, 95, 99)}
+    return {**percentiles, "texts_per_s": 1000 * texts / float(np.mean(values_ms)), "runs": len(values_ms)}
 
 
 def twin_of(name: str) -> str:
@@ -236,20 +221,3 @@ def _rounds(at_least: int, wanted: int, min_s: float, max_s: float, clock: Calla
             return
         yield done
         done += 1
-
-
-def _row(latency: Latency, texts: int, base: str, gain: Ratio | None, noise: Ratio | None) -> dict:
-    return {
-        "p50_ms": latency.p50,
-        "p90_ms": latency.p90,
-        "p95_ms": latency.p95,
-        "p99_ms": latency.p99,
-        "texts_per_s": latency.texts_per_s(texts),
-        "runs": len(latency.values_ms),
-        "speedup": gain.value if gain else 1.0,
-        "speedup_ci95": [gain.lo, gain.hi] if gain else None,
-        "against": base,
-        "claimed": bool(gain) and claimed(gain, noise),
-        "slower": bool(gain) and slower(gain, noise),
-        "complete": latency.complete,
-    }

@@ -48,17 +48,12 @@ def time_layers(
             min_seconds=min_seconds,
             min_runs=min_runs,
             max_seconds=max_seconds,
-            warmup=5,
             seed=seed,
             track=track,
             description=f"one layer, batch {cell.batch}, {cell.length} tokens",
         )
         medians = {name: float(np.median(times)) for name, times in values.items()}
-        row = {
-            "batch": cell.batch,
-            "length": cell.length,
-            **{f"{name}_ms": medians[name] for name in ("full", "layer")},
-        }
+        row = {"batch": cell.batch, "length": cell.length, "full_ms": medians["full"], "layer_ms": medians["layer"]}
         if parts:
             row["parts_ms"] = {part: medians[part] for part in parts}
         rows.append({**row, "runs": len(values["full"])})

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 
 DRAWS = 2000
-
-
 CHUNK = 4_000_000
 """Largest number of resampled values held at once."""
 
@@ -36,8 +34,9 @@ def ratio(
     if base.shape != other.shape or not len(base):
         raise ValueError(f"a paired ratio needs equally many rounds, not {len(base)} and {len(other)}")
     generator, draws = np.random.default_rng(seed), []
-    for size in _parts(DRAWS, max(1, CHUNK // len(base))):
-        rounds = drawn_rounds(len(base), size, generator)
+    size = max(1, CHUNK // len(base))
+    for start in range(0, DRAWS, size):
+        rounds = drawn_rounds(len(base), min(size, DRAWS - start), generator)
         draws.append(average(base[rounds], axis=1) / average(other[rounds], axis=1))
     lo, hi = np.percentile(np.concatenate(draws), [2.5, 97.5])
     return Ratio(float(average(base) / average(other)), float(lo), float(hi))
@@ -63,7 +62,3 @@ def claimed(ratio: Ratio, noise: Ratio) -> bool:
 def slower(ratio: Ratio, noise: Ratio) -> bool:
     """Return whether it is a slow-down: the whole interval below 1 and below the A/A noise, either way round."""
     return ratio.hi < min(1.0, noise.lo, 1 / noise.hi)
-
-
-def _parts(total: int, size: int) -> list[int]:
-    return [min(size, total - start) for start in range(0, total, size)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compressor.errors import UserError
+from compressor.errors import UserError, first_line
 from compressor.measurement.runtime import feeds
 from compressor.measurement.timing.latency import Batch, Subject
 
@@ -57,8 +57,8 @@ def torch_subject(model: "nn.Module", *, compiled: bool = False) -> Subject:
             logits = answer(**tensors).logits
         except TorchDynamoException as error:
             raise UserError(
-                f"torch.compile fails here ({_reason(error)}); on a CPU it takes a C++ compiler such as g++: install one, "
-                "or leave --pytorch compiled out."
+                f"torch.compile fails here ({first_line(error).rstrip()[:200]}); on a CPU it takes a C++ compiler such as "
+                "g++: install one, or leave --pytorch compiled out."
             ) from error
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -112,8 +112,3 @@ def settle(subject: Subject, batches: Sequence[Batch]) -> None:
     shapes = {tuple(batch["input_ids"].shape): batch for batch in reversed(batches)}
     for batch in shapes.values():
         subject(batch)
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[0][:200]

@@ -164,7 +164,7 @@ def run_with_states(
     *,
     batch_size: int,
     track: Track = silent,
-    description: str = "forward",
+    description: str,
     inner: bool = False,
     pick: Callable[[Tensor], Tensor] = cls_state,
 ) -> None:
@@ -176,8 +176,7 @@ def run_with_states(
     states: list[Tensor] = []
 
     def hook(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
-        hidden = output if isinstance(output, Tensor) else output[0]
-        states.append(pick(hidden))
+        states.append(pick(output if isinstance(output, Tensor) else output[0]))
 
     first = layer_list(model, family)[0]
 
@@ -185,14 +184,13 @@ def run_with_states(
         # state 0 is what enters layer 1; ELECTRA projects its embeddings on the way there
         states.append(pick(inputs[0] if inputs else next(iter(kwargs.values()))))
 
-    batches = -(-len(encodings) // batch_size)
     with ExitStack() as stack, torch.inference_mode():
         stack.callback(first.register_forward_pre_hook(first_input, with_kwargs=True).remove)
         for layer in layer_list(model, family):
             if inner:
                 stack.callback(layer.get_submodule(family.attention_norm).register_forward_hook(hook).remove)
             stack.callback(layer.register_forward_hook(hook).remove)
-        for rows, inputs in track(padded_batches(encodings, batch_size), description, total=batches):
+        for rows, inputs in padded_batches(encodings, batch_size, track, description):
             states.clear()
             tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
             logits = model(**tensors).logits

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -42,11 +42,6 @@ class Training:
     schedule: LRScheduler
     device: torch.device
 
-    def random_states(self) -> dict[str, Tensor]:
-        """Return the state of the generators that dropout draws from."""
-        states = {"cpu": torch.get_rng_state()}
-        return states if self.device.type != "cuda" else {**states, "cuda": torch.cuda.get_rng_state(self.device)}
-
 
 class Checkpoint:
     """The checkpoint of one training in `folder`, written at most every `minutes`.
@@ -71,10 +66,8 @@ class Checkpoint:
             if entry["fingerprint"] != self.fingerprint:
                 return kind()
             files = self.folder / entry["files"]
-            weights, state = (
-                load_file(files / WEIGHTS),
-                torch.load(files / STATE, map_location="cpu", weights_only=True),
-            )
+            weights = load_file(files / WEIGHTS)
+            state = torch.load(files / STATE, map_location="cpu", weights_only=True)
             progress = kind(**entry["progress"])
         except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, UnpicklingError, SafetensorError):
             return kind()  # none, or files damaged from outside: the training starts again
@@ -98,11 +91,15 @@ class Checkpoint:
         self.folder.mkdir(parents=True, exist_ok=True)
         files = Path(mkdtemp(dir=self.folder, prefix=f"{progress.done}-"))
         save_file({name: parameter.detach() for name, parameter in training.trained.items()}, files / WEIGHTS)
-        parts: dict[str, Any] = {
+        random = {"cpu": torch.get_rng_state()}  # of the generators that dropout draws from
+        if training.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(training.device)
+        state = {
             "optimizer": training.optimizer.state_dict(),
             "schedule": training.schedule.state_dict(),
+            "random": random,
         }
-        torch.save({**parts, "random": training.random_states()}, files / STATE)
+        torch.save(state, files / STATE)
         entry = {"fingerprint": self.fingerprint, "files": files.name, "progress": vars(progress)}
         write_json(self.folder / PROGRESS, entry)
         for other in self.folder.iterdir():

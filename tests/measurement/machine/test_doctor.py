@@ -1,6 +1,7 @@
 """What stands in the way of the GPU, and its cure; a request for CUDA that cannot be met is refused in one sentence."""
 
 import json
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import onnx
@@ -171,10 +172,13 @@ def test_a_provider_that_answers_wrong_or_fails_does_not_work(monkeypatch):
         assert prov.provider_problem(CPU) == problem
 
 
-def test_the_best_provider():
-    assert prov.best_provider(lambda _name: True) == TENSORRT
-    assert prov.best_provider(lambda name: name != TENSORRT) == CUDA
-    assert prov.best_provider(lambda _name: False) == CPU
+def test_the_best_provider(monkeypatch):
+    monkeypatch.setattr(doc, "driver_cuda", lambda: None)
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: [TENSORRT, CUDA, CPU])
+    for broken, best in (((), TENSORRT), ((TENSORRT,), CUDA), ((TENSORRT, CUDA, CPU), CPU)):
+        problems = dict.fromkeys(broken, "a session runs on the CPU instead")
+        monkeypatch.setattr(doc, "provider_problem", problems.get)
+        assert doc.doctor().best == best
 
 
 def test_doctor_tries_the_providers_instead_of_believing_the_list(monkeypatch, capfd):
@@ -188,7 +192,7 @@ def test_doctor_tries_the_providers_instead_of_believing_the_list(monkeypatch, c
         torch.get_num_threads(),
         True,
     )
-    json.dumps(found.to_dict())
+    json.dumps(asdict(found))
     assert capfd.readouterr() == ("", "")
 
 

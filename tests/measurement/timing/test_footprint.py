@@ -28,7 +28,7 @@ def test_medians_of_children_that_take_turns():
         turns.append(asked.path)
         return next(answers[asked.path])
 
-    found = footprints({"first": start(path="a"), "second": start(path="b")}, children=3, child=child)
+    found = footprints({"first": start(path="a"), "second": start(path="b")}, child=child)
     assert found["first"] == {
         "load_s": 2,
         "first_call_s": 0.2,

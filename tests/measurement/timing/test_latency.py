@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from compressor.data.batches import Encodings
-from compressor.measurement.timing.latency import Cell, Latency, benchmark, grid_batches, measure, workload_batches
+from compressor.measurement.timing.latency import Cell, benchmark, grid_batches, measure, summary, workload_batches
 from compressor.measurement.timing.ratios import Ratio, claimed, ratio, slower
 
 BATCHES = [{"input_ids": np.full((1, 4), index)} for index in range(3)]
@@ -33,9 +33,9 @@ class Clock:
 
 
 def test_percentiles_by_hand():
-    latency = Latency(tuple(float(value) for value in range(1, 102)))
-    assert (latency.p50, latency.p90, latency.p99) == (51.0, 91.0, 100.0)
-    assert Latency((7.0,)).p99 == 7.0
+    latency = summary([float(value) for value in range(1, 102)], 1)
+    assert (latency["p50_ms"], latency["p90_ms"], latency["p99_ms"]) == (51.0, 91.0, 100.0)
+    assert summary([7.0], 1)["p99_ms"] == 7.0
 
 
 def test_rounds_interleave_all_subjects_on_the_same_batch():
@@ -221,7 +221,7 @@ def test_one_model_alone_still_has_a_noise_floor():
 
 def test_throughput_counts_the_texts_of_a_run_and_all_its_time():
     # 8 texts in 10, 10 and 40 ms: 20 ms on average, though the median is 10
-    assert Latency((10.0, 10.0, 40.0)).texts_per_s(8) == pytest.approx(400)
+    assert summary([10.0, 10.0, 40.0], 8)["texts_per_s"] == pytest.approx(400)
     assert Cell(8, "workload", [{"input_ids": np.ones((3, 7))}]).texts == 3
 
 
