@@ -142,7 +142,11 @@ def find_plan(
     """
     search, layers = Search(trials), len(trials.layers)
     check_selection(spec, layers, goals)
-    SEARCHES[spec.search](search, layers, wanted_sizes(spec, layers), ranked, spec)
+    sizes = wanted_sizes(spec, layers)
+    SEARCHES[spec.search](search, layers, sizes, ranked, spec)
+    if spec.search not in {"ranked", "fixed"}:  # before anything is chosen: it may be better than what the search found
+        by_scores = [ranked(size) for size in sizes if size]
+        search([skip for skip in by_scores if not set(skip) & set(spec.protect)], "ranked plans")
     total, choice = sets_total(spec, layers), None
     if spec.layers == "auto":
         some = [trial for skip, trial in search.tried.items() if skip]

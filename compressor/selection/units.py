@@ -96,13 +96,16 @@ def find_mix(
         members = waiting.pop(place)
         best = sorted(members, key=lambda mix: search.tried[mix].cost if mix else ())[: spec.beam_width]
         children = dict.fromkeys(child for mix in best for child in _wider(mix, free, layers))
-        worth = [child for child in children if child not in widened and _worth_trying(child, free, need)]
+        lean = dict.fromkeys(without_surplus(child, free, need) for child in children)
+        worth = [child for child in lean if child not in widened]
         widened.update(worth)
         for trial in search(worth, f"mixes that save {100 * place * step:.0f} % and more"):
             saved = float(_saved(trial.skip, free).min())
             if saved < need:
                 # a step further on at least, whatever the rounding: a mix never waits where it came from
                 waiting.setdefault(max(place + 1, int(saved / step + ROUNDING)), []).append(trial.skip)
+    if not any(_saved(mix, free).min() >= need for mix in search.tried if mix):  # the beam went another way
+        search([without_surplus(fullest_mix(free, layers), free, need)], "the mix that saves the most")
     meeting = [trial for mix, trial in search.tried.items() if mix and _saved(mix, free).min() >= need]
     chosen = min(meeting, key=lambda trial: trial.cost)
     left = shape_left(chosen.skip, Shape.even(layers, width))
@@ -226,15 +229,42 @@ def _wider(mix: SkipSet, savings: Savings, layers: int) -> list[SkipSet]:
     return found
 
 
-def _worth_trying(mix: SkipSet, savings: Savings, need: float) -> bool:
-    """Return whether a mix saves too little yet, or meets the budget with nothing that could be given back."""
-    saved = _saved(mix, savings)
-    if saved.min() < need:
-        return True
-    for unit in mix:
-        layer, part = split_unit(unit)
-        own = savings[layer, part]
-        less = [np.zeros_like(own), *(other for (number, _), other in savings.items() if number == layer)]
-        if any((saved - own + other).min() >= need for other in less if other.min() < own.min() - ROUNDING):
-            return False
-    return True
+def without_surplus(mix: SkipSet, savings: Savings, need: float) -> SkipSet:
+    """Return the mix with as much given back as it may and still save `need`, the most first; as it is where it saves less."""
+    losses = dict(map(split_unit, mix))
+    while True:
+        spare = _saved(ordered(unit_of(*item) for item in losses.items()), savings) - need
+        back = {}
+        for layer, part in losses.items():
+            own = savings[layer, part]
+            less = {other: saved for (number, other), saved in savings.items() if number == layer}
+            for other, saved in {None: np.zeros_like(own), **less}.items():
+                given = own - saved
+                if given.min() > ROUNDING and (spare - given).min() >= 0:
+                    back[layer, other] = float(given.min())
+        if not back:
+            return ordered(unit_of(*item) for item in losses.items())
+        layer, other = max(back, key=lambda key: (back[key], -key[0]))
+        if other is None:
+            del losses[layer]
+        else:
+            losses[layer] = other
+
+
+def fullest_mix(savings: Savings, layers: int) -> SkipSet:
+    """Return the mix that saves the most: of every layer the largest part, but one layer stays."""
+
+    def largest(layer: int, *, whole: bool) -> str | None:
+        parts = {part: float(saved.min()) for (number, part), saved in savings.items()
+                 if number == layer and (part or whole)}  # fmt: skip
+        return max(parts, key=parts.get, default=None)
+
+    def saved(layer: int, part: str | None) -> float:
+        return 0.0 if part is None else float(savings[layer, part].min())
+
+    losses = {layer: largest(layer, whole=True) for layer in dict.fromkeys(layer for layer, _ in savings)}
+    if sum(part == "" for part in losses.values()) == layers:
+        rests = {layer: largest(layer, whole=False) for layer in losses}
+        stays = min(losses, key=lambda layer: saved(layer, losses[layer]) - saved(layer, rests[layer]))
+        losses[stays] = rests[stays]
+    return ordered(unit_of(layer, part) for layer, part in losses.items() if part is not None)

@@ -14,7 +14,7 @@ from compressor.model.families import head_logits, layer_list
 from compressor.model.surgery import drop_layers
 from compressor.recipe.compression import GoalsSpec, SelectionSpec
 from compressor.selection.search import SEARCHES, candidate_sets, check_selection, find_plan, most_sets
-from compressor.selection.trials import Trials
+from compressor.selection.trials import Trial, Trials
 from compressor.selection.trie import call_groups, count_applications, set_chunks, walk_sets
 
 ALL_SETS = [skip for size in range(5) for skip in combinations(range(1, 5), size)]
@@ -100,6 +100,37 @@ def test_a_beam_lies_between_greedy_and_exhaustive(tiny):
     assert all_sets.chosen.cost <= middle.chosen.cost
     # 4 single layers, then at most 2 * 3 pairs and 2 * 2 triples, and the ranked plan
     assert greedy.sets_evaluated < middle.sets_evaluated <= 4 + 6 + 4 + 1
+
+
+@pytest.mark.parametrize("search", ["greedy", "beam"])
+def test_a_set_that_was_tried_is_never_better_than_the_one_that_is_taken(search):
+    # the best single layer is 1, the best pair is (2, 3), which the score names and a greedy walk never sees
+    kl = {(1,): 0.1, (2,): 0.2, (3,): 0.3, (4,): 0.4, (1, 2): 0.9, (1, 3): 0.8, (1, 4): 0.7, (2, 3): 0.2}
+    spec = SelectionSpec(search=search, layers=2, beam_width=1)
+    plan = find_plan(Known(kl), lambda size: (2, 3)[:size], spec)
+    assert (plan.skip, plan.ranked.skip, plan.regret["kl"]) == ((2, 3), (2, 3), 0.0)
+    assert all(plan.chosen.cost <= trial.cost for trial in plan.trace if len(trial.skip) == 2)
+
+
+class Known:
+    """Trials of four layers whose damage is known."""
+
+    layers, rows = [None] * 4, 100
+
+    def __init__(self, kl):
+        self.kl = kl
+
+    def __call__(self, sets, _description):
+        return [Trial(skip, 1 - self.kl[skip] / 10, self.kl[skip], 0.0, 0.0, None, None, None, None) for skip in sets]
+
+    def applications(self, sets):
+        return len(sets)
+
+    def seconds(self, sets):
+        return float(len(sets))
+
+    def unknown(self, sets):
+        return list(sets)
 
 
 def test_rows_walked_in_groups_and_sets_in_chunks_give_the_same_trials(tiny, monkeypatch):

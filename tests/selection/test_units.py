@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compressor.compensation.refits.blocks import build_variants
@@ -16,7 +16,16 @@ from compressor.recipe.compression import SelectionSpec
 from compressor.selection.separability import score_layers, score_parts
 from compressor.selection.trials import Trial, Trials
 from compressor.selection.trie import count_applications, set_chunks, walk_sets
-from compressor.selection.units import check_budget, find_mix, flops_savings, latency_savings, part_names, ranked_mix
+from compressor.selection.units import (
+    check_budget,
+    find_mix,
+    flops_savings,
+    fullest_mix,
+    latency_savings,
+    part_names,
+    ranked_mix,
+    without_surplus,
+)
 
 UNITS = st.builds(unit_of, st.integers(1, 12), st.sampled_from(["", "attention", "ffn", "ffn:384", "ffn:8"]))
 
@@ -123,6 +132,48 @@ def test_the_best_mix_is_found_where_damage_adds_up(units, keep):
     for mix in trials.seen:
         if saved[mix] >= 1 - keep - 1e-9:
             assert all(saved[mix] - savings[split_unit(unit)].item() < 1 - keep - 1e-9 for unit in mix)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.integers(2, 6),
+    st.sampled_from([["layer"], ["ffn", "attention"], ["ffn", "attention", "width"], ["layer", "ffn", "width"]]),
+    st.floats(0.05, 0.95),
+    st.sampled_from([1, 2, 8]),
+)
+def test_a_budget_that_can_be_reached_is_always_met(seed, layers, units, keep, beam):
+    generator = np.random.default_rng(seed)
+    spec = SelectionSpec(units=units, budget={"keep": keep}, widths=[0.5, 0.125], beam_width=beam)
+    savings = {}
+    for layer in range(1, layers + 1):  # parts of any cost: a wider cut saves more, a layer what its parts do
+        own = dict(zip(("attention", "ffn"), generator.uniform(0.2, 1, (2, 2)) / layers, strict=True))
+        own |= {"": own["attention"] + own["ffn"], "ffn:128": own["ffn"] * 0.5, "ffn:32": own["ffn"] * 0.875}
+        savings |= {(layer, part): own[part] / 2 for part in part_names(spec, 256)}
+    try:
+        check_budget(spec, savings, layers)
+    except UserError:
+        return
+    damage = {key: generator.uniform(0, 1) for key in savings}
+    plan = find_mix(Additive(layers, damage), savings, spec, 256)
+    saved = sum(savings[split_unit(unit)] for unit in plan.units)
+    assert 1 - saved.min() == pytest.approx(plan.mix.kept)
+    assert plan.mix.kept <= keep + 1e-6
+    assert len(whole_layers(plan.units)) < layers
+
+
+def test_what_could_be_given_back_is_given_back_by_hand():
+    savings = {(1, ""): 0.5, (1, "ffn"): 0.3, (2, "ffn"): 0.3, (2, "ffn:8"): 0.2, (3, "attention"): 0.1}
+    savings = {key: np.array([saved]) for key, saved in savings.items()}
+    assert without_surplus((1, "2.ffn", "3.attention"), savings, 0.75) == (
+        1,
+        "2.ffn",
+    )  # 0.9: the attention is not needed
+    assert without_surplus((1, "2.ffn"), savings, 0.65) == (1, "2.ffn:8")
+    assert without_surplus((1, "2.ffn"), savings, 0.55) == ("1.ffn", "2.ffn")
+    assert without_surplus(("1.ffn",), savings, 0.55) == ("1.ffn",)  # saves too little: as it is
+    assert fullest_mix(savings, 3) == (1, "2.ffn", "3.attention")
+    assert fullest_mix({key: savings[key] for key in [(1, ""), (1, "ffn")]}, 1) == ("1.ffn",)  # one layer stays
 
 
 def test_the_mix_by_gain_alone_by_hand():
