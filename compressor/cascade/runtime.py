@@ -119,6 +119,8 @@ class CascadeClassifier:
         rows = np.arange(len(batch["attention_mask"]))
         logits = np.zeros((len(rows), len(self.settings["label_names"])), dtype=np.float32)
         exits = np.full(len(rows), len(self._sessions) - 1)
+        if not len(rows):  # ONNX Runtime divides by the number of rows and kills the process
+            return logits, exits
         current = dict(batch)
         for part, session in enumerate(self._sessions[:-1]):
             hidden, found = session.run(None, self._feeds(part, current))
@@ -134,6 +136,8 @@ class CascadeClassifier:
 
     def every_logit(self, batch: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Return the logits [B, C] of every part for all rows, as if no row left early: what a certificate needs."""
+        if not len(batch["attention_mask"]):
+            return [np.zeros((0, len(self.settings["label_names"])), dtype=np.float32) for _ in self._sessions]
         current, found = dict(batch), []
         for part, session in enumerate(self._sessions[:-1]):
             current["hidden"], logits = session.run(None, self._feeds(part, current))

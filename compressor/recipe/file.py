@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from compressor.errors import UserError, nearest
 from compressor.recipe.base import Spec
-from compressor.recipe.compression import BenchmarkSpec, Recipe
+from compressor.recipe.compression import Recipe
 from compressor.recipe.placement import PlacementRecipe
 
 Kind = TypeVar("Kind", bound=Spec)
@@ -174,11 +174,14 @@ def _line_of(text: str, location: Sequence[str | int]) -> int | None:
     return line
 
 
-def benchmark_spec(values: dict[str, Any]) -> BenchmarkSpec:
-    """Return the benchmark part from command-line values (None: the default); raises UserError for a wrong one."""
+def part_of_recipe(kind: type[Kind], name: str, values: Mapping[str, Any]) -> Kind:
+    """Return the part `name` of a recipe from command-line values (None: the default), in the ranges that a recipe has.
+
+    Raises UserError for a value outside of them.
+    """
     try:
-        return BenchmarkSpec.model_validate({key: value for key, value in values.items() if value is not None})
+        return kind.model_validate({key: value for key, value in values.items() if value is not None})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"benchmark.{field}: {first['msg'].lower()}, not {_shortened(first['input'])}.") from error
+        raise UserError(f"{name}.{field}: {first['msg'].lower()}, not {_shortened(first['input'])}.") from error

@@ -38,19 +38,18 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
         raise UserError(
             f"model.path {recipe.model.path!r}: the model lies in the run directory {path}; name another --out."
         )
-    longest = longest_input(source.config)
-    if recipe.data.max_length > longest:
-        raise UserError(
-            f"data.max_length: {recipe.data.max_length} is more than the {longest} tokens that the model takes."
-        )
-    too_long = [length for length in recipe.benchmark.lengths if length > longest]
-    if too_long:
-        raise UserError(f"benchmark.lengths: {too_long[0]} is more than the {longest} tokens that the model takes.")
+    _check_lengths(recipe, longest_input(source.config))
     tokenizer = load_tokenizer(source)
     fine_tuned = recipe.finetune is None
     if fine_tuned:
         _check_classifier(source, f"model.path {recipe.model.path!r}")
     data = load_task(recipe.data, model_labels=source.label_names if fine_tuned else None, seed=recipe.seed)
+    special = tokenizer.num_special_tokens_to_add(pair=len(data.text_columns) == 2)
+    if recipe.data.max_length <= special:
+        raise UserError(
+            f"data.max_length: {recipe.data.max_length} leaves no room for text, since "
+            f"{'pairs' if len(data.text_columns) == 2 else 'texts'} take {special} special tokens of this tokenizer."
+        )
     _check_labels(recipe, data)
     if recipe.cascade is not None:
         if relative_positions(source.config):
@@ -65,6 +64,17 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
                 "classifier needs; save one beside the model, or leave cascade out."
             )
     return Run(recipe, source, tokenizer, data, path, device, track)
+
+
+def _check_lengths(recipe: Recipe, longest: int) -> None:
+    """Raise UserError where the recipe asks for more tokens than the `longest` that the model takes."""
+    if recipe.data.max_length > longest:
+        raise UserError(
+            f"data.max_length: {recipe.data.max_length} is more than the {longest} tokens that the model takes."
+        )
+    too_long = [length for length in recipe.benchmark.lengths if length > longest]
+    if too_long:
+        raise UserError(f"benchmark.lengths: {too_long[0]} is more than the {longest} tokens that the model takes.")
 
 
 def _check_classifier(source: ModelSource, where: str) -> None:

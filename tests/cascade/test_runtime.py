@@ -99,6 +99,16 @@ def test_it_refuses_cuda_where_there_is_none_and_needs_no_torch_for_it(exported)
         CascadeClassifier(folder, providers=())
 
 
+def test_no_rows_have_no_answers(exported):
+    folder = exported("bert")[0]
+    classifier = CascadeClassifier(folder)
+    empty = {"input_ids": np.zeros((0, 5), np.int64), "attention_mask": np.zeros((0, 5), np.int64)}
+    logits, exits = classifier.run(empty)
+    assert (logits.shape, exits.shape, classifier([])) == ((0, 3), (0,), [])
+    assert [part.shape for part in classifier.every_logit(empty)] == [(0, 3)] * 3
+    assert classifier.stats()["rows"] == 0
+
+
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert"])
 def test_answers_do_not_depend_on_the_batch(exported, model_type):
     folder, tokenizer = exported(model_type)

@@ -263,7 +263,7 @@ def test_parity_by_hand():
     found = parity(reference, other)
     assert (found.max_abs, found.rows, found.decided) == (0.25, 3, 1.0)  # the flip of row 2 is a tie
     assert found.agreement == pytest.approx(2 / 3)
-    assert parity(reference, reference) == Parity(0.0, 1.0, 3)
+    assert parity(reference, reference) == Parity(0.0, 1.0, 3, 1.0, 1.0)
     assert parity(reference, reference[:, ::-1]).decided == 0.0
     with pytest.raises(ValueError, match="equal non-empty"):
         parity(reference, other[:2])
@@ -297,6 +297,17 @@ def test_parity_limits(variant, found, words):
     with pytest.raises(RuntimeError, match=f"parity failure: .*{words}"):
         check_parity(variant, found)
     check_parity("int8", found)  # judged by its changed predictions, not here
+
+
+def test_limits_grow_with_the_logits():
+    # logits that deviate by 50 round by more: 0.0036 is nothing there, and a tie is one within 0.005
+    reference = np.array([[50.0, -50.0], [-50.0, 50.0], [50.0, 49.997]])
+    found = parity(reference, reference + np.array([[0.0036, 0], [0, 0.0036], [0, 0.0036]]))
+    assert found.scale == pytest.approx(reference.std())
+    assert (found.max_abs, found.decided) == (pytest.approx(0.0036), 1.0)
+    check_parity("fp32", found)
+    with pytest.raises(RuntimeError, match="differ by up to 0.0036 .* allowed is 0.001"):
+        check_parity("fp32", parity(reference / 50, reference / 50 + 0.0036))
 
 
 def test_parity_within_limits():

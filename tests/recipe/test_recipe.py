@@ -9,8 +9,8 @@ import pytest
 from compressor.compensation.heads.head import OPTIMIZERS
 from compressor.compensation.heads.trainers import TRAINERS
 from compressor.errors import UserError
-from compressor.recipe.compression import Recipe, SelectionSpec, SeparabilitySpec
-from compressor.recipe.file import benchmark_spec, dump_recipe, load_recipe
+from compressor.recipe.compression import BenchmarkSpec, Recipe, SelectionSpec, SeparabilitySpec
+from compressor.recipe.file import dump_recipe, load_recipe, part_of_recipe
 from compressor.recipe.training import HeadSpec
 from compressor.selection.search import SEARCHES
 from compressor.selection.separability import SCORES
@@ -136,6 +136,6 @@ def test_schema_describes_every_key():
 
 
 def test_benchmark_values_from_the_command_line():
-    assert benchmark_spec({"batch_sizes": [2], "lengths": None}).batch_sizes == [2]
+    assert part_of_recipe(BenchmarkSpec, "benchmark", {"batch_sizes": [2], "lengths": None}).batch_sizes == [2]
     with pytest.raises(UserError, match=r"benchmark\.batch_sizes\.0"):
-        benchmark_spec({"batch_sizes": [0]})
+        part_of_recipe(BenchmarkSpec, "benchmark", {"batch_sizes": [0]})

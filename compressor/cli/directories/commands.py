@@ -37,11 +37,12 @@ def export(
     from compressor.measurement.machine.providers import PROVIDERS
     from compressor.progress import track_for_terminal
     from compressor.recipe.compression import ExportSpec
+    from compressor.recipe.file import part_of_recipe
 
-    spec = ExportSpec()
+    spec = part_of_recipe(ExportSpec, "export", {"opset": opset})
     wanted, provider = variants or list(spec.variants), PROVIDERS[resolve_device(device)]
     written = export_directory(
-        model_dir, out, wanted, tail=tail, opset=opset, provider=provider, track=track_for_terminal()
+        model_dir, out, wanted, tail=tail, opset=spec.opset, provider=provider, track=track_for_terminal()
     )
     answer(as_json, written, lambda: [export_table(written)])
 

@@ -57,15 +57,18 @@ def bench(
     from compressor.files import check_out
     from compressor.measurement.machine.doctor import resolve_device
     from compressor.progress import track_for_terminal
-    from compressor.recipe.file import benchmark_spec
+    from compressor.recipe.compression import BenchmarkSpec
+    from compressor.recipe.file import part_of_recipe
 
     if texts is None and text_columns:
         raise UserError("--text-column: names a column of --texts FILE, which is not given.")
     if texts is not None and lengths:
         raise UserError("--length: the texts of --texts have their own lengths; give one of the two.")
-    spec = benchmark_spec(
+    spec = part_of_recipe(
+        BenchmarkSpec,
+        "benchmark",
         {"batch_sizes": batch_sizes, "lengths": lengths, "workload": False}
-        | {"min_seconds": min_seconds, "min_runs": min_runs, "max_seconds": max_seconds}
+        | {"min_seconds": min_seconds, "min_runs": min_runs, "max_seconds": max_seconds},
     )
     if out is not None:
         check_out(out)

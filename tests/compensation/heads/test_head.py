@@ -95,6 +95,15 @@ def test_class_weights_only_for_unbalanced_gold_classes():
     assert balanced_weights(rare, HeadSpec(targets="gold", class_weights="none")) is None
 
 
+def test_a_class_without_a_row_gets_no_weight_of_its_own():
+    # 100 rows of two classes out of three: once the missing class had the weight 2 * 100 / 3 * ... = 66.7
+    even = hard_targets(np.array([0, 1] * 50), 3)
+    assert balanced_weights(even, HeadSpec(targets="gold")) is None
+    assert balanced_weights(even, HeadSpec(targets="gold", class_weights="balanced")).tolist() == [1.0, 1.0, 1.0]
+    rare = hard_targets(np.array([0] * 9 + [1]), 3)
+    assert balanced_weights(rare, HeadSpec(targets="gold")).tolist() == pytest.approx([1 / 1.8, 5.0, 1.0])
+
+
 def test_more_nodes_than_the_stock_head_has_rows_are_refused():
     with pytest.raises(UserError, match="33 nodes do not fit"):
         check_nodes(33, 32)

@@ -1,0 +1,28 @@
+"""What is refused before anything expensive, whichever command asks for it."""
+
+import pytest
+from tiny import save_model
+
+
+@pytest.mark.parametrize(
+    ("model_type", "pairs", "special"), [("bert", False, 2), ("roberta", False, 2), ("roberta", True, 4)]
+)
+def test_a_length_that_leaves_no_room_for_text_is_refused(tiny_task, tmp_path, command, model_type, pairs, special):
+    model = save_model(tmp_path / "model", model_type, layers=3, num_labels=2)
+    for name in ("train", "validation"):
+        lines = (tiny_task / f"{name}.csv").read_text().splitlines()[1:]
+        rows = [f"{line.rpartition(',')[0]},b,{line.rpartition(',')[2]}" for line in lines]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["text,other,label", *rows]) + "\n")
+    sets = [f"model.path={model}", f"data.train={tmp_path}/train.csv", f"data.validation={tmp_path}/validation.csv"]
+    sets += ["data.max_length=4", f"data.text={'[text, other]' if pairs else 'text'}"]
+    arguments = [word for change in sets for word in ("--set", change)]
+    code, _, stderr = command("score", tiny_task / "recipe.yaml", *arguments, "--out", tmp_path / "run")
+    refused = special >= 4
+    assert (code, f"take {special} special tokens" in stderr) == ((2, True) if refused else (0, False)), stderr
+
+
+@pytest.mark.parametrize("opset", [11, 99])
+def test_options_of_commands_have_the_ranges_of_the_recipe(tiny_task, tmp_path, command, opset):
+    code, _, stderr = command("export", tiny_task / "model", "--out", tmp_path / "onnx", "--opset", opset)
+    assert (code, "export.opset: input should be" in stderr, f"not {opset}" in stderr) == (2, True, True)
+    assert not (tmp_path / "onnx").exists()
