@@ -7,6 +7,7 @@ result = run_recipe(load_recipe("recipes/demo.yaml")).result
 ```
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,6 +27,15 @@ _HOMES = {
     "load_recipe": "compressor.recipe.file",
     "run_recipe": "compressor.pipeline.pipeline",
 }
+
+QUIET = {
+    "ORT_DISABLE_TELEMETRY": "1",  # from 1.29 on each session of ONNX Runtime writes an id below HOME and reports usage
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DISABLE_TELEMETRY": "1",
+}
+"""Nothing reports home. Every entry passes this file before it imports a library that would; who wants it sets 0."""
+for name, value in QUIET.items():
+    os.environ.setdefault(name, value)
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401

@@ -95,7 +95,11 @@ def _with_exit(part: onnx.ModelProto, model: nn.Module, family: Family, head: Ex
     # the mask enters twice: the head reads the model's own input
     inputs = [value for value in joined.input if value.name != "exit/attention_mask"]
     if "attention_mask" not in [value.name for value in inputs]:
-        inputs.append(next(value for value in part.graph.input if value.name == "attention_mask"))
+        # where no layer in front of the exit attends, the front itself has no mask
+        mask = helper.make_tensor_value_info(
+            "attention_mask", onnx.TensorProto.INT64, ["batch_size", "sequence_length"]
+        )
+        inputs.append(next((value for value in part.graph.input if value.name == "attention_mask"), mask))
     nodes.insert(0, helper.make_node("Identity", ["attention_mask"], ["exit/attention_mask"]))
     nodes.append(helper.make_node("Identity", [f"exit/{EXIT_LOGITS}"], [EXIT_LOGITS]))
     logits = helper.make_tensor_value_info(EXIT_LOGITS, onnx.TensorProto.FLOAT, ["batch_size", head.weight.shape[1]])

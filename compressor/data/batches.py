@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from compressor.data.splits import Same, normalised
 from compressor.progress import Track, silent
 
 
@@ -46,6 +47,25 @@ def encode(texts: list[tuple[str, ...]], tokenizer: PreTrainedTokenizerBase, max
     columns = [list(column) for column in zip(*texts, strict=True)]
     encoded = tokenizer(*columns, truncation=True, max_length=max_length, padding=False)
     return Encodings(encoded["input_ids"], encoded.get("token_type_ids"), tokenizer.pad_token_id)
+
+
+def same_tokens(tokenizer: PreTrainedTokenizerBase) -> Same:
+    """Return the key under which rows are copies of one text to a tokenizer: its words, before they are looked up.
+
+    Case, accents, Unicode form, control characters and the space around punctuation then count only where they change
+    the tokens; white space never does. A tokenizer that normalises nothing takes texts as they are (`normalised`).
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or backend.normalizer is None:
+        return normalised
+
+    def words(text: str) -> str:
+        plain = backend.normalizer.normalize_str(text)
+        if backend.pre_tokenizer is not None:
+            plain = " ".join(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(plain))
+        return " ".join(plain.split())
+
+    return lambda texts: tuple(map(words, normalised(texts)))
 
 
 def pad(encodings: Encodings, rows: np.ndarray) -> dict[str, np.ndarray]:

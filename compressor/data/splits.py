@@ -1,5 +1,7 @@
 """Parts of a data set: cut by row hash, kept disjoint in text, identified by a digest."""
 
+import unicodedata
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -36,8 +38,12 @@ class Split:
 
 
 def normalised(texts: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the texts with every run of white space as one space: rows equal after this count as the same text."""
-    return tuple(" ".join(text.split()) for text in texts)
+    """Return the texts in Unicode form NFC with every run of white space as one space: rows equal after this are copies."""
+    return tuple(" ".join(unicodedata.normalize("NFC", text).split()) for text in texts)
+
+
+Same = Callable[[tuple[str, ...]], Hashable]
+"""Texts of a row -> key; rows with equal keys are copies of one text. `normalised`, or what a tokenizer makes of them."""
 
 
 def row_hash(texts: tuple[str, ...], seed: int) -> str:
@@ -52,26 +58,32 @@ def hash_order(split: Split, seed: int) -> list[int]:
     return sorted(range(len(split)), key=lambda row: (keys[row], split.texts[row], labels[row]))
 
 
-def cut_train(rows: Split, selection: int, calibration: int | None, seed: int) -> tuple[Split, Split, Split]:
+def cut_train(
+    rows: Split, selection: int, calibration: int | None, seed: int, same: Same = normalised
+) -> tuple[Split, Split, Split]:
     """Cut `rows` into (train, calibration, selection), all in hash order and so independent of the order of `rows`.
 
-    Selection takes at most half of the rows, calibration at most half of what is then left; None asks for that half.
+    Selection takes at most half of the texts, calibration at most half of what is then left; None asks for that half. Both
+    hold the first row in hash order of every text they take, whose other copies go; train keeps all rows of the others.
     """
-    order = hash_order(rows, seed)
-    chosen = min(selection, len(order) // 2)
-    half = (len(order) - chosen) // 2
+    rows = rows.take(hash_order(rows, seed))
+    firsts = first_rows(rows, same)
+    chosen = min(selection, len(firsts) // 2)
+    half = (len(firsts) - chosen) // 2
     end = chosen + (half if calibration is None else min(calibration, half))
-    return rows.take(order[end:]), rows.take(order[chosen:end]), rows.take(order[:chosen])
+    taken = {same(rows.texts[row]) for row in firsts[:end]}
+    left = [row for row, texts in enumerate(rows.texts) if same(texts) not in taken]
+    return rows.take(left), rows.take(firsts[chosen:end]), rows.take(firsts[:chosen])
 
 
-def without_overlaps(parts: dict[str, Split]) -> tuple[dict[str, Split], dict[str, int]]:
-    """Remove from each part the rows whose normalised texts also stand in a later part; return parts and counts.
+def without_overlaps(parts: Mapping[str, Split], same: Same = normalised) -> tuple[dict[str, Split], dict[str, int]]:
+    """Remove from each part the rows of which a copy stands in a later part; return parts and counts.
 
-    Repetitions inside a part stay. The last part is never changed, and its count (0) is not reported.
+    Copies inside a part stay. The last part is never changed, and its count (0) is not reported.
     """
     kept, later = {}, set()
     for name, part in reversed(parts.items()):
-        keys = [normalised(texts) for texts in part.texts]
+        keys = [same(texts) for texts in part.texts]
         rows = [row for row, key in enumerate(keys) if key not in later]
         kept[name] = part if len(rows) == len(part) else part.take(rows)
         later.update(keys)
@@ -79,12 +91,18 @@ def without_overlaps(parts: dict[str, Split]) -> tuple[dict[str, Split], dict[st
     return {name: kept[name] for name in parts}, removed
 
 
-def first_of_each(rows: Split) -> Split:
-    """Return the first row of every normalised text."""
-    place: dict[tuple[str, ...], int] = {}
+def first_rows(rows: Split, same: Same = normalised) -> list[int]:
+    """Return the first row of every text, in order."""
+    place: dict[Hashable, int] = {}
     for row, texts in enumerate(rows.texts):
-        place.setdefault(normalised(texts), row)
-    return rows if len(place) == len(rows) else rows.take(list(place.values()))
+        place.setdefault(same(texts), row)
+    return list(place.values())
+
+
+def copies_of(part: Split, rows: Split, same: Same = normalised) -> int:
+    """Return how many of `rows` are copies of what `part` holds once."""
+    keys = set(map(same, part.texts))
+    return sum(same(texts) in keys for texts in rows.texts) - len(part)
 
 
 def _framed(texts: tuple[str, ...]) -> bytes:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from compressor.data import demo
 from compressor.data.files import Table, expanded, read_table
 from compressor.data.labels import Label, check_targets, listed
 from compressor.data.rows import SKIP, Rows, kept_rows, to_rows, to_split, value_ids
-from compressor.data.splits import Split, cut_train, hash_order, normalised, without_overlaps
+from compressor.data.splits import Same, Split, copies_of, cut_train, first_rows, hash_order, normalised, without_overlaps
 from compressor.errors import UserError, nearest
 from compressor.recipe.data import DataSpec
 
@@ -22,7 +22,8 @@ class TaskData:
     """The four parts of a task.
 
     train: fine-tuning and distillation. calibration: text for states, scores and refits, labels optional.
-    selection: chooses among plans. evaluation: read once, at the end. No text stands in two parts.
+    selection: chooses among plans. evaluation: read once, at the end. No text stands in two parts, and none twice in
+    calibration or selection: copies would judge what was fitted to themselves, and count as evidence of their own.
     """
 
     name: str
@@ -35,8 +36,10 @@ class TaskData:
     """Names of the classes in id order; the labels of every part are these ids."""
     removed_overlaps: dict[str, int]
     """Rows removed from train, calibration and selection because their text also stands in a later part."""
+    removed_copies: dict[str, int] = field(default_factory=dict)
+    """Rows removed because their text stands in calibration or selection already: the first in hash order stays."""
     guard: Split | None = None
-    """Rows that certify a cascade, no text twice: the calibration part, or what was set aside of it."""
+    """Rows that certify a cascade: the calibration part, or what was set aside of it."""
     skipped_rows: dict[str, int] = field(default_factory=dict)
     """Bad rows that were left out of each file, where the recipe says so."""
     warnings: tuple[str, ...] = ()
@@ -72,13 +75,15 @@ DEMO = NamedTask(("sentence",), demo.LABELS)
 REFUSED = {"stsb": "it is a regression task, and layers are scored by how well they separate classes"}
 
 
-def load_task(spec: DataSpec, *, model_labels: Sequence[str] | None, seed: int) -> TaskData:
+def load_task(
+    spec: DataSpec, *, model_labels: Sequence[str] | None, seed: int, same: Same = normalised
+) -> TaskData:
     """Read the task and cut it into its parts.
 
     `model_labels` are the class names of a fine-tuned classifier in id order: labels become its ids, and names are
     matched exactly, then without case. None means the model is fine-tuned here: the classes are those of the data.
     Selection, and calibration where its split is `train`, are cut out of train by row hash (see `cut_train`);
-    calibration from `test` takes the first `size` rows in hash order.
+    calibration from `test` takes the first `size` texts in hash order. Rows of equal `same` are copies of one text.
     Raises UserError naming file, column and row, or the field of the recipe, where something does not fit.
     """
     wanted = ("train", "validation", "test") if spec.calibration.split == "test" else ("train", "validation")
@@ -100,8 +105,10 @@ def load_task(spec: DataSpec, *, model_labels: Sequence[str] | None, seed: int) 
     for part in wanted:
         splits[part], note = to_split(part, rows[part], data_names, model_ids, ids_allowed, spec.on_bad_row == "skip")
         notes += [note] if note else []
-    _check_different(splits, rows)
-    parts, removed = without_overlaps(_parts(splits, spec, seed))
+    same = cache(same)
+    _check_different(splits, rows, same)
+    cut = _parts(splits, spec, seed, same)
+    parts, removed = without_overlaps(cut, same)
     source_of = {name: rows["train"].source for name in parts} | {"evaluation": rows["validation"].source}
     if spec.calibration.split == "test":
         source_of["calibration"] = rows["test"].source
@@ -112,19 +119,25 @@ def load_task(spec: DataSpec, *, model_labels: Sequence[str] | None, seed: int) 
         text_columns=task.text_columns if spec.task else tuple(spec.text_columns),
         label_names=names,
         removed_overlaps=removed,
+        removed_copies={
+            "calibration": copies_of(cut["calibration"], splits[spec.calibration.split], same),
+            "selection": copies_of(cut["selection"], splits["train"], same),
+        },
         skipped_rows={part: len(rows[part].texts) - len(splits[part]) for part in wanted},
         warnings=tuple(notes),
         label_values=value_ids(rows["train"], data_names, model_ids, ids_allowed),
     )
 
 
-def _parts(splits: dict[str, Split], spec: DataSpec, seed: int) -> dict[str, Split]:
+def _parts(splits: dict[str, Split], spec: DataSpec, seed: int, same: Same) -> dict[str, Split]:
     """Return the four parts, each of which gives way to those after it where a text stands in both."""
+    size = spec.calibration.size
     if spec.calibration.split == "train":
-        train, calibration, selection = cut_train(splits["train"], spec.selection.size, spec.calibration.size, seed)
+        train, calibration, selection = cut_train(splits["train"], spec.selection.size, size, seed, same)
     else:
-        train, _, selection = cut_train(splits["train"], spec.selection.size, 0, seed)
-        calibration = splits["test"].take(hash_order(splits["test"], seed)[: spec.calibration.size])
+        train, _, selection = cut_train(splits["train"], spec.selection.size, 0, seed, same)
+        test = splits["test"].take(hash_order(splits["test"], seed))
+        calibration = test.take(first_rows(test, same)[:size])
     return {"train": train, "calibration": calibration, "selection": selection, "evaluation": splits["validation"]}
 
 
@@ -145,11 +158,11 @@ def _check_parts(
             )
 
 
-def _check_different(splits: dict[str, Split], rows: dict[str, Rows]) -> None:
+def _check_different(splits: dict[str, Split], rows: dict[str, Rows], same: Same) -> None:
     """Raise UserError where nothing would be left of a file, since the evaluation file holds the same rows."""
-    evaluated = set(map(normalised, splits["validation"].texts))
+    evaluated = set(map(same, splits["validation"].texts))
     for part, split in splits.items():
-        if part != "validation" and evaluated.issuperset(map(normalised, split.texts)):
+        if part != "validation" and evaluated.issuperset(map(same, split.texts)):
             raise UserError(
                 f"{rows[part].source}: all its rows are the same rows as in {rows['validation'].source}; train and evaluate "
                 "on different texts."

@@ -43,6 +43,7 @@ def build_result(run: Run, stages: Sequence[Stage], records: Sequence[StageRecor
                 if split is not None
             },
             "removed_overlaps": data.removed_overlaps,
+            "removed_copies": data.removed_copies,
             "skipped_rows": data.skipped_rows,
             "warnings": [
                 *data.warnings,

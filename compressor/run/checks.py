@@ -10,7 +10,7 @@ from compressor.cascade.plan import layers_to_try
 from compressor.cascade.thresholds import rows_needed
 from compressor.compensation.distill import check_labels
 from compressor.compensation.heads.head import check_nodes
-from compressor.data.splits import first_of_each, without_overlaps
+from compressor.data.batches import same_tokens
 from compressor.data.tasks import TaskData, load_task
 from compressor.errors import UserError
 from compressor.model.checks import check_single_label, check_stored
@@ -43,7 +43,8 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
     fine_tuned = recipe.finetune is None
     if fine_tuned:
         _check_classifier(source, f"model.path {recipe.model.path!r}")
-    data = load_task(recipe.data, model_labels=source.label_names if fine_tuned else None, seed=recipe.seed)
+    names = source.label_names if fine_tuned else None
+    data = load_task(recipe.data, model_labels=names, seed=recipe.seed, same=same_tokens(tokenizer))
     special = tokenizer.num_special_tokens_to_add(pair=len(data.text_columns) == 2)
     if recipe.data.max_length <= special:
         raise UserError(
@@ -136,15 +137,10 @@ def _with_guard(recipe: Recipe, data: TaskData, layers: int) -> TaskData:
     if spec.model == "compressed":
         # refits, head and distillation learn from the calibration text, so it cannot certify what they made
         half = len(data.calibration) // 2
-        halves = {
-            "calibration": data.calibration.take(list(range(half))),
-            "guard": data.calibration.take(list(range(half, 2 * half))),
-        }
-        data = replace(data, **without_overlaps(halves)[0])
+        fitted, guard = (data.calibration.take(list(range(start, start + half))) for start in (0, half))
+        data = replace(data, calibration=fitted, guard=guard)
     else:
         data = replace(data, guard=data.calibration)
-    # parts are drawn text by text, so the copies of one text are one draw, not several
-    data = replace(data, guard=first_of_each(data.guard))
     searched = selection.layers == "auto" or (selection.budget is not None and "layer" in selection.units)
     if spec.model == "full" or not searched:  # how deep the model is otherwise, the search decides
         skipped = 0 if spec.model == "full" or selection.budget is not None else selection.layers

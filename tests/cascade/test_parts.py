@@ -12,7 +12,7 @@ from compressor.data.batches import pad
 from compressor.export.onnx import Job, export_optimized, quiet
 from compressor.measurement.runtime import feeds
 from compressor.model.families import layer_list
-from compressor.model.load import find_model, load_tokenizer
+from compressor.model.load import find_model, load_classifier, load_tokenizer
 from compressor.model.surgery import leave_out, save_model
 
 LAYERS = 4
@@ -155,3 +155,26 @@ def test_the_head_is_exported_from_a_copy_so_that_a_model_on_the_gpu_stays_there
     write_parts(fused, model, family, heads, tmp_path)
     assert len(moved) == 1
     assert moved[0] is not layer_list(model, family)[2]
+
+
+@pytest.mark.parametrize("model_type", ["distilbert", "bert"])
+def test_a_front_without_attention_has_an_exit(tiny, tmp_path, model_type):
+    model, family, encodings, directory = tiny(model_type)
+    cut = leave_out(model, family, [1, "2.attention"])  # what is layer 1 now does not attend
+    save_model(cut, load_tokenizer(find_model(str(directory))), tmp_path / "cut", "card")
+    job = Job(find_model(str(tmp_path / "cut")), tmp_path / "onnx", None, None)
+    job.work.mkdir()
+    with quiet():
+        fused = export_optimized(job)
+    head = ExitHead(1, torch.ones(96, 3).double() / 96, torch.zeros(3).double())
+    (tmp_path / "parts").mkdir()
+    loaded = load_classifier(find_model(str(tmp_path / "cut")))
+    write_parts(fused, loaded, family, [head], tmp_path / "parts")
+    sessions, batch = open_parts(tmp_path / "parts", (1,)), pad(encodings, np.arange(24))
+    early, logits = run_parts(sessions, batch)
+    tensors = {name: torch.from_numpy(value) for name, value in batch.items()}
+    with torch.inference_mode():
+        output = loaded(**tensors, output_hidden_states=True)
+        np.testing.assert_allclose(logits, output.logits, atol=1e-4)
+        wanted = ExitModule(loaded, family, head)(output.hidden_states[1], tensors["attention_mask"])
+    np.testing.assert_allclose(early[0], wanted, atol=1e-4)
