@@ -1,10 +1,11 @@
 """Files that are the old or the new one, whole; digests of what they were made from; paths that can be written to."""
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,39 @@ def check_out(out: Path) -> None:
     existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise UserError(f"--out {out}: {existing} is no folder that can be written to; name another.")
+
+
+def publish(made: Path, target: Path, written: Collection[str]) -> list[str]:
+    """Move a file or a folder to `target`; return the files that this makes there, as paths relative to it.
+
+    Of what stands in a folder only `written`, what an earlier call says that it made, and what has a name of the new files
+    goes: what a user put beside it stays. All files get the rights that the umask leaves, whatever library wrote them.
+    Raises UserError where `target` is a link.
+    """
+    if target.is_symlink():
+        raise UserError(f"{target}: this is a link, and is not written through; name the folder that it leads to.")
+    mask = os.umask(0)
+    os.umask(mask)
+    if made.is_file():
+        made.chmod(0o666 & ~mask)
+        remove(target)
+        made.replace(target)
+        return [""]
+    files = sorted(path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file())
+    if target.is_file():
+        target.unlink()
+    for name in written:
+        if (target / name).is_file():
+            (target / name).unlink()
+    for name in files:
+        (made / name).chmod(0o666 & ~mask)
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (made / name).replace(target / name)
+    for folder in sorted((path for path in target.rglob("*") if path.is_dir()), reverse=True):
+        with contextlib.suppress(OSError):  # something of the user's is in it
+            folder.rmdir()
+    target.mkdir(parents=True, exist_ok=True)
+    return files
 
 
 def remove(path: Path) -> None:

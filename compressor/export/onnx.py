@@ -18,10 +18,14 @@ from compressor.export.half import to_half
 from compressor.export.optimize import count_operators, fuse, fused_nodes, onnx_bytes
 from compressor.export.quantize import quantize
 from compressor.export.tail import with_tail, without_dead_nodes
+from compressor.files import publish, read_json, write_json
 from compressor.measurement.machine.environment import int8_is_fast
 from compressor.model.families import family_of
 from compressor.model.load import ModelSource, find_model, load_classifier, load_tokenizer
 from compressor.progress import Track, silent
+
+WRITTEN = ".written.json"
+"""Names of the files that an export wrote beside it: all that the next one removes."""
 
 
 @dataclass(frozen=True)
@@ -164,15 +168,23 @@ def export_variants(
             check(name, job.file(name))
         # only now, because a variant is made from the files of another
         for name in variants:
-            # what stood there goes first, so that files of two exports never mix
-            if (out_dir / name).exists():
-                shutil.rmtree(out_dir / name)
-            (job.work / name).replace(out_dir / name)
+            written = job.work / name / WRITTEN
+            files = sorted(path.name for path in (job.work / name).iterdir())
+            write_json(written, [*files, WRITTEN])
+            publish(job.work / name, out_dir / name, _written_before(out_dir / name))
     paths = {name: out_dir / name / "model.onnx" for name in variants}
     return {
         name: VariantFile(path, onnx_bytes(path), count_operators(path), exported[name], seconds[name])
         for name, path in paths.items()
     }
+
+
+def _written_before(folder: Path) -> list[str]:
+    """Return what an earlier export says that it wrote to a folder; the weights where it is one that kept no account."""
+    try:
+        return [str(name) for name in read_json(folder / WRITTEN)]
+    except (OSError, ValueError, TypeError):
+        return [path.name for path in folder.glob("model.onnx*")]
 
 
 def variants_for(wanted: Sequence[str] | str, device: str, instructions: Collection[str]) -> list[str]:

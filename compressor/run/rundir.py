@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from compressor.errors import UserError
-from compressor.files import PROGRESS, remove, stage_key, write_text
+from compressor.files import PROGRESS, publish, remove, stage_key, write_text
 
 STAGES_FOLDER = ".stages"
 TRIALS = "trials.json"
@@ -110,17 +110,21 @@ class RunDir:
         if missing:
             raise RuntimeError(f"stage {name} did not write {', '.join(missing)}")
         manifest_file = self._stages / f"{name}.json"
+        try:
+            before = list(json.loads(manifest_file.read_text(encoding="utf-8"))["files"])
+        except (OSError, ValueError, KeyError, TypeError):
+            before = None  # killed in between, perhaps: what stands there may be of two results
         manifest_file.unlink(missing_ok=True)
         files: dict[str, dict[str, Any]] = {}
         for output in outputs:
             target = self.path / output
-            remove(target)
+            if before is None and not target.is_symlink():
+                remove(target)
             target.parent.mkdir(parents=True, exist_ok=True)
-            (folder / output).replace(target)
-            for file in [target] if target.is_file() else sorted(target.rglob("*")):
-                if file.is_file():
-                    name = file.relative_to(self.path).as_posix()
-                    files[name] = self._account(name)
+            known = [file.removeprefix(f"{output}/") for file in before or () if file.startswith(f"{output}/")]
+            for file in publish(folder / output, target, known):
+                path = (target / file).relative_to(self.path).as_posix()
+                files[path] = self._account(path)
         write_text(manifest_file, json.dumps({"key": key, "seconds": seconds, "files": files}, indent=1))
 
     def forget(self) -> None:

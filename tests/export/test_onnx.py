@@ -1,5 +1,6 @@
 """Exported files against the PyTorch model they were made from; tiny random models, nothing from the network."""
 
+import json
 import logging
 import typing
 from pathlib import Path
@@ -157,7 +158,7 @@ def test_every_family_fuses_every_layer(tmp_path, model_type):
 def test_int8_alone_of_one_layer_with_another_activation(tmp_path, capfd):
     model_dir = save_model(tmp_path / "model", "bert", layers=1, hidden_act="relu")
     (tmp_path / "onnx" / "int8").mkdir(parents=True)
-    (tmp_path / "onnx" / "int8" / "stale.txt").write_text("of an earlier export")
+    (tmp_path / "onnx" / "int8" / "model.onnx_data").write_text("of an earlier export")
     handlers, disabled = list(logging.root.handlers), logging.root.manager.disable
     capfd.readouterr()
     files = export.export_variants(model_dir, tmp_path / "onnx", ["int8"])
@@ -165,7 +166,7 @@ def test_int8_alone_of_one_layer_with_another_activation(tmp_path, capfd):
     assert (logging.root.handlers, logging.root.manager.disable) == (handlers, disabled)
     assert files["int8"].fused == {"SkipLayerNormalization": 2}  # the only layer is the tail
     assert [path.name for path in (tmp_path / "onnx").iterdir()] == ["int8"]
-    assert not (tmp_path / "onnx" / "int8" / "stale.txt").exists()
+    assert not (tmp_path / "onnx" / "int8" / "model.onnx_data").exists()
 
 
 def test_large_models_keep_their_weights_beside_the_graph(tmp_path, monkeypatch):
@@ -255,6 +256,27 @@ def test_missing_fusions_are_counted():
     check_fused(with_tail, config, tail=True)
     with pytest.raises(RuntimeError, match="1 Attention nodes for 2 layers of bert, expected 2"):
         check_fused(with_tail, config)
+
+
+def test_an_export_leaves_what_it_did_not_write(tmp_path, command):
+    model, out = save_model(tmp_path / "model"), tmp_path / "onnx"
+    (out / "fp32").mkdir(parents=True)
+    (out / "fp32" / "notes.txt").write_text("mine")
+    for _ in range(2):
+        assert command("export", model, "--out", out, "--variant", "fp32")[0] == 0
+        assert (out / "fp32" / "notes.txt").read_text() == "mine"
+    written = json.loads((out / "fp32" / ".written.json").read_text())
+    assert {"model.onnx", "config.json", ".written.json"} <= set(written)
+    assert {path.name for path in (out / "fp32").iterdir()} == {*written, "notes.txt"}
+    stale = out / "fp32" / "model.onnx_data"  # of an export that says so
+    stale.write_text("old")
+    (out / "fp32" / ".written.json").write_text(json.dumps([*written, stale.name]))
+    assert command("export", model, "--out", out, "--variant", "fp32")[0] == 0
+    assert not stale.exists()
+    (out / "int8").symlink_to(tmp_path / "model")
+    code, _, stderr = command("export", model, "--out", out, "--variant", "int8")
+    assert (code, "int8: this is a link" in stderr) == (2, True), stderr
+    assert (tmp_path / "model" / "config.json").is_file()
 
 
 def test_parity_by_hand():

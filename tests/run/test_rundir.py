@@ -1,6 +1,8 @@
 """The run directory: stages are whole or absent, whatever happens to the process."""
 
 import json
+import os
+import stat
 
 import pytest
 
@@ -65,6 +67,37 @@ def test_damaged_results_are_computed_anew(tmp_path, damage):
         else:
             (run.path / ".stages" / "s.json").write_text("{")
         assert not run.stage("s", "k", OUTPUTS, writer("one")).cached
+
+
+def test_what_a_user_put_beside_a_result_stays_and_files_have_the_usual_rights(tmp_path):
+    def secret(folder):
+        writer("two")(folder)
+        (folder / "model" / "weights").chmod(0o600)  # as safetensors writes them
+
+    with open_run_dir(tmp_path / "run") as run:
+        run.stage(
+            "s", "k1", OUTPUTS, lambda folder: (writer("one")(folder), (folder / "model" / "old").write_text("x"))
+        )
+        (run.path / "model" / "notes.txt").write_text("mine")
+        run.stage("s", "k2", OUTPUTS, secret)
+        assert (run.path / "model" / "notes.txt").read_text() == "mine"
+        assert not (run.path / "model" / "old").exists()
+        assert (run.path / "model" / "weights").read_text() == "two" * 3
+        mask = os.umask(0)
+        os.umask(mask)
+        assert {stat.S_IMODE((run.path / file).stat().st_mode) for file in ("a.json", "model/weights")} == {
+            0o666 & ~mask
+        }
+
+
+def test_a_link_in_place_of_an_output_is_not_written_through(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "notes.txt").write_text("mine")
+    with open_run_dir(tmp_path / "run") as run:
+        (run.path / "model").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(UserError, match="model: this is a link"):
+            run.stage("s", "k", OUTPUTS, writer("one"))
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["notes.txt"]
 
 
 def test_a_stage_that_fails_leaves_the_earlier_result_and_nothing_half_written(tmp_path):
