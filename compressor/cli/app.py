@@ -1,6 +1,8 @@
 """The command line: a command parses, calls one function, prints. Heavy imports wait until a command needs them."""
 
 import errno
+import io
+import re
 import sys
 from importlib.metadata import version as installed
 from typing import Annotated
@@ -10,9 +12,13 @@ import typer
 from compressor.cli.analyze.commands import analyze
 from compressor.cli.directories.commands import explain, export, report
 from compressor.cli.machine.commands import doctor, schema
+from compressor.cli.options import interruptible
 from compressor.cli.recipes.commands import audit, finetune, plan, run, score, validate
 from compressor.cli.timing.commands import bench, compare
 from compressor.errors import UserError
+
+SURROGATES = re.compile("[\ud800-\udfff]")
+"""What Python makes of bytes that are no UTF-8."""
 
 app = typer.Typer(
     name="compressor",
@@ -44,14 +50,21 @@ def main_options(
 COMMANDS = (*(run, validate, plan, score, audit, finetune), *(export, bench, compare, explain, report, schema, doctor))
 """In the order in which `--help` lists them."""
 for command in COMMANDS:
-    app.command()(command)
+    app.command()(interruptible(command))
 app.add_typer(analyze)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; turn errors into one sentence on stderr and the exit code of their kind."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without the signs of a text or a table gets their codes
+            stream.reconfigure(errors="backslashreplace")
     try:
+        undecodable = next((word for word in arguments if not word.isascii() and SURROGATES.search(word)), None)
+        if undecodable is not None:
+            shown = SURROGATES.sub("?", undecodable)
+            raise UserError(f"the argument {shown!r} holds bytes that are no UTF-8 text; give it in UTF-8.")
         app(args=arguments, prog_name="compressor")
     except UserError as error:
         _fail(str(error), 2)

@@ -1,15 +1,18 @@
 """Arguments and options that several commands share, and what `--json` does."""
 
 from collections.abc import Callable, Iterable
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compressor.console import print_json, show
+from compressor.console import print_json, say, show
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+INTERRUPTED = 130
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML recipe.", show_default=False)]
 Overrides = Annotated[
@@ -26,3 +29,17 @@ def answer(as_json: bool, found: Any, parts: Callable[[], "Iterable[Table | str]
         print_json(found)
     else:
         show(*parts())
+
+
+def interruptible(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command so that Ctrl-C ends it with one sentence and exit code 130, as shells expect it."""
+
+    @wraps(command)
+    def call(*arguments: object, **options: object) -> None:
+        try:
+            command(*arguments, **options)
+        except KeyboardInterrupt:
+            say("interrupted; run the same command again to resume.")
+            raise typer.Exit(INTERRUPTED) from None
+
+    return call

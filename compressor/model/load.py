@@ -193,6 +193,11 @@ def load_model(path: str | Path, *, device: str = "cpu") -> PreTrainedModel:
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """Load the fast tokenizer beside the model; raises UserError when it cannot be read."""
+    if not any((source.path / name).is_file() for name in TOKENIZERS[:-1]) and find_spec("sentencepiece") is None:
+        raise UserError(
+            f"model {source.path}: {TOKENIZERS[-1]} is all that it has of a tokenizer, which the library sentencepiece reads; "
+            "run `pip install sentencepiece`, or save tokenizer.json beside the model."
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # the Rust tokenizers raise plain Exception for a damaged file
@@ -229,8 +234,8 @@ def _resolve(path: str, revision: str | None, field: str) -> Path:
         return directory.resolve()
     if directory.exists():
         raise UserError(f"{field} {path!r}: this is a file; give the directory that holds config.json and the weights.")
-    if path.startswith((".", "/", "~")) or path.count("/") != 1:
-        raise UserError(f"{field} {path!r}: no such directory (a hub id has the form owner/name).")
+    if path.startswith((".", "/", "~")) or path.count("/") > 1:
+        raise UserError(f"{field} {path!r}: no such directory (a hub id has the form owner/name or name).")
     return _fetch(path, revision)
 
 

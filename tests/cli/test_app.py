@@ -372,6 +372,34 @@ def test_version_and_both_module_names():
         assert done.stdout.strip() == said
 
 
+def test_bytes_that_are_no_text_and_terminals_that_know_few_signs(tiny_task):
+    def call(*arguments, encoding="utf-8"):
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": encoding}
+        done = subprocess.run(
+            [sys.executable, "-m", "compressor", *arguments], capture_output=True, env=environment, check=False
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    code, _, stderr = call("explain", os.fspath(tiny_task / "model"), b"caf\xe9")
+    assert (code, b"bytes that are no UTF-8 text" in stderr, b"Traceback" in stderr) == (2, True, False)
+    code, stdout, stderr = call("explain", os.fspath(tiny_task / "model"), "a b \u03c9", encoding="ascii")
+    assert (code, stderr) == (0, b"")
+    assert stdout.isascii()
+    code, _, stderr = call("validate", os.fspath(tiny_task / "caf\u00e9.yaml"), encoding="ascii")
+    assert (code, b"no such recipe file" in stderr, b"Traceback" in stderr) == (2, True, False)
+
+
+@pytest.mark.parametrize("words", [["schema"], ["analyze", "errors", "x.yaml"]])
+def test_an_interruption_says_how_to_go_on(command, monkeypatch, words):
+    def interrupt(*_arguments, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("compressor.cli.machine.commands.print_json", interrupt)
+    monkeypatch.setattr("compressor.pipeline.analyses.analyze_errors_of", interrupt)
+    code, _, stderr = command(*words)
+    assert (code, stderr) == (130, "interrupted; run the same command again to resume.\n")
+
+
 KILL = """
 import dataclasses, os, signal, sys
 import compressor.pipeline.pipeline as pipeline

@@ -251,3 +251,22 @@ def test_files_that_may_not_be_read_are_named(folder, monkeypatch):
     monkeypatch.setattr(type(folder), "open", closed)
     with pytest.raises(UserError, match=r"model\.safetensors: cannot be read \(Permission denied\)"):
         find_model(str(folder))
+
+
+def test_a_hub_id_may_lack_an_owner(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        UserError, match=r"'bert-base-that-is-not-here': no such directory here, and the hub cannot be reached"
+    ):
+        find_model("bert-base-that-is-not-here")
+    with pytest.raises(UserError, match="a hub id has the form owner/name or name"):
+        find_model("a/b/c")
+
+
+def test_a_sentencepiece_model_alone_needs_its_library(folder, monkeypatch):
+    for name in ("tokenizer.json", "vocab.txt"):
+        (folder / name).unlink()
+    (folder / "sentencepiece.bpe.model").write_bytes(b"x")
+    monkeypatch.setattr("compressor.model.load.find_spec", lambda _name: None)
+    with pytest.raises(UserError, match=r"pip install sentencepiece`, or save tokenizer\.json"):
+        load_tokenizer(find_model(str(folder)))

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from compressor.cli.options import AsJson, Device, Overrides, answer
+from compressor.cli.options import AsJson, Device, Overrides, answer, interruptible
 from compressor.console import say
 
 ALARM = 3
@@ -30,6 +30,7 @@ Page = Annotated[
 
 
 @analyze.command()
+@interruptible
 def ffn(
     target: Target, overrides: Overrides = None, out: Page = None, device: Device = "auto", as_json: AsJson = False
 ) -> None:
@@ -41,6 +42,7 @@ def ffn(
 
 
 @analyze.command()
+@interruptible
 def errors(
     target: Target,
     overrides: Overrides = None,
@@ -59,6 +61,7 @@ def errors(
 
 
 @analyze.command()
+@interruptible
 def roles(
     model_dir: Annotated[
         Path, typer.Argument(metavar="MODEL_DIR", help="Directory of an encoder or a decoder checkpoint.")
@@ -98,6 +101,7 @@ def roles(
 
 
 @analyze.command()
+@interruptible
 def placement(
     recipe: Annotated[
         Path, typer.Argument(metavar="RECIPE", help="YAML recipe of a placement experiment.", show_default=False)
