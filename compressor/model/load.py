@@ -54,7 +54,7 @@ def find_model(path: str, revision: str | None = None, *, field: str = "model.pa
     Raises UserError if there is no such model, the hub cannot be reached, the directory is no model, its family is
     not supported, or it asks for remote code.
     """
-    directory = _resolve(path, revision, field)
+    directory = local_model(path, field) or _fetch(path, revision)
     config = read_config(directory, field)
     family = family_of(config["model_type"])
     if not any((directory / name).is_file() for name in WEIGHTS):
@@ -226,7 +226,8 @@ def quiet_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
 
 
-def _resolve(path: str, revision: str | None, field: str) -> Path:
+def local_model(path: str, field: str = "model.path") -> Path | None:
+    """Return the directory behind a path or a `package:NAME`, None for what may be a hub id; errors of `find_model`."""
     if path.startswith("package:"):
         return _in_package(path.removeprefix("package:"))
     directory = Path(path).expanduser()
@@ -236,7 +237,7 @@ def _resolve(path: str, revision: str | None, field: str) -> Path:
         raise UserError(f"{field} {path!r}: this is a file; give the directory that holds config.json and the weights.")
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise UserError(f"{field} {path!r}: no such directory (a hub id has the form owner/name or name).")
-    return _fetch(path, revision)
+    return None
 
 
 def _in_package(name: str) -> Path:

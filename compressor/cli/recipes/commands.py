@@ -50,11 +50,25 @@ def run(
         raise typer.Exit(GOALS_MISSED)
 
 
-def validate(recipe: RecipeFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Check a recipe, whether of a compression or a placement experiment, and print it with every default filled in."""
-    from compressor.recipe.file import dump_recipe, load_any
+def validate(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    syntax_only: Annotated[
+        bool, typer.Option("--syntax-only", help="Leave out whether the model and the files that it names are there.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check a recipe, whether of a compression or a placement experiment, and print it with every default filled in.
+
+    Paths, columns and the model's configuration are looked at as well; hubs are not asked.
+    """
+    from compressor.recipe.file import KINDS, dump_recipe, load_any
 
     loaded = load_any(recipe, overrides or ())
+    if not syntax_only and isinstance(loaded, KINDS["compression"]):
+        from compressor.run.inputs import check_inputs
+
+        check_inputs(loaded)
     if as_json:
         print_json(loaded.model_dump(mode="json"))
     else:
