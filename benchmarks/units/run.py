@@ -33,7 +33,7 @@ from compressor.files import write_json
 from compressor.measurement.machine.environment import environment
 from compressor.model.capture import LayerCall, apply_layer, capture_calls
 from compressor.model.families import Family, head_logits, layer_list
-from compressor.model.sublayers import cut_attention, cut_ffn
+from compressor.model.sublayers import any_shape, cut_attention, cut_ffn
 from compressor.model.surgery import kept_layers, leave_out
 from compressor.model.units import ATTENTION, FFN, Unit, parts_of, whole_layers
 from compressor.progress import silent, track_for_terminal
@@ -92,8 +92,9 @@ def planned(made: Task, kind: str, size: int) -> SkipPlan:
     """Search for the best mix of a kind that costs no more than `size` layers fewer."""
     layers, hidden = made.run.source.layers, made.run.source.config[made.run.family.width_key]
     spec = spec_of(KINDS[kind], 1 - size / layers)
-    savings = flops_savings(layers, hidden, width_of(made.run), part_names(spec, width_of(made.run)))
-    return find_mix(made.trials, savings, spec, width_of(made.run))
+    full = any_shape(made.run.source.config)
+    savings = flops_savings(full, hidden, part_names(spec, width_of(made.run)))
+    return find_mix(made.trials, savings, spec, full)
 
 
 def cut_alone(made: Task, units: Sequence[Unit]) -> PreTrainedModel:

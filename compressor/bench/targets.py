@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
 from compressor.cascade.runtime import SETTINGS
 from compressor.errors import UserError, nearest
 from compressor.measurement.machine.libraries import TENSORRT
 from compressor.measurement.machine.providers import PROVIDERS
 from compressor.measurement.timing.subjects import TORCH_MODES, TorchMode
+from compressor.recipe.file import read_yaml
 from compressor.run.run import TEACHER
 from compressor.run.variants import FULL_ONNX
 
@@ -154,7 +153,7 @@ def _targets_in(directory: Path) -> list[Target]:
         targets += [Target(str(folder), folder, True, directory, side, folder.name) for folder in folders]
     parts = directory / "onnx" / "cascade"
     # a run whose recipe no longer has one may still hold the files
-    recipe = yaml.safe_load((directory / "recipe.yaml").read_text(encoding="utf-8"))
+    recipe, _ = read_yaml(directory / "recipe.yaml")
     if (parts / SETTINGS).is_file() and recipe.get("cascade") is not None:
         targets.append(Target(str(parts), parts, True, directory, "cascade", "optimized", cascade=True))
     return targets

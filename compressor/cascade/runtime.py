@@ -1,15 +1,17 @@
 """Run an exported cascade: ONNX Runtime, numpy and tokenizers are all it needs; no torch, no transformers."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from tokenizers import Encoding, Tokenizer
 
-from compressor.errors import UserError
+from compressor.errors import UserError, first_line
+from compressor.files import read_json
 from compressor.measurement.machine.providers import require_provider
 
 SETTINGS = "cascade.json"
@@ -56,7 +58,7 @@ class CascadeClassifier:
         # the parts take turns: threads of one that spin on after its run would steal the cores of the next
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self._sessions = [
-            ort.InferenceSession(str(folder / name), options, providers=list(providers))
+            _opened(folder / name, partial(ort.InferenceSession, sess_options=options, providers=list(providers)))
             for name in self.settings["parts"]
         ]
         other = [found for found in (session.get_providers()[0] for session in self._sessions) if found != asked]
@@ -69,7 +71,7 @@ class CascadeClassifier:
         self._inputs = [[value.name for value in session.get_inputs()] for session in self._sessions]
         # null stands for a threshold that nothing reaches: JSON has no infinity
         self._thresholds = [np.inf if value is None else value for value in self.settings["thresholds"]]
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer = _opened(folder / "tokenizer.json", Tokenizer.from_file)
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(
             self.settings["max_length"], direction=self.settings.get("truncation_side", "right")
@@ -191,17 +193,27 @@ def _settings(folder: Path) -> dict:
     if not (folder / SETTINGS).is_file():
         raise UserError(f"{folder}: holds no {SETTINGS}; a run with `cascade:` in its recipe writes onnx/cascade.")
     try:
-        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        settings = read_json(folder / SETTINGS)
         files = [*settings["parts"], "tokenizer.json"]
         lacking = [name for name in NEEDED if name not in settings]
         if lacking:
             raise KeyError(lacking[0])
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder / SETTINGS}: not the settings of a cascade ({error}); export it again.") from error
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:
         raise UserError(f"{folder}: {', '.join(missing)} is missing; copy the whole folder, or run the recipe again.")
     return settings
+
+
+def _opened(file: Path, reader: Callable[[str], Any]) -> Any:  # noqa: ANN401
+    """Return what `reader` makes of the file; raises UserError, naming the file, where it cannot."""
+    try:
+        return reader(str(file))
+    except Exception as error:  # ONNX Runtime and tokenizers raise whatever a damaged file leads them to
+        raise UserError(
+            f"{file}: cannot be opened ({first_line(error)[:200]}); copy the folder again, or export it again."
+        ) from error
 
 
 def _trimmed(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

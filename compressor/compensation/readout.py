@@ -38,7 +38,8 @@ def ridge_readout(states: Tensor, targets: Tensor, strength: float = 1e-2) -> tu
 def crossfit_readout(states: Tensor, targets: Tensor, folds: int = 2) -> Tensor:
     """Return the logits [N, C] that readouts fitted on the other folds give each row: no row judges its own fit.
 
-    Folds are every `folds`-th row, so they do not depend on chance. Both on one device; float64.
+    Folds are every `folds`-th row, so they do not depend on chance. The rows must be different texts: a copy in another
+    fold would bring a row's own target into the fit that judges it. Both on one device; float64.
     """
     logits = torch.zeros(targets.shape, dtype=torch.float64, device=states.device)
     for held_out in range(folds):

@@ -12,7 +12,16 @@ from compressor.data import demo
 from compressor.data.files import Table, expanded, read_table
 from compressor.data.labels import Label, check_targets, listed
 from compressor.data.rows import SKIP, Rows, kept_rows, to_rows, to_split, value_ids
-from compressor.data.splits import Same, Split, copies_of, cut_train, first_rows, hash_order, normalised, without_overlaps
+from compressor.data.splits import (
+    Same,
+    Split,
+    copies_of,
+    cut_train,
+    first_rows,
+    hash_order,
+    normalised,
+    without_overlaps,
+)
 from compressor.errors import UserError, nearest
 from compressor.recipe.data import DataSpec
 
@@ -75,9 +84,7 @@ DEMO = NamedTask(("sentence",), demo.LABELS)
 REFUSED = {"stsb": "it is a regression task, and layers are scored by how well they separate classes"}
 
 
-def load_task(
-    spec: DataSpec, *, model_labels: Sequence[str] | None, seed: int, same: Same = normalised
-) -> TaskData:
+def load_task(spec: DataSpec, *, model_labels: Sequence[str] | None, seed: int, same: Same = normalised) -> TaskData:
     """Read the task and cut it into its parts.
 
     `model_labels` are the class names of a fine-tuned classifier in id order: labels become its ids, and names are

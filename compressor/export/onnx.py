@@ -19,7 +19,9 @@ from compressor.export.optimize import count_operators, fuse, fused_nodes, onnx_
 from compressor.export.quantize import quantize
 from compressor.export.tail import with_tail, without_dead_nodes
 from compressor.files import publish, read_json, write_json
+from compressor.measurement.cost import weight_bytes
 from compressor.measurement.machine.environment import int8_is_fast
+from compressor.model.checks import stored_precision
 from compressor.model.families import family_of
 from compressor.model.load import ModelSource, find_model, load_classifier, load_tokenizer
 from compressor.progress import Track, silent
@@ -224,8 +226,8 @@ def _export(model: PreTrainedModel, file: Path, opset: int | None) -> None:
 
 def _check_space(source: ModelSource, out_dir: Path, variants: Sequence[str]) -> None:
     """Refuse a disk that would fill up: ONNX Runtime then reports a damaged graph, not a full disk."""
-    files = list(source.path.glob("*.safetensors")) or list(source.path.glob("*.bin"))
-    weights = sum(file.stat().st_size for file in files)
+    narrow = stored_precision(source.path, source.config) != "float32"  # the graph's weights are float32 all the same
+    weights = weight_bytes(source.path) * (2 if narrow else 1)
     through_temporary = 1.0 if set(variants) - {"fp32"} else 0.0
     # the stock graph and the spared one are two, where both are wanted
     both = 2.0 if set(STOCK) & set(variants) and set(variants) - set(STOCK) else 0.0

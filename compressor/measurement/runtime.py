@@ -30,7 +30,10 @@ def session(
         raise UserError(f"{path}: no such ONNX file; `compressor export` writes one.")
     try:
         opened = open_session(str(path), provider, threads, options)
-    except (errors.InvalidProtobuf, errors.InvalidGraph, errors.InvalidArgument, errors.Fail) as error:
+    except (
+        *(errors.InvalidProtobuf, errors.InvalidGraph, errors.InvalidArgument, errors.Fail),
+        UnicodeDecodeError,  # of a message that quotes the file
+    ) as error:
         raise UserError(f"{path}: not a usable ONNX file ({first_line(error)[:200]}); export it again.") from error
     if opened.get_providers()[0] != provider:
         found = what_stands_in_the_way(provider)

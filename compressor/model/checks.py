@@ -1,12 +1,16 @@
 """What is refused in a checkpoint's configuration and weight files, each with its field and the remedy; nothing is loaded."""
 
 import json
+import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from transformers.activations import ACT2FN
+
 from compressor.errors import UserError
-from compressor.model.families import Family
+from compressor.model.families import Family, family_of
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 SIZES = "vocab_size", "max_position_embeddings", "type_vocab_size"
@@ -17,6 +21,8 @@ OTHER_TASKS = {
 }
 """`problem_type` -> what keeps a model of that kind from being judged by its label."""
 FLOAT8 = "F8_"
+PRECISIONS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float32"}
+"""What a safetensors header says -> in which precision weights that were computed in float32 are stored again."""
 
 
 def check_config(config: Mapping[str, Any], family: Family, where: str) -> None:
@@ -37,6 +43,9 @@ def check_config(config: Mapping[str, Any], family: Family, where: str) -> None:
             raise UserError(
                 f"{where}: {name} is {json.dumps(value, default=str)}; it must be a whole number from 1 on."
             )
+    activation = config.get("hidden_act", config.get("activation", "gelu"))
+    if not isinstance(activation, str) or activation not in ACT2FN:
+        raise UserError(f"{where}: {activation!r} is no activation that transformers knows; correct hidden_act.")
     if config[family.width_key] % config[family.heads_key]:
         raise UserError(
             f"{where}: {family.width_key} ({config[family.width_key]}) is no multiple of {family.heads_key} "
@@ -48,6 +57,19 @@ def check_config(config: Mapping[str, Any], family: Family, where: str) -> None:
             f"{where}: pad_token_id is {json.dumps(padding, default=str)}, but positions of a {config['model_type']} model "
             "start behind it; set it to the tokenizer's padding token."
         )
+    _check_pruned_heads(config.get("pruned_heads") or {}, config[family.layers_key], config[family.heads_key], where)
+
+
+def _check_pruned_heads(pruned: Mapping[int, Any], layers: int, heads: int, where: str) -> None:
+    """Raise UserError, beginning with `where`, for heads that are not there; layers and heads count from 0 in the file."""
+    for layer, gone in pruned.items():
+        at = f"{where}: pruned_heads of layer {layer} (from 0)"
+        if not 0 <= layer < layers:
+            raise UserError(f"{at}: there are {layers} layers; correct it.")
+        if not isinstance(gone, list) or any(type(head) is not int or not 0 <= head < heads for head in gone):
+            raise UserError(f"{at}: {json.dumps(gone, default=str)} must be a list of heads from 0 to {heads - 1}.")
+        if len(set(gone)) == heads:
+            raise UserError(f"{at}: no head is left; one at least must stay.")
 
 
 def check_single_label(config: Mapping[str, Any], where: str) -> None:
@@ -99,6 +121,18 @@ def stored_tensors(directory: Path) -> dict[str, tuple[str, list[int]]]:
     return found
 
 
+def stored_precision(directory: Path, config: Mapping[str, Any]) -> str:
+    """Return in which precision (a value of `PRECISIONS`) most of the weights lie in a model directory.
+
+    Files other than safetensors are as their `config` says.
+    """
+    sizes: Counter[str] = Counter()
+    for dtype, shape in stored_tensors(directory).values():
+        sizes[PRECISIONS.get(dtype, "")] += math.prod(shape)
+    said = sizes.most_common(1)[0][0] if sizes else config.get("dtype")
+    return said if said in PRECISIONS.values() else "float32"
+
+
 def check_stored(directory: Path, family: Family, where: str, *, head: bool) -> None:
     """Raise UserError for weights in 8-bit floats and, where a `head` is needed, for a checkpoint without one."""
     tensors = stored_tensors(directory)
@@ -113,3 +147,16 @@ def check_stored(directory: Path, family: Family, where: str, *, head: bool) -> 
             f"{where}: this model has no classification head ({family.output} is missing), so it is not fine-tuned; add a "
             "finetune section to the recipe, such as finetune: {epochs: 3}, or give a fine-tuned model."
         )
+
+
+def misfit(directory: Path, config: Mapping[str, Any], name: str, wanted: list[int]) -> str:
+    """Say which shape the weight `name` has in the file, which is `wanted`, and by which fields of the configuration."""
+    _, stored = stored_tensors(directory).get(name, ("", None))
+    if stored is None:
+        return f"weight {name} is not the {wanted} that config.json announces"
+    family = family_of(config["model_type"])
+    apart = {wide for have, wide in zip(stored, wanted, strict=False) if have != wide}
+    fields = [key for key in (family.width_key, family.ffn_key, *SIZES) if config.get(key) in apart]
+    fields = ["num_labels"] if name.startswith(f"{family.output}.") else fields
+    by = f" by {' or '.join(fields)}" if fields else ""
+    return f"weight {name} is {stored} in the file and {wanted}{by} in config.json; correct the one that is wrong"

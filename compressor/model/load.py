@@ -19,7 +19,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from compressor.errors import UserError, first_line
-from compressor.model.checks import SIZES, check_config, check_single_label, check_stored, stored_tensors
+from compressor.model.checks import check_config, check_single_label, check_stored, misfit, stored_precision
 from compressor.model.families import family_of
 from compressor.model.sublayers import as_stored, loading_class, shape_in
 
@@ -30,7 +30,7 @@ FETCHED = ["*.json", "*.txt", "*.model", "model*.safetensors", "pytorch_model*.b
 
 NEUTRAL = {
     **{"return_dict": True, "torchscript": False, "output_hidden_states": False, "output_attentions": False},
-    "chunk_size_feed_forward": 0,
+    **{"chunk_size_feed_forward": 0, "is_decoder": False, "add_cross_attention": False},
 }
 """Fields of a configuration that change what forward returns, or in which portions it computes, and nothing else."""
 
@@ -76,12 +76,14 @@ def read_config(directory: Path, field: str = "model.path") -> dict:
         raise UserError(f"{where}: the folder holds no config.json, so it is no Hugging Face model directory.")
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{where}: config.json cannot be read ({error}).") from error
     if not isinstance(raw, dict):
         raise UserError(f"{where}: config.json does not hold a model configuration.")
     if "auto_map" in raw:
         raise UserError(f"{where}: config.json asks for remote code (auto_map), which is never run; use a stock model.")
+    if not isinstance(raw.get("model_type"), str | None):
+        raise UserError(f"{where}: config.json gives no usable model_type ({raw['model_type']!r}).")
     try:
         family = family_of(raw.get("model_type"))
     except UserError as error:
@@ -92,8 +94,8 @@ def read_config(directory: Path, field: str = "model.path") -> dict:
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False).to_dict()
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise UserError(f"{where}: config.json cannot be used ({error}).") from error
+    except Exception as error:  # transformers raises whatever a value of the wrong kind leads it to
+        raise UserError(f"{where}: config.json cannot be used ({first_line(error)}).") from error
     check_config(config, family, f"{where}: config.json")
     shape_in(config, f"{where}: config.json")
     return config
@@ -108,7 +110,7 @@ def longest_input(config: dict) -> int:
 def load_classifier(
     source: ModelSource, *, device: str = "cpu", new_labels: list[str] | None = None, seed: int = 0
 ) -> PreTrainedModel:
-    """Load the sequence classifier in float32, in eval mode, on `device`.
+    """Load the sequence classifier in float32, in eval mode, on `device`; `config.dtype` says how its weights are stored.
 
     `new_labels` gives a checkpoint that is about to be fine-tuned a new output for these labels, drawn by `seed`;
     without it a checkpoint that has no classification head of its own is refused. Raises UserError for weights that are
@@ -145,7 +147,8 @@ def load_classifier(
     unfit = [entry if isinstance(entry, str) else entry[0] for entry in info["mismatched_keys"]]
     misfits = [key for key in unfit if new_labels is None or not key.startswith(head)]
     if misfits:
-        raise UserError(f"{where}: {_misfit(source, model, misfits[0])}.")
+        wanted = list(model.state_dict()[misfits[0]].shape)
+        raise UserError(f"{where}: {misfit(source.path, source.config, misfits[0], wanted)}.")
     model = as_stored(model)
     missing = sorted(info["missing_keys"])
     encoder_missing = [name for name in missing if not name.startswith(head)]
@@ -162,23 +165,14 @@ def load_classifier(
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise UserError(f"model {source.path}: weight {name} holds NaN or infinity; the checkpoint is broken.")
-    return model.to(device).eval()
-
-
-def _misfit(source: ModelSource, model: PreTrainedModel, name: str) -> str:
-    """Say which shape a weight has, which one config.json announces, and by which of its fields."""
-    wanted = list(model.state_dict()[name].shape)
-    _, stored = stored_tensors(source.path).get(name, ("", None))
-    if stored is None:
-        return f"weight {name} is not the {wanted} that config.json announces"
-    family, apart = (
-        family_of(source.config["model_type"]),
-        {wide for have, wide in zip(stored, wanted, strict=False) if have != wide},
-    )
-    fields = [key for key in (family.width_key, family.ffn_key, *SIZES) if source.config.get(key) in apart]
-    fields = ["num_labels"] if name.startswith(f"{family.output}.") else fields
-    by = f" by {' or '.join(fields)}" if fields else ""
-    return f"weight {name} is {stored} in the file and {wanted}{by} in config.json; correct the one that is wrong"
+    model.config.dtype = getattr(torch, stored_precision(source.path, source.config))
+    model.eval()
+    try:
+        with torch.inference_mode():
+            model(input_ids=torch.zeros(1, 2, dtype=torch.long), attention_mask=torch.ones(1, 2, dtype=torch.long))
+    except Exception as error:  # a value of the wrong kind that only forward meets
+        raise UserError(f"{where}: it cannot be run ({first_line(error)}); correct its config.json.") from error
+    return model.to(device)
 
 
 def load_model(path: str | Path, *, device: str = "cpu") -> PreTrainedModel:

@@ -162,7 +162,11 @@ def apply_shape(model: nn.Module, family: Family, shape: Shape) -> None:
 
 
 def write_shape(config: PretrainedConfig, family: Family, shape: Shape) -> None:
-    """Write `shape` into a configuration, where a stock one does not say it all; its stock width is the widest block."""
+    """Write `shape` into a configuration, where a stock one does not say it all; its stock width is the widest block.
+
+    Of attention that is gone no head is pruned: its place in a stock model has all of them.
+    """
+    config.pruned_heads = {layer: heads for layer, heads in config.pruned_heads.items() if shape.attention[layer]}
     setattr(config, family.ffn_key, max(1, *shape.ffn_widths))
     if shape.uniform():
         config.__dict__.pop(KEY, None)
@@ -175,22 +179,32 @@ def padded_state(model: nn.Module, family: Family) -> dict[str, Tensor]:
 
     A neuron with zero weights behind it adds nothing; an attention block whose output map is zero adds its bias alone.
     """
-    state, wide = dict(model.state_dict()), max(1, *shape_of(model, family).ffn_widths)
-    for index, layer in enumerate(layer_list(model, family)):
-        bias = layer.get_submodule(family.ffn_output).bias
-        hidden = len(bias)
-        sizes = {f"{family.ffn_input}.weight": (wide, hidden), f"{family.ffn_input}.bias": (wide,)}
-        sizes[f"{family.ffn_output}.weight"] = hidden, wide
-        if not attends(layer, family):
-            for name in (family.query, family.key, family.value):
-                sizes |= {f"{name}.weight": (hidden, hidden), f"{name}.bias": (hidden,)}
-            sizes[f"{family.attention_output}.weight"] = hidden, hidden
-        for name, size in sizes.items():
-            key, filled = f"{family.layers}.{index}.{name}", bias.new_zeros(size)
-            if key in state:
-                filled[tuple(map(slice, state[key].shape))] = state[key]
-            state[key] = filled
+    state, bias = dict(model.state_dict()), layer_list(model, family)[0].get_submodule(family.ffn_output).bias
+    for name, size in padded_sizes(shape_of(model, family), family, len(bias)).items():
+        state[name] = padded(state.get(name, bias[:0].detach()), size)
     return state
+
+
+def padded_sizes(shape: Shape, family: Family, hidden: int) -> dict[str, tuple[int, ...]]:
+    """Return name -> size of the weights that the stock class has where a model of `shape` may have less, or none."""
+    wide, sizes = max(1, *shape.ffn_widths), {}
+    for index, attention in enumerate(shape.attention):
+        own = {f"{family.ffn_input}.weight": (wide, hidden), f"{family.ffn_input}.bias": (wide,)}
+        own[f"{family.ffn_output}.weight"] = hidden, wide
+        if not attention:
+            for name in (family.query, family.key, family.value):
+                own |= {f"{name}.weight": (hidden, hidden), f"{name}.bias": (hidden,)}
+            own[f"{family.attention_output}.weight"] = hidden, hidden
+        sizes |= {f"{family.layers}.{index}.{name}": size for name, size in own.items()}
+    return sizes
+
+
+def padded(weight: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Return `weight` filled up with zeros to `size`; one of no numbers may have fewer dimensions."""
+    filled = weight.new_zeros(size)
+    if weight.numel():
+        filled[tuple(map(slice, weight.shape))] = weight
+    return filled
 
 
 def shaped_model(model_class: type[PreTrainedModel], config: PretrainedConfig) -> PreTrainedModel:

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compressor.errors import UserError
 from compressor.model.families import Family, family_of, layer_list
-from compressor.model.sublayers import cut_part, padded_state, shape_of, shaped_model, write_shape
-from compressor.model.units import Unit, parts_of, shape_left, whole_layers
+from compressor.model.sublayers import cut_part, padded_state, shape_of, write_shape
+from compressor.model.units import Unit, parts_of, whole_layers
 
 
 def check_skip(skip: Sequence[int], layers: int, field: str = "selection.skip") -> None:
@@ -36,27 +36,18 @@ def drop_layers(model: PreTrainedModel, family: Family, skip: Sequence[int]) -> 
 
     Raises UserError if a layer does not exist or none would be left.
     """
-    layers = getattr(model.config, family.layers_key)
-    check_skip(skip, layers)
-    keep = kept_layers(layers, skip)
-    prefix = family.layers + "."
-    new_index = {str(old - 1): str(new) for new, old in enumerate(keep)}
-    state = {}
-    for name, tensor in model.state_dict().items():
-        if name.startswith(prefix):
-            index, _, rest = name.removeprefix(prefix).partition(".")
-            if index not in new_index:
-                continue
-            name = f"{prefix}{new_index[index]}.{rest}"
-        state[name] = tensor.clone()
-    config = copy.deepcopy(model.config)
-    setattr(config, family.layers_key, len(keep))
-    write_shape(config, family, shape_left(skip, shape_of(model, family)))
-    with torch.device("meta"):  # no time lost on random weights that are replaced at once
-        pruned = shaped_model(type(model), config)
-    pruned.load_state_dict(state, strict=True, assign=True)
-    _materialise_buffers(pruned, model)
-    return pruned.to(model.device).eval()
+    stack = layer_list(model, family)
+    check_skip(skip, len(stack))
+    keep = kept_layers(len(stack), skip)
+    made = copy.deepcopy(model, {id(stack[layer - 1]): None for layer in skip})  # what goes is not copied
+    owner, _, leaf = family.layers.rpartition(".")
+    kept = nn.ModuleList([layer for layer in layer_list(made, family) if layer is not None])
+    setattr(made.get_submodule(owner), leaf, kept)
+    pruned = made.config.pruned_heads
+    made.config.pruned_heads = {new: pruned[old - 1] for new, old in enumerate(keep) if old - 1 in pruned}
+    setattr(made.config, family.layers_key, len(keep))
+    write_shape(made.config, family, shape_of(made, family))
+    return made.eval()
 
 
 def leave_out(
@@ -86,6 +77,7 @@ def save_model(
 ) -> None:
     """Write a Hugging Face directory: config, one safetensors file, tokenizer, README.md with the model card.
 
+    Weights are stored in the precision that `config.dtype` names, or in float32 where one of them is too large for it.
     A model with narrower blocks or with blocks left out is filled up with zeros, so that its stock class opens it and
     computes the same; with `stock=False` its weights are written as they are, for `compressor.load_model` alone.
     """
@@ -94,15 +86,12 @@ def save_model(
     shape = replace(shape_of(model, family), stored="stock" if stock else "exact")
     write_shape(model.config, family, shape)
     state = padded_state(model, family) if stock and not shape.uniform() else model.state_dict()
-    model.save_pretrained(directory, safe_serialization=True, max_shard_size="1TB", state_dict=state)
+    precision = getattr(torch, str(model.config.dtype or model.dtype).removeprefix("torch."))  # text, once saved
+    stored = {name: tensor.to(precision) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    if not all(tensor.isfinite().all() for tensor in stored.values()):
+        precision, stored = model.dtype, state
+    model.save_pretrained(directory, safe_serialization=True, max_shard_size="1TB", state_dict=stored)
+    model.config.dtype = precision  # save_pretrained has written that of the model in memory
+    model.config.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     (directory / "README.md").write_text(card, encoding="utf-8")
-
-
-def _materialise_buffers(pruned: nn.Module, model: nn.Module) -> None:
-    """Copy buffers that no state dict holds (position ids): they are still on the meta device."""
-    originals = dict(model.named_buffers())
-    for name, buffer in list(pruned.named_buffers()):
-        if buffer.is_meta:
-            owner, _, leaf = name.rpartition(".")
-            pruned.get_submodule(owner).register_buffer(leaf, originals[name].clone(), persistent=False)

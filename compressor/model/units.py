@@ -83,6 +83,11 @@ def neurons_left(part: str, width: int) -> int:
     return int(part.removeprefix(f"{FFN}:")) if part.startswith(f"{FFN}:") else width
 
 
+def has_part(part: str, width: int, attention: bool) -> bool:
+    """Return whether a layer with a feed-forward block of `width` (0: none) and attention or none has `part` to lose."""
+    return attention if part == ATTENTION else not part or neurons_left(part, width) < width
+
+
 def shape_left(units: Collection[Unit], full: Shape) -> Shape:
     """Return the shape of what is left of a model with the shape `full`."""
     losses = dict(map(split_unit, units))

@@ -82,13 +82,10 @@ def _variant(run: Run, name: str, logits: dict[str, np.ndarray], units: Sequence
     if "onnx" in name:
         directory = run.path / (FULL_ONNX if full else "onnx") / name.rpartition("_")[2]
     parameters = read_json(run.path / "model.json")["parameters"]["full" if full else "compressed"]
-    size = weight_bytes(directory)
-    if name == "full":
-        size = max(size, 4 * parameters)  # as it runs here, in float32, even if it was stored in fewer bits
     return {
         **answer_entry(run, logits[name], logits["full"], name),
         "parameters": parameters,
         "encoder_flops": variant_flops(run, name, () if full else units),
-        "bytes": size,
+        "bytes": weight_bytes(directory),
         "latency": read_json(run.path / "latency.json")["rows"].get(name, []),
     }

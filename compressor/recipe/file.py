@@ -1,5 +1,6 @@
 """Recipes as YAML files: reading with overrides, writing, and one readable sentence for the first mistake."""
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -7,7 +8,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from compressor.errors import UserError, nearest
+from compressor.errors import UserError, first_line, nearest
 from compressor.recipe.base import Spec
 from compressor.recipe.compression import Recipe
 from compressor.recipe.placement import PlacementRecipe
@@ -32,7 +33,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def load_spec(path: str | Path, kind: type[Kind], overrides: Sequence[str] = ()) -> Kind:
     """Read a YAML file as a recipe of `kind`, as `load_recipe` does."""
-    values, text = _read(Path(path))
+    values, text = read_yaml(Path(path))
     likely = _kind_of(values)
     if _known(values, KINDS[likely]) > _known(values, kind):
         raise UserError(f"{path}: this is a recipe for `{TAKEN_BY[likely]}`, whose keys are others.")
@@ -41,7 +42,7 @@ def load_spec(path: str | Path, kind: type[Kind], overrides: Sequence[str] = ())
 
 def load_any(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
     """Read a YAML file as whichever kind of recipe it is, as `load_recipe` does."""
-    values, text = _read(Path(path))
+    values, text = read_yaml(Path(path))
     return _validated(Path(path), values, text, KINDS[_kind_of(values)], overrides)
 
 
@@ -54,8 +55,8 @@ def _known(values: Mapping[str, Any], kind: type[Spec]) -> int:
     return len(values.keys() & kind.model_fields.keys())
 
 
-def _read(path: Path) -> tuple[dict, str]:
-    """Return what a YAML file holds, and its text."""
+def read_yaml(path: Path) -> tuple[dict, str]:
+    """Return what a recipe file holds, and its text; raises UserError where it is missing, no YAML, or no mapping."""
     if not path.is_file():
         raise UserError(f"{path}: no such recipe file; `recipes/` holds examples.")
     try:
@@ -64,10 +65,10 @@ def _read(path: Path) -> tuple[dict, str]:
         raise UserError(f"{path}: the recipe cannot be read ({error.strerror}).") from error
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except Exception as error:  # beside its own errors, yaml raises what values such as 2001-13-45 lead it to
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UserError(f"{where}: not valid YAML ({getattr(error, 'problem', None) or 'unreadable'}).") from error
+        raise UserError(f"{where}: not valid YAML ({getattr(error, 'problem', None) or first_line(error)}).") from error
     if not isinstance(values, dict):
         raise UserError(
             f"{path}: a recipe is a mapping of keys such as name, model and data; `compressor schema` lists all."
@@ -101,8 +102,8 @@ def _apply_override(values: dict, override: str) -> str:
         raise UserError(f"--set {override!r}: write key.path=value, such as selection.layers=2.")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {key}: the value {text!r} is not valid YAML; quote it.") from error
+    except Exception as error:  # see `read_yaml`
+        raise UserError(f"--set {key}: the value {reprlib.repr(text)} is not valid YAML; quote it.") from error
     for part in parts[:-1]:
         if not isinstance(values.get(part), dict):
             values[part] = {}

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from compressor.errors import UserError
+from compressor.files import read_json
 from compressor.report import formats
 from compressor.report.analyses import drawn_sections, figure_files, stale_figures
 from compressor.report.context import report_context
@@ -97,7 +97,7 @@ def build_report(run_dir: Path) -> list[Path]:
 def read_result(path: Path) -> dict[str, Any]:
     """Return result.json with its optional parts filled in. Raises UserError where it is no result of schema 1."""
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = read_json(path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no result here; give the folder of a finished run.") from error
     except OSError as error:

@@ -11,13 +11,14 @@ from compressor.cascade.thresholds import rows_needed
 from compressor.compensation.distill import check_labels
 from compressor.compensation.heads.head import check_nodes
 from compressor.data.batches import same_tokens
+from compressor.data.splits import Same, first_rows
 from compressor.data.tasks import TaskData, load_task
 from compressor.errors import UserError
 from compressor.model.checks import check_single_label, check_stored
 from compressor.model.cls_row import relative_positions
 from compressor.model.families import family_of
 from compressor.model.load import ModelSource, find_model, load_tokenizer, longest_input
-from compressor.model.sublayers import shape_in
+from compressor.model.sublayers import any_shape, shape_in
 from compressor.progress import Track
 from compressor.recipe.compression import Recipe, SelectionSpec
 from compressor.run.run import Run
@@ -43,8 +44,8 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
     fine_tuned = recipe.finetune is None
     if fine_tuned:
         _check_classifier(source, f"model.path {recipe.model.path!r}")
-    names = source.label_names if fine_tuned else None
-    data = load_task(recipe.data, model_labels=names, seed=recipe.seed, same=same_tokens(tokenizer))
+    names, same = source.label_names if fine_tuned else None, same_tokens(tokenizer)
+    data = load_task(recipe.data, model_labels=names, seed=recipe.seed, same=same)
     special = tokenizer.num_special_tokens_to_add(pair=len(data.text_columns) == 2)
     if recipe.data.max_length <= special:
         raise UserError(
@@ -58,7 +59,7 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
                 f"cascade: {recipe.model.path} has relative positions (position_embedding_type: "
                 f"{source.config['position_embedding_type']}), so its graph cannot be cut; leave cascade out."
             )
-        data = _with_guard(recipe, data, source.layers)
+        data = _with_guard(recipe, data, source.layers, same)
         if not tokenizer.is_fast:
             raise UserError(
                 f"cascade: the tokenizer of {recipe.model.path!r} has no fast form (tokenizer.json), which the exported "
@@ -88,19 +89,20 @@ def _check_classifier(source: ModelSource, where: str) -> None:
 
 def _check_budget(spec: SelectionSpec, source: ModelSource) -> None:
     """Raise UserError where the budget cannot be reached, as far as that is known before anything is timed."""
-    if shape_in(source.config) is not None:
-        raise UserError(
-            f"selection.budget: {source.path} has already lost parts of layers; give the model it was made from."
-        )
     if spec.budget.of == "flops":
         check_budget(spec, source_savings(spec, source), source.layers)
+    elif shape_in(source.config) is not None:
+        raise UserError(
+            f"selection.budget.of: {source.path} has already lost parts of layers, so that one layer's time says nothing of "
+            "another's; set it to flops."
+        )
 
 
 def source_savings(spec: SelectionSpec, source: ModelSource) -> dict[tuple[int, str], np.ndarray]:
     """Return what the parts that may go save of the FLOPs of a model."""
     family = family_of(source.config["model_type"])
-    hidden, width = source.config[family.width_key], source.config[family.ffn_key]
-    return flops_savings(source.layers, hidden, width, part_names(spec, width))
+    parts = part_names(spec, source.config[family.ffn_key])
+    return flops_savings(any_shape(source.config), source.config[family.width_key], parts)
 
 
 def _check_labels(recipe: Recipe, data: TaskData) -> None:
@@ -123,7 +125,7 @@ def _check_labels(recipe: Recipe, data: TaskData) -> None:
             raise UserError(f"compensation.head.targets: gold, but the calibration text has no labels; {remedy}.")
 
 
-def _with_guard(recipe: Recipe, data: TaskData, layers: int) -> TaskData:
+def _with_guard(recipe: Recipe, data: TaskData, layers: int, same: Same) -> TaskData:
     """Return `data` with the rows that certify the cascade; raises UserError where they cannot certify anything."""
     spec, selection = recipe.cascade, recipe.selection
     seen, split = recipe.data.calibration.seen_in_training, recipe.data.calibration.split
@@ -145,7 +147,7 @@ def _with_guard(recipe: Recipe, data: TaskData, layers: int) -> TaskData:
     if spec.model == "full" or not searched:  # how deep the model is otherwise, the search decides
         skipped = 0 if spec.model == "full" or selection.budget is not None else selection.layers
         layers_to_try(spec.exits, layers - skipped)
-    texts = min(spec.fit_size, len(data.train) + len(data.selection))
+    texts = min(spec.fit_size, len(first_rows(data.train, same)) + len(data.selection))
     if texts < LEAST_ROWS:
         raise UserError(
             f"cascade: the exits take at least {LEAST_ROWS} texts to fit, here are {texts}; give more training text, or "

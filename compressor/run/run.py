@@ -8,8 +8,8 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from compressor.data.batches import Encodings, encode, join
-from compressor.data.splits import Split
+from compressor.data.batches import Encodings, encode, join, same_tokens
+from compressor.data.splits import Split, first_rows
 from compressor.data.tasks import TaskData
 from compressor.export.onnx import STOCK, variants_for
 from compressor.files import read_json, stage_key
@@ -108,9 +108,9 @@ class Run:
 
     @cached_property
     def exit_text(self) -> Encodings:
-        """Tokens of the texts that the cascade's exits are fitted on: training text, then the selection split."""
-        size, parts = self.recipe.cascade.fit_size, []
-        for part in (self.data.train, self.data.selection):
+        """Tokens of the texts that the cascade's exits are fitted on, none twice: training text, then the selection split."""
+        size, parts, train = self.recipe.cascade.fit_size, [], self.data.train
+        for part in (train.take(first_rows(train, same_tokens(self.tokenizer))), self.data.selection):
             parts.append(self.encode(part.take(list(range(min(size, len(part)))))))
             size -= len(parts[-1])
         return join(parts)

@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from compressor.errors import UserError
-from compressor.files import PROGRESS, publish, remove, stage_key, write_text
+from compressor.files import PROGRESS, publish, read_json, remove, stage_key, write_text
 
 STAGES_FOLDER = ".stages"
 TRIALS = "trials.json"
@@ -54,14 +54,11 @@ class RunDir:
     def cached(self, name: str, key: str) -> dict[str, Any] | None:
         """Return the manifest of stage `name` if it was computed under `key` and all its files are whole."""
         try:
-            manifest = json.loads((self._stages / f"{name}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        if manifest.get("key") != key:
-            return None
-        try:
-            whole = all(self._account(file) == wanted for file, wanted in manifest["files"].items())
-        except OSError:
+            manifest = read_json(self._stages / f"{name}.json")
+            whole = manifest["key"] == key and all(
+                self._account(file) == wanted for file, wanted in manifest["files"].items()
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or changed from outside
             return None
         return manifest if whole else None
 
@@ -80,8 +77,8 @@ class RunDir:
     def content(self, name: str) -> str | None:
         """Return a digest of what stage `name` wrote last, None where it has written nothing."""
         try:
-            files = json.loads((self._stages / f"{name}.json").read_text(encoding="utf-8"))["files"]
-        except (OSError, ValueError):
+            files = read_json(self._stages / f"{name}.json")["files"]
+        except (OSError, ValueError, KeyError, TypeError):
             return None
         return stage_key(name, files)
 
@@ -111,7 +108,7 @@ class RunDir:
             raise RuntimeError(f"stage {name} did not write {', '.join(missing)}")
         manifest_file = self._stages / f"{name}.json"
         try:
-            before = list(json.loads(manifest_file.read_text(encoding="utf-8"))["files"])
+            before = list(read_json(manifest_file)["files"])
         except (OSError, ValueError, KeyError, TypeError):
             before = None  # killed in between, perhaps: what stands there may be of two results
         manifest_file.unlink(missing_ok=True)

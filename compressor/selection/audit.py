@@ -54,13 +54,13 @@ def audit_scores(
     spec: SelectionSpec,
     *,
     labels: str,
-    flops: Callable[[int], int],
+    flops: Callable[[SkipSet], int],
     roles: Sequence[dict[str, Any]] = (),
     seed: int = 0,
 ) -> Audit:
     """Try every contiguous block, every score's set of every size and the search's own sets; compare.
 
-    `labels` says which labels the separability is that of; `flops(kept layers)` gives the encoder's FLOPs; `roles` are
+    `labels` says which labels the separability is that of; `flops(skip set)` gives the encoder's FLOPs; `roles` are
     kept beside the damage as they are.
     """
     layers = len(trials.layers)
@@ -90,7 +90,7 @@ def audit_scores(
     series |= {(name, "score", size): known[skip] for (name, size), skip in planned.items()}
     frontier = [
         {"series": name, "kind": kind, "size": size, **_point(trial, best[size], trials.rows)}
-        | {"encoder_flops": flops(layers - size)}
+        | {"encoder_flops": flops(trial.skip)}
         for (name, kind, size), trial in series.items()
     ]
     damage = [

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.compensation.readout import crossfit_readout
-from compressor.files import write_text
+from compressor.files import read_json, write_text
 from compressor.measurement.statistics import discordant, kl_divergence
 from compressor.model.capture import LayerCall, apply_layer
 from compressor.model.families import Family, head_logits, layer_list
@@ -188,12 +188,11 @@ class Trials:
 
     def _read(self) -> dict[SkipSet, Trial]:
         try:
-            stored = json.loads(self._cache.read_text(encoding="utf-8")) if self._cache else {}
-        except (OSError, ValueError):
+            stored = read_json(self._cache) if self._cache else {"key": None}
+            known = stored["trials"] if stored["key"] == self._key else []
+            trials = [Trial(**{**entry, "skip": tuple(entry["skip"])}) for entry in known]
+        except (OSError, ValueError, KeyError, TypeError):  # none, or changed from outside
             return {}
-        if stored.get("key") != self._key:
-            return {}
-        trials = [Trial(**{**entry, "skip": tuple(entry["skip"])}) for entry in stored["trials"]]
         return {trial.skip: trial for trial in trials}
 
     def _write(self) -> None:

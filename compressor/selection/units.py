@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 
 from compressor.errors import UserError
 from compressor.measurement.cost import encoder_flops, layers_saved, shape_flops
-from compressor.model.units import ATTENTION, FFN, Shape, ordered, shape_left, split_unit, unit_of
+from compressor.model.units import ATTENTION, FFN, Shape, has_part, ordered, shape_left, split_unit, unit_of
 from compressor.recipe.compression import SelectionSpec
 from compressor.selection.search import Mix, Part, Search, SkipPlan
 from compressor.selection.trials import Trial, Trials
@@ -35,16 +35,19 @@ def part_names(spec: SelectionSpec, width: int) -> list[str]:
     return [part for unit in spec.units for part in named[unit]]
 
 
-def flops_savings(layers: int, hidden: int, width: int, parts: Sequence[str]) -> dict[tuple[int, str], np.ndarray]:
-    """Return what each part of each layer saves, as a share of the encoder's FLOPs at the reported length.
+def flops_savings(full: Shape, hidden: int, parts: Sequence[str]) -> dict[tuple[int, str], np.ndarray]:
+    """Return what each part saves of each layer that has it, as a share of the encoder's FLOPs at the reported length.
 
-    `hidden` is the width of the states, `width` that of the feed-forward blocks.
+    `full` is the shape of the model, `hidden` the width of its states.
     """
-    whole, found = encoder_flops(layers, hidden, width), {}
+    whole, found = shape_flops(full.ffn_widths, full.attention, hidden), {}
     for part in parts:
-        left = shape_left([unit_of(1, part)], Shape.even(1, width))
-        saved = (whole / layers - shape_flops(left.ffn_widths, left.attention, hidden)) / whole
-        found |= {(layer, part): np.array([saved]) for layer in range(1, layers + 1)}
+        for layer, own in enumerate(zip(full.ffn_widths, full.attention, strict=True), start=1):
+            if has_part(part, *own):
+                left = shape_left([unit_of(1, part)], Shape(*((value,) for value in own)))
+                saved = encoder_flops(1, hidden, own[0], attention=own[1])
+                saved -= shape_flops(left.ffn_widths, left.attention, hidden)
+                found[layer, part] = np.array([saved / whole])
     return found
 
 
@@ -73,12 +76,12 @@ def find_mix(
     trials: Trials,
     savings: Savings,
     spec: SelectionSpec,
-    width: int,
+    full: Shape,
     gains: Mapping[tuple[int, str], float] | None = None,
 ) -> SkipPlan:
     """Choose the mix of units that keeps the most predictions within `spec.budget`, by trials on the selection split.
 
-    `trials` has the stand-ins for every part in `savings`; `width` is that of the feed-forward blocks. Of the mixes that
+    `trials` has the stand-ins for every part in `savings`; `full` is the shape of the model. Of the mixes that
     meet the budget only those are tried from which nothing can be given back, and the one that `gains` (see
     `score_parts`) alone would name: lowest gain first. Raises UserError where no mix can meet the budget.
     """
@@ -108,7 +111,7 @@ def find_mix(
         search([without_surplus(fullest_mix(free, layers), free, need)], "the mix that saves the most")
     meeting = [trial for mix, trial in search.tried.items() if mix and _saved(mix, free).min() >= need]
     chosen = min(meeting, key=lambda trial: trial.cost)
-    left = shape_left(chosen.skip, Shape.even(layers, width))
+    left = shape_left(chosen.skip, full)
     parts = tuple(
         Part(layer, part or "layer", float(saved.min()), _gain(gains, layer, part), *_figures(trial))
         for ((layer, part), saved), trial in zip(free.items(), singles, strict=True)

@@ -89,6 +89,13 @@ def test_the_opponent_of_everything_is_added_once(models, run_dir):
         with_opponent(onnx, models / "onnx")
 
 
+@pytest.mark.parametrize("text", ["[" * 20_000, "- a", "\x00"])
+def test_a_run_with_a_damaged_recipe_is_refused(tmp_path, text):
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"recipe\.yaml"):
+        find_targets([tmp_path])
+
+
 def test_without_a_run_the_first_is_the_opponent():
     targets = [Target(name, None, onnx=True) for name in "abc"]
     assert against(targets) == {"a": "a", "b": "a", "c": "a"}

@@ -225,8 +225,19 @@ def test_a_folder_that_is_no_whole_cascade_is_refused(exported, tmp_path, missin
         CascadeClassifier(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"parts": 3}', '{"parts": []}'])
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"parts": 3}', '{"parts": []}', "[" * 100_000])
 def test_damaged_settings_are_refused(tmp_path, text):
     (tmp_path / "cascade.json").write_text(text)
     with pytest.raises(UserError, match="not the settings"):
+        CascadeClassifier(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["front.onnx", "back.onnx", "tokenizer.json"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"not a graph", b"\x08\x08:\x02\x0a\x00", b"[" * 100_000])
+def test_damaged_files_are_refused_by_name(exported, tmp_path, name, content):
+    for file in exported()[0].iterdir():
+        if file.name != name:
+            (tmp_path / file.name).symlink_to(file)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name}: .* copy the folder again"):
         CascadeClassifier(tmp_path)

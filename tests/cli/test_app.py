@@ -385,6 +385,9 @@ def test_bytes_that_are_no_text_and_terminals_that_know_few_signs(tiny_task):
     code, stdout, stderr = call("explain", os.fspath(tiny_task / "model"), "a b \u03c9", encoding="ascii")
     assert (code, stderr) == (0, b"")
     assert stdout.isascii()
+    for encoding in ("ascii", "latin-1"):  # what the terminal lacks is escaped as JSON has it
+        told = call("explain", os.fspath(tiny_task / "model"), "a caf\u00e9 \U0001f600", "--json", encoding=encoding)
+        assert (told[0], json.loads(told[1].decode())["texts"]) == (0, ["a caf\u00e9 \U0001f600"]), told[2]
     code, _, stderr = call("validate", os.fspath(tiny_task / "caf\u00e9.yaml"), encoding="ascii")
     assert (code, b"no such recipe file" in stderr, b"Traceback" in stderr) == (2, True, False)
 

@@ -1,11 +1,22 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny import byte_pairs, wordpiece
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
-from compressor.data.batches import Encodings, bucketed_rows, encode, join, pad, padded_batches, shuffled_rows
+from compressor.data.batches import (
+    Encodings,
+    bucketed_rows,
+    encode,
+    join,
+    pad,
+    padded_batches,
+    same_tokens,
+    shuffled_rows,
+)
+from compressor.data.splits import normalised
 
 
 def tokenizer_of(*inputs):
@@ -106,3 +117,36 @@ def test_indices_put_results_back_into_order():
     for indices, inputs in padded_batches(Encodings(rows, None, 0), 2):
         restored[indices] = inputs["attention_mask"].sum(1)
     assert restored.tolist() == [2, 6, 1, 4, 3]
+
+
+LETTER_TEXTS = st.text(alphabet="abAB é\u0301.,\t\u00a0", max_size=8)
+
+
+def test_texts_of_the_same_tokens_are_copies(tmp_path):
+    same, one = same_tokens(wordpiece(tmp_path)), ("a b c", "it's x.")
+    for other in [
+        ("A b C", "it's x."),
+        ("a  b\tc ", "It ' s x ."),
+        ("\u00e1 b c", "it's x."),
+        ("a\u0301 b c", "it's x."),
+    ]:
+        assert same(one) == same(other)
+    for other in [("a b", "c it's x."), ("ab c", "it's x."), ("a b c",), ("it's x.", "a b c")]:
+        assert same(one) != same(other)
+    (tmp_path / "cased").mkdir()
+    vocabulary = tmp_path / "cased" / "vocab.txt"
+    vocabulary.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nA\n", encoding="utf-8")
+    cased = same_tokens(BertTokenizerFast(str(vocabulary), do_lower_case=False))
+    assert cased(("a",)) != cased(("A",))
+    assert cased(("a .",)) == cased(("a.",))
+    assert same_tokens(byte_pairs(tmp_path)) is normalised  # it normalises nothing
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(LETTER_TEXTS, LETTER_TEXTS)
+def test_rows_of_one_key_have_the_same_tokens(tmp_path, one, other):
+    tokenizer = wordpiece(tmp_path)
+    same, ids = same_tokens(tokenizer), encode([(one,), (other,)], tokenizer, 60).input_ids
+    if same((one,)) == same((other,)):
+        assert ids[0] == ids[1]
+    assert same((one,)) == same((f" {one.upper()}\n",))

@@ -7,6 +7,7 @@ import pytest
 
 from compressor.data import tasks
 from compressor.data.files import read_table
+from compressor.data.splits import normalised
 from compressor.data.tasks import GLUE, load_task
 from compressor.errors import UserError
 from compressor.recipe.data import DataSpec
@@ -78,6 +79,42 @@ def test_pairs_and_overlaps_of_pairs(tmp_path):
     assert task.evaluation.texts[0] == ("v1", "x")
     assert sum(task.removed_overlaps.values()) == 1
     assert sum(map(len, (task.train, task.calibration, task.selection))) == 21
+
+
+def test_copies_leave_what_decides_and_are_counted(tmp_path):
+    once = load(own(tmp_path))
+    twice = load(own(tmp_path, [*TRAIN, *((f" {text} ", label) for text, label in TRAIN)]))
+    assert once.removed_copies == {"calibration": 0, "selection": 0}
+    assert twice.removed_copies == {"calibration": 8, "selection": 10}
+    for part in ("calibration", "selection"):
+        found, wanted = getattr(twice, part), getattr(once, part)
+        assert [texts[0].strip() for texts in found.texts] == [texts[0] for texts in wanted.texts]
+        assert found.labels.tolist() == wanted.labels.tolist()
+    assert len(twice.train) == 2 * len(once.train)
+    repeated = load(own(tmp_path, validation=[*VALIDATION, *VALIDATION]))
+    assert len(repeated.evaluation) == 2 * len(VALIDATION)  # the user's own
+
+
+def test_copies_in_a_test_file_leave_the_calibration_part_before_it_is_cut(tmp_path):
+    test = write(tmp_path, "test.jsonl", [(f"test {i % 20}",) for i in range(60)], ["review"])
+    task = load(own(tmp_path, test=test, calibration={"split": "test", "size": 12}))
+    assert len(set(task.calibration.texts)) == len(task.calibration) == 12
+    assert task.removed_copies == {"calibration": 24, "selection": 0}
+
+
+def test_copies_are_what_the_key_says_also_between_parts(tmp_path):
+    train = [*TRAIN, ("VALIDATION Text 3", "pos"), ("Train Text 0", "neg")]
+    spec = own(tmp_path, train, calibration={"size": 1}, selection={"size": 1000})
+    plain, uncased = (
+        load_task(spec, model_labels=None, seed=0, same=same)
+        for same in (normalised, lambda texts: normalised(tuple(text.lower() for text in texts)))
+    )
+    assert sum(plain.removed_overlaps.values()) == 0
+    assert sum(uncased.removed_overlaps.values()) == 1
+    lower = [text.lower() for part in (uncased.calibration, uncased.selection) for (text,) in part.texts]
+    assert len(set(lower)) == len(lower)
+    everywhere = [text.lower() for part in (uncased.train, uncased.evaluation) for (text,) in part.texts]
+    assert not set(lower) & set(everywhere)
 
 
 def test_result_does_not_depend_on_the_order_of_the_file(tmp_path):

@@ -197,9 +197,16 @@ def test_wrong_input_is_explained(tmp_path, exported):
     with pytest.raises(UserError, match="no such ONNX file"):
         session(tmp_path / "none.onnx")
     broken = tmp_path / "broken.onnx"
-    broken.write_bytes(b"not a graph")
-    with pytest.raises(UserError, match="not a usable ONNX file"):
-        session(broken)
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
+    old = {"ir_version": 8, "opset_imports": [onnx.helper.make_opsetid("", 13)]}  # so that every ONNX Runtime reads it
+    made = onnx.helper.make_model(onnx.helper.make_graph([node], "g", value[:1], value[1:]), **old)
+    graph = made.SerializeToString()
+    # ONNX Runtime's message about the last holds bytes that are no text
+    for content in (b"not a graph", b"", graph[:40], graph.replace(b"Relu", b"Re\xebu")):
+        broken.write_bytes(content)
+        with pytest.raises(UserError, match="not a usable ONNX file"):
+            session(broken)
 
 
 def test_an_unwritable_place_is_the_disk_s_error(tmp_path, exported):

@@ -139,3 +139,25 @@ def test_benchmark_values_from_the_command_line():
     assert part_of_recipe(BenchmarkSpec, "benchmark", {"batch_sizes": [2], "lengths": None}).batch_sizes == [2]
     with pytest.raises(UserError, match=r"benchmark\.batch_sizes\.0"):
         part_of_recipe(BenchmarkSpec, "benchmark", {"batch_sizes": [0]})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 20_000,
+        "2001-13-45",
+        "0x_",
+        "!!int x",
+        "!!timestamp x",
+        "!!bool 3",
+        "1" * 5000,
+        "!!python/object:os.system x",
+    ],
+)
+def test_values_that_the_yaml_library_chokes_on_are_refused(tmp_path, text):
+    (tmp_path / "recipe.yaml").write_text(f"name: {text}\n")
+    with pytest.raises(UserError, match=r"recipe\.yaml(:\d+)?: not valid YAML \("):
+        load_recipe(tmp_path / "recipe.yaml")
+    (tmp_path / "recipe.yaml").write_text("name: a\n")
+    with pytest.raises(UserError, match="--set name: the value .* is not valid YAML"):
+        load_recipe(tmp_path / "recipe.yaml", [f"name={text}"])

@@ -288,9 +288,10 @@ def test_result_without_a_compressed_model_or_not_text(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text(json.dumps(result))
     with pytest.raises(UserError, match=r"variants\.compressed is missing"):
         build_report(tmp_path)
-    (tmp_path / "result.json").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="not a JSON file"):
-        build_report(tmp_path)
+    for content in (b"\xff\xfe\x00", b"[" * 100_000):
+        (tmp_path / "result.json").write_bytes(content)
+        with pytest.raises(UserError, match="not a JSON file"):
+            build_report(tmp_path)
 
 
 @pytest.mark.parametrize(

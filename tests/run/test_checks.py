@@ -1,7 +1,13 @@
 """What is refused before anything expensive, whichever command asks for it."""
 
+import json
+
 import pytest
 from tiny import save_model
+
+from compressor.progress import silent
+from compressor.recipe.file import load_recipe
+from compressor.run.checks import prepare
 
 
 @pytest.mark.parametrize(
@@ -26,3 +32,28 @@ def test_options_of_commands_have_the_ranges_of_the_recipe(tiny_task, tmp_path, 
     code, _, stderr = command("export", tiny_task / "model", "--out", tmp_path / "onnx", "--opset", opset)
     assert (code, "export.opset: input should be" in stderr, f"not {opset}" in stderr) == (2, True, True)
     assert not (tmp_path / "onnx").exists()
+
+
+def test_copies_to_the_tokenizer_change_nothing_that_decides(tiny_task, tmp_path, command):
+    lines = (tiny_task / "train.csv").read_text().splitlines()
+    (tmp_path / "train.csv").write_text(
+        "\n".join([*lines, *(line.upper().replace(" ", "  ") for line in lines[1:])]) + "\n"
+    )
+    cascade = ["cascade={exits: [1], max_flips: 0.5, fit_size: 100}", "data.calibration.seen_in_training=false"]
+    changed = f"data.train={tmp_path}/train.csv"
+    once, twice = (
+        prepare(load_recipe(tiny_task / "recipe.yaml", sets), tmp_path / "run", "cpu", silent)
+        for sets in (cascade, [*cascade, changed])
+    )
+    assert twice.data.removed_copies == {"calibration": 60, "selection": 60}
+    for part in ("calibration", "selection", "guard"):
+        rows = {tuple(ids) for ids in getattr(twice, part).input_ids}
+        assert len(rows) == len(getattr(twice.data, part)) == 60
+    rows = [tuple(ids) for ids in twice.exit_text.input_ids]  # every fourth of them judges the fit to the others
+    assert len(set(rows)) == len(rows) == len(once.exit_text) == 100
+    shown = [part for name in (*cascade, changed, "benchmark.workload=false") for part in ("--set", name)]
+    code, stdout, _ = command("run", tiny_task / "recipe.yaml", "--out", tmp_path / "run", "--json", *shown)
+    assert code == 0
+    assert json.loads(stdout)["data"]["removed_copies"] == twice.data.removed_copies
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "one row stays: 60 removed" in page

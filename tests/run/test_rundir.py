@@ -54,7 +54,9 @@ def test_the_content_of_a_stage_is_that_of_its_files(tmp_path):
         assert first == run.content("s")
 
 
-@pytest.mark.parametrize("damage", ["remove", "shorten", "corrupt", "manifest"])
+@pytest.mark.parametrize(
+    "damage", ["remove", "shorten", "corrupt", "{", "[]", "{}", '{"key": "k", "files": 3}', "[" * 100_000]
+)
 def test_damaged_results_are_computed_anew(tmp_path, damage):
     with open_run_dir(tmp_path / "run") as run:
         run.stage("s", "k", OUTPUTS, writer("one"))
@@ -65,7 +67,8 @@ def test_damaged_results_are_computed_anew(tmp_path, damage):
         elif damage == "corrupt":
             (run.path / "model" / "weights").write_text("x" * len("oneoneone"))
         else:
-            (run.path / ".stages" / "s.json").write_text("{")
+            (run.path / ".stages" / "s.json").write_text(damage)
+            assert run.content("s") is None or damage.startswith('{"key"')
         assert not run.stage("s", "k", OUTPUTS, writer("one")).cached
 
 

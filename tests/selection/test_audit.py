@@ -24,7 +24,7 @@ def audited(tiny):
     evidence = Evidence.of(scores, seed=0, passthrough=passthrough_scores(model_weights(model)))
     calls, teacher = capture_calls(model, family, encodings)
     trials = Trials(model, family, calls, teacher, labels)
-    audit = audit_scores(trials, evidence, SelectionSpec(), labels="teacher", flops=lambda layers: 10 * layers)
+    audit = audit_scores(trials, evidence, SelectionSpec(), labels="teacher", flops=lambda skip: 10 * (4 - len(skip)))
     return audit, trials, evidence
 
 
@@ -98,7 +98,7 @@ def test_hits_compare_the_first_picks_with_the_truly_least_damaging_layer(audite
 def test_the_audit_searches_all_sizes_whatever_the_recipe_searches(audited, search, series):
     _, trials, evidence = audited
     audit = audit_scores(
-        trials, evidence, SelectionSpec(search=search, layers=2), labels="gold", flops=lambda layers: layers
+        trials, evidence, SelectionSpec(search=search, layers=2), labels="gold", flops=lambda skip: 9 - len(skip)
     )
     assert (audit.search, audit.labels) == (series, "gold")
     assert {point["size"] for point in audit.frontier if point["series"] == series} == {0, 1, 2, 3}
@@ -108,7 +108,7 @@ def test_protected_layers_are_no_yardstick(audited):
     _, trials, evidence = audited
     least = min(trials([(layer,) for layer in range(1, 5)], "again"), key=lambda trial: trial.cost).skip
     audit = audit_scores(
-        trials, evidence, SelectionSpec(protect=list(least)), labels="gold", flops=lambda layers: layers
+        trials, evidence, SelectionSpec(protect=list(least)), labels="gold", flops=lambda skip: 9 - len(skip)
     )
     assert {point["regret"]["agreement"] for point in audit.frontier if point["series"] == "exhaustive"} == {0.0}
     assert not any(set(point["skip"]) & set(least) for point in audit.frontier)
@@ -130,7 +130,7 @@ def test_an_audit_never_tries_more_sets_than_an_exhaustive_search_may(spec, laye
 def test_an_audit_goes_over_to_a_beam_where_all_sets_are_too_many(audited, monkeypatch):
     _, trials, evidence = audited
     monkeypatch.setattr("compressor.selection.audit.MOST_SETS", 14)
-    audit = audit_scores(trials, evidence, SelectionSpec(), labels="gold", flops=lambda layers: layers)
+    audit = audit_scores(trials, evidence, SelectionSpec(), labels="gold", flops=lambda skip: 9 - len(skip))
     assert audit.search == "beam"
     assert "exhaustive" not in {point["series"] for point in audit.frontier}
 

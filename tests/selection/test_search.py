@@ -190,8 +190,9 @@ def test_trials_of_other_rows_or_labels_are_not_believed(tiny, tmp_path, monkeyp
     applied = counted(monkeypatch)
     trials_of(tiny, cache=cache, labels=np.zeros(24, dtype=np.int64))([(1,)], "one")
     assert len(applied) == 3
-    cache.write_text("{ broken", encoding="utf-8")
-    trials_of(tiny, cache=cache)([(1,)], "one")
+    for broken in ("{ broken", "[]", "[" * 100_000):
+        cache.write_text(broken, encoding="utf-8")
+        trials_of(tiny, cache=cache)([(1,)], "one")
     assert len(applied) == 6
 
 

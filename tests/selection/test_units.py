@@ -50,7 +50,7 @@ def test_a_unit_is_what_its_parts_say(unit):
 def test_savings_are_those_of_the_operations_by_hand():
     # at 128 tokens and width 384: attention 128 * 8 * 384^2 + 4 * 128^2 * 384, FFN 128 * 4 * 384 * 1536
     attention, ffn = 176_160_768, 301_989_888
-    found = flops_savings(6, 384, 1536, ["", "attention", "ffn", "ffn:384"])
+    found = flops_savings(Shape.even(6, 1536), 384, ["", "attention", "ffn", "ffn:384"])
     assert encoder_flops(6, 384, 1536) == 6 * (attention + ffn)
     whole = 6 * (attention + ffn)
     wanted = {"": 1 / 6, "attention": attention / whole, "ffn": ffn / whole, "ffn:384": 0.75 * ffn / whole}
@@ -111,13 +111,13 @@ def every_mix(savings, layers):
 @pytest.mark.parametrize("keep", [0.85, 0.7, 0.55])
 def test_the_best_mix_is_found_where_damage_adds_up(units, keep):
     spec = SelectionSpec(units=units, budget={"keep": keep}, widths=[0.5, 0.125], beam_width=64)
-    savings = flops_savings(4, 32, 256, part_names(spec, 256))
+    savings = flops_savings(Shape.even(4, 256), 32, part_names(spec, 256))
     generator = np.random.default_rng(len(units))
     layer_damage = generator.uniform(0.1, 1, 4)
     share = {"": 1.2, "ffn": 0.6, "attention": 0.5, "ffn:128": 0.15, "ffn:32": 0.3}
     damage = {key: layer_damage[key[0] - 1] * share[key[1]] for key in savings}
     trials = Additive(4, damage)
-    plan = find_mix(trials, savings, spec, 256)
+    plan = find_mix(trials, savings, spec, Shape.even(4, 256))
     saved = {mix: sum(savings[split_unit(unit)].item() for unit in mix) for mix in every_mix(savings, 4)}
     meeting = [mix for mix, share in saved.items() if 1 - share <= keep + 1e-9]
     best = min(meeting, key=lambda mix: trials.trial(mix).kl)
@@ -155,7 +155,7 @@ def test_a_budget_that_can_be_reached_is_always_met(seed, layers, units, keep, b
     except UserError:
         return
     damage = {key: generator.uniform(0, 1) for key in savings}
-    plan = find_mix(Additive(layers, damage), savings, spec, 256)
+    plan = find_mix(Additive(layers, damage), savings, spec, Shape.even(layers, 256))
     saved = sum(savings[split_unit(unit)] for unit in plan.units)
     assert 1 - saved.min() == pytest.approx(plan.mix.kept)
     assert plan.mix.kept <= keep + 1e-6
@@ -189,8 +189,8 @@ def test_the_mix_by_gain_alone_by_hand():
 
 def test_protected_layers_stay():
     spec = SelectionSpec(units=["layer", "ffn"], budget={"keep": 0.7}, protect=[1])
-    savings = flops_savings(4, 32, 64, part_names(spec, 64))
-    plan = find_mix(Additive(4, dict.fromkeys(savings, 0.1)), savings, spec, 64)
+    savings = flops_savings(Shape.even(4, 64), 32, part_names(spec, 64))
+    plan = find_mix(Additive(4, dict.fromkeys(savings, 0.1)), savings, spec, Shape.even(4, 64))
     assert 1 not in [split_unit(unit)[0] for unit in plan.units]
 
 
@@ -207,7 +207,7 @@ def test_protected_layers_stay():
 def test_impossible_budgets_are_refused(units, keep, least):
     spec = SelectionSpec(units=units, budget={"keep": keep}, widths=[0.5, 0.25])
     with pytest.raises(UserError, match=f"selection.budget.keep: {keep:g} cannot be reached .* {least} of the flops"):
-        check_budget(spec, flops_savings(4, 32, 64, part_names(spec, 64)), 4)
+        check_budget(spec, flops_savings(Shape.even(4, 64), 32, part_names(spec, 64)), 4)
 
 
 def test_gains_of_parts_add_up_to_those_of_layers(tiny):

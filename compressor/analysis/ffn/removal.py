@@ -14,6 +14,7 @@ from compressor.measurement.statistics import compare, delta_interval, discordan
 from compressor.model.capture import LayerCall, apply_layer, capture_call
 from compressor.model.cls_row import cls_row
 from compressor.model.families import Family, head_logits, layer_list
+from compressor.model.sublayers import attends
 from compressor.progress import Track, silent
 
 
@@ -26,7 +27,8 @@ class Removal:
 
     Shares and deltas are fractions, `kl` and entropies nats. `flips_saved` is how much lower the share of changed
     predictions is than where the block gives 0, paired. `entropy_shift` is the change of the attention entropy (mean over
-    heads and tokens) of the `later_layers`; None at the last layer. Without labels the accuracies are None.
+    heads and tokens) of those of the `later_layers` that attend; None where none does. Without labels the accuracies are
+    None.
     """
 
     kind: str
@@ -109,8 +111,11 @@ def replaced(layer: nn.Module, family: Family, before: Tensor, vectors: Tensor) 
 def attention_entropy(layer: nn.Module, hidden: Tensor, family: Family, heads: int, mask: Tensor) -> Tensor:
     """Return the entropy of the layer's attention on the states [B, S, H], mean over heads and tokens of each row, nats [B].
 
-    `-sum p ln p` of p = softmax(q k / sqrt(size)) over the tokens that `mask` [B, S] keeps; absolute positions.
+    `-sum p ln p` of p = softmax(q k / sqrt(size)) over the tokens that `mask` [B, S] keeps; absolute positions. NaN where
+    the layer does not attend.
     """
+    if not attends(layer, family):
+        return torch.full((len(hidden),), torch.nan, dtype=torch.float64, device=hidden.device)
     query, key = (
         layer.get_submodule(name)(hidden).unflatten(-1, (heads, -1)).transpose(1, 2)
         for name in (family.query, family.key)
@@ -141,8 +146,8 @@ def _removal(run: RemovalRun, kind: str, layer: int, gold: np.ndarray | None) ->
     if kind != "removed":
         gained, lost = discordant(run.logits["removed"][layer].argmax(1), logits.argmax(1), target)
         saved, interval = (gained - lost) / found.rows, delta_interval(gained, lost, found.rows)
-    later = len(run.logits[kind]) - layer - 1
-    shift, entropy_ci95 = _mean_interval(run.entropy[kind][layer]) if run.entropy and later else (None, None)
+    known = run.entropy is not None and np.isfinite(run.entropy[kind][layer]).all()
+    shift, entropy_ci95 = _mean_interval(run.entropy[kind][layer]) if known else (None, None)
     return Removal(
         kind=kind,
         rows=found.rows,
@@ -158,7 +163,7 @@ def _removal(run: RemovalRun, kind: str, layer: int, gold: np.ndarray | None) ->
         accuracy_ci95=found.ci95,
         mcnemar_p=found.mcnemar_p,
         mcnemar_p_holm=found.mcnemar_p,
-        later_layers=later,
+        later_layers=len(run.logits[kind]) - layer - 1,
         entropy_shift=shift,
         entropy_ci95=entropy_ci95,
     )
@@ -169,17 +174,18 @@ def _later(
 ) -> tuple[Tensor, Tensor]:
     """Return the final [CLS] states [B, H] behind `layers`, and the mean shift of their attention entropies [B].
 
-    Without `usual` (relative positions) no entropy is taken; with it, the last layer computes its [CLS] row alone.
+    Without `usual` (relative positions) no entropy is taken; with it, the last layer computes its [CLS] row alone. The
+    shift is NaN where none of the layers attends.
     """
-    shift = torch.zeros(len(hidden), dtype=torch.float64, device=hidden.device)
+    shifts = [torch.full((len(hidden),), torch.nan, dtype=torch.float64, device=hidden.device)]
     for number, layer in enumerate(layers):
         if usual:
-            shift += (attention_entropy(layer, hidden, family, heads, call.mask) - usual[number]) / len(layers)
+            shifts.append(attention_entropy(layer, hidden, family, heads, call.mask) - usual[number])
         if usual and number == len(layers) - 1:
             hidden = cls_row(layer, family, heads, hidden, call.mask)
         else:
             hidden = apply_layer(layer, [call], [hidden])[0]
-    return hidden[:, 0], shift
+    return hidden[:, 0], torch.stack(shifts).nanmean(0)
 
 
 def _mean_interval(values: np.ndarray) -> tuple[float, tuple[float, float]]:

@@ -76,9 +76,14 @@ def recorded_blocks(model: nn.Module, family: Family) -> Iterator[Callable[[], l
     names = (family.attention_norm, family.ffn_output, family.ffn_norm)
     seen: list[tuple[list[Tensor], ...]] = [([], [], []) for _ in layers]
 
+    def joined(parts: tuple[list[Tensor], ...]) -> BlockStates:
+        # a model may run its feed-forward blocks in chunks of the sequence; a block that is gone gives one vector for all
+        before, raw, after = parts
+        every = [piece.expand_as(whole) for piece, whole in zip(raw, after, strict=True)]
+        return BlockStates(*(torch.cat(part, dim=1) for part in (before, every, after)))
+
     def taken() -> list[BlockStates]:
-        # a model may run its feed-forward blocks in chunks of the sequence
-        made = [BlockStates(*(torch.cat(part, dim=1) for part in parts)) for parts in seen]
+        made = [joined(parts) for parts in seen]
         for parts in seen:
             for part in parts:
                 part.clear()

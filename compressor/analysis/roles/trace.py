@@ -101,8 +101,12 @@ def momentum_trace(
 
     Constant learning rate, dropout, gradients clipped to norm 1, AdamW without decay. A loop of its own, because the
     moments after every step are what is wanted. Above 0, the step that follows shrinks the weights; below, it grows them.
+    NaN for a layer that has no matrix left.
     """
-    matrices = [[part for part in layer.parameters() if part.ndim == 2] for layer in layer_list(model, family)]
+    # the map out of a block that is gone has no weight, so that no gradient reaches it
+    matrices = [
+        [part for part in layer.parameters() if part.ndim == 2 and part.numel()] for layer in layer_list(model, family)
+    ]
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0)
     targets, cosines = torch.from_numpy(labels), []
     generator = np.random.default_rng(seed)
@@ -125,7 +129,9 @@ def momentum_trace(
 
 
 def _cosine(moments: list[Tensor], weights: list[Tensor]) -> float:
-    """Return the cosine of two lists of matrices, each list taken as one vector; 0 where one is 0."""
+    """Return the cosine of two lists of matrices, each list taken as one vector; 0 where one is 0, NaN without a matrix."""
+    if not weights:
+        return math.nan
     with torch.no_grad():
         product = sum((moment * weight).sum() for moment, weight in zip(moments, weights, strict=True))
         norms = [torch.stack([part.norm() for part in parts]).norm() for parts in (moments, weights)]

@@ -4,14 +4,12 @@ A checkpoint may be larger than memory: only names are looked up when it is open
 before the next.
 """
 
-import json
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -19,8 +17,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from compressor.errors import UserError
+from compressor.files import read_json
 from compressor.model.families import FAMILIES, Family
-from compressor.model.load import WEIGHTS
+from compressor.model.load import WEIGHTS, read_config
+from compressor.model.sublayers import KEY, any_shape, padded, padded_sizes, shape_of
+from compressor.model.units import Shape
 
 HEADS = "num_attention_heads", "n_heads", "n_head"
 """Names of the number of attention heads in config.json."""
@@ -154,13 +155,34 @@ def open_weights(directory: Path) -> Weights:
         files = {tensor: directory / part for tensor, part in listed.items()}
     else:
         files = dict.fromkeys(_names_in(directory / name), directory / name)
-    return weights_of(config, files, lambda tensor: _read_tensor(files[tensor], tensor), where)
+    shape = None
+    if KEY in config and config.get("model_type") in FAMILIES:
+        config = read_config(directory, "model")
+        shape = any_shape(config)
+    return _weights(config, files, lambda tensor: _read_tensor(files[tensor], tensor), where, shape)
 
 
 def model_weights(model: nn.Module, where: str = "model") -> Weights:
     """Return the weights of a loaded Hugging Face model; nothing is copied until it is read."""
-    state = model.state_dict()
-    return weights_of(model.config.to_dict(), state, state.__getitem__, where)
+    state, config = model.state_dict(), model.config.to_dict()
+    family = FAMILIES.get(config["model_type"])
+    return _weights(config, state, state.__getitem__, where, family and shape_of(model, family))
+
+
+def _weights(
+    config: Mapping[str, Any], names: Collection[str], read: Callable[[str], Tensor], where: str, shape: Shape | None
+) -> Weights:
+    """Return the weights of an encoder of a known `shape` as the stock class has them: what has gone counts as zeros."""
+    sizes: dict[str, tuple[int, ...]] = {}
+    if shape is not None and not shape.uniform():
+        family = FAMILIES[config["model_type"]]
+        sizes = padded_sizes(shape, family, config[family.width_key])
+
+    def whole(name: str) -> Tensor:
+        found = read(name) if name in names else torch.zeros(0)
+        return padded(found, sizes[name]) if name in sizes else found
+
+    return weights_of(config, dict.fromkeys([*names, *sizes]), whole, where)
 
 
 def weights_of(config: Mapping[str, Any], names: Iterable[str], read: Callable[[str], Tensor], where: str) -> Weights:
@@ -227,7 +249,7 @@ def _layers(naming: Naming, prefix: str, numbers: set[int], names: set[str], whe
 
 def _read_object(file: Path, where: str) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except FileNotFoundError as error:
         raise UserError(
             f"{where}: the folder holds no {file.name}, so it is no Hugging Face model directory."
@@ -266,7 +288,7 @@ def _load_bin(file: Path) -> dict[str, Tensor]:
     """Return the tensors of a .bin file, mapped rather than read where its format allows that."""
     try:
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except Exception as error:  # pickle and zip raise whatever a broken file leads them to
         raise _damaged(file, error) from error
     if not isinstance(content, dict):
         raise UserError(f"model {file.parent}: {file.name} holds no tensors by name; save the model as safetensors.")

@@ -14,7 +14,8 @@ from compressor.measurement.timing.latency import Batch, Cell, Subject, measure
 from compressor.measurement.timing.subjects import torch_subject
 from compressor.model.capture import LayerCall, apply_layer, capture_call
 from compressor.model.families import Family, layer_list
-from compressor.model.sublayers import cut_part
+from compressor.model.sublayers import cut_part, shape_of
+from compressor.model.units import has_part
 from compressor.progress import Track, silent
 
 
@@ -33,9 +34,14 @@ def time_layers(
     """Time the whole model and one of its layers in every cell, interleaved; medians in milliseconds.
 
     Each run of the layer takes the next one of the stack, so that its weights come from where they do in a whole pass.
-    With `parts` (`model/units.py`), `parts_ms` holds the time of a layer without each of them.
+    With `parts` (`model/units.py`), `parts_ms` holds the time of a layer without each of them. Where layers have lost parts
+    already, times are means over the layers, and what a part saves is the mean over those that have it.
     """
-    rows, stacks = [], {part: _stack_without(model, family, part) for part in parts}
+    shape, rows = shape_of(model, family), []
+    owners = {
+        part: [has_part(part, *own) for own in zip(shape.ffn_widths, shape.attention, strict=True)] for part in parts
+    }
+    stacks = {part: _stack_without(model, family, part, owners[part]) for part in parts if any(owners[part])}
     for cell in cells:
         calls = [capture_call(model, family, np.arange(cell.batch), batch)[0] for batch in cell.batches]
         subjects = {"full": torch_subject(model)}
@@ -52,12 +58,21 @@ def time_layers(
             track=track,
             description=f"one layer, batch {cell.batch}, {cell.length} tokens",
         )
-        medians = {name: float(np.median(times)) for name, times in values.items()}
-        row = {"batch": cell.batch, "length": cell.length, "full_ms": medians["full"], "layer_ms": medians["layer"]}
+        # layers take turns: where they differ, the median of all would be the time of some
+        turns = 1 if shape.uniform() else len(shape.attention)
+        typical = {name: typical_ms(values[name], 1 if name == "full" else turns) for name in subjects}
+        row = {"batch": cell.batch, "length": cell.length, "full_ms": typical["full"], "layer_ms": typical["layer"]}
         if parts:
-            row["parts_ms"] = {part: medians[part] for part in parts}
+            whole = typical["layer"]
+            saved = {part: (whole - typical[part]) / np.mean(owners[part]) for part in stacks}
+            row["parts_ms"] = {part: whole - saved.get(part, 0.0) for part in parts}
         rows.append({**row, "runs": len(values["full"])})
     return rows
+
+
+def typical_ms(times: Sequence[float], turns: int) -> float:
+    """Return the mean, over `turns` things that took turns in the rounds, of each one's median time."""
+    return float(np.mean([np.median(times[turn::turns]) for turn in range(min(turns, len(times)))]))
 
 
 def prediction_errors(
@@ -82,11 +97,12 @@ def prediction_errors(
     return made
 
 
-def _stack_without(model: PreTrainedModel, family: Family, part: str) -> list[torch.nn.Module]:
-    """Return copies of the layers without `part`; which neurons stay does not matter for their time."""
+def _stack_without(model: PreTrainedModel, family: Family, part: str, owners: Sequence[bool]) -> list[torch.nn.Module]:
+    """Return copies of the layers, without `part` where they have it; which neurons stay does not matter for their time."""
     layers = [copy.deepcopy(layer) for layer in layer_list(model, family)]
-    for layer in layers:
-        cut_part(layer, family, part)
+    for layer, owns in zip(layers, owners, strict=True):
+        if owns:
+            cut_part(layer, family, part)
     return layers
 
 

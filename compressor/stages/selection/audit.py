@@ -6,9 +6,9 @@ from pathlib import Path
 from compressor.analysis.roles.roles import roles_of
 from compressor.analysis.roles.weights import model_weights
 from compressor.files import read_json, write_json
-from compressor.measurement.cost import encoder_flops
 from compressor.recipe.compression import Recipe
 from compressor.run.run import Run
+from compressor.run.variants import variant_flops
 from compressor.selection.audit import audit_scores, spec_of_all_sizes
 from compressor.stages.selection.plan import search_work
 from compressor.stages.selection.trials import run_evidence, run_trials
@@ -17,14 +17,13 @@ from compressor.stages.stage import Stage
 
 def compute(run: Run, folder: Path) -> None:
     """Hold every score against trials on the selection split, and find the best set of every size."""
-    family, config = run.family, run.source.config
     roles = roles_of(model_weights(run.teacher), seed=run.recipe.seed, track=run.track).roles
     audit = audit_scores(
         run_trials(run)[0],
         run_evidence(run),
         run.recipe.selection,
         labels=run.recipe.separability.labels,
-        flops=lambda layers: encoder_flops(layers, config[family.width_key], config[family.ffn_key]),
+        flops=lambda skip: variant_flops(run, "full", skip),
         roles=[
             {"layer": role.layer, "role": role.role, "margin": role.margin, "stability": role.stability}
             for role in roles

@@ -9,6 +9,7 @@ import torch
 from compressor.compensation.refits.blocks import build_variants
 from compressor.files import read_json, write_json
 from compressor.model.capture import LayerCall, capture_calls
+from compressor.model.sublayers import any_shape
 from compressor.recipe.compression import SelectionSpec
 from compressor.run.arrays import ARRAYS, save_array
 from compressor.run.checks import source_savings
@@ -19,7 +20,6 @@ from compressor.selection.trie import count_applications
 from compressor.selection.units import check_budget, find_mix, latency_savings, part_names
 from compressor.stages.selection import timing
 from compressor.stages.selection.answers import answer_notes, check_answers
-from compressor.stages.selection.timing import single_parts
 from compressor.stages.selection.trials import run_evidence, run_trials, selection_calls
 from compressor.stages.stage import Stage
 
@@ -61,22 +61,23 @@ def compute(run: Run, folder: Path) -> None:
 def _make_mix(run: Run, folder: Path, captured: tuple[list[LayerCall], torch.Tensor]) -> None:
     """Choose the parts of layers to leave out by forward passes with stand-ins made from the calibration text."""
     spec, source = run.recipe.selection, run.source
-    width = source.config[run.family.ffn_key]
     if spec.budget.of == "flops":
         savings = source_savings(spec, source)
     else:
         cells = read_json(run.path / "timing.json")["cells"]
-        savings = latency_savings(cells, source.layers, part_names(spec, width))
+        savings = latency_savings(cells, source.layers, part_names(spec, source.config[run.family.ffn_key]))
         check_budget(spec, savings, source.layers)
-    parts = single_parts(run)
-    wanted = {layer: parts for layer in range(1, source.layers + 1) if layer not in spec.protect}
+    wanted: dict[int, list[str]] = {}
+    for layer, part in savings:
+        if part and layer not in spec.protect:
+            wanted.setdefault(layer, []).append(part)
     calls, _ = capture_calls(run.teacher, run.family, run.calibration, track=run.track)
     variants = build_variants(run.teacher, run.family, calls, wanted, track=run.track)
     stand_ins = {key: variant.module for key, variant in variants.items()}
     trials, logits = run_trials(run, stand_ins, captured)
     scored = read_json(run.path / "scores.json").get("parts", [])
     gains = {(entry["layer"], entry["part"]): entry["gain"] for entry in scored}
-    write_json(folder / "plan.json", asdict(find_mix(trials, savings, spec, width, gains)))
+    write_json(folder / "plan.json", asdict(find_mix(trials, savings, spec, any_shape(source.config), gains)))
     save_array(folder, "selection_logits", logits)
 
 

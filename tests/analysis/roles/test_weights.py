@@ -131,9 +131,21 @@ def test_files_that_are_missing_or_damaged_are_named(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "pytorch_model.bin")  # a pickle of code, which is never run
     with pytest.raises(UserError, match="cannot be read"):
         open_weights(tmp_path)
-    (tmp_path / "config.json").write_text("[1")
-    with pytest.raises(UserError, match=r"config\.json cannot be read"):
-        open_weights(tmp_path)
+    # pickles end in errors of many types: IndexError, KeyError, UnicodeDecodeError, struct.error, AssertionError
+    for content in (
+        b"\x80\x020.",
+        b"\x80\x02h\x05.",
+        b"\x80\x02X\x01\x00\x00\x00\xff.",
+        b"\x80\x02J\x00",
+        b"\x80\x02K\x01Q.",
+    ):
+        (tmp_path / "pytorch_model.bin").write_bytes(content)
+        with pytest.raises(UserError, match=r"pytorch_model\.bin cannot be read"):
+            open_weights(tmp_path)
+    for content in ("[1", "[" * 100_000):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(UserError, match=r"config\.json cannot be read"):
+            open_weights(tmp_path)
 
 
 def test_parts_that_are_missing_or_do_not_hold_what_the_index_says(tmp_path):

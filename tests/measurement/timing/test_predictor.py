@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from compressor.measurement.cost import predicted_ms, predicted_speedup
+from compressor.measurement.timing import predictor
 from compressor.measurement.timing.latency import Cell, grid_batches
-from compressor.measurement.timing.predictor import prediction_errors, time_layers
+from compressor.measurement.timing.predictor import prediction_errors, time_layers, typical_ms
 from compressor.model.capture import apply_layer, capture_call
 from compressor.model.families import layer_list
+from compressor.model.surgery import leave_out
 
 CELL = {"batch": 1, "length": 32, "full_ms": 10.0, "layer_ms": 1.5}
 
@@ -18,6 +20,27 @@ def test_prediction_by_hand():
     assert predicted_speedup(CELL, 2) == pytest.approx(10 / 7)
     assert predicted_speedup(CELL, 0) == 1.0
     assert predicted_speedup({**CELL, "layer_ms": 5.0}, 3) == pytest.approx(10)  # noise promises at most that
+
+
+def test_layers_that_differ_count_each_by_its_own_median():
+    times = [1, 5, 1, 5, 2, 9]  # two layers take turns: medians 1 and 5
+    assert typical_ms(times, 2) == 3.0
+    assert typical_ms(times, 1) == np.median(times)
+    assert typical_ms([1, 5], 3) == 3.0  # a third layer never had its turn
+
+
+@pytest.mark.parametrize("model_type", ["bert", "distilbert"])
+def test_parts_are_timed_in_the_layers_that_have_them(tiny, monkeypatch, model_type):
+    model, family, _, _ = tiny(model_type)
+    cut = leave_out(model, family, ["1.ffn", "2.attention"])
+    # by hand: layers take 2, 3, 4 and 4 ms, without their feed-forward blocks 2, 1, 2 and 2
+    taken = {"full": [20], "layer": [2, 3, 4, 4], "ffn": [2, 1, 2, 2], "attention": [1, 3, 3, 3]}
+    monkeypatch.setattr(predictor, "measure", lambda subjects, *_, **__: {name: taken[name] * 3 for name in subjects})
+    cell = Cell(2, 8, grid_batches(2, 8, 64, ["input_ids", "attention_mask"]))
+    rows = time_layers(cut, family, [cell], min_seconds=0, parts=["ffn", "attention"])
+    # three layers have a feed-forward block, and without it they save 2 ms each; three attend, and save 1
+    assert (rows[0]["full_ms"], rows[0]["layer_ms"]) == (20, 3.25)
+    assert rows[0]["parts_ms"] == pytest.approx({"ffn": 1.25, "attention": 2.25})
 
 
 def test_errors_compare_like_with_like():

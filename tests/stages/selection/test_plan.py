@@ -185,7 +185,7 @@ def with_widths(tiny_task, folder, widths):
 @pytest.mark.parametrize(
     ("widths", "words"),
     [
-        ([64, 0, 64], "has already lost parts of layers"),
+        ("64", "give a list with one width for each of the 3 layers"),
         ([8], "1 widths for 3 layers"),
         ([64, -8, 64], "layer 2 has width -8"),
     ],
