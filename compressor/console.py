@@ -1,6 +1,7 @@
 """What commands print: results on stdout, progress and errors on stderr."""
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,9 @@ def say(line: str) -> None:
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401
-    """Print a value as JSON on stdout."""
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+    """Print a value as JSON on stdout; where that is not UTF-8, with other signs than ASCII in the form that JSON has."""
+    whole = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=not whole))
 
 
 def show(*parts: "Table | str | Path") -> None:

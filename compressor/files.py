@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from compressor.errors import UserError
 
 PROGRESS = "progress.json"
 """The file that makes a folder a checkpoint of a training that is not over."""
+WRITTEN = ".written.json"
+"""Names of the files that were written beside it: all that a later call may remove."""
 
 
 def stage_key(name: str, inputs: Mapping[str, Any]) -> str:
@@ -21,15 +22,25 @@ def stage_key(name: str, inputs: Mapping[str, Any]) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is either the old or the new one, whole."""
+    """Write a file so that it is either the old or the new one, whole; raises UserError where its place is a link."""
+    _write_bytes(path, text.encode())
+
+
+def _write_bytes(path: Path, data: bytes) -> Path:
+    check_target(path)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)  # noqa: PTH105 - the atomic rename is the point
+    temporary.write_bytes(data)
+    return temporary.replace(path)
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON, indented, whole or not at all; NaN and infinity are refused since they are no JSON."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    """Write JSON, indented, whole or not at all; errors of `write_text` and `json_text`."""
+    write_text(path, json_text(value))
+
+
+def json_text(value: object) -> str:
+    """Return JSON, indented; raises ValueError for NaN and infinity, since they are no JSON."""
+    return json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401
@@ -50,42 +61,65 @@ def check_out(out: Path) -> None:
         raise UserError(f"--out {out}: {existing} is no folder that can be written to; name another.")
 
 
+def check_target(path: Path, *, folder: bool = False) -> None:
+    """Raise UserError where something stands that a new file, or a `folder`, must not take the place of."""
+    if path.is_symlink():
+        raise UserError(f"{path}: this is a link, and is not written through; remove it, or name another folder.")
+    if path.exists() and path.is_dir() != folder:
+        have, want = ("file", "folder") if folder else ("folder", "file")
+        raise UserError(f"{path}: this is a {have}, and a {want} is to be written here; move it away.")
+
+
+def write_files(folder: Path, contents: Mapping[str, bytes], *, instead_of: str = "") -> list[Path]:
+    """Write files, by name, to a folder that is made where it is missing; return their paths.
+
+    Of what stands there only files that an earlier call wrote and whose names begin with `instead_of` are removed, and files
+    of the same name replaced. Raises UserError where one of them is a link or a folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    before = written_before(folder)
+    stale = {name for name in before if name.startswith(instead_of)} - set(contents)
+    write_json(folder / WRITTEN, sorted({*before, *contents}))  # before anything is written: a call may be cut off
+    for name in stale:
+        (folder / name).unlink(missing_ok=True)
+    paths = [_write_bytes(folder / name, data) for name, data in contents.items()]
+    write_json(folder / WRITTEN, sorted({*before, *contents} - stale))
+    return paths
+
+
+def written_before(folder: Path) -> list[str]:
+    """Return the names of files that earlier calls say that they wrote to a folder."""
+    try:
+        return [name for name in read_json(folder / WRITTEN) if Path(name).name == name]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
 def publish(made: Path, target: Path, written: Collection[str]) -> list[str]:
     """Move a file or a folder to `target`; return the files that this makes there, as paths relative to it.
 
     Of what stands in a folder only `written`, what an earlier call says that it made, and what has a name of the new files
     goes: what a user put beside it stays. All files get the rights that the umask leaves, whatever library wrote them.
-    Raises UserError where `target` is a link.
+    Raises UserError where `target` is a link, or a file where a folder is to stand and the other way round.
     """
-    if target.is_symlink():
-        raise UserError(f"{target}: this is a link, and is not written through; name the folder that it leads to.")
+    check_target(target, folder=made.is_dir())
     mask = os.umask(0)
     os.umask(mask)
     if made.is_file():
         made.chmod(0o666 & ~mask)
-        remove(target)
         made.replace(target)
         return [""]
     files = sorted(path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file())
-    if target.is_file():
-        target.unlink()
-    for name in written:
+    earlier = [Path(name) for name in written if not Path(name).is_absolute() and ".." not in Path(name).parts]
+    for name in earlier:
         if (target / name).is_file():
             (target / name).unlink()
     for name in files:
         (made / name).chmod(0o666 & ~mask)
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         (made / name).replace(target / name)
-    for folder in sorted((path for path in target.rglob("*") if path.is_dir()), reverse=True):
+    for folder in sorted({parent for name in earlier for parent in name.parents if parent.name}, reverse=True):
         with contextlib.suppress(OSError):  # something of the user's is in it
-            folder.rmdir()
+            (target / folder).rmdir()
     target.mkdir(parents=True, exist_ok=True)
     return files
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder, if there is one."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

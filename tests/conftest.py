@@ -1,5 +1,7 @@
 """Shared fixtures: one tiny random classifier of each family, and one whole run of the pipeline."""
 
+import compressor  # noqa: F401  # isort: skip  # first, since it turns off what reports home
+
 import pytest
 from tiny import letter_rows, save_model
 

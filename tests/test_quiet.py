@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from homes import files_left, fresh_home
 
 SESSION = """
-import compressor
 import sys, time
 import numpy as np
 for name in sys.argv[1:]:
@@ -25,35 +25,37 @@ time.sleep(1.5)  # what reports in the background has time to
     [
         ["compressor.cascade.runtime"],
         ["compressor.bench.cold_start"],
+        ["benchmarks.gpu.subjects"],
+        ["benchmarks.peers.make"],
         [
-            "torch",
-            "transformers",
-            "optimum.onnxruntime",
-            "datasets",
-            "huggingface_hub",
-            "sklearn",
+            *("compressor", "torch", "transformers", "optimum.onnxruntime", "datasets", "huggingface_hub", "sklearn"),
             "compressor.pipeline.pipeline",
         ],
     ],
-    ids=["runtime", "child", "everything"],
+    ids=["runtime", "child", "benchmark", "peers", "everything"],
 )
 def test_a_fresh_home_stays_empty(tmp_path, imports):
-    homes = {"HOME": "home", "XDG_CACHE_HOME": "cache", "XDG_CONFIG_HOME": "config", "XDG_DATA_HOME": "data"}
-    for folder in homes.values():
-        (tmp_path / folder).mkdir()
-    told = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "HF_HOME", "MPLCONFIGDIR")
-    inherited = {name: value for name, value in os.environ.items() if name not in told}
-    environment = {**inherited, **{name: str(tmp_path / folder) for name, folder in homes.items()}}
-    environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "MPLCONFIGDIR": str(tmp_path)}  # fonts are no report
-    done = subprocess.run(
-        [sys.executable, "-c", SESSION, *imports], env=environment, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", SESSION, *imports]
+    done = subprocess.run(command, env=fresh_home(tmp_path), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    written = [path for folder in homes.values() for path in (tmp_path / folder).rglob("*") if path.is_file()]
-    assert written == []
+    assert files_left(tmp_path) == []
+
+
+def test_a_command_leaves_no_file_in_a_fresh_home(tiny_task, tmp_path):
+    command = [sys.executable, "-m", "compressor", "export", str(tiny_task / "model"), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, env=fresh_home(tmp_path), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert files_left(tmp_path) == []
 
 
 def test_every_way_in_passes_the_switch():
     import compressor
 
     assert all(os.environ.get(name) for name in compressor.QUIET)
+
+
+def test_what_the_user_sets_stays():
+    code = "import compressor, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"

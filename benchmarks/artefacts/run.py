@@ -31,7 +31,7 @@ from compressor.measurement.predictions import predict
 from compressor.measurement.runtime import predict_onnx, session
 from compressor.measurement.timing.latency import grid_batches, measure
 from compressor.measurement.timing.subjects import onnx_subject
-from compressor.model.capture import capture_calls
+from compressor.model.capture import fit_calls
 from compressor.model.cls_row import FORMS
 from compressor.model.families import Family, family_of, layer_list
 from compressor.model.load import find_model, load_classifier, load_tokenizer
@@ -84,7 +84,7 @@ def measure_exact(task: str, arguments: argparse.Namespace) -> dict:
 def compensated(run: Run, skip: list[int]) -> PreTrainedModel:
     """Return the model without the layers `skip`, refitted, with a charge-flow head folded in."""
     model = drop_layers(run.teacher, run.family, skip)
-    calls, _ = capture_calls(run.teacher, run.family, run.calibration)
+    calls = fit_calls(run.teacher, run.family, run.calibration)
     refit_gaps(run.teacher, model, run.family, kept_layers(run.source.layers, skip), calls, RefitSpec())
     states, targets = [], []
     for part in (run.calibration, run.selection):

@@ -29,7 +29,7 @@ from compressor.data.batches import join
 from compressor.files import read_json, write_json
 from compressor.measurement.machine.environment import environment
 from compressor.measurement.predictions import predict
-from compressor.model.capture import capture_calls
+from compressor.model.capture import fit_calls
 from compressor.model.states.states import final_states
 from compressor.model.surgery import drop_layers, kept_layers
 from compressor.pipeline.pipeline import run_until
@@ -114,7 +114,7 @@ def measure_heads(task: str, arguments: argparse.Namespace) -> dict:
         keep = kept_layers(run.source.layers, skip)
         plain = measured.heads(drop_layers(run.teacher, run.family, skip), specs)
         methods = {"none": plain.pop("stock"), **plain}
-        calls, _ = capture_calls(run.teacher, run.family, run.calibration)
+        calls = fit_calls(run.teacher, run.family, run.calibration)
         for name, spec in (("refit", RefitSpec(layers="gaps")), ("refit later", RefitSpec(layers="later"))):
             if name == "refit later" and first_gap_is_followed_by_gaps(keep, run.source.layers):
                 same = {made: entry for made, entry in methods.items() if made.startswith("refit")}
@@ -139,7 +139,7 @@ def measure_distilled(task: str, arguments: argparse.Namespace) -> dict:
         measured = Measured(run)
         keep = kept_layers(run.source.layers, skip)
         model, started = drop_layers(run.teacher, run.family, skip), time.perf_counter()
-        calls, _ = capture_calls(run.teacher, run.family, run.calibration)
+        calls = fit_calls(run.teacher, run.family, run.calibration)
         refit_gaps(run.teacher, model, run.family, keep, calls, RefitSpec(layers="later"))
         spec = DistillSpec(epochs=arguments.epochs or EPOCHS[task], lr=arguments.lr, gold_weight=arguments.gold)
         train = run.data.train.take(list(range(min(DISTIL_ROWS, len(run.data.train)))))

@@ -15,7 +15,7 @@ from benchmarks.gpu.subjects import free, load
 from compressor.compensation.refits.refit import refit_gaps
 from compressor.data.batches import Encodings
 from compressor.export.onnx import export_variants
-from compressor.model.capture import capture_calls
+from compressor.model.capture import capture_calls, fit_calls
 from compressor.model.states.states import class_states
 from compressor.model.surgery import drop_layers, kept_layers, save_model
 from compressor.recipe.training import RefitSpec
@@ -114,7 +114,7 @@ def measure_pipeline(
 
     def refit(chosen: tuple[int, ...]) -> torch.nn.Module:
         student, keep = drop_layers(model, FAMILY, chosen), kept_layers(size.layers, chosen)
-        calls, _ = capture_calls(model, FAMILY, encodings)
+        calls = fit_calls(model, FAMILY, encodings)
         refit_gaps(model, student, FAMILY, keep, calls, RefitSpec())
         return student
 

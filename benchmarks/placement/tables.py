@@ -65,7 +65,11 @@ def paragraph(results: Json) -> str:
     alike = "; ".join(", ".join(map(str, group)) for group in importances["alike"]) or "none"
     parameters = analysis["runs"][0]["parameters"]
     explained = importances["explained"]
-    foretold = "–" if explained is None else f"{explained:.0%}"
+    foretold = (
+        "–"
+        if explained is None
+        else f"{explained:.0%} (pure noise: up to {max(importances['explained_by_noise'], 0):.0%})"
+    )
     runs, passes, million = analysis["runs"], text["epochs"], text["tokens"] / 1e6
     minutes, training = results["seconds"] / 60, results["pretraining_seconds"] / 60
     condition = importances["condition"]

@@ -31,7 +31,7 @@ from compressor.compensation.refits.blocks import build_variants
 from compressor.compensation.refits.refit import refit_gaps
 from compressor.files import write_json
 from compressor.measurement.machine.environment import environment
-from compressor.model.capture import LayerCall, apply_layer, capture_calls
+from compressor.model.capture import LayerCall, apply_layer, capture_calls, fit_calls
 from compressor.model.families import Family, head_logits, layer_list
 from compressor.model.sublayers import any_shape, cut_attention, cut_ffn
 from compressor.model.surgery import kept_layers, leave_out
@@ -69,7 +69,7 @@ def prepared(task: str, arguments: argparse.Namespace) -> Task:
     rows = f"data.selection.size={ROWS}", f"data.calibration.size={TEXTS}"
     run = prepare(recipe_of(task, arguments, task, *rows), Path("runs") / "units" / task, "cpu", silent)
     teacher, family, track = run.teacher, run.family, track_for_terminal()
-    calls, _ = capture_calls(teacher, family, run.calibration, track=track)
+    calls = fit_calls(teacher, family, run.calibration, track=track)
     parts = [part for units in KINDS.values() for part in part_names(spec_of(units, 0.5), width_of(run)) if part]
     wanted = {layer: set(parts) for layer in range(1, run.source.layers + 1)}
     variants = build_variants(teacher, family, calls, wanted, track=track)
@@ -161,7 +161,7 @@ def measure_removal(task: str, arguments: argparse.Namespace) -> Iterator[dict]:
     """Yield the task's predictions with each feed-forward block gone: cut out, its mean kept, refitted."""
     recipe = recipe_of(task, arguments, task, f"data.calibration.size={TEXTS}")
     run = prepare(recipe, Path("runs") / "units" / f"{task}-removal", "cpu", silent)
-    calls, _ = capture_calls(run.teacher, run.family, run.calibration)
+    calls = fit_calls(run.teacher, run.family, run.calibration)
     held, logits = capture_calls(run.teacher, run.family, run.evaluation)
     wanted = {layer: [FFN] for layer in range(1, run.source.layers + 1)}
     made = {step: build_variants(run.teacher, run.family, calls, wanted, step=step) for step in STEPS}

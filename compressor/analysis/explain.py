@@ -24,7 +24,7 @@ from compressor.model.states.states import final_states
 from compressor.progress import Track, silent
 
 SUM_TOLERANCE = 1e-5
-"""Largest difference allowed between a logit and the sum of its charges."""
+"""Largest difference allowed between a logit and the sum of its charges, for logits of about 1; larger ones round by more."""
 NODES_SHOWN = 16
 """Nodes accounted for one by one; a head of more shows those of the largest charges and the sum of the others."""
 CONFIDENT = 0.9
@@ -173,7 +173,8 @@ def explain(
     first, second = (int(label) for label in np.argsort(-logits[0], kind="stable")[:2])
     sum_error = float(np.abs(charges.sum(1) + found.bias - logits).max())
     model_difference = float(np.abs(logits[0] - own_logits[0]).max())
-    if sum_error > SUM_TOLERANCE or model_difference > 1e-3 * (1 + np.abs(logits[0]).max()):
+    scale = 1 + np.abs(logits[0]).max()
+    if sum_error > SUM_TOLERANCE * scale or model_difference > 1e-3 * scale:
         raise RuntimeError(
             f"the charges miss the logits by {sum_error:.2g} and those of the model by {model_difference:.2g}"
         )

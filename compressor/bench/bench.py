@@ -9,7 +9,7 @@ from compressor.bench.targets import Target, against, find_targets, in_modes, wi
 from compressor.bench.texts import Texts, cascade_tokens, model_tokens, replay_cells
 from compressor.cascade.runtime import CascadeClassifier
 from compressor.errors import UserError
-from compressor.files import write_json
+from compressor.files import json_text, write_files
 from compressor.measurement.machine.environment import environment, torch_threads
 from compressor.measurement.machine.libraries import TENSORRT
 from compressor.measurement.machine.providers import PROVIDERS, provider_problem
@@ -137,17 +137,13 @@ def bench_directories(
 
 def write_bench(measured: Mapping[str, Any], out: Path) -> list[Path]:
     """Write bench.json, and bench.png where something was compared, to the folder `out`; return their paths."""
-    written = [out / "bench.json"]
+    made = {"bench.json": json_text(measured).encode()}
+    if any(row["speedup_ci95"] for rows in measured["latency"].values() for row in rows):
+        made["bench.png"] = png(bench_figure(measured["latency"], measured["noise_floor"]))
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(written[0], measured)
-        (out / "bench.png").unlink(missing_ok=True)
-        if any(row["speedup_ci95"] for rows in measured["latency"].values() for row in rows):
-            written.append(out / "bench.png")
-            written[1].write_bytes(png(bench_figure(measured["latency"], measured["noise_floor"])))
+        return write_files(out, made, instead_of="bench.")
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror}); check rights and space.") from error
-    return written
 
 
 def _max_length(asked: int | None, longest: int | None) -> int:

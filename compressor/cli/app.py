@@ -20,6 +20,9 @@ from compressor.errors import UserError
 SURROGATES = re.compile("[\ud800-\udfff]")
 """What Python makes of bytes that are no UTF-8."""
 
+REFUSED = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOTDIR}
+"""What a system has against a path, whoever asks for it first."""
+
 app = typer.Typer(
     name="compressor",
     help="Skip layers of a fine-tuned BERT, make up for them, and ship ONNX with the evidence.",
@@ -69,9 +72,12 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         _fail(str(error), 2)
     except Exception as error:  # the boundary of the program: anything else is our fault
+        where = getattr(error, "filename", None)
         if _disk_full(error):
-            where = f" ({error.filename})" if getattr(error, "filename", None) else ""
-            _fail(f"the disk is full{where}; free space and run the same command again, it resumes.", 2)
+            place = f" ({where})" if where else ""
+            _fail(f"the disk is full{place}; free space and run the same command again, it resumes.", 2)
+        if where and isinstance(error, OSError) and error.errno in REFUSED:
+            _fail(f"{where}: the system refuses it ({error.strerror}); name another place or give the rights.", 2)
         if "--debug" in arguments:
             raise
         _fail(f"{type(error).__name__}: {error} (our fault; `compressor --debug ...` shows where).", 1)

@@ -7,6 +7,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from compressor.data.splits import Same, normalised
+from compressor.errors import UserError
 from compressor.progress import Track, silent
 
 
@@ -41,12 +42,26 @@ def join(parts: Sequence[Encodings]) -> Encodings:
 
 
 def encode(texts: list[tuple[str, ...]], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encodings:
-    """Tokenise rows of one or two texts, each truncated to `max_length` tokens (the longer text of a pair first)."""
+    """Tokenise rows of one or two texts, each truncated to `max_length` tokens (the longer text of a pair first).
+
+    Raises UserError where that leaves no room for text.
+    """
     if not texts:
         return Encodings([], [] if "token_type_ids" in tokenizer.model_input_names else None, tokenizer.pad_token_id)
+    check_room(tokenizer, len(texts[0]), max_length, "max_length")
     columns = [list(column) for column in zip(*texts, strict=True)]
     encoded = tokenizer(*columns, truncation=True, max_length=max_length, padding=False)
     return Encodings(encoded["input_ids"], encoded.get("token_type_ids"), tokenizer.pad_token_id)
+
+
+def check_room(tokenizer: PreTrainedTokenizerBase, texts: int, max_length: int, field: str) -> None:
+    """Raise UserError, naming `field`, where rows of so many `texts` (1 or 2) hold nothing but special tokens."""
+    special = tokenizer.num_special_tokens_to_add(pair=texts == 2)
+    if max_length <= special:
+        raise UserError(
+            f"{field}: {max_length} leaves no room for text, since {'pairs' if texts == 2 else 'texts'} take {special} special "
+            "tokens of this tokenizer; raise it."
+        )
 
 
 def same_tokens(tokenizer: PreTrainedTokenizerBase) -> Same:

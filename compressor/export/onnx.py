@@ -18,16 +18,13 @@ from compressor.export.half import to_half
 from compressor.export.optimize import count_operators, fuse, fused_nodes, onnx_bytes
 from compressor.export.quantize import quantize
 from compressor.export.tail import with_tail, without_dead_nodes
-from compressor.files import publish, read_json, write_json
+from compressor.files import WRITTEN, check_target, publish, write_json, written_before
 from compressor.measurement.cost import weight_bytes
 from compressor.measurement.machine.environment import int8_is_fast
 from compressor.model.checks import stored_precision
 from compressor.model.families import family_of
 from compressor.model.load import ModelSource, find_model, load_classifier, load_tokenizer
 from compressor.progress import Track, silent
-
-WRITTEN = ".written.json"
-"""Names of the files that an export wrote beside it: all that the next one removes."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +147,7 @@ def export_variants(
     for name in variants:
         if name not in VARIANTS:
             raise UserError(f"export: no variant {name!r}{nearest(name, VARIANTS)}; choose from {', '.join(VARIANTS)}.")
+        check_target(out_dir / name, folder=True)
     source = find_model(str(model_dir))
     out_dir.mkdir(parents=True, exist_ok=True)
     _check_space(source, out_dir, variants)
@@ -173,20 +171,13 @@ def export_variants(
             written = job.work / name / WRITTEN
             files = sorted(path.name for path in (job.work / name).iterdir())
             write_json(written, [*files, WRITTEN])
-            publish(job.work / name, out_dir / name, _written_before(out_dir / name))
+            # exports of earlier versions kept no account: of theirs only weights beside the graph are in the way
+            publish(job.work / name, out_dir / name, written_before(out_dir / name) or ["model.onnx_data"])
     paths = {name: out_dir / name / "model.onnx" for name in variants}
     return {
         name: VariantFile(path, onnx_bytes(path), count_operators(path), exported[name], seconds[name])
         for name, path in paths.items()
     }
-
-
-def _written_before(folder: Path) -> list[str]:
-    """Return what an earlier export says that it wrote to a folder; the weights where it is one that kept no account."""
-    try:
-        return [str(name) for name in read_json(folder / WRITTEN)]
-    except (OSError, ValueError, TypeError):
-        return [path.name for path in folder.glob("model.onnx*")]
 
 
 def variants_for(wanted: Sequence[str] | str, device: str, instructions: Collection[str]) -> list[str]:
@@ -226,7 +217,7 @@ def _export(model: PreTrainedModel, file: Path, opset: int | None) -> None:
 
 def _check_space(source: ModelSource, out_dir: Path, variants: Sequence[str]) -> None:
     """Refuse a disk that would fill up: ONNX Runtime then reports a damaged graph, not a full disk."""
-    narrow = stored_precision(source.path, source.config) != "float32"  # the graph's weights are float32 all the same
+    narrow = stored_precision(source.path) != "float32"  # the graph's weights are float32 all the same
     weights = weight_bytes(source.path) * (2 if narrow else 1)
     through_temporary = 1.0 if set(variants) - {"fp32"} else 0.0
     # the stock graph and the spared one are two, where both are wanted

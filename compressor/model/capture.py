@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -10,19 +10,27 @@ import torch
 from torch import Tensor, nn
 
 from compressor.data.batches import Encodings, padded_batches
+from compressor.errors import UserError
 from compressor.model.families import Family, layer_list
 from compressor.progress import Track, silent
+
+HELD_OUT = 5
+"""Every fifth row is held out of the fits in closed form, which are chosen and judged by it."""
 
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One batch in front of layer 1: its rows, which tokens are text (`mask` [B, S]), state 0 [B, S, H], other arguments."""
+    """One batch in front of layer 1: its rows, which tokens are text (`mask` [B, S]), state 0 [B, S, H], other arguments.
+
+    `held` says that its rows are held out of what is fitted to the others (see `fit_calls`).
+    """
 
     rows: Tensor
     mask: Tensor
     hidden: Tensor
     args: tuple
     kwargs: dict
+    held: bool = False
 
 
 def capture_calls(
@@ -40,6 +48,33 @@ def capture_calls(
         calls.append(call)
         logits[rows] = batch_logits.float().cpu()
     return calls, logits
+
+
+def fit_calls(
+    model: nn.Module, family: Family, encodings: Encodings, *, batch_size: int = 32, track: Track = silent
+) -> list[LayerCall]:
+    """Return the calls of layer 1 on text that something is fitted to, every fifth row in batches of its own, `held` out.
+
+    Rows, not batches: few rows make few batches, and none of those could be spared. Raises UserError where there are fewer
+    than five rows.
+    """
+    check_fit_rows(len(encodings))
+    rows, calls = np.arange(len(encodings)), []
+    held = rows % HELD_OUT == HELD_OUT - 1
+    for part in (False, True):
+        chosen = rows[held == part]
+        found, _ = capture_calls(model, family, encodings.take(chosen), batch_size=batch_size, track=track)
+        calls += [replace(call, rows=torch.from_numpy(chosen)[call.rows], held=part) for call in found]
+    return calls
+
+
+def check_fit_rows(rows: int) -> None:
+    """Raise UserError where calibration rows are too few to hold any out of a fit."""
+    if rows < HELD_OUT:
+        raise UserError(
+            f"data.calibration: {rows} texts, and fits in closed form (compensation.refit, selection.budget) take at least "
+            f"{HELD_OUT}, of which one is held out; raise data.calibration.size, or give more text."
+        )
 
 
 def capture_call(

@@ -1,18 +1,32 @@
-"""What is refused in a checkpoint's configuration and weight files, each with its field and the remedy; nothing is loaded."""
+"""What is refused in a checkpoint's configuration and weight files, each with its field and the remedy.
+
+No weight is loaded, only what files say of it, and nothing in them is executed.
+"""
 
 import json
 import math
+import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
 from transformers.activations import ACT2FN
 
-from compressor.errors import UserError
+from compressor.errors import UserError, first_line
+from compressor.files import read_json
 from compressor.model.families import Family, family_of
 
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+WEIGHTS = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"
+PRECISIONS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float32"}
+"""What a safetensors header says -> in which precision weights that were computed in float32 are stored again."""
+PICKLED = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
+"""The same of tensors in .bin files; all others go by torch's own name in capitals."""
+
+Stored = dict[str, tuple[str, list[int]]]
+"""Name -> (dtype as a safetensors header calls it, shape) of every weight."""
 SIZES = "vocab_size", "max_position_embeddings", "type_vocab_size"
 """Fields of a configuration, beside those of the family, that must be whole numbers from 1 on where they are given."""
 OTHER_TASKS = {
@@ -20,9 +34,7 @@ OTHER_TASKS = {
     "regression": "its outputs are numbers, not labels",
 }
 """`problem_type` -> what keeps a model of that kind from being judged by its label."""
-FLOAT8 = "F8_"
-PRECISIONS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float32"}
-"""What a safetensors header says -> in which precision weights that were computed in float32 are stored again."""
+FLOAT8 = "F8_", "FLOAT8_"
 
 
 def check_config(config: Mapping[str, Any], family: Family, where: str) -> None:
@@ -95,42 +107,33 @@ def check_single_label(config: Mapping[str, Any], where: str) -> None:
             )
 
 
-def stored_tensors(directory: Path) -> dict[str, tuple[str, list[int]]]:
-    """Return name -> (safetensors dtype, shape) of every weight, from the headers alone; empty for other formats.
-
-    Raises UserError naming the file where one cannot be read.
-    """
-    names = [SINGLE] if (directory / SINGLE).is_file() else []
-    try:
-        if not names and (directory / INDEX).is_file():
-            shards = json.loads((directory / INDEX).read_text(encoding="utf-8"))["weight_map"]
-            names = sorted({str(shard) for shard in shards.values()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{directory / INDEX}: cannot be read ({error}); fetch or save the model again.") from error
-    found = {}
-    for name in names:
+def stored_tensors(directory: Path) -> Stored:
+    """Return what the first of `WEIGHTS` that is there holds; raises UserError naming a file that cannot be read."""
+    name = next((name for name in WEIGHTS if (directory / name).is_file()), "")
+    names = [name] if name else []
+    if name.endswith(".index.json"):
         try:
-            with (directory / name).open("rb") as file:
-                size = int.from_bytes(file.read(8), "little")
-                header = json.loads(file.read(min(size, 100_000_000)))
-            found |= {key: (entry["dtype"], entry["shape"]) for key, entry in header.items() if key != "__metadata__"}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            names = sorted({str(shard) for shard in read_json(directory / name)["weight_map"].values()})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{directory / name}: cannot be read ({error}); fetch or save the model again.") from error
+    found: Stored = {}
+    for file in (directory / name for name in names):
+        try:
+            found |= _pickled(file) if file.suffix == ".bin" else _header(file)
+        except Exception as error:  # pickle and zip raise whatever a damaged file leads them to
             raise UserError(
-                f"{directory / name}: the weight file is damaged or cannot be read ({error}); fetch or save it again."
+                f"{file}: the weight file is damaged or cannot be read ({first_line(error)}); fetch or save it again."
             ) from error
     return found
 
 
-def stored_precision(directory: Path, config: Mapping[str, Any]) -> str:
-    """Return in which precision (a value of `PRECISIONS`) most of the weights lie in a model directory.
-
-    Files other than safetensors are as their `config` says.
-    """
-    sizes: Counter[str] = Counter()
+def stored_precision(directory: Path) -> str:
+    """Return in which precision (a value of `PRECISIONS`) most of the weights lie in a model directory."""
+    sizes = Counter({"float32": 0})
     for dtype, shape in stored_tensors(directory).values():
-        sizes[PRECISIONS.get(dtype, "")] += math.prod(shape)
-    said = sizes.most_common(1)[0][0] if sizes else config.get("dtype")
-    return said if said in PRECISIONS.values() else "float32"
+        if dtype in PRECISIONS:
+            sizes[PRECISIONS[dtype]] += math.prod(shape)
+    return sizes.most_common(1)[0][0]
 
 
 def check_stored(directory: Path, family: Family, where: str, *, head: bool) -> None:
@@ -142,7 +145,7 @@ def check_stored(directory: Path, family: Family, where: str, *, head: bool) -> 
             f"{where}: weight {narrow} is stored in 8 bits ({tensors[narrow][0]}); give the checkpoint from before the "
             "quantisation."
         )
-    if head and tensors and not any(name.startswith(f"{family.output}.") for name in tensors):
+    if head and not any(name.startswith(f"{family.output}.") for name in tensors):
         raise UserError(
             f"{where}: this model has no classification head ({family.output} is missing), so it is not fine-tuned; add a "
             "finetune section to the recipe, such as finetune: {epochs: 3}, or give a fine-tuned model."
@@ -160,3 +163,20 @@ def misfit(directory: Path, config: Mapping[str, Any], name: str, wanted: list[i
     fields = ["num_labels"] if name.startswith(f"{family.output}.") else fields
     by = f" by {' or '.join(fields)}" if fields else ""
     return f"weight {name} is {stored} in the file and {wanted}{by} in config.json; correct the one that is wrong"
+
+
+def _header(file: Path) -> Stored:
+    with file.open("rb") as opened:
+        size = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(min(size, 100_000_000)))
+    header.pop("__metadata__", None)
+    return {key: (str(entry["dtype"]), [int(size) for size in entry["shape"]]) for key, entry in header.items()}
+
+
+def _pickled(file: Path) -> Stored:
+    content = torch.load(file, map_location="meta", weights_only=True, mmap=zipfile.is_zipfile(file))
+    tensors = {name: tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
+    return {
+        name: (PICKLED.get(tensor.dtype, str(tensor.dtype).removeprefix("torch.").upper()), list(tensor.shape))
+        for name, tensor in tensors.items()
+    }

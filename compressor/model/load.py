@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,11 +18,11 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from compressor.errors import UserError, first_line
-from compressor.model.checks import check_config, check_single_label, check_stored, misfit, stored_precision
+from compressor.files import read_json
+from compressor.model.checks import WEIGHTS, check_config, check_single_label, check_stored, misfit, stored_precision
 from compressor.model.families import family_of
 from compressor.model.sublayers import as_stored, loading_class, shape_in
 
-WEIGHTS = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"
 TOKENIZERS = "tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model"
 FETCHED = ["*.json", "*.txt", "*.model", "model*.safetensors", "pytorch_model*.bin"]
 
@@ -57,13 +56,18 @@ def find_model(path: str, revision: str | None = None, *, field: str = "model.pa
     directory = local_model(path, field) or _fetch(path, revision)
     config = read_config(directory, field)
     family = family_of(config["model_type"])
-    if not any((directory / name).is_file() for name in WEIGHTS):
-        raise UserError(f"{field} {path!r}: {directory} holds no weights ({' or '.join(WEIGHTS[::2])}).")
-    if not any((directory / name).is_file() for name in TOKENIZERS):
-        wanted = ", ".join(TOKENIZERS)
-        raise UserError(f"{field} {path!r}: {directory} holds no tokenizer ({wanted}); save one beside the model.")
+    check_files(directory, f"{field} {path!r}")
     label_names = [str(name) for _, name in sorted(config["id2label"].items())]
     return ModelSource(directory, config, config[family.layers_key], label_names, _hash_files(directory))
+
+
+def check_files(directory: Path, where: str) -> None:
+    """Raise UserError, beginning with `where`, for a model directory without weights or without a tokenizer."""
+    if not any((directory / name).is_file() for name in WEIGHTS):
+        raise UserError(f"{where}: {directory} holds no weights ({' or '.join(WEIGHTS[::2])}).")
+    if not any((directory / name).is_file() for name in TOKENIZERS):
+        wanted = ", ".join(TOKENIZERS)
+        raise UserError(f"{where}: {directory} holds no tokenizer ({wanted}); save one beside the model.")
 
 
 def read_config(directory: Path, field: str = "model.path") -> dict:
@@ -75,8 +79,8 @@ def read_config(directory: Path, field: str = "model.path") -> dict:
     if not file.is_file():
         raise UserError(f"{where}: the folder holds no config.json, so it is no Hugging Face model directory.")
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
+        raw = read_json(file)
+    except (ValueError, OSError) as error:
         raise UserError(f"{where}: config.json cannot be read ({error}).") from error
     if not isinstance(raw, dict):
         raise UserError(f"{where}: config.json does not hold a model configuration.")
@@ -165,7 +169,7 @@ def load_classifier(
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise UserError(f"model {source.path}: weight {name} holds NaN or infinity; the checkpoint is broken.")
-    model.config.dtype = getattr(torch, stored_precision(source.path, source.config))
+    model.config.dtype = getattr(torch, stored_precision(source.path))
     model.eval()
     try:
         with torch.inference_mode():
@@ -194,6 +198,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
+        tokenizer("a", "a")  # what only its use meets, such as a model_max_length that is no number
     except Exception as error:  # the Rust tokenizers raise plain Exception for a damaged file
         raise UserError(f"model {source.path}: the tokenizer cannot be loaded ({first_line(error)}).") from error
     if tokenizer.pad_token_id is None:

@@ -1,7 +1,9 @@
 """What a run would do and cost, without doing any of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from compressor.measurement.machine.doctor import resolve_device
 from compressor.pipeline.pipeline import default_out, stage_keys, stages_of
@@ -18,6 +20,16 @@ class StageStatus:
     name: str
     cached: bool
     cost: str
+    seconds: tuple[float, float] | None
+    """The least and the most time that it takes; None where that is not known before."""
+
+
+def expected_seconds(stages: Sequence[StageStatus]) -> dict[str, Any]:
+    """Return the least and the most seconds of the stages that are to be done, and the names of those that nobody knows of."""
+    todo = [stage for stage in stages if not stage.cached]
+    known = [stage.seconds for stage in todo if stage.seconds]
+    low, high = (sum(ends) for ends in zip((0.0, 0.0), *known, strict=True))
+    return {"low": low, "high": high, "unknown": [stage.name for stage in todo if not stage.seconds]}
 
 
 def dry_run(recipe: Recipe, out: str | Path | None = None, *, device: str = "auto") -> list[StageStatus]:
@@ -26,6 +38,8 @@ def dry_run(recipe: Recipe, out: str | Path | None = None, *, device: str = "aut
     run = prepare(recipe, path, resolve_device(device), silent)
     folder, keys = RunDir(path), stage_keys(run)
     return [
-        StageStatus(stage.name, folder.cached(stage.name, keys[stage.name]) is not None, stage.cost(run))
+        StageStatus(
+            stage.name, folder.cached(stage.name, keys[stage.name]) is not None, stage.cost(run), stage.seconds(run)
+        )
         for stage in stages_of(recipe)
     ]

@@ -10,6 +10,8 @@ from compressor.measurement.statistics import percentile_interval
 STRENGTHS = tuple(np.logspace(-3, 2, 26).tolist())
 """Ridge strengths to choose from."""
 DRAWS = 2000
+FLIPS = 200
+"""Draws of losses that say nothing of the layers: those of each placement, with signs thrown."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,9 @@ class Importances:
 
     Condition (of the directions that are spanned) and rank are those of the matrix which placement lacks which layer;
     `alike` are groups of layers that no placement tells apart. `explained` is the share of the squared losses of
-    placements left out of the fit that the sum over layers foretells, None where there are too few.
+    placements left out of the fit, and of the choice of its strength, that the sum over layers foretells; below 0 where it
+    foretells them worse than nothing would. `explained_by_noise` is what pure noise stays below in 95 % of cases. Both are
+    None where there are too few placements.
     """
 
     metric: str
@@ -46,6 +50,7 @@ class Importances:
     condition: float | None
     alike: list[list[int]]
     explained: float | None
+    explained_by_noise: float | None
     layers: list[Importance]
 
 
@@ -70,12 +75,28 @@ def ridge(off: np.ndarray, caused: np.ndarray, strength: float) -> np.ndarray:
 
 
 def left_out(off: np.ndarray, caused: np.ndarray, groups: np.ndarray, strength: float) -> np.ndarray:
-    """Return the loss foretold for every model [M] by a fit without its placement (`groups`: int [M])."""
-    foretold = np.zeros(len(caused))
+    """Return the loss foretold for every model, [M] or [M, K] as `caused`, by a fit without its placement (`groups`: int [M])."""
+    foretold = np.zeros(caused.shape)
     for group in np.unique(groups):
         inside = groups == group
         foretold[inside] = np.asarray(off, dtype=float)[inside] @ ridge(off[~inside], caused[~inside], strength)
     return foretold
+
+
+def explained_shares(off: np.ndarray, caused: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return the share [K] of the squared losses `caused` [M, K] that fits foretell of placements they know nothing of.
+
+    Nested: each placement is left out of the choice of the strength as well, which goes by the error on placements left out
+    among the others. The best of all strengths on the same errors would explain something of pure noise.
+    """
+    foretold = np.zeros(caused.shape)
+    for group in np.unique(groups):
+        inside = groups == group
+        rest = off[~inside], caused[~inside]
+        errors = [((left_out(*rest, groups[~inside], each) - rest[1]) ** 2).sum(0) for each in STRENGTHS]
+        by_strength = np.array([np.asarray(off[inside], dtype=float) @ ridge(*rest, each) for each in STRENGTHS])
+        foretold[inside] = np.take_along_axis(by_strength, np.argmin(errors, axis=0)[None, None], axis=0)[0]
+    return 1 - ((foretold - caused) ** 2).sum(0) / (caused**2).sum(0)
 
 
 def importances(
@@ -93,11 +114,14 @@ def importances(
     caused = np.array([row[2] for row in rows], dtype=float)
     patterns = np.array([[width == 0 for width in widths[name]] for name in names], dtype=bool).reshape(-1, layers)
     off = patterns[groups]
-    strength = explained = None
+    strength = explained = noise = None
     if len(names) > 2:
         errors = [float(((left_out(off, caused, groups, each) - caused) ** 2).sum()) for each in STRENGTHS]
         strength = STRENGTHS[int(np.argmin(errors))]
-        explained = 1 - min(errors) / float((caused**2).sum()) if caused.any() else None
+        if caused.any():
+            signs = np.random.default_rng(seed).choice([-1.0, 1.0], (len(names), FLIPS))
+            shares = explained_shares(off, np.column_stack([caused, caused[:, None] * signs[groups]]), groups)
+            explained, noise = float(shares[0]), float(np.quantile(shares[1:], 0.95))
     singular = np.linalg.svd(patterns.astype(float), compute_uv=False)
     spanned = singular[singular > 1e-9]
     projection = np.linalg.pinv(patterns.astype(float)) @ patterns
@@ -112,6 +136,7 @@ def importances(
         condition=float(spanned[0] / spanned[-1]) if len(spanned) else None,
         alike=_alike(patterns),
         explained=explained,
+        explained_by_noise=noise,
         layers=[
             Importance(
                 layer + 1, int(patterns[:, layer].sum()),

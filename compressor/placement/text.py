@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from compressor.data.files import Table, read_lines, read_table
-from compressor.errors import UserError
+from compressor.errors import UserError, first_line
 from compressor.recipe.placement import EncoderSpec, TextSpec
 
 SPECIAL = {
@@ -117,8 +117,8 @@ def load_given_tokenizer(encoder: EncoderSpec) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(
             Path(encoder.tokenizer).expanduser(), trust_remote_code=False, local_files_only=True, use_fast=True
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{where}: it cannot be loaded ({str(error).strip().splitlines()[0]}).") from error
+    except Exception as error:  # the Rust tokenizers raise plain Exception for a damaged file
+        raise UserError(f"{where}: it cannot be loaded ({first_line(error)}).") from error
     missing = [name for name in SPECIAL if getattr(tokenizer, name) is None]
     if missing or not tokenizer.is_fast:
         raise UserError(f"{where}: it has no {missing[0] if missing else 'fast form'}; use a tokenizer like BERT's.")

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 Float = Annotated[float, Field(strict=False, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=False, ge=0, le=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Spec(BaseModel):

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from compressor.recipe.base import Float, PositiveInt, Share, Spec, named_once
+from compressor.recipe.base import Float, PositiveInt, Seed, Share, Spec, named_once
 from compressor.recipe.data import DataSpec
 from compressor.recipe.training import CascadeSpec, CompensationSpec, FinetuneSpec
 
@@ -177,7 +177,7 @@ class Recipe(Spec):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Names the run and its default folder, runs/NAME."""
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Seed = 0
     model: ModelSpec
     finetune: FinetuneSpec | None = None
     data: DataSpec

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from compressor.errors import UserError, first_line, nearest
 from compressor.recipe.base import Spec
@@ -183,6 +183,18 @@ def part_of_recipe(kind: type[Kind], name: str, values: Mapping[str, Any]) -> Ki
     try:
         return kind.model_validate({key: value for key, value in values.items() if value is not None})
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{name}.{field}: {first['msg'].lower()}, not {_shortened(first['input'])}.") from error
+        raise _out_of_range(name, error) from error
+
+
+def in_range(kind: Any, name: str, value: Any) -> Any:  # noqa: ANN401
+    """Return the `value` of a command-line option that has the type of a recipe's field; raises UserError as above."""
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise _out_of_range(name, error) from error
+
+
+def _out_of_range(name: str, error: ValidationError) -> UserError:
+    first = error.errors(include_url=False)[0]
+    field = ".".join([name, *map(str, first["loc"])])
+    return UserError(f"{field}: {first['msg'].lower()}, not {_shortened(first['input'])}.")

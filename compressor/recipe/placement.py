@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from compressor.recipe.base import Float, PositiveInt, Share, Spec, named_once
+from compressor.recipe.base import Float, PositiveInt, Seed, Share, Spec, named_once
 from compressor.recipe.data import CalibrationSpec, DataSpec, SelectionSplitSpec
 from compressor.recipe.training import FinetuneSpec
 
@@ -177,7 +177,7 @@ class PlacementRecipe(Spec):
     """One placement experiment: every placement times every seed is pre-trained, then fine-tuned on every task."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0, 1, 2]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0, 1, 2]
     """Each decides initial weights, order of the text and masks, the same for every placement: runs are paired by it."""
     text: TextSpec
     encoder: EncoderSpec = EncoderSpec()

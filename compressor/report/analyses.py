@@ -1,7 +1,6 @@
 """The analyses of a run or of one command as sections, and the page of their own that `compressor analyze --out` writes."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from compressor.report.figures import style
@@ -31,9 +30,3 @@ def drawn_sections(analysis: Mapping[str, Any]) -> list[dict[str, Any]]:
 def figure_files(sections: list[dict[str, Any]]) -> dict[str, bytes]:
     """Return file name -> PNG of every figure of drawn sections; names begin with that of the analysis."""
     return {f"{figure['name']}.png": figure["png"] for section in sections for figure in section["drawn"]}
-
-
-def stale_figures(folder: Path, sections: list[dict[str, Any]]) -> list[Path]:
-    """Return figures of analyses that an earlier build of the page had and this one has not."""
-    wanted = figure_files(sections)
-    return [path for name in SECTIONS for path in folder.glob(f"{name}_*.png") if path.name not in wanted]

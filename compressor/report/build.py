@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,9 +12,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from compressor.errors import UserError
-from compressor.files import read_json
+from compressor.files import read_json, write_files, write_text
 from compressor.report import formats
-from compressor.report.analyses import drawn_sections, figure_files, stale_figures
+from compressor.report.analyses import drawn_sections, figure_files
 from compressor.report.context import report_context
 from compressor.report.figures import cascade as figures_cascade
 from compressor.report.figures import charges as figures_charges
@@ -34,7 +33,6 @@ OPTIONAL = {
     ),
 }
 """Parts that a run may lack, and what stands for them."""
-FIGURES = ("separability", "audit", "frontier", "accuracy", "latency", "speedup", "cascade", "head", "charges")
 TEMPLATES = Path(__file__).parent / "templates"
 FILTERS = (
     *("percent", "points", "ratio", "milliseconds", "seconds", "megabytes", "gigaflops", "millions", "count", "number"),
@@ -75,23 +73,15 @@ def build_report(run_dir: Path) -> list[Path]:
     drawn = context["figures"] = {name: style.picture(figure) for name, figure in draw_figures(context).items()}
     folder = run_dir / "figures"
     try:
-        folder.mkdir(exist_ok=True)
-        written = [
-            _write(run_dir / "report.html", render_html(context).encode()),
-            _write(run_dir / "report.md", render_markdown(context).encode()),
-            *(_write(folder / f"{name}.png", picture["png"]) for name, picture in drawn.items()),
-            *(_write(folder / name, data) for name, data in figure_files(context["sections"]).items()),
-        ]
-        for path in [
-            *(folder / f"{name}.png" for name in set(FIGURES) - set(drawn)),
-            *stale_figures(folder, context["sections"]),
-        ]:
-            path.unlink(missing_ok=True)
+        write_text(run_dir / "report.html", render_html(context))
+        write_text(run_dir / "report.md", render_markdown(context))
+        pictures = {f"{name}.png": picture["png"] for name, picture in drawn.items()}
+        written = write_files(folder, pictures | figure_files(context["sections"]))
     except OSError as error:
         raise UserError(
             f"{run_dir}: the report cannot be written here ({error.strerror}); check rights and space."
         ) from error
-    return written
+    return [run_dir / "report.html", run_dir / "report.md", *written]
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -162,14 +152,10 @@ def render_html(context: dict[str, Any]) -> str:
 def build_analysis(out: Path, name: str, analysis: Mapping[str, Any], title: str) -> list[Path]:
     """Write out/NAME.html, a page of one analysis, and its figures below out/figures; return their paths."""
     sections = drawn_sections({name: analysis})
-    folder = out / "figures"
-    folder.mkdir(exist_ok=True)
-    for path in folder.glob(f"{name}_*.png"):
-        path.unlink()
     footer = f"Every number was measured in this call; {name}.json holds them all."
     page = _environment().get_template("analysis.html.j2").render(title=title, sections=sections, footer=footer)
-    drawn = [_write(folder / file, data) for file, data in figure_files(sections).items()]
-    return [_write(out / f"{name}.html", page.encode()), *drawn]
+    write_text(out / f"{name}.html", page)
+    return [out / f"{name}.html", *write_files(out / "figures", figure_files(sections), instead_of=f"{name}_")]
 
 
 def audit_figures(
@@ -182,9 +168,8 @@ def audit_figures(
         "audit": figures_selection.audit_figure(tables.audit_rows(audit)),
         "frontier": figures_selection.frontier_figure(frontier, shown, audit["layers"], audit["rows"], plan["chosen"]),
     }
-    folder = run_dir / "figures"
-    folder.mkdir(exist_ok=True)
-    return [_write(folder / f"{name}.png", style.png(figure)) for name, figure in drawn.items()]
+    pictures = {f"{name}.png": style.png(figure) for name, figure in drawn.items()}
+    return write_files(run_dir / "figures", pictures, instead_of="audit.")
 
 
 def render_markdown(context: dict[str, Any]) -> str:
@@ -217,9 +202,3 @@ def _environment(finalize: Callable[[Any], Any] | None = None) -> Environment:
     )
     environment.globals.update(row_rho=tables.row_rho, parity_words=wording_export.parity_words)
     return environment
-
-
-def _write(path: Path, data: bytes) -> Path:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_bytes(data)
-    return beside.replace(path)

@@ -10,10 +10,11 @@ from compressor.cascade.plan import layers_to_try
 from compressor.cascade.thresholds import rows_needed
 from compressor.compensation.distill import check_labels
 from compressor.compensation.heads.head import check_nodes
-from compressor.data.batches import same_tokens
+from compressor.data.batches import check_room, same_tokens
 from compressor.data.splits import Same, first_rows
 from compressor.data.tasks import TaskData, load_task
 from compressor.errors import UserError
+from compressor.model.capture import check_fit_rows
 from compressor.model.checks import check_single_label, check_stored
 from compressor.model.cls_row import relative_positions
 from compressor.model.families import family_of
@@ -46,12 +47,7 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
         _check_classifier(source, f"model.path {recipe.model.path!r}")
     names, same = source.label_names if fine_tuned else None, same_tokens(tokenizer)
     data = load_task(recipe.data, model_labels=names, seed=recipe.seed, same=same)
-    special = tokenizer.num_special_tokens_to_add(pair=len(data.text_columns) == 2)
-    if recipe.data.max_length <= special:
-        raise UserError(
-            f"data.max_length: {recipe.data.max_length} leaves no room for text, since "
-            f"{'pairs' if len(data.text_columns) == 2 else 'texts'} take {special} special tokens of this tokenizer."
-        )
+    check_room(tokenizer, len(data.text_columns), recipe.data.max_length, "data.max_length")
     _check_labels(recipe, data)
     if recipe.cascade is not None:
         if relative_positions(source.config):
@@ -65,6 +61,8 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
                 f"cascade: the tokenizer of {recipe.model.path!r} has no fast form (tokenizer.json), which the exported "
                 "classifier needs; save one beside the model, or leave cascade out."
             )
+    if recipe.compensation.refit is not None or recipe.selection.budget is not None:
+        check_fit_rows(len(data.calibration))
     return Run(recipe, source, tokenizer, data, path, device, track)
 
 

@@ -1,28 +1,40 @@
 """What a recipe names, looked at as far as that costs nothing: paths, columns, the configuration of the model."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from compressor.data.files import expanded, read_table
+from compressor.data.files import expanded, read_lines, read_table
 from compressor.data.tasks import GLUE
 from compressor.errors import UserError
-from compressor.model.load import local_model, read_config
+from compressor.model.load import check_files, local_model, read_config
 from compressor.recipe.compression import Recipe
 from compressor.recipe.data import DataSpec
+from compressor.recipe.placement import PlacementRecipe
 
 SMALL = 50_000_000
 """Bytes up to which a data file is read for its columns; of larger ones only the place is looked at."""
 
 
-def check_inputs(recipe: Recipe) -> None:
+def check_inputs(recipe: Recipe | PlacementRecipe) -> None:
     """Raise UserError where a model or a file that the recipe names is not there, or lacks a column; hubs are not asked."""
+    if isinstance(recipe, PlacementRecipe):
+        for named in recipe.text.paths:
+            _check_columns(named, "text.files", recipe.text.columns, None)
+        given = recipe.encoder.tokenizer
+        if given is not None and not expanded(Path(given)).is_dir():
+            raise UserError(f"encoder.tokenizer: {given}: no such directory; name the folder of a tokenizer.")
+        for number, task in enumerate(recipe.tasks):
+            check_data(task, f"tasks.{number}")
+        return
     directory = local_model(recipe.model.path)
     if directory is not None:
         read_config(directory)
-    check_data(recipe.data)
+        check_files(directory, f"model.path {recipe.model.path!r}")
+    check_data(recipe.data, "data")
 
 
-def check_data(spec: DataSpec) -> None:
-    """Raise UserError where the files of a task are not there, or lack a column that it names."""
+def check_data(spec: DataSpec, field: str) -> None:
+    """Raise UserError where the files of a task are not there, or lack a column; `field` is what messages call `spec`."""
     if spec.task is not None:
         folder = expanded(Path(spec.source))
         if spec.task in GLUE and (folder.exists() or spec.source.startswith((".", "/", "~"))):
@@ -30,15 +42,21 @@ def check_data(spec: DataSpec) -> None:
                      for part, split in (("train", "train"), ("validation", GLUE[spec.task].validation))}  # fmt: skip
             for first, second in names.values():
                 if not (first.is_file() or second.is_file()):
-                    raise UserError(f"{second}: no such file; data.source must be a folder that holds it.")
+                    raise UserError(f"{second}: no such file; {field}.source must be a folder that holds it.")
         return
     for part in ("train", "validation", "test"):
-        if (named := getattr(spec, part)) is None:
-            continue
-        path = expanded(Path(named))
-        if path.is_file() and path.stat().st_size > SMALL:
-            continue
-        table = read_table(path, f"data.{part}", spec.encoding)
-        label = [spec.label] if spec.label is not None and part != "test" else []
-        for column in (*spec.text_columns, *label):
-            table.column(column)
+        if (named := getattr(spec, part)) is not None:
+            label = [spec.label] if spec.label is not None and part != "test" else []
+            _check_columns(named, f"{field}.{part}", [*spec.text_columns, *label], spec.encoding)
+
+
+def _check_columns(named: str, field: str, columns: Sequence[str], encoding: str | None) -> None:
+    path = expanded(Path(named))
+    if path.is_file() and path.stat().st_size > SMALL:
+        return
+    if field == "text.files" and path.suffix.lower() == ".txt":
+        read_lines(path, field)
+        return
+    table = read_table(path, field, encoding)
+    for column in columns:
+        table.column(column)

@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from compressor.errors import UserError
-from compressor.files import PROGRESS, publish, read_json, remove, stage_key, write_text
+from compressor.files import PROGRESS, check_target, publish, read_json, stage_key, write_text
 
 STAGES_FOLDER = ".stages"
 TRIALS = "trials.json"
@@ -77,10 +77,10 @@ class RunDir:
     def content(self, name: str) -> str | None:
         """Return a digest of what stage `name` wrote last, None where it has written nothing."""
         try:
-            files = read_json(self._stages / f"{name}.json")["files"]
+            manifest = read_json(self._stages / f"{name}.json")
+            return stage_key(name, manifest["files"]) if manifest["key"] else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return stage_key(name, files)
 
     def stage(self, name: str, key: str, outputs: Sequence[str], compute: Callable[[Path], None]) -> StageRecord:
         """Make sure that `outputs` (files or folders below the run directory) are those of `key`.
@@ -90,6 +90,9 @@ class RunDir:
         manifest = self.cached(name, key)
         if manifest:
             return StageRecord(name, manifest["seconds"], cached=True)
+        for output in outputs:
+            if (self.path / output).is_symlink():
+                check_target(self.path / output)
         folder = self._stages / f"{name}.tmp"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -107,27 +110,37 @@ class RunDir:
         if missing:
             raise RuntimeError(f"stage {name} did not write {', '.join(missing)}")
         manifest_file = self._stages / f"{name}.json"
-        try:
-            before = list(read_json(manifest_file)["files"])
-        except (OSError, ValueError, KeyError, TypeError):
-            before = None  # killed in between, perhaps: what stands there may be of two results
-        manifest_file.unlink(missing_ok=True)
+        made = [
+            file for output in outputs for file in (folder / output, *(folder / output).rglob("*")) if file.is_file()
+        ]
+        # killed in between, what stands there is of two results, and no user's: so the account comes first, without a key
+        before = {*self._forget(name), *(file.relative_to(folder).as_posix() for file in made)}
+        write_text(manifest_file, json.dumps({"key": None, "files": dict.fromkeys(sorted(before))}, indent=1))
         files: dict[str, dict[str, Any]] = {}
         for output in outputs:
             target = self.path / output
-            if before is None and not target.is_symlink():
-                remove(target)
             target.parent.mkdir(parents=True, exist_ok=True)
-            known = [file.removeprefix(f"{output}/") for file in before or () if file.startswith(f"{output}/")]
+            known = [file.removeprefix(f"{output}/") for file in before if file.startswith(f"{output}/")]
             for file in publish(folder / output, target, known):
                 path = (target / file).relative_to(self.path).as_posix()
                 files[path] = self._account(path)
         write_text(manifest_file, json.dumps({"key": key, "seconds": seconds, "files": files}, indent=1))
 
+    def _forget(self, name: str) -> list[str]:
+        """Take the key of a stage away, so that it is computed anew; return the files that it wrote, which stay known."""
+        manifest_file = self._stages / f"{name}.json"
+        try:
+            files = [str(file) for file in read_json(manifest_file)["files"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            manifest_file.unlink(missing_ok=True)
+            return []
+        write_text(manifest_file, json.dumps({"key": None, "files": dict.fromkeys(files)}, indent=1))
+        return files
+
     def forget(self) -> None:
-        """Remove every manifest, the trials, the checkpoints and the outcome, so that all stages are computed anew."""
+        """Forget every stage, the trials, the checkpoints and the outcome, so that all stages are computed anew."""
         for manifest_file in self._stages.glob("*.json"):
-            manifest_file.unlink()
+            self._forget(manifest_file.stem)
         shutil.rmtree(self._stages / CHECKPOINTS, ignore_errors=True)
         self.forget_outcome()
 

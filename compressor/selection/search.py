@@ -223,10 +223,11 @@ def check_selection(spec: SelectionSpec, layers: int, goals: GoalsSpec | None = 
 
 
 def most_sets(spec: SelectionSpec, layers: int) -> int:
-    """Return the largest number of sets that a greedy or beam search tries."""
+    """Return the largest number of sets that a greedy or beam search tries, those that the score names included."""
     width, free = 1 if spec.search == "greedy" else spec.beam_width, layers - len(set(spec.protect))
-    widest = range(1, max(wanted_sizes(spec, layers)) + 1)
-    return sum(min(comb(free, size), width * (free - size + 1)) for size in widest)
+    sizes = wanted_sizes(spec, layers)
+    widest = range(1, max(sizes) + 1)
+    return sum(min(comb(free, size), width * (free - size + 1)) for size in widest) + sum(size > 0 for size in sizes)
 
 
 def _widening(

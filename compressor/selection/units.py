@@ -10,6 +10,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.stats import spearmanr
 
 from compressor.errors import UserError
@@ -64,7 +65,8 @@ def latency_savings(
 
 def check_budget(spec: SelectionSpec, savings: Savings, layers: int) -> None:
     """Raise UserError where no mix of the recipe's units reaches its budget."""
-    least = 1 - _most_saved(_free(spec, savings), layers)
+    free = _free(spec, savings)
+    least = 1 - float(_saved(fullest_mix(free, layers), free).min())
     if spec.budget.keep < least - ROUNDING:
         raise UserError(
             f"selection.budget.keep: {spec.budget.keep:g} cannot be reached with units {', '.join(spec.units)}; "
@@ -180,17 +182,6 @@ def _free(spec: SelectionSpec, savings: Savings) -> dict[tuple[int, str], np.nda
     }
 
 
-def _most_saved(savings: Savings, layers: int) -> float:
-    """Return the largest share that can go in every cell; one layer stays, and may still lose a part."""
-    most, parts = {}, {}
-    for (layer, part), saved in savings.items():
-        most[layer] = max(most.get(layer, 0.0), float(saved.min()))
-        parts[layer] = max(parts.get(layer, 0.0), float(saved.min()) if part else 0.0)
-    if any((layer, "") not in savings for layer in range(1, layers + 1)):
-        return sum(most.values())
-    return sum(most.values()) - min(most[layer] - parts[layer] for layer in most)
-
-
 def _saved(mix: SkipSet, savings: Savings) -> np.ndarray:
     """Return what a mix saves, a share for each cell."""
     return np.sum([savings[split_unit(unit)] for unit in mix], axis=0) if mix else np.zeros(1)
@@ -255,19 +246,23 @@ def without_surplus(mix: SkipSet, savings: Savings, need: float) -> SkipSet:
 
 
 def fullest_mix(savings: Savings, layers: int) -> SkipSet:
-    """Return the mix that saves the most: of every layer the largest part, but one layer stays."""
+    """Return the mix that saves the most in the cell where it saves the least; one layer stays, and may still lose a part.
 
-    def largest(layer: int, *, whole: bool) -> str | None:
-        parts = {part: float(saved.min()) for (number, part), saved in savings.items()
-                 if number == layer and (part or whole)}  # fmt: skip
-        return max(parts, key=parts.get, default=None)
-
-    def saved(layer: int, part: str | None) -> float:
-        return 0.0 if part is None else float(savings[layer, part].min())
-
-    losses = {layer: largest(layer, whole=True) for layer in dict.fromkeys(layer for layer, _ in savings)}
-    if sum(part == "" for part in losses.values()) == layers:
-        rests = {layer: largest(layer, whole=False) for layer in losses}
-        stays = min(losses, key=lambda layer: saved(layer, losses[layer]) - saved(layer, rests[layer]))
-        losses[stays] = rests[stays]
-    return ordered(unit_of(layer, part) for layer, part in losses.items() if part is not None)
+    Parts that save much in one cell may save little in another, so that different layers may have to lose different parts:
+    a linear program in whole numbers, of one variable for each part and one for what is saved in every cell.
+    """
+    if not savings:
+        return ()
+    table = np.array(list(savings.values()))
+    of_layer = np.array([[number == layer for number, _ in savings] for layer in range(1, layers + 1)], dtype=float)
+    whole = np.array([not part for _, part in savings], dtype=float)
+    limits = np.column_stack([np.vstack([of_layer, whole]), np.zeros(layers + 1)])
+    saved = np.column_stack([table.T, -np.ones(table.shape[1])])
+    found = milp(
+        -np.eye(len(savings) + 1)[-1],
+        integrality=np.append(np.ones(len(savings)), 0),
+        bounds=Bounds(0, np.append(np.ones(len(savings)), np.inf)),
+        constraints=[LinearConstraint(limits, ub=[1] * layers + [layers - 1]), LinearConstraint(saved, lb=0)],
+        options={"mip_rel_gap": 0},
+    )
+    return ordered(unit_of(*key) for key, taken in zip(savings, found.x, strict=False) if taken > 0.5)

@@ -82,9 +82,18 @@ def opponents(names: Iterable[str]) -> dict[str, str]:
 
 def cost(run: Run) -> str:
     """Return the expected work."""
+    return f"{_cells(run)} cells"
+
+
+def seconds(run: Run) -> tuple[float, float]:
+    """Return the least and the most seconds that the cells take."""
     spec = run.recipe.benchmark
-    cells = len(spec.batch_sizes) * (len(spec.lengths) + spec.workload)
-    return f"{cells} cells, {cells * spec.min_seconds:.0f} to {cells * spec.max_seconds:.0f} s"
+    return _cells(run) * spec.min_seconds, _cells(run) * spec.max_seconds
+
+
+def _cells(run: Run) -> int:
+    spec = run.recipe.benchmark
+    return len(spec.batch_sizes) * (len(spec.lengths) + spec.workload)
 
 
 def result(run: Run) -> dict[str, Any]:
@@ -106,5 +115,12 @@ def result(run: Run) -> dict[str, Any]:
 
 
 STAGE = Stage(
-    "latency", ("latency.json", "latency_raw.json"), ("predictions",), latency_inputs, compute, cost, result=result
+    "latency",
+    ("latency.json", "latency_raw.json"),
+    ("predictions",),
+    latency_inputs,
+    compute,
+    cost,
+    result=result,
+    seconds=seconds,
 )

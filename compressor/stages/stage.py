@@ -19,7 +19,8 @@ class Stage:
 
     `outputs` are the files and folders below the run directory that `compute(run, folder)` leaves in an empty folder;
     `after` are the stages and `inputs(run)` the values (anything JSON can hold) that its key depends on; `wanted` says
-    whether a recipe needs it. `cost(run)` is the expected work in words. `result(run)` gives its part of result.json from
+    whether a recipe needs it. `cost(run)` is the expected work in words, `seconds(run)` the least and the most time that it
+    takes, where the recipe says so. `result(run)` gives its part of result.json from
     the files, also where the stage is not wanted; parts of two stages under one key are merged. `notes(run)` are warnings
     to whoever reads the result, a sentence each.
     """
@@ -33,6 +34,7 @@ class Stage:
     wanted: Callable[[Recipe], bool] = lambda _recipe: True
     result: Callable[[Run], dict[str, Any]] = lambda _run: {}
     notes: Callable[[Run], Sequence[str]] = lambda _run: ()
+    seconds: Callable[[Run], tuple[float, float] | None] = lambda _run: None
 
 
 def spec_json(part: Spec | None) -> dict[str, Any] | None:

@@ -357,3 +357,13 @@ def test_a_run_with_a_forward_head_keeps_its_account(tiny_task, tmp_path, comman
     (tmp_path / "run" / "explain.json").unlink()
     code, stdout, _ = command(*arguments)
     assert (code, json.loads(stdout)["explain"]) == (0, result["explain"])
+
+
+def test_large_logits_are_explained_too(tiny):
+    model, family, _, folder = tiny("bert")
+    large = copy.deepcopy(model)
+    with torch.no_grad():
+        large.get_submodule(family.output).weight *= 1e12
+    found = explain(large, load_tokenizer(find_model(str(folder))), ("a b c d",), ("x", "y", "z"))
+    assert found.sum_error > 1e-5  # that is how far float64 rounds sums of such logits
+    assert found.prediction == found.labels[int(np.argmax(found.logits))]

@@ -11,6 +11,7 @@ from compressor.bench.targets import Target, against, find_targets, in_modes, wi
 from compressor.cli.timing.tables import footprint_table, noise_lines
 from compressor.errors import UserError
 from compressor.export.onnx import export_variants
+from compressor.files import write_files
 from compressor.report.figures.bench import bench_figure, finding
 from compressor.report.formats import short_names
 
@@ -196,12 +197,15 @@ def test_cold_start_of_every_target(models, tmp_path, command, monkeypatch):
 
 
 def test_one_model_alone_has_no_figure(models, tmp_path, command):
-    (tmp_path / "bench.png").write_bytes(b"of an earlier benchmark")
+    write_files(tmp_path, {"bench.png": b"of an earlier benchmark"})
     where = "--batch", 1, "--length", 8, "--out", tmp_path
     code, stdout, stderr = command("bench", models / "small", *where, *QUICK, "--json")
     assert code == 0, stderr
     assert json.loads(stdout) == json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     assert not (tmp_path / "bench.png").exists()
+    (tmp_path / "bench.png").write_bytes(b"mine")
+    assert command("bench", models / "small", *where, *QUICK)[0] == 0
+    assert (tmp_path / "bench.png").read_bytes() == b"mine"
 
 
 def row(speedup, interval, claimed, against="runs/a/full", **changes):

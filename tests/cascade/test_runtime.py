@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from homes import files_left, fresh_home
 from tiny import LETTERS, letter_rows, save_model
 
 from compressor.cascade.exits import fit_exits
@@ -86,6 +87,14 @@ def test_it_needs_no_torch_and_says_the_same(exported):
     here = CascadeClassifier(folder)(TEXTS[:40])
     assert [tuple(answer[:2]) for answer in json.loads(done.stdout)] == said(here)
     np.testing.assert_allclose([answer[2] for answer in json.loads(done.stdout)], [a.score for a in here], atol=1e-5)
+
+
+def test_it_leaves_no_file_in_a_fresh_home(exported, tmp_path):
+    folder, _ = exported()
+    waits = WITHOUT + "import time; time.sleep(1.5)  # what reports in the background has time to"
+    command = [sys.executable, "-c", waits, str(folder), json.dumps(TEXTS[:4])]
+    done = subprocess.run(command, env=fresh_home(tmp_path), capture_output=True, text=True, check=False)
+    assert (done.returncode, len(json.loads(done.stdout)), files_left(tmp_path)) == (0, 4, []), done.stderr
 
 
 @pytest.mark.skipif(provider_works(CUDA), reason="CUDA works here")

@@ -190,6 +190,21 @@ def test_score_and_plan_print_tables_and_json(finished, tiny_task, command):
     assert all(word in text for word in ("kept", "layer applications", "chosen"))
 
 
+def test_plan_sums_the_seconds_that_are_known(finished, tiny_task, tmp_path, command):
+    recipe = tiny_task / "recipe.yaml"
+    cells = "--set", "benchmark={batch_sizes: [1, 2], lengths: [8], workload: true, min_seconds: 0.5, max_seconds: 1}"
+    code, stdout, _ = command("plan", recipe, "--out", tmp_path / "run", *cells, "--json")
+    planned = json.loads(stdout)
+    known = {stage["name"]: stage["seconds"] for stage in planned["stages"] if stage["seconds"]}
+    assert (code, known) == (0, {"timing": [1, 2], "latency": [2, 4]})  # two cells of one length, four with the texts
+    assert {key: planned["seconds"][key] for key in ("low", "high")} == {"low": 3, "high": 6}
+    assert set(planned["seconds"]["unknown"]) == {stage["name"] for stage in planned["stages"]} - set(known)
+    text = command("plan", recipe, "--out", tmp_path / "run", *cells)[1]  # what was timed is kept
+    assert "stages: 2 to 4 s to go, beside model" in text
+    planned = json.loads(command("plan", recipe, "--out", finished[0], "--json")[1])
+    assert planned["seconds"] == {"low": 0, "high": 0, "unknown": []}
+
+
 def test_finetune_then_run_takes_the_new_teacher(tiny_task, tmp_path, command):
     recipe, out = tiny_task / "recipe.yaml", tmp_path / "run"
     tuned = "--set", "finetune={epochs: 2, lr: 1e-3, batch_size: 16}"
@@ -352,6 +367,32 @@ def test_a_full_disk_is_told_and_the_run_resumes(tiny_task, tmp_path, command, m
     code, stdout, _ = command("run", tiny_task / "recipe.yaml", "--out", out, "--json")
     assert code == 0
     assert [stage["name"] for stage in json.loads(stdout)["stages"] if stage["cached"]] == ["scores", "timing", "plan"]
+
+
+LONG = "a" * 300
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["explain", LONG, "x"],
+        ["validate", LONG],
+        ["validate", "RECIPE", "--set", f"model.path={LONG}"],
+        ["validate", "RECIPE", "--set", f"data.train={LONG}.csv"],
+        ["validate", "RECIPE", "--set", f"data={{task: sst2, source: {LONG}}}"],
+        ["plan", "RECIPE", "--out", LONG],
+        ["report", LONG],
+        ["compare", LONG, "other"],
+        ["bench", LONG],
+        ["export", "MODEL", "--out", LONG],
+        ["analyze", "roles", LONG],
+        ["analyze", "roles", "MODEL", "--out", LONG],
+    ],
+)
+def test_a_place_that_the_system_refuses_is_told(tiny_task, command, arguments):
+    names = {"RECIPE": tiny_task / "recipe.yaml", "MODEL": tiny_task / "model"}
+    code, _, stderr = command(*(names.get(word, word) for word in arguments))
+    assert (code, stderr.count("\n"), "our fault" in stderr) == (2, 1, False), stderr
 
 
 def test_our_own_faults_end_with_1_and_a_traceback_only_on_demand(tiny_task, tmp_path, command, monkeypatch):

@@ -17,6 +17,7 @@ from compressor.data.batches import (
     shuffled_rows,
 )
 from compressor.data.splits import normalised
+from compressor.errors import UserError
 
 
 def tokenizer_of(*inputs):
@@ -117,6 +118,15 @@ def test_indices_put_results_back_into_order():
     for indices, inputs in padded_batches(Encodings(rows, None, 0), 2):
         restored[indices] = inputs["attention_mask"].sum(1)
     assert restored.tolist() == [2, 6, 1, 4, 3]
+
+
+def test_rows_of_special_tokens_alone_are_refused(tmp_path):
+    roberta = byte_pairs(tmp_path)
+    assert len(encode([("a b", "c d")], roberta, 5).input_ids[0]) == 5
+    with pytest.raises(UserError, match="max_length: 4 leaves no room for text, since pairs take 4 special tokens"):
+        encode([("a b", "c d")], roberta, 4)
+    with pytest.raises(UserError, match="max_length: 2 .* texts take 2"):
+        encode([("a b",)], roberta, 2)
 
 
 LETTER_TEXTS = st.text(alphabet="abAB é\u0301.,\t\u00a0", max_size=8)

@@ -227,9 +227,19 @@ def test_output_flags_and_chunks_change_nothing(folder):
     np.testing.assert_array_equal(predict(load_classifier(find_model(str(folder))), encodings), wanted)
 
 
-def test_an_encoder_without_a_head_says_to_fine_tune_it(tmp_path, tiny_task, command):
+@pytest.mark.parametrize("pickled", [False, True])
+@pytest.mark.parametrize("prefix", ["bert.", ""])
+def test_an_encoder_without_a_head_says_to_fine_tune_it(tmp_path, tiny_task, command, prefix, pickled):
     folder = save_model(tmp_path / "model", layers=3, num_labels=2)
-    edit_weights(folder, lambda weights: {name: t for name, t in weights.items() if not name.startswith("classifier")})
+    edit_weights(
+        folder,
+        lambda weights: {
+            name.replace("bert.", prefix, 1): t for name, t in weights.items() if not name.startswith("classifier")
+        },
+    )
+    if pickled:
+        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
     names = tmp_path / "named.csv"
     names.write_text(
         "text,label\n" + "".join(f"{letter} b,{'good' if letter < 'm' else 'bad'}\n" for letter in LETTERS)
@@ -239,6 +249,35 @@ def test_an_encoder_without_a_head_says_to_fine_tune_it(tmp_path, tiny_task, com
         "score", tiny_task / "recipe.yaml", *(w for s in sets for w in ("--set", s)), "--out", tmp_path / "r"
     )
     assert (code, "has no classification head" in stderr, "add a finetune section" in stderr) == (2, True, True), stderr
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        '{"w": {"dtype": 3, "shape": "x"}}',
+        '{"w": {"dtype": "F32"}}',
+        '{"w": 1}',
+        "[]",
+        "3",
+        "{",
+        "[" * 100_000,
+        '{"w": {"dtype": "F32", "shape": 2}}',
+    ],
+)
+def test_damaged_headers_of_weights_are_refused_by_file(folder, header):
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header.encode())
+    with pytest.raises(UserError, match=r"model\.safetensors: the weight file is damaged"):
+        load_classifier(find_model(str(folder)))
+
+
+@pytest.mark.parametrize(
+    "index", ["{}", "[]", '{"weight_map": 3}', '{"weight_map": {"w": "none.safetensors"}}', "[" * 100_000]
+)
+def test_damaged_indices_of_weights_are_refused_by_file(folder, index):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(UserError, match=r"(index\.json: cannot be read|none\.safetensors: the weight file is damaged)"):
+        load_classifier(find_model(str(folder)))
 
 
 def test_files_that_may_not_be_read_are_named(folder, monkeypatch):
@@ -261,6 +300,13 @@ def test_a_hub_id_may_lack_an_owner(monkeypatch):
         find_model("bert-base-that-is-not-here")
     with pytest.raises(UserError, match="a hub id has the form owner/name or name"):
         find_model("a/b/c")
+
+
+def test_a_tokenizer_that_loads_and_cannot_be_used_is_refused(folder):
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "model_max_length": [512]}))
+    with pytest.raises(UserError, match="the tokenizer cannot be loaded"):
+        load_tokenizer(find_model(str(folder)))
 
 
 def test_a_sentencepiece_model_alone_needs_its_library(folder, monkeypatch):

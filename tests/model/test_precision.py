@@ -66,12 +66,14 @@ def test_few_wide_weights_do_not_decide_and_double_precision_is_not_kept(tmp_pat
     assert stored(tmp_path / "double") == {"F32"}
 
 
-def test_a_pickled_checkpoint_is_saved_as_its_config_says(tmp_path):
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickled_checkpoint_is_saved_in_its_precision(tmp_path, zipped):
     folder = save_model(tmp_path / "model", layers=2)
-    store(folder, lambda _, tensor: tensor, torch_dtype="float16", dtype="float16")
     weights = {name: tensor.half() for name, tensor in load_file(folder / "model.safetensors").items()}
-    torch.save(weights, folder / "pytorch_model.bin")
+    torch.save(weights, folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
     (folder / "model.safetensors").unlink()
+    shapes = {name: ("F16", list(tensor.shape)) for name, tensor in weights.items()}
+    assert stored_tensors(folder) == shapes
     source = find_model(str(folder))
     save(load_classifier(source), load_tokenizer(source), tmp_path / "made", "# card\n")
     assert stored(tmp_path / "made") == {"F16"}

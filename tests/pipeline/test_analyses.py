@@ -8,6 +8,7 @@ import pytest
 from tiny import save_model
 
 from compressor.cli.analyze.tables import section_lines
+from compressor.files import write_files
 from compressor.pipeline import analyses
 from compressor.pipeline.pipeline import STAGES
 from compressor.recipe.compression import Recipe
@@ -55,10 +56,11 @@ def test_a_run_writes_every_analysis_into_result_and_report(analysed):
 
 def test_figures_of_analyses_that_are_gone_are_removed(analysed, command):
     out, _result = analysed
-    stale = out / "figures" / "ffn_old.png"
-    stale.write_bytes(b"of an earlier version")
+    stale, own = out / "figures" / "ffn_old.png", out / "figures" / "ffn_own.png"
+    own.write_bytes(b"the user's")
+    write_files(out / "figures", {stale.name: b"of an earlier build"}, instead_of="none")
     code, _, stderr = command("report", out)
-    assert (code, stale.exists()) == (0, False), stderr
+    assert (code, stale.exists(), own.exists()) == (0, False, True), stderr
     assert list((out / "figures").glob("ffn_*.png"))
 
 

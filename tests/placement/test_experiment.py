@@ -140,7 +140,10 @@ def test_the_command_writes_page_figures_and_json(recipe, finished, command):
     page = (folder / "placement.html").read_text()
     assert "Where feed-forward blocks belong" in page
     assert page.count("data:image/png") == 2
-    assert {path.name for path in (folder / "figures").iterdir()} == {"placement_ratio.png", "placement_importance.png"}
+    assert {path.name for path in (folder / "figures").glob("*.png")} == {
+        "placement_ratio.png",
+        "placement_importance.png",
+    }
     code, out, _ = command("analyze", "placement", recipe, "--out", folder, "--device", "cpu", "--json")
     assert json.loads(out) == json.loads(json.dumps(found))
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from compressor.placement.importance import equal_shares, importances, ridge
+from compressor.placement.importance import equal_shares, explained_shares, importances, ridge
 from compressor.placement.results import MLM, improvement, mean_interval, relative_improvement, verdict
 from compressor.placement.widths import equal_widths, placed_layers
 
@@ -126,10 +126,36 @@ def test_the_regression_finds_unequal_shares_where_equal_shares_do_not():
     assert found.rank == 12
     assert found.alike == []
     assert found.explained > 0.99
+    assert found.explained_by_noise < 0.7
     first = found.layers[0]
     assert first.regression_ci95[0] > 0.06
     assert all(row.regression_ci95[0] <= value + 0.004 and value - 0.004 <= row.regression_ci95[1]
                for row, value in zip(found.layers, PLANTED, strict=True))  # fmt: skip
+
+
+def test_pure_noise_is_not_explained(monkeypatch):
+    monkeypatch.setattr("compressor.placement.importance.DRAWS", 10)  # the intervals are not looked at here
+    generator = np.random.default_rng(0)
+    off = np.array([[row >> layer & 1 for layer in range(4)] for row in (1, 2, 4, 8, 3, 6, 12)], dtype=bool)
+    groups = np.repeat(np.arange(7), 2)
+    # 200 cases at once: once, the best of all strengths on the same errors was above 0 in more than a third of them
+    shares = explained_shares(off[groups], generator.standard_normal((14, 200)), groups)
+    assert np.median(shares) < 0
+    assert (shares > 0).mean() < 0.3
+    widths = {f"placement-{row}": tuple(0 if gone else 8 for gone in each) for row, each in enumerate(off)}
+    above = 0
+    for _ in range(40):
+        noise = {name: dict(enumerate(generator.standard_normal(2))) for name in widths}
+        found = importances(MLM, widths, noise)
+        above += found.explained > max(found.explained_by_noise, 0)
+    assert above / 40 <= 0.05 + 3 * (0.05 * 0.95 / 40) ** 0.5
+
+
+def test_a_share_explained_by_hand():
+    # placements that lack layer 1, layer 2 and both lose 1, 1 and 2. Without the first, the second and the last remain, of
+    # which either alone foretells the other best with the weakest ridge; (0, 1) and (1, 1) then give 1 to each layer
+    off = np.array([[1, 0], [0, 1], [1, 1]], dtype=bool)
+    assert explained_shares(off, np.array([[1.0], [1.0], [2.0]]), np.arange(3))[0] == pytest.approx(1.0, abs=1e-2)
 
 
 def test_layers_that_no_placement_tells_apart_are_named():

@@ -91,7 +91,7 @@ def test_same_result_gives_same_bytes(tmp_path: Path) -> None:
     check_figures(tmp_path, *built(tmp_path, whole_result()))
     first = {
         path.name: path.read_bytes()
-        for path in (*tmp_path.iterdir(), *(tmp_path / "figures").iterdir())
+        for path in (*tmp_path.iterdir(), *(tmp_path / "figures").glob("*.png"))
         if path.is_file()
     }
     again = {path.name: path.read_bytes() for path in build_report(tmp_path)}
@@ -102,15 +102,24 @@ def test_same_result_gives_same_bytes(tmp_path: Path) -> None:
 
 
 def test_figures_of_an_earlier_build_do_not_stay(tmp_path: Path) -> None:
-    (tmp_path / "figures").mkdir()
-    for name in ("head.png", "mine.png"):
-        (tmp_path / "figures" / name).write_bytes(b"old")
+    built(tmp_path, whole_result())
+    assert (tmp_path / "figures" / "head.png").is_file()
+    for name in ("mine.png", "ffn_mine.png"):  # no build wrote these
+        (tmp_path / "figures" / name).write_bytes(b"mine")
     built(tmp_path, bare(whole_result()))
-    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
-        "accuracy.png",
-        "mine.png",
-        "separability.png",
+    assert sorted(path.name for path in (tmp_path / "figures").glob("*.png")) == [
+        *("accuracy.png", "ffn_mine.png", "mine.png", "separability.png")
     ]
+
+
+def test_a_link_in_place_of_the_report_is_refused(tmp_path: Path) -> None:
+    built(tmp_path, whole_result())
+    (tmp_path / "elsewhere.html").write_text("mine")
+    (tmp_path / "report.html").unlink()
+    (tmp_path / "report.html").symlink_to(tmp_path / "elsewhere.html")
+    with pytest.raises(UserError, match="report.html: this is a link"):
+        build_report(tmp_path)
+    assert (tmp_path / "elsewhere.html").read_text() == "mine"
 
 
 def test_summary_says_the_numbers() -> None:

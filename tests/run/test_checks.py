@@ -34,6 +34,13 @@ def test_options_of_commands_have_the_ranges_of_the_recipe(tiny_task, tmp_path, 
     assert not (tmp_path / "onnx").exists()
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**64])
+def test_seeds_of_commands_are_those_of_recipes(tiny_task, tmp_path, command, seed):
+    traced = "--trace", tiny_task / "recipe.yaml", f"--seed={seed}"
+    code, _, stderr = command("analyze", "roles", tiny_task / "model", *traced)
+    assert (code, "--seed: input should be" in stderr, f"not {seed}" in stderr) == (2, True, True), stderr
+
+
 def test_copies_to_the_tokenizer_change_nothing_that_decides(tiny_task, tmp_path, command):
     lines = (tiny_task / "train.csv").read_text().splitlines()
     (tmp_path / "train.csv").write_text(
@@ -56,4 +63,12 @@ def test_copies_to_the_tokenizer_change_nothing_that_decides(tiny_task, tmp_path
     assert code == 0
     assert json.loads(stdout)["data"]["removed_copies"] == twice.data.removed_copies
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert "one row stays: 60 removed" in page
+    assert "since each text decides once: calibration 60, selection 60." in page
+
+
+@pytest.mark.parametrize("change", ["compensation.refit=closed_form", "selection={units: [ffn], budget: {keep: 0.9}}"])
+def test_too_few_rows_to_hold_one_out_are_refused(tiny_task, tmp_path, command, change):
+    sets = ["--set", change, "--set", "data.calibration.size=4"]
+    code, _, stderr = command("run", tiny_task / "recipe.yaml", "--out", tmp_path / "run", *sets)
+    assert (code, "data.calibration: 4 texts" in stderr) == (2, True)
+    assert not (tmp_path / "run").exists()

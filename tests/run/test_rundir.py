@@ -93,6 +93,27 @@ def test_what_a_user_put_beside_a_result_stays_and_files_have_the_usual_rights(t
         }
 
 
+@pytest.mark.parametrize("how", ["fresh", "cut off"])
+def test_what_a_user_put_there_stays_when_stages_are_forgotten(tmp_path, how, monkeypatch):
+    def first(folder):
+        writer("one")(folder)
+        (folder / "model" / "old").write_text("of the first")
+
+    with open_run_dir(tmp_path / "run") as run:
+        run.stage("s", "k", OUTPUTS, first)
+        (run.path / "model" / "notes.txt").write_text("mine")
+        if how == "cut off":
+            with monkeypatch.context() as patch:
+                patch.setattr("compressor.run.rundir.publish", lambda *_: 1 / 0)
+                with pytest.raises(ZeroDivisionError):
+                    run.stage("s", "other", OUTPUTS, writer("lost"))
+            assert run.content("s") is None
+    with open_run_dir(tmp_path / "run", fresh=how == "fresh") as run:
+        assert not run.stage("s", "k", OUTPUTS, writer("two")).cached
+        assert sorted(path.name for path in (run.path / "model").iterdir()) == ["notes.txt", "weights"]
+        assert (run.path / "model" / "weights").read_text() == "two" * 3
+
+
 def test_a_link_in_place_of_an_output_is_not_written_through(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "notes.txt").write_text("mine")

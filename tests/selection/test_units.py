@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from compressor.compensation.refits.blocks import build_variants
 from compressor.errors import UserError
 from compressor.measurement.cost import encoder_flops
-from compressor.model.capture import apply_layer, capture_calls, recorded
+from compressor.model.capture import apply_layer, capture_calls, fit_calls, recorded
 from compressor.model.states.states import class_states
 from compressor.model.units import Shape, ordered, parts_of, shape_left, split_unit, unit_of, unit_words, whole_layers
 from compressor.recipe.compression import SelectionSpec
@@ -162,6 +162,33 @@ def test_a_budget_that_can_be_reached_is_always_met(seed, layers, units, keep, b
     assert len(whole_layers(plan.units)) < layers
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.sampled_from([["", "attention"], ["ffn", "attention"], ["", "ffn", "attention", "ffn:8"]]),
+)
+def test_the_fullest_mix_is_that_of_all_mixes_which_saves_most_where_it_saves_least(seed, layers, cells, parts):
+    generator = np.random.default_rng(seed)
+    savings = {(layer, part): generator.uniform(0.01, 0.2, cells) for layer in range(1, layers + 1) for part in parts}
+    found = fullest_mix(savings, layers)
+    most = max(
+        sum((savings[split_unit(unit)] for unit in mix), np.zeros(cells)).min() for mix in every_mix(savings, layers)
+    )
+    assert sum((savings[split_unit(unit)] for unit in found), np.zeros(cells)).min() == pytest.approx(most, abs=1e-6)
+    assert found in every_mix(savings, layers)
+
+
+def test_a_budget_that_only_different_parts_of_different_layers_reach_is_met():
+    spec = SelectionSpec(units=["ffn", "attention"], budget={"keep": 0.65, "of": "latency"}, beam_width=1)
+    # each part saves 0.1 in one of two cells: two of a kind save 0.2 there, one of each 0.4 in both
+    both = {"ffn": np.array([0.1, 0.3]), "attention": np.array([0.3, 0.1])}
+    savings = {(layer, part): saved for layer in (1, 2) for part, saved in both.items()}
+    plan = find_mix(Additive(2, dict.fromkeys(savings, 0.1)), savings, spec, Shape.even(2, 64))
+    assert plan.mix.kept == pytest.approx(0.6)
+
+
 def test_what_could_be_given_back_is_given_back_by_hand():
     savings = {(1, ""): 0.5, (1, "ffn"): 0.3, (2, "ffn"): 0.3, (2, "ffn:8"): 0.2, (3, "attention"): 0.1}
     savings = {key: np.array([saved]) for key, saved in savings.items()}
@@ -235,7 +262,10 @@ def test_the_walk_over_mixes_is_that_of_the_models(tiny):
     model, family, encodings, _ = tiny("bert")
     calls, teacher = capture_calls(model, family, encodings)
     wanted = {layer: ["ffn", "attention", "ffn:32"] for layer in range(1, 5)}
-    stand_ins = {key: variant.module for key, variant in build_variants(model, family, calls, wanted).items()}
+    stand_ins = {
+        key: variant.module
+        for key, variant in build_variants(model, family, fit_calls(model, family, encodings), wanted).items()
+    }
     layers = list(model.get_submodule(family.layers))
     sets = [(), ("1.ffn", 3), ("1.ffn", "3.attention"), (2, "4.ffn:32"), ("1.attention", 2, "3.ffn")]
     applied = []
@@ -259,7 +289,9 @@ def test_the_walk_over_mixes_is_that_of_the_models(tiny):
 def test_trials_with_other_stand_ins_are_not_believed(tiny, tmp_path):
     model, family, encodings, _ = tiny("bert")
     calls, teacher = capture_calls(model, family, encodings)
-    stand_ins = {(1, "ffn"): build_variants(model, family, calls, {1: ["ffn"]})[1, "ffn"].module}
+    stand_ins = {
+        (1, "ffn"): build_variants(model, family, fit_calls(model, family, encodings), {1: ["ffn"]})[1, "ffn"].module
+    }
     options = {"cache": tmp_path / "trials.json", "stand_ins": stand_ins}
     first = Trials(model, family, calls, teacher, **options, made_from="one")
     kept = first([("1.ffn", 2)], "mix")[0]

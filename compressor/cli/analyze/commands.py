@@ -78,7 +78,7 @@ def roles(
         list[Path] | None, typer.Option("--steps", help="Later checkpoints of the same model, in order; repeatable.")
     ] = None,
     draws: Annotated[int, typer.Option(min=1, help="Bootstrap draws.")] = 200,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     out: Page = None,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -86,7 +86,10 @@ def roles(
     """Hub, damper, passthrough or specialist: the role of each layer, read from the weights. Exit code 3: an alarm."""
     from compressor.errors import UserError
     from compressor.pipeline.analyses import analyze_roles_of
+    from compressor.recipe.base import Seed
+    from compressor.recipe.file import in_range
 
+    in_range(Seed, "--seed", seed)
     if overrides and trace is None:
         raise UserError("--set: overrides the recipe of --trace, which is not given.")
     found = analyze_roles_of(

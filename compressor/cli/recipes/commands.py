@@ -62,10 +62,10 @@ def validate(
 
     Paths, columns and the model's configuration are looked at as well; hubs are not asked.
     """
-    from compressor.recipe.file import KINDS, dump_recipe, load_any
+    from compressor.recipe.file import dump_recipe, load_any
 
     loaded = load_any(recipe, overrides or ())
-    if not syntax_only and isinstance(loaded, KINDS["compression"]):
+    if not syntax_only:
         from compressor.run.inputs import check_inputs
 
         check_inputs(loaded)
@@ -84,7 +84,7 @@ def plan(
     from compressor.cli.recipes.choice import candidates_table
     from compressor.cli.recipes.tables import plan_table, prediction_table, scores_table, stages_table
     from compressor.files import read_json
-    from compressor.pipeline.dry_run import dry_run
+    from compressor.pipeline.dry_run import dry_run, expected_seconds
     from compressor.pipeline.goals import with_speed
     from compressor.recipe.file import load_recipe
 
@@ -99,7 +99,7 @@ def plan(
         path = _run_until(recipe, overrides, "plan", out, device)
         read = {name: read_json(path / f"{name}.json") for name in names}
     if as_json:
-        print_json({"stages": [asdict(stage) for stage in stages], **read})
+        print_json({"stages": [asdict(stage) for stage in stages], "seconds": expected_seconds(stages), **read})
     elif read["plan"]:
         scores, found, timing = read.values()
         choice = [candidates_table(with_speed(found["goals"], timing))] if found["goals"] else []

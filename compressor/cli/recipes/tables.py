@@ -8,7 +8,7 @@ from rich.table import Table
 from compressor.cli.tables import accuracy_text, speedup_text, table
 from compressor.measurement.cost import layers_saved, predicted_ms, predicted_speedup
 from compressor.model.units import Unit, lost_parts, plan_units, unit_words
-from compressor.pipeline.dry_run import StageStatus
+from compressor.pipeline.dry_run import StageStatus, expected_seconds
 from compressor.report.formats import score_name, variant_order
 from compressor.report.tables.selection import OWN_SCORES
 from compressor.report.wording.wording import judged_variant, tier_meaning
@@ -116,6 +116,16 @@ def prediction_table(timing: Mapping[str, Any], units: Sequence[Unit]) -> Table:
 
 
 def stages_table(stages: Sequence[StageStatus]) -> Table:
-    """Return the dry run: stages, what is there already, expected work."""
-    rows = [(stage.name, "kept" if stage.cached else "to do", stage.cost) for stage in stages]
-    return table("stages", ["stage", "result", "work"], rows)
+    """Return the dry run: stages, what is there already, expected work and seconds; in the title the sum of what is to do."""
+
+    def span(low: float, high: float) -> str:
+        return f"{low:,.0f} to {high:,.0f} s"
+
+    rows = [
+        (stage.name, "kept" if stage.cached else "to do", stage.cost, span(*stage.seconds) if stage.seconds else "")
+        for stage in stages
+    ]
+    total = expected_seconds(stages)
+    beside = f", beside {', '.join(total['unknown'])}" if total["unknown"] else ""
+    title = f"stages: {span(total['low'], total['high'])} to go{beside}"
+    return table(title, ["stage", "result", "work", "time"], rows)

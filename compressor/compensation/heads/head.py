@@ -180,10 +180,10 @@ def balanced_weights(targets: Tensor, spec: HeadSpec) -> Tensor | None:
     """Return class weights [C] inverse to the class shares, or None where `spec` or balance asks for none.
 
     Weights on teacher targets would move the boundary away from the teacher's, so `auto` never weighs those. The classes
-    that are there share the weight among themselves; one without a row keeps the weight 1, as nothing is known of it.
+    that are there share the weight among themselves; one without half a row keeps the weight 1: nothing is known of it.
     """
     share = targets.mean(0)
-    there = share > 0
+    there = share > 1 / (2 * len(targets))
     unbalanced = float(share[there].min()) < 0.5 / int(there.sum())
     if spec.class_weights == "balanced" or (spec.class_weights == "auto" and spec.targets == "gold" and unbalanced):
         return torch.where(there, 1 / (there.sum() * share), 1.0)

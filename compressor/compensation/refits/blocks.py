@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.compensation.refits.ends import refit_end
-from compressor.compensation.refits.equations import NormalEquations, is_held_out, token_weights
+from compressor.compensation.refits.equations import NormalEquations, token_weights
 from compressor.compensation.refits.norms import refit_norm_to
 from compressor.compensation.refits.refit import refit_output, regression
 from compressor.compensation.refits.widths import BlockSums, best_ridge, mean_change, ranked_neurons
@@ -81,8 +81,8 @@ def build_variants(
 ) -> dict[tuple[int, str], Variant]:
     """Return a stand-in for each layer (from 1) and part that is `wanted`, as (layer, part) -> Variant.
 
-    `calls` are those of `capture_calls` on unlabelled text; every fifth batch is held out, and what does not lower the
-    error there is not done. A [CLS] row weighs `cls_weight` times as much as another token. `rank` names the order of
+    `calls` are those of `fit_calls` on unlabelled text; what does not lower the error on the rows that are held out there
+    is not done. A [CLS] row weighs `cls_weight` times as much as another token. `rank` names the order of
     the neurons (`RANKINGS`), `step` which module is given: the best, or the one asked for. Each layer of the model runs
     once over all batches; beside `calls`, memory is three times the state of all tokens and, for narrower blocks, two
     matrices of F^2 float64. The model stays as it is.
@@ -150,14 +150,14 @@ def _observe(
         # by the variance that the norm behind divides by: else the few tokens with huge activations make up the mean
         entering = hidden[number] + caught["attention"], caught["attended"] + caught["ffn"]
         counts = [weight / (sums.float().var(-1, correction=0) + norm.eps) for sums in entering]
-        if not is_held_out(number):
+        if not call.held:
             for row, name in enumerate(("attention", "ffn")):
                 means[row] += counts[row][kept] @ caught[name].expand_as(after[-1])[kept].double()
                 totals[row] += float(counts[row].sum())
         if narrow:
             phi = caught["phi"][kept]
-            moments[is_held_out(number)].add(phi, phi.new_zeros(len(phi), 0), counts[1][kept])
-            if not is_held_out(number):
+            moments[call.held].add(phi, phi.new_zeros(len(phi), 0), counts[1][kept])
+            if not call.held:
                 cls += caught["phi"][:, 0].double().square().sum(0)
                 texts += len(call.rows)
     sums = None
@@ -185,11 +185,11 @@ def _without_attention(
     refit = copy.deepcopy(mean)
     bias = refit.get_submodule(family.attention_output).bias
     inside = (before + bias for before in seen.before)
-    refit_norm_to(refit.get_submodule(family.attention_norm), inside, seen.attended, seen.weights)
+    refit_norm_to(refit.get_submodule(family.attention_norm), calls, inside, seen.attended, seen.weights)
     sums = NormalEquations(), NormalEquations()
     for number, call in enumerate(calls):
         rows = regression(refit, family, call, seen.before[number], seen.after[number], cls_weight)
-        sums[is_held_out(number)].add(*rows)
+        sums[call.held].add(*rows)
     strength = refit_output(refit, family, *sums).strength
     return {"cut": cut, "mean": mean, "refit": refit}, strength
 
@@ -225,11 +225,12 @@ def _variant(
 
 
 def _error(module: nn.Module, calls: Sequence[LayerCall], seen: _Seen) -> float:
-    """Return the weighted mean square of what the module's output lacks, on held-out batches (all, if there are none)."""
-    held = [number for number in range(len(calls)) if is_held_out(number)] or list(range(len(calls)))
+    """Return the weighted mean square of what the module's output lacks, on held-out rows."""
     squares = total = 0.0
-    for number in held:
-        found = apply_layer(module, [calls[number]], [seen.before[number]])[0]
+    for number, call in enumerate(calls):
+        if not call.held:
+            continue
+        found = apply_layer(module, [call], [seen.before[number]])[0]
         apart = (found.double() - seen.after[number].double()).square().sum(-1)
         squares += float((apart * seen.weights[number]).sum())
         total += float(seen.weights[number].sum())

@@ -15,7 +15,6 @@ from compressor.compensation.refits.equations import (
     Solution,
     add_to,
     entering,
-    is_held_out,
     solve_held_out,
     token_weights,
 )
@@ -37,7 +36,7 @@ def refit_end(
     """Refit a layer without a feed-forward block in place: norm, attention output, norm; each only if it helps.
 
     `before` and `wanted` are the states [B, S, H] in front of the layer and those that it should give, by batch. Errors are
-    weighted mean squares behind the norm on held-out batches, summed over dimensions; `strength` is that of the attention
+    weighted mean squares behind the norm on held-out rows, summed over dimensions; `strength` is that of the attention
     output, 0 if the norm alone was refitted.
     """
     norm, output = layer.get_submodule(family.ffn_norm), layer.get_submodule(family.attention_output)
@@ -46,7 +45,7 @@ def refit_end(
     def refit_last_norm() -> tuple[float, float]:
         batches = zip(calls, before, strict=True)
         inside = (entering(layer, call, states, v=family.ffn_norm)["v"] for call, states in batches)
-        return refit_norm_to(norm, inside, wanted, weights)
+        return refit_norm_to(norm, calls, inside, wanted, weights)
 
     usual, reached = refit_last_norm()
     strength = 0.0 if reached < usual else None
@@ -54,7 +53,7 @@ def refit_end(
         return Solution(output.weight.new_zeros(0), strength, usual, reached, 1.0)
     sums = NormalEquations(), NormalEquations()
     for number, call in enumerate(calls):
-        sums[is_held_out(number)].add(*_regression(layer, family, call, before[number], wanted[number], cls_weight))
+        sums[call.held].add(*_regression(layer, family, call, before[number], wanted[number], cls_weight))
     found = solve_held_out(*sums)
     if found.strength is not None:
         parameters = output.weight, output.bias, norm.weight, norm.bias

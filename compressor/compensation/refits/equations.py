@@ -1,4 +1,4 @@
-"""Ridge regression from streamed sums, its strength chosen on held-out batches."""
+"""Ridge regression from streamed sums, its strength chosen on held-out rows."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,6 @@ from compressor.model.capture import LayerCall, apply_layer, recorded
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Ridge strengths tried, in multiples of the mean squared activation; held-out rows choose among them."""
-HELD_OUT = 5
-"""Every fifth batch is held out of the fit."""
 
 
 @dataclass
@@ -79,11 +77,10 @@ def penalised(gram: Tensor, penalty: float) -> Tensor:
 
 def solve_held_out(fit: NormalEquations, held: NormalEquations) -> Solution:
     """Return the change of the strength with the lowest held-out error; no change if that is not below the error of none."""
-    judge = held if held.weight else fit  # a single batch: nothing can be held out
     none = torch.zeros_like(fit.cross)
-    before = judge.error(none)
+    before = held.error(none)
     changes = {strength: fit.solve(strength) for strength in STRENGTHS}
-    errors = {strength: judge.error(change) for strength, change in changes.items()}
+    errors = {strength: held.error(change) for strength, change in changes.items()}
     best = min(errors, key=lambda strength: errors[strength])
     condition = fit.condition(best)
     if not errors[best] < before:
@@ -99,11 +96,6 @@ def add_to(output: nn.Linear, change: Tensor, scale: Tensor) -> None:
     change = torch.where(seen, change / torch.where(seen, scale, 1.0), 0.0)
     output.weight += change[:-1].T.to(output.weight)
     output.bias += change[-1].to(output.bias)
-
-
-def is_held_out(batch: int) -> bool:
-    """Return whether a batch (from 0) is held out of the fit: every fifth one."""
-    return batch % HELD_OUT == HELD_OUT - 1
 
 
 def token_weights(call: LayerCall, cls_weight: float) -> Tensor:

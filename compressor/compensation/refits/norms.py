@@ -1,12 +1,12 @@
 """Closed-form refit of a norm: the scale gamma and shift beta with which it lands nearest to wanted states."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from compressor.compensation.refits.equations import is_held_out
+from compressor.model.capture import LayerCall
 
 
 @dataclass
@@ -45,11 +45,10 @@ class NormSums:
 def refit_norm(norm: nn.LayerNorm, fit: NormSums, held: NormSums) -> tuple[float, float]:
     """Write the scale and shift that `fit` asks for into `norm` if that lowers the error on `held`.
 
-    Returns the errors before and after, on held-out rows (on the rows of the fit where nothing is held out).
+    Returns the errors before and after, on held-out rows.
     """
-    judge = held if held.weight else fit
     gamma, beta = fit.solve()
-    before, after = judge.error(norm.weight, norm.bias), judge.error(gamma, beta)
+    before, after = held.error(norm.weight, norm.bias), held.error(gamma, beta)
     if not after < before:
         return before, before
     norm.weight.copy_(gamma)
@@ -58,11 +57,15 @@ def refit_norm(norm: nn.LayerNorm, fit: NormSums, held: NormSums) -> tuple[float
 
 
 def refit_norm_to(
-    norm: nn.LayerNorm, inside: Iterable[Tensor], wanted: Iterable[Tensor], weights: Iterable[Tensor]
+    norm: nn.LayerNorm,
+    calls: Sequence[LayerCall],
+    inside: Iterable[Tensor],
+    wanted: Iterable[Tensor],
+    weights: Iterable[Tensor],
 ) -> tuple[float, float]:
     """Do the same from what enters the norm and the wanted states, both [B, S, H], and token weights [B, S], by batch."""
     sums = NormSums(), NormSums()
-    for number, (vectors, states, weight) in enumerate(zip(inside, wanted, weights, strict=True)):
+    for call, vectors, states, weight in zip(calls, inside, wanted, weights, strict=True):
         kept = weight > 0
-        sums[is_held_out(number)].add(vectors[kept], states[kept], weight[kept], norm.eps)
+        sums[call.held].add(vectors[kept], states[kept], weight[kept], norm.eps)
     return refit_norm(norm, *sums)

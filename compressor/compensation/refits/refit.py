@@ -13,14 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.compensation.refits.ends import refit_end
-from compressor.compensation.refits.equations import (
-    NormalEquations,
-    Solution,
-    add_to,
-    entering,
-    is_held_out,
-    solve_held_out,
-)
+from compressor.compensation.refits.equations import NormalEquations, Solution, add_to, entering, solve_held_out
 from compressor.model.capture import LayerCall, apply_layer
 from compressor.model.families import Family, layer_list
 from compressor.model.sublayers import shape_of
@@ -60,7 +53,7 @@ def refit_gaps(
 ) -> list[Refit]:
     """Refit `student` in place, from the first layer to the last: student states in, the teacher's states as targets.
 
-    `keep` are the full model's layers (from 1) that the student has; `calls` those of `capture_calls` on unlabelled text.
+    `keep` are the full model's layers (from 1) that the student has; `calls` those of `fit_calls` on unlabelled text.
     With `spec.layers: gaps` only layers in front of a gap, and those that have not the full model's shape, are refitted,
     with `later` every layer from the first of these on. Layers skipped before the first kept one have nothing in front of
     them to refit. The states of both models go from layer to layer with the loop, so every layer runs once (where its end
@@ -84,7 +77,7 @@ def refit_gaps(
                 wanted_states[number] = apply_layer(layer, [call], [wanted_states[number]])[0]
             if index in chosen and width:
                 rows = regression(kept[index], family, call, states[number], wanted_states[number], spec.cls_weight)
-                sums[is_held_out(number)].add(*rows)
+                sums[call.held].add(*rows)
         depth = reach[index]
         if index in chosen:
             if width:

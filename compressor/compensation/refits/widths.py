@@ -33,11 +33,6 @@ class BlockSums:
     gamma: Tensor
     specialists: Tensor
 
-    @property
-    def judge(self) -> NormalEquations:
-        """The moments of the held-out tokens; those of the fit where nothing is held out."""
-        return self.held if self.held.weight else self.fit
-
 
 def rank_cls(sums: BlockSums) -> Tensor:
     """Return the importance on [CLS]: root mean square of the activation there times the norm of the output column."""
@@ -143,7 +138,7 @@ def best_ridge(sums: BlockSums, kept: Tensor) -> tuple[float, Tensor]:
 def change_error(sums: BlockSums, change: Tensor) -> float:
     """Return the weighted mean square that a change [F + 1, H] of the output map makes behind the norm, held out."""
     scaled = change * sums.gamma.double()
-    return float((scaled * (sums.judge.gram @ scaled)).sum()) / sums.judge.weight
+    return float((scaled * (sums.held.gram @ scaled)).sum()) / sums.held.weight
 
 
 def _ridged(sums: BlockSums, strength: float) -> Tensor:

@@ -157,13 +157,16 @@ def importance_table(analysis: Json) -> SectionTable:
 def _importance_note(importances: Json) -> str:
     groups = [layers_text(group) for group in importances["alike"]]
     alike = f" No placement tells {'; '.join(groups)} apart, so that they share one value." if groups else ""
-    explained = importances["explained"]
-    fit = (
-        f" The sum over layers foretells {percent(explained) if explained > 0 else 'nothing'} of the squared losses of "
-        "placements left out of the fit."
-        if explained is not None
-        else ""
-    )
+    explained, noise = importances["explained"], importances.get("explained_by_noise")
+    fit = ""
+    if explained is not None:
+        fit = (
+            f" The sum over layers foretells {percent(explained) if explained > 0 else 'nothing'} of the squared losses of "
+            "placements left out of the fit."
+        )
+        if noise is not None and explained > 0:
+            more = "more" if explained > noise else "no more"
+            fit = f"{fit[:-1]}, {more} than pure noise may show ({percent(max(noise, 0.0))} in one case of twenty)."
     return (
         f"{importances['placements']} placements, {importances['seeds']} seeds. Regression: ridge without intercept of the loss "
         f"on which blocks are missing (strength {number(importances['strength'])}, chosen on placements left out); condition "

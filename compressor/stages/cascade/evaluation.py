@@ -139,9 +139,14 @@ def stored_parameters(files: list[Path]) -> int:
 def cost(run: Run) -> str:
     """Return the expected work."""
     timing = run.recipe.benchmark
+    return f"{len(run.data.evaluation)} evaluation rows, {len(timing.batch_sizes) * timing.workload} cells"
+
+
+def seconds(run: Run) -> tuple[float, float]:
+    """Return the least and the most seconds that the cells take."""
+    timing = run.recipe.benchmark
     cells = len(timing.batch_sizes) * timing.workload
-    seconds = f"{cells * timing.min_seconds:.0f} to {cells * timing.max_seconds:.0f} s"
-    return f"{len(run.data.evaluation)} evaluation rows, {cells} cells, {seconds}"
+    return cells * timing.min_seconds, cells * timing.max_seconds
 
 
 STAGE = Stage(
@@ -153,4 +158,5 @@ STAGE = Stage(
     cost,
     wanted,
     result,
+    seconds=seconds,
 )

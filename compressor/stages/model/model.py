@@ -11,7 +11,7 @@ from compressor.compensation.refits.blocks import Variant, build_variants
 from compressor.compensation.refits.refit import refit_gaps
 from compressor.files import read_json, write_json
 from compressor.measurement.cost import parameter_count
-from compressor.model.capture import LayerCall, capture_calls
+from compressor.model.capture import LayerCall, fit_calls
 from compressor.model.card import model_card
 from compressor.model.sublayers import shape_of
 from compressor.model.surgery import kept_layers, leave_out, save_model
@@ -40,7 +40,7 @@ def compute(run: Run, folder: Path) -> None:
     plan = read_json(run.path / "plan.json")
     skip, units = tuple(plan["skip"]), plan["units"]
     parts, refit = parts_of(units), run.recipe.compensation.refit
-    calls = capture_calls(run.teacher, run.family, run.calibration, track=run.track)[0] if parts or refit else []
+    calls = fit_calls(run.teacher, run.family, run.calibration, track=run.track) if parts or refit else []
     wanted = {layer: [part] for layer, part in parts.items()}
     variants = build_variants(run.teacher, run.family, calls, wanted, track=run.track)
     stand_ins = {key: variant.module for key, variant in variants.items()}

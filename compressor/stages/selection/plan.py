@@ -8,7 +8,7 @@ import torch
 
 from compressor.compensation.refits.blocks import build_variants
 from compressor.files import read_json, write_json
-from compressor.model.capture import LayerCall, capture_calls
+from compressor.model.capture import LayerCall, fit_calls
 from compressor.model.sublayers import any_shape
 from compressor.recipe.compression import SelectionSpec
 from compressor.run.arrays import ARRAYS, save_array
@@ -71,7 +71,7 @@ def _make_mix(run: Run, folder: Path, captured: tuple[list[LayerCall], torch.Ten
     for layer, part in savings:
         if part and layer not in spec.protect:
             wanted.setdefault(layer, []).append(part)
-    calls, _ = capture_calls(run.teacher, run.family, run.calibration, track=run.track)
+    calls = fit_calls(run.teacher, run.family, run.calibration, track=run.track)
     variants = build_variants(run.teacher, run.family, calls, wanted, track=run.track)
     stand_ins = {key: variant.module for key, variant in variants.items()}
     trials, logits = run_trials(run, stand_ins, captured)

@@ -26,12 +26,13 @@ def compute(run: Run, folder: Path) -> None:
     spec, inputs = run.recipe.benchmark, list(pad(run.evaluation, np.arange(1)))
     cells = grid_cells(spec, run.teacher.config.vocab_size, inputs, run.recipe.seed)
     # medians of a few dozen runs do: the benchmark of the finished files is the measurement that counts
-    seconds = {"min_seconds": min(1.0, spec.min_seconds), "max_seconds": min(10.0, spec.max_seconds)}
+    least, most = _limits(run)
     rows = time_layers(
         run.teacher,
         run.family,
         cells,
-        **seconds,
+        min_seconds=least,
+        max_seconds=most,
         min_runs=min(30, spec.min_runs),
         parts=single_parts(run),
         seed=run.recipe.seed,
@@ -50,8 +51,21 @@ def single_parts(run: Run) -> list[str]:
 
 def cost(run: Run) -> str:
     """Return the expected work."""
-    spec = run.recipe.benchmark
-    return f"{len(spec.batch_sizes) * len(spec.lengths)} cells"
+    return f"{_cells(run)} cells"
+
+
+def seconds(run: Run) -> tuple[float, float]:
+    """Return the least and the most seconds that the cells take."""
+    least, most = _limits(run)
+    return _cells(run) * least, _cells(run) * most
+
+
+def _cells(run: Run) -> int:
+    return len(run.recipe.benchmark.batch_sizes) * len(run.recipe.benchmark.lengths)
+
+
+def _limits(run: Run) -> tuple[float, float]:
+    return min(1.0, run.recipe.benchmark.min_seconds), min(10.0, run.recipe.benchmark.max_seconds)
 
 
 STAGE = Stage(
@@ -61,5 +75,6 @@ STAGE = Stage(
     inputs,
     compute,
     cost,
+    seconds=seconds,
     result=lambda run: {"timing": read_json(run.path / "timing.json")},
 )

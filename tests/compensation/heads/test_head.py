@@ -17,6 +17,7 @@ from compressor.compensation.heads.head import (
     soft_targets,
     standardisation,
 )
+from compressor.compensation.heads.trainers import TRAINERS
 from compressor.compensation.readout import crossfit_readout, ridge_readout
 from compressor.errors import UserError
 from compressor.measurement.predictions import predict
@@ -102,6 +103,31 @@ def test_a_class_without_a_row_gets_no_weight_of_its_own():
     assert balanced_weights(even, HeadSpec(targets="gold", class_weights="balanced")).tolist() == [1.0, 1.0, 1.0]
     rare = hard_targets(np.array([0] * 9 + [1]), 3)
     assert balanced_weights(rare, HeadSpec(targets="gold")).tolist() == pytest.approx([1 / 1.8, 5.0, 1.0])
+
+
+def test_a_class_that_a_teacher_hardly_believes_in_gets_no_weight_of_its_own():
+    soft = torch.tensor([[0.6, 0.4 - 1e-6, 1e-6], [0.4, 0.6 - 1e-6, 1e-6]], dtype=torch.float64)
+    weights = balanced_weights(soft, HeadSpec(class_weights="balanced"))
+    assert weights.tolist() == pytest.approx([1.0, 1.0, 1.0], abs=1e-5)
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_a_class_missing_from_the_fit_does_not_spoil_the_others(trainer):
+    generator = np.random.default_rng(0)
+
+    def rows(count, shares):
+        labels = generator.choice(3, count, p=shares)
+        states = generator.normal(size=(count, 6)) + 4 * np.eye(6)[labels]
+        return torch.from_numpy(states).float(), labels
+
+    states, labels = rows(400, [0.9, 0.1, 0])
+    held, held_labels = rows(400, [0.8, 0.1, 0.1])
+    spec = HeadSpec(nodes=4, targets="gold", epochs=30, trainer=trainer)
+    fit = TRAINERS[trainer](states, hard_targets(labels, 3), held, hard_targets(held_labels, 3), spec, torch.tanh)
+    known = held_labels < 2
+    right = fit.head.logits(held, torch.tanh).argmax(1).numpy() == held_labels
+    assert right[known].mean() > 0.97
+    assert fit.class_weights[2] == 1.0
 
 
 def test_more_nodes_than_the_stock_head_has_rows_are_refused():
