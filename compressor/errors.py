@@ -1,6 +1,7 @@
 """The one exception a user may see: their input is wrong, and the message says what, where and what to do."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -11,6 +12,20 @@ class UserError(Exception):
 def first_line(error: object) -> str:
     """Return the first line of what an error says, or the name of its type where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def whole_result(path: str) -> Iterator[None]:
+    """Turn what Python makes of a result without some part, or with one of another kind, into a UserError naming `path`."""
+    try:
+        yield
+    except (UserError, OSError, RuntimeError, NameError, ImportError, AssertionError):  # what no value leads to
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{path}: a part is missing or of the wrong kind ({first_line(error)}); run the recipe again to write a whole "
+            "result."
+        ) from error
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from compressor.errors import UserError, nearest
+from compressor.errors import UserError, nearest, whole_result
 from compressor.measurement.predictions import fingerprint
 from compressor.measurement.statistics import compare
 from compressor.measurement.timing.latency import WORKLOAD
@@ -96,7 +96,7 @@ def read_run(directory: Path, number: int, variant: str) -> FinishedRun:
     where predictions.npz is missing, corrupt or not the one that the result was made from.
     """
     path = directory / RESULT
-    try:
+    with whole_result(str(path)):
         result = read_result(path)
         summary = _summary(directory, result, variant)
         cells = {
@@ -105,10 +105,6 @@ def read_run(directory: Path, number: int, variant: str) -> FinishedRun:
         }
         label_names = list(result["data"].get("label_names") or [])
         full_sha256, sha256 = (result["variants"][name]["predictions_sha256"] for name in ("full", variant))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path}: a part is missing or of the wrong kind ({error}); run the recipe again to write a whole result."
-        ) from error
     logits, labels = _read_predictions(directory / PREDICTIONS, "full" if is_cascade(variant) else variant)
     if is_cascade(variant):
         logits, _ = _read_predictions(directory / f"{MEASURED}.npz", "logits")

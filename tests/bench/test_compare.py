@@ -278,6 +278,10 @@ BAD = {
         broken(lambda b: change_result(b, lambda result: result.update(plan=[5]))),
         ["b/result.json", "of the wrong kind", "run the recipe again"],
     ),
+    "figure of the wrong kind": (
+        broken(lambda b: change_result(b, lambda result: result["variants"]["compressed"]["versus_full"].update(flips=[5]))),
+        ["/b: a part", "of the wrong kind", "run the recipe again"],
+    ),
     "no predictions": (broken(lambda b: (b / "predictions.npz").unlink()), ["b/predictions.npz", "there are no predictions"]),
     "predictions cut off": (
         broken(lambda b: (b / "predictions.npz").write_bytes((b / "predictions.npz").read_bytes()[:300])),

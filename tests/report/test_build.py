@@ -291,6 +291,14 @@ def test_bad_result_is_one_sentence(tmp_path: Path, text: str | None, message: s
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.parametrize("change", [{"layers": [3]}, {"goals": [1]}, {"environment": []}, {"stages": [{"name": "x"}]}])
+def test_a_part_of_the_wrong_kind_is_one_sentence(tmp_path: Path, command, change: dict) -> None:
+    (tmp_path / "result.json").write_text(json.dumps({**whole_result(), **change}))
+    code, _, stderr = command("report", tmp_path)
+    assert (code, stderr.count("\n")) == (2, 1), stderr
+    assert "result.json: a part is missing or of the wrong kind" in stderr
+
+
 def test_result_without_a_compressed_model_or_not_text(tmp_path: Path) -> None:
     result = whole_result()
     del result["variants"]["compressed"]

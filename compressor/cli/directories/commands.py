@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from compressor.cli.options import AsJson, Device, answer
+from compressor.errors import whole_result
 
 
 def export(
@@ -78,5 +79,6 @@ def report(
     """Rebuild report.html, report.md and the figures from result.json."""
     from compressor.report.build import build_report
 
-    paths = [str(path) for path in build_report(run_dir)]
+    with whole_result(f"{run_dir / 'result.json'}"):
+        paths = [str(path) for path in build_report(run_dir)]
     answer(as_json, paths, lambda: paths)

@@ -7,7 +7,7 @@ import typer
 
 from compressor.cli.options import AsJson, Device, answer
 from compressor.console import say
-from compressor.errors import UserError
+from compressor.errors import UserError, whole_result
 
 
 def bench(
@@ -96,5 +96,6 @@ def compare(
     from compressor.bench.compare import compare_runs
     from compressor.cli.timing.compare import compare_tables
 
-    compared = compare_runs(run_dirs, variant)
-    answer(as_json, compared, lambda: compare_tables(compared))
+    with whole_result(f"result.json of {', '.join(map(str, run_dirs))}"):
+        compared = compare_runs(run_dirs, variant)
+        answer(as_json, compared, lambda: compare_tables(compared))
