@@ -95,6 +95,14 @@ def written_before(folder: Path) -> list[str]:
         return []
 
 
+def usual_rights(made: Path) -> None:
+    """Give a file, or a folder and all in it, the rights that the umask leaves, whatever library wrote them."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in (made, *made.rglob("*")):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
+
+
 def publish(made: Path, target: Path, written: Collection[str]) -> list[str]:
     """Move a file or a folder to `target`; return the files that this makes there, as paths relative to it.
 
@@ -103,10 +111,8 @@ def publish(made: Path, target: Path, written: Collection[str]) -> list[str]:
     Raises UserError where `target` is a link, or a file where a folder is to stand and the other way round.
     """
     check_target(target, folder=made.is_dir())
-    mask = os.umask(0)
-    os.umask(mask)
+    usual_rights(made)
     if made.is_file():
-        made.chmod(0o666 & ~mask)
         made.replace(target)
         return [""]
     files = sorted(path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file())
@@ -115,7 +121,6 @@ def publish(made: Path, target: Path, written: Collection[str]) -> list[str]:
         if (target / name).is_file():
             (target / name).unlink()
     for name in files:
-        (made / name).chmod(0o666 & ~mask)
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         (made / name).replace(target / name)
     for folder in sorted({parent for name in earlier for parent in name.parents if parent.name}, reverse=True):

@@ -2,12 +2,20 @@
 
 import numpy as np
 import pytest
-from tiny import LETTERS, wordpiece
+from tiny import LETTERS, save_model, wordpiece
 
 from compressor.errors import UserError
 from compressor.placement.masks import mask_words
-from compressor.placement.text import Packed, held_out, make_tokenizer, pack, read_texts, unigram_loss
-from compressor.recipe.placement import TextSpec
+from compressor.placement.text import (
+    Packed,
+    held_out,
+    load_given_tokenizer,
+    make_tokenizer,
+    pack,
+    read_texts,
+    unigram_loss,
+)
+from compressor.recipe.placement import EncoderSpec, TextSpec
 
 SPECIALS = np.arange(5)
 
@@ -116,3 +124,10 @@ def test_text_is_read_from_lines_columns_and_lists_of_files(tmp_path):
     assert read_texts(TextSpec(files=files, column=["x", "y"])) == ["three", "four", "five", "six", "7"]
     with pytest.raises(UserError, match="no column 'z'"):
         read_texts(TextSpec(files=files, column="z"))
+
+
+@pytest.mark.parametrize("content", ["{", '{"model": {"type": "x"}}', "[" * 9999])
+def test_a_damaged_tokenizer_is_refused(tmp_path, content):
+    (save_model(tmp_path / "model") / "tokenizer.json").write_text(content)
+    with pytest.raises(UserError, match="encoder.tokenizer .* it cannot be loaded"):
+        load_given_tokenizer(EncoderSpec(tokenizer=str(tmp_path / "model"), vocab_size=64))

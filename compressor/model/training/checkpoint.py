@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from compressor.files import PROGRESS, read_json, write_json
+from compressor.files import PROGRESS, read_json, usual_rights, write_json
 
 FORMAT = 1
 """Raised whenever the training loop steps in another way, so that older checkpoints are not believed."""
@@ -100,6 +100,7 @@ class Checkpoint:
             "random": random,
         }
         torch.save(state, files / STATE)
+        usual_rights(files)
         entry = {"fingerprint": self.fingerprint, "files": files.name, "progress": vars(progress)}
         write_json(self.folder / PROGRESS, entry)
         for other in self.folder.iterdir():

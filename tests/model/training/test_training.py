@@ -83,6 +83,12 @@ def test_checkpoints_are_written_no_more_often_than_asked(tmp_path):
     finetune(model, *rest, FinetuneSpec(epochs=1), seed=2, track=watching, checkpoint=checkpoint)
     assert not any(seen)  # only the end
     assert (tmp_path / "checkpoint" / "progress.json").is_file()
+    (tmp_path / "usual").mkdir()
+    (tmp_path / "usual.txt").write_text("")
+    made = (tmp_path / "checkpoint").rglob("*")  # a colleague who shares the folder may go on
+    assert {path.stat().st_mode for path in made} == {
+        (tmp_path / name).stat().st_mode for name in ("usual", "usual.txt")
+    }
 
 
 def test_a_training_that_diverges_names_the_field_to_change(tmp_path):
