@@ -140,8 +140,7 @@ def fit_exits(
     place[held] = np.arange(len(held))
     features = {layer: torch.zeros(len(held), 3 * width) for layer in layers}
     wanted, own = (np.zeros((len(held), classes), dtype=np.float32) for _ in range(2))
-    batches = -(-len(encodings) // batch_size)
-    for rows, inputs in track(padded_batches(encodings, batch_size), "exit heads", total=batches):
+    for rows, inputs in padded_batches(encodings, batch_size, track, "exit heads"):
         tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
         output = model(**tensors, output_hidden_states=True)
         final = output.logits.float().cpu()

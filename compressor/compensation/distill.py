@@ -135,7 +135,7 @@ def state_variances(
 ) -> Tensor:
     """Return the variance of each `wanted` state over all tokens, around each dimension's mean, mean over dimensions."""
     sums, squares, tokens = [0.0] * len(wanted), [0.0] * len(wanted), 0
-    batches = track(padded_batches(encodings, 32), "variance of the states", total=-(-len(encodings) // 32))
+    batches = padded_batches(encodings, 32, track, "variance of the states")
     for _, inputs in batches:
         tensors = {name: torch.from_numpy(value).to(teacher.device) for name, value in inputs.items()}
         hidden = teacher(**tensors, output_hidden_states=True).hidden_states

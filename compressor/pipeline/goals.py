@@ -63,17 +63,17 @@ def _misses(
     other: np.ndarray,
     labels: np.ndarray | None,
     latency: list[dict],
-    cells: Collection[tuple],
+    cells: set[tuple],
     choices: int,
 ) -> list[str]:
     confidence = corrected_confidence(goals.confidence, choices)
     found = accuracy_misses(goals, compare(full, other, labels, confidence=confidence), choices)
     # A speed goal holds in every cell. A cascade is not timed on random token ids, of which its exits know nothing: it
     # could pass on real lengths alone where the others must also pass at the fixed ones, so what is missing counts.
-    untimed = len(set(cells) - {_cell(row) for row in latency})
+    untimed = len(cells - {_cell(row) for row in latency})
     if latency and untimed:
         found += [
-            f"{goal}: {untimed} of {len(set(cells))} cells are of fixed lengths, where a cascade is not timed; with "
+            f"{goal}: {untimed} of {len(cells)} cells are of fixed lengths, where a cascade is not timed; with "
             "benchmark.lengths: [] every file is judged on real lengths."
             for goal in ("min_speedup", "max_p95_ms")
             if getattr(goals, goal) is not None

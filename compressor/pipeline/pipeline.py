@@ -196,7 +196,7 @@ def default_out(recipe: Recipe, out: str | Path | None) -> Path:
 
 
 def _log_file(path: Path) -> logging.Logger:
-    log = logging.getLogger(f"compressor.run.run.{path}")
+    log = logging.getLogger(f"compressor.run.{path}")
     log.setLevel(logging.INFO)
     log.propagate = False
     handler = logging.FileHandler(path, encoding="utf-8")

@@ -14,7 +14,7 @@ from compressor.report.formats import CASCADE, is_full
 from compressor.run.run import Run
 from compressor.run.rundir import StageRecord
 from compressor.run.variants import FULL_ONNX, answer_entry, variant_flops
-from compressor.stages.cascade.evaluation import cascade_logits
+from compressor.stages.cascade.evaluation import measured_answers
 from compressor.stages.predictions import evaluation_logits
 from compressor.stages.stage import Stage
 
@@ -24,10 +24,14 @@ def build_result(run: Run, stages: Sequence[Stage], records: Sequence[StageRecor
     recipe, data, logits = run.recipe, run.data, evaluation_logits(run)
     parts = merged(stage.result(run) for stage in stages)
     plan, shipped, guarded = parts["plan"], parts["shipped"], parts["cascade"]
-    own = {name: _variant(run, name, logits, plan["units"]) for name in logits}
+    parameters, latency = read_json(run.path / "model.json")["parameters"], read_json(run.path / "latency.json")["rows"]
+    own = {
+        name: {**_variant(run, name, logits, parameters, plan["units"]), "latency": latency.get(name, [])}
+        for name in logits
+    }
     variants = {**own, **parts.get("variants", {})}
     if guarded:
-        logits[CASCADE] = cascade_logits(run)
+        logits[CASCADE] = measured_answers(run)[0]
     # the file to ship was named without the evaluation split, so no other may be signed off by it
     signed = {CASCADE, f"onnx_{shipped['variant']}"} if shipped else set(variants)
     return {
@@ -75,17 +79,17 @@ def merged(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return whole
 
 
-def _variant(run: Run, name: str, logits: dict[str, np.ndarray], units: Sequence[Unit]) -> dict[str, Any]:
-    """Return the entry of one variant: a PyTorch model or an ONNX file, full or without `units`."""
+def _variant(
+    run: Run, name: str, logits: dict[str, np.ndarray], parameters: dict[str, int], units: Sequence[Unit]
+) -> dict[str, Any]:
+    """Return the entry of one variant, but for its latency: a PyTorch model or an ONNX file, full or without `units`."""
     full = is_full(name)
     directory = run.teacher_source.path if full else run.path / "model"
     if "onnx" in name:
         directory = run.path / (FULL_ONNX if full else "onnx") / name.rpartition("_")[2]
-    parameters = read_json(run.path / "model.json")["parameters"]["full" if full else "compressed"]
     return {
         **answer_entry(run, logits[name], logits["full"], name),
-        "parameters": parameters,
+        "parameters": parameters["full" if full else "compressed"],
         "encoder_flops": variant_flops(run, name, () if full else units),
         "bytes": weight_bytes(directory),
-        "latency": read_json(run.path / "latency.json")["rows"].get(name, []),
     }

@@ -29,7 +29,6 @@ PROTOCOL = (
     "over rounds, against the full model in the same format; the noise floor is that full model against itself."
 )
 
-
 SPARED, ALL_ROWS = "full_onnx_optimized", "full_onnx_alltokens"
 """The full model's fused file with and without the exact savings."""
 

@@ -19,8 +19,6 @@ from compressor.stages.stage import Stage
 
 PREDICTIONS, LABELS = "predictions.npz", "labels"
 """Logits of the evaluation split by variant, and beside them the gold labels where there are any."""
-
-
 EXPLAINED = "explain.json"
 """Charges of the nodes for some changed and some confidently wrong predictions."""
 

@@ -16,8 +16,6 @@ from compressor.selection.goals import accuracy_misses
 from compressor.stages.stage import Stage, spec_json
 
 SHIPPED = "shipped.json"
-
-
 OWN_FLIPS = 0.01
 """Without accuracy goals, the largest share of the compressed model's own predictions that a precision may change."""
 

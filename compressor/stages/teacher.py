@@ -24,13 +24,7 @@ def compute(run: Run, folder: Path) -> None:
     model = load_classifier(run.source, device=run.device, new_labels=names, seed=recipe.seed)
     train = run.encode(run.data.train)
     spec, labels = recipe.finetune, run.data.train.labels
-    inputs = {
-        "model": run.source.sha256,
-        "finetune": spec.model_dump(),
-        "train": run.data.train.sha256,
-        "labels": names,
-    }
-    checkpoint = run.checkpoint(TEACHER, inputs)
+    checkpoint = run.checkpoint(TEACHER, inputs(run))
     losses = finetune(model, run.family, train, labels, spec, seed=recipe.seed, track=run.track, checkpoint=checkpoint)
     card = "# The full model\n\nFine-tuned by `compressor` from the model that the run's recipe names.\n"
     save_model(model, run.tokenizer, folder / TEACHER, card)

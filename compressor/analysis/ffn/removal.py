@@ -82,9 +82,8 @@ def run_removals(
     fixed = {kind: torch.from_numpy(vectors).float().to(model.device) for kind, vectors in stand_ins.items()}
     heads = getattr(model.config, family.heads_key)
     absolute = getattr(model.config, "position_embedding_type", "absolute") == "absolute"
-    batches = -(-len(encodings) // batch_size)
     with torch.inference_mode():
-        for rows, inputs in track(padded_batches(encodings, batch_size), "removal", total=batches):
+        for rows, inputs in padded_batches(encodings, batch_size, track, "removal"):
             with recorded_blocks(model, family) as taken:
                 call, batch_logits = capture_call(model, family, rows, inputs)
                 blocks = taken()

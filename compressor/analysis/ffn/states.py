@@ -119,9 +119,8 @@ def ffn_pass(
     before, after = (np.zeros((layers, len(sample), width), dtype=np.float32) for _ in range(2))
     place = np.full(len(encodings), -1)
     place[sample] = np.arange(len(sample))
-    batches = -(-len(encodings) // batch_size)
     with recorded_blocks(model, family) as taken, torch.inference_mode():
-        for rows, inputs in track(padded_batches(encodings, batch_size), "feed-forward blocks", total=batches):
+        for rows, inputs in padded_batches(encodings, batch_size, track, "feed-forward blocks"):
             tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
             model(**tensors)
             mask, chosen = tensors["attention_mask"].bool(), place[rows] >= 0

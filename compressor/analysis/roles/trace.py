@@ -73,8 +73,7 @@ def probe_states(
     """Return (|layer(x) - x| / |x|, cos(x, layer(x))) of every text and layer, each [N, L]: means over a text's tokens."""
     layers = layer_list(model, family)
     write, alignment = (np.zeros((len(encodings), len(layers))) for _ in range(2))
-    batches = -(-len(encodings) // batch_size)
-    for rows, inputs in track(padded_batches(encodings, batch_size), "activation probe", total=batches):
+    for rows, inputs in padded_batches(encodings, batch_size, track, "activation probe"):
         call, _ = capture_call(model, family, rows, inputs)
         state, mask = call.hidden, call.mask.bool()
         for index, layer in enumerate(layers):

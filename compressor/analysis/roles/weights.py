@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from compressor.errors import UserError
+from compressor.errors import UserError, first_line
 from compressor.files import read_json
 from compressor.model.families import FAMILIES, Family
 from compressor.model.load import WEIGHTS, read_config
@@ -296,5 +296,4 @@ def _load_bin(file: Path) -> dict[str, Tensor]:
 
 
 def _damaged(file: Path, error: Exception) -> UserError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return UserError(f"model {file.parent}: {file.name} cannot be read ({reason}); fetch or save it again.")
+    return UserError(f"model {file.parent}: {file.name} cannot be read ({first_line(error)}); fetch or save it again.")

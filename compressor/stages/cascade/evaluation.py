@@ -12,7 +12,7 @@ from compressor.data.batches import Encodings, padded_batches
 from compressor.files import read_json, write_json
 from compressor.measurement.machine.providers import PROVIDERS
 from compressor.measurement.runtime import session
-from compressor.measurement.statistics import share_interval
+from compressor.measurement.statistics import percentile_interval, share_interval
 from compressor.measurement.timing.latency import WORKLOAD, Cell, benchmark, workload_batches
 from compressor.measurement.timing.subjects import onnx_subject
 from compressor.model.load import find_model
@@ -24,8 +24,6 @@ from compressor.stages.predictions import evaluation_logits
 from compressor.stages.stage import Stage, latency_inputs
 
 DRAWS = 2000
-
-
 FLOATS = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE
 
 
@@ -71,10 +69,10 @@ def _time(run: Run, classifier: CascadeClassifier, provider: str) -> dict[str, A
     return {"rows": rows, "noise_floor": measured.noise_floor}
 
 
-def cascade_logits(run: Run) -> np.ndarray:
-    """Return the cascade's logits [N, C] on the evaluation split."""
+def measured_answers(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cascade's logits [N, C] on the evaluation split, and the index of the part that gave each row's [N]."""
     with np.load(run.path / f"{MEASURED}.npz", allow_pickle=False) as file:
-        return file["logits"]
+        return file["logits"], file["exits"]
 
 
 def result(run: Run) -> dict[str, Any]:
@@ -86,8 +84,7 @@ def result(run: Run) -> dict[str, Any]:
     if not wanted(run.recipe):
         return {"cascade": None}
     made, latency = read_json(run.path / FITTED), read_json(run.path / f"{MEASURED}.json")
-    with np.load(run.path / f"{MEASURED}.npz", allow_pickle=False) as file:
-        logits, left = file["logits"], file["exits"]
+    logits, left = measured_answers(run)
     exits = [entry["layer"] for entry in made["exits"]]
     source = run.teacher_source if made["model"] == "full" else find_model(str(run.path / "model"))
     spent = work_of(run, source).costs(exits, run.evaluation.lengths)[left, np.arange(len(left))]
@@ -121,8 +118,7 @@ def ratio_interval(whole: np.ndarray, spent: np.ndarray, seed: int) -> tuple[flo
     for draw in range(DRAWS):
         rows = generator.integers(len(whole), size=len(whole))
         ratios[draw] = whole[rows].sum() / spent[rows].sum()
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return float(low), float(high)
+    return percentile_interval(ratios)
 
 
 def stored_parameters(files: list[Path]) -> int:

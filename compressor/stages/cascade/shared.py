@@ -1,4 +1,4 @@
-"""What both stages of the guarded early exit need: its work, the fused file, numbers as JSON."""
+"""What both stages of the guarded early exit need: its work and the fused file."""
 
 import tempfile
 from collections.abc import Iterator
