@@ -25,6 +25,7 @@ from compressor.stages.cascade import cascade, evaluation
 from compressor.stages.model import model
 from compressor.stages.onnx import full_onnx, onnx, tail
 from compressor.stages.selection import audit, plan, scores, timing
+from compressor.stages.ship import ship
 from compressor.stages.stage import Stage
 
 Say = Callable[[str], None]
@@ -40,12 +41,13 @@ STAGES: tuple[Stage, ...] = tuple(
         audit,
         model,
         tail,
-        onnx,
         full_onnx,
+        onnx,
+        cascade,
+        ship,
         predictions,
         latency,
         shipping,
-        cascade,
         evaluation,
         errors,
         ffn,
@@ -75,8 +77,8 @@ class RunResult:
     @property
     def goals_met(self) -> bool:
         """Whether the recipe's goals hold; True where it names none."""
-        goals = self.result.get("goals")
-        return goals is None or goals["met"] is not False
+        parts = self.result.get("goals"), self.result.get("answer")
+        return all(part is None or part["met"] is not False for part in parts)
 
 
 def run_recipe(
@@ -184,8 +186,11 @@ def stage_keys(run: Run) -> dict[str, str]:
     # two trainings under one key need not give the same weights: what stands behind a teacher is that of its files
     teacher = RunDir(run.path).content(TEACHER) if run.recipe.finetune is not None else None
     shared = {"version": versions()["compressor"], "seed": run.recipe.seed}
+    there = {stage.name for stage in stages_of(run.recipe)}
     for stage in STAGES:
-        before = {name: [keys[name], teacher] if name == TEACHER else keys[name] for name in stage.after}
+        # what a recipe does not want decides nothing; the teacher's key also holds a model that came fine-tuned
+        after = [name for name in stage.after if name in there or name == TEACHER]
+        before = {name: [keys[name], teacher] if name == TEACHER else keys[name] for name in after}
         keys[stage.name] = stage_key(stage.name, {**shared, **stage.inputs(run), "after": before})
     return keys
 

@@ -9,6 +9,7 @@ import numpy as np
 from compressor.files import read_json
 from compressor.measurement.cost import weight_bytes
 from compressor.model.units import Unit
+from compressor.pipeline.answer import answer_of
 from compressor.pipeline.goals import judge_goals, with_speed
 from compressor.report.formats import CASCADE, is_full
 from compressor.run.run import Run
@@ -32,6 +33,10 @@ def build_result(run: Run, stages: Sequence[Stage], records: Sequence[StageRecor
     variants = {**own, **parts.get("variants", {})}
     if guarded:
         logits[CASCADE] = measured_answers(run)[0]
+    answer = None
+    if recipe.ship is not None:
+        times = read_json(run.path / "latency.json")["answer"]
+        answer = answer_of(recipe.ship, recipe.benchmark.baseline, parts["ship"], times, variants, len(data.evaluation))
     # the file to ship was named without the evaluation split, so no other may be signed off by it
     signed = {CASCADE, f"onnx_{shipped['variant']}"} if shipped else set(variants)
     return {
@@ -57,6 +62,7 @@ def build_result(run: Run, stages: Sequence[Stage], records: Sequence[StageRecor
             "label_names": data.label_names,
         },
         **parts,
+        "answer": answer,
         "variants": variants,
         "goals": judge_goals(
             recipe.goals,

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from compressor.recipe.base import Float, PositiveInt, Seed, Share, Spec, named_once
 from compressor.recipe.data import DataSpec
+from compressor.recipe.ship import BaselineSpec, ShipSpec
 from compressor.recipe.training import CascadeSpec, CompensationSpec, FinetuneSpec
 
 
@@ -143,6 +144,8 @@ class BenchmarkSpec(Spec):
     """Fewest runs of every model in a cell, unless `max_seconds` ends it first (the report then says so)."""
     max_seconds: Annotated[Float, Field(gt=0)] = 60
     """Longest measurement of a cell."""
+    baseline: BaselineSpec = BaselineSpec()
+    """What runs today; the speed-up of the answer is against it."""
     footprint: bool = True
     """Also measure cold start and peak memory, each variant in a process of its own."""
 
@@ -172,6 +175,16 @@ class GoalsSpec(Spec):
     confidence: Annotated[Float, Field(gt=0.5, lt=1)] = 0.95
 
 
+FREE = "protect", "beam_width", "rank_by", "widths"
+"""What a recipe that leaves the decision to `ship` may still say of the selection."""
+DECIDES = {
+    "selection": "which layers and parts of layers go",
+    "cascade": "whether texts leave early",
+    "goals": "by its own goal",
+    "export.variants": "which files are made",
+}
+
+
 class Recipe(Spec):
     """A whole run: what goes in, what is done to it, what is measured."""
 
@@ -188,6 +201,24 @@ class Recipe(Spec):
     export: ExportSpec = ExportSpec()
     benchmark: BenchmarkSpec = BenchmarkSpec()
     goals: GoalsSpec | None = None
+    ship: ShipSpec | None = None
+    """Decide what to ship: which layers, precision and exits; then selection, cascade, export.variants and goals are left out."""
     analysis: Annotated[list[Literal["errors", "ffn", "roles"]], named_once("analysis")] = []
     """What the report explains beside the result: the full model's confident errors (and the compressed one's), what its
     feed-forward blocks do, the role of each layer. `compressor analyze` does the same for a finished run."""
+
+    @model_validator(mode="after")
+    def _one_who_decides(self) -> "Recipe":
+        if self.ship is None:
+            return self
+        free = self.selection.model_copy(update={name: SelectionSpec.model_fields[name].default for name in FREE})
+        decided = {
+            "selection": free != SelectionSpec(),
+            "cascade": self.cascade is not None,
+            "goals": self.goals is not None,
+            "export.variants": self.export.variants not in ("auto", ExportSpec().variants),
+        }
+        if any(decided.values()):
+            named = next(name for name, found in decided.items() if found)
+            raise ValueError(f"ship decides {DECIDES[named]}: leave {named} out, or ship")
+        return self

@@ -29,7 +29,20 @@ OPTIONAL = {
     **{"scores": {}, "benchmark": {}, "parity": {}, "fused_nodes": {}, "operators": {}, "analysis": {}},
     **{"flipped": [], "explain": []},
     **dict.fromkeys(
-        ("head", "refit", "distill", "goals", "audit", "timing", "prediction", "cascade", "tail", "shipped")
+        (
+            "head",
+            "refit",
+            "distill",
+            "goals",
+            "audit",
+            "timing",
+            "prediction",
+            "cascade",
+            "tail",
+            "shipped",
+            "ship",
+            "answer",
+        )
     ),
 }
 """Parts that a run may lack, and what stands for them."""

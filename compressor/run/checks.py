@@ -61,6 +61,8 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
                 f"cascade: the tokenizer of {recipe.model.path!r} has no fast form (tokenizer.json), which the exported "
                 "classifier needs; save one beside the model, or leave cascade out."
             )
+    if recipe.ship is not None:
+        data = _with_deciding(recipe, data)
     if recipe.compensation.refit is not None or recipe.selection.budget is not None:
         check_fit_rows(len(data.calibration))
     return Run(recipe, source, tokenizer, data, path, device, track)
@@ -123,11 +125,25 @@ def _check_labels(recipe: Recipe, data: TaskData) -> None:
             raise UserError(f"compensation.head.targets: gold, but the calibration text has no labels; {remedy}.")
 
 
+def _unseen(recipe: Recipe) -> bool:
+    """Return whether the model cannot have been trained on the calibration text."""
+    seen = recipe.data.calibration.seen_in_training
+    return not seen and not (seen is None and recipe.finetune is None and recipe.data.calibration.split == "train")
+
+
+def _with_deciding(recipe: Recipe, data: TaskData) -> TaskData:
+    """Return `data` with rows that decide what to ship, where the calibration text can show that a goal is met."""
+    limits = recipe.ship.limits
+    allowed = max(limits["max_flips"] or 0.0, limits["max_drop"] or 0.0)
+    enough = allowed == 0 or len(data.calibration) >= rows_needed(allowed, recipe.ship.confidence)
+    return replace(data, guard=data.calibration) if _unseen(recipe) and enough else data
+
+
 def _with_guard(recipe: Recipe, data: TaskData, layers: int, same: Same) -> TaskData:
     """Return `data` with the rows that certify the cascade; raises UserError where they cannot certify anything."""
     spec, selection = recipe.cascade, recipe.selection
     seen, split = recipe.data.calibration.seen_in_training, recipe.data.calibration.split
-    if seen or (seen is None and recipe.finetune is None and split == "train"):
+    if not _unseen(recipe):
         raise UserError(
             f"cascade: the calibration rows certify it, and {recipe.model.path} "
             f"{'was' if seen else 'comes fine-tuned and may have been'} trained on them (data.calibration.split: {split}); "

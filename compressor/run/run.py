@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compressor.data.batches import Encodings, encode, join, same_tokens
@@ -18,6 +19,7 @@ from compressor.model.cls_row import relative_positions
 from compressor.model.families import Family, family_of
 from compressor.model.load import ModelSource, find_model, load_classifier
 from compressor.model.training.checkpoint import Checkpoint
+from compressor.model.units import Unit
 from compressor.progress import Track
 from compressor.recipe.compression import Recipe
 from compressor.run.rundir import CHECKPOINTS, STAGES_FOLDER
@@ -61,14 +63,35 @@ class Run:
         return load_classifier(self.teacher_source, device=self.device)
 
     @cached_property
+    def compressed_source(self) -> ModelSource:
+        """The compressed model."""
+        return find_model(str(self.path / "model"))
+
+    @cached_property
     def compressed(self) -> PreTrainedModel:
         """The compressed model, loaded."""
-        return load_classifier(find_model(str(self.path / "model")), device=self.device)
+        return load_classifier(self.compressed_source, device=self.device)
+
+    @cached_property
+    def lost_units(self) -> list[Unit]:
+        """The layers and parts of layers that the plan leaves out."""
+        return read_json(self.path / "plan.json")["units"]
 
     @cached_property
     def variants(self) -> list[str]:
         """The ONNX variants of the compressed model."""
-        return variants_for(self.recipe.export.variants, self.device, processor()["instructions"])
+        wanted = "auto" if self.recipe.ship is not None else self.recipe.export.variants
+        return variants_for(wanted, self.device, processor()["instructions"])
+
+    @property
+    def deciding(self) -> tuple[Encodings, np.ndarray | None, str]:
+        """The rows that decide what to ship, their labels where there are any, and the name of the part.
+
+        Those set aside to certify, which nothing was fitted to, where there are enough of them; else the selection split.
+        """
+        guarded = self.data.guard is not None
+        encodings, part = (self.guard, self.data.guard) if guarded else (self.selection, self.data.selection)
+        return encodings, part.labels, "guard" if guarded else "selection"
 
     @property
     def full_variants(self) -> list[str]:
@@ -145,5 +168,5 @@ class Run:
 def measures_tail(recipe: Recipe) -> bool:
     """Return whether the form of the CLS-only tail is to be found by measurement, and any file has one."""
     variants = recipe.export.variants
-    spares = variants == "auto" or set(variants) - set(STOCK) or recipe.cascade is not None
+    spares = variants == "auto" or set(variants) - set(STOCK) or recipe.cascade is not None or recipe.ship is not None
     return recipe.export.cls_only_tail is True and bool(spares)

@@ -14,13 +14,18 @@ from compressor.measurement.machine.environment import environment
 from compressor.measurement.machine.providers import PROVIDERS
 from compressor.measurement.runtime import session
 from compressor.measurement.timing.footprint import ColdStart, footprints
-from compressor.measurement.timing.latency import WORKLOAD, Cell, benchmark, grid_cells, workload_batches
+from compressor.measurement.timing.latency import WORKLOAD, Cell, Subject, benchmark, grid_cells, workload_batches
 from compressor.measurement.timing.predictor import prediction_errors
 from compressor.measurement.timing.subjects import onnx_subject, torch_subject
 from compressor.model.units import lost_parts
+from compressor.recipe.ship import BaselineSpec
 from compressor.report.formats import is_full
 from compressor.run.run import Run
 from compressor.run.variants import onnx_files
+from compressor.selection.ship import TODAY
+from compressor.stages.ship.built import baseline_subject, subject_of
+from compressor.stages.ship.factors import answer_times, steps
+from compressor.stages.ship.ship import chosen_entry
 from compressor.stages.stage import Stage, latency_inputs
 
 PROTOCOL = (
@@ -35,13 +40,28 @@ SPARED, ALL_ROWS = "full_onnx_optimized", "full_onnx_alltokens"
 
 def compute(run: Run, folder: Path) -> None:
     """Time every model and file, interleaved, and start each once in a process of its own; keep the raw values."""
-    provider, files = PROVIDERS[run.device], onnx_files(run)
-    threads = torch.get_num_threads()
-    subjects = {"full": torch_subject(run.teacher), "compressed": torch_subject(run.compressed)}
-    providers = dict.fromkeys(subjects, f"PyTorch {run.device.upper()}")
-    for name, file in files.items():
-        subjects[name] = onnx_subject(session(file, provider=provider, threads=threads))
-        providers[name] = provider
+    provider, files, threads = PROVIDERS[run.device], onnx_files(run), torch.get_num_threads()
+    pytorch, path = f"PyTorch {run.device.upper()}", []
+    subjects: dict[str, Subject] = {"full": torch_subject(run.teacher)}
+    providers = {"full": pytorch}
+    if run.recipe.ship is not None:
+        shipped = chosen_entry(run)
+        path = steps(run, shipped) if shipped else []
+        base = "full"
+        if run.recipe.benchmark.baseline != BaselineSpec():
+            base = TODAY
+            subjects[base], providers[base] = baseline_subject(run), pytorch
+        for _, entry in path:
+            subjects.setdefault(entry.key, subject_of(run, entry))
+            providers.setdefault(entry.key, provider if entry.engine == "onnx" else pytorch)
+        against = {shipped.key: base} if shipped else {}
+        files = {name: file for name, file in files.items() if name in subjects}
+    else:
+        subjects["compressed"], providers["compressed"] = torch_subject(run.compressed), pytorch
+        for name, file in files.items():
+            subjects[name] = onnx_subject(session(file, provider=provider, threads=threads))
+            providers[name] = provider
+        against = opponents(subjects)
     spec, inputs = run.recipe.benchmark, list(pad(run.evaluation, np.arange(1)))
     cells = grid_cells(spec, run.teacher.config.vocab_size, inputs, run.recipe.seed)
     if spec.workload:
@@ -49,19 +69,22 @@ def compute(run: Run, folder: Path) -> None:
     batch, length = cells[0].batches[0]["input_ids"].shape if cells else (1, run.recipe.data.max_length)
     shared = {"provider": provider, "device": run.device, "threads": threads, "batch": batch, "length": length}
     folders = {"full": run.teacher_source.path, "compressed": run.path / "model"}
-    starts = {name: ColdStart("pytorch", str(path), **shared) for name, path in folders.items()}
+    starts = {name: ColdStart("pytorch", str(found), **shared) for name, found in folders.items() if name in subjects}
     starts |= {name: ColdStart("onnx", str(file), **shared) for name, file in files.items()}
     # before the long part: a model that cannot be started should not cost a whole benchmark
     started = footprints(starts, seed=run.recipe.seed, track=run.track) if spec.footprint else None
-    measured = benchmark(
-        subjects, opponents(subjects), providers, cells, **spec.limits, seed=run.recipe.seed, track=run.track
-    )
+    measured = benchmark(subjects, against, providers, cells, **spec.limits, seed=run.recipe.seed, track=run.track)
+    times = None
+    if run.recipe.ship is not None:
+        names = [name for name, _ in path]
+        times = answer_times(measured.raw, base, names, [entry.key for _, entry in path], run.recipe.seed)
     write_json(
         folder / "latency.json",
         {
             "rows": measured.latency,
             "noise_floor": measured.noise_floor,
             "footprint": started,
+            "answer": times,
             "threads": threads,
             "providers": sorted(set(providers.values())),
             "environment": environment(run.device),
@@ -102,6 +125,8 @@ def result(run: Run) -> dict[str, Any]:
     """
     latency, plan, timing = (read_json(run.path / f"{name}.json") for name in ("latency", "plan", "timing"))
     compared = {name: rows for name, rows in latency["rows"].items() if not is_full(name)}
+    if run.recipe.ship is not None:  # its rows are compared with what runs today, not with a model in the same format
+        compared = {}
     return {
         "environment": latency["environment"],
         "benchmark": {

@@ -15,22 +15,33 @@ from compressor.measurement.runtime import predict_onnx, session
 from compressor.report.formats import is_full
 from compressor.run.run import Run
 from compressor.run.variants import FULL_ONNX, onnx_files
+from compressor.stages.ship.built import logits_of
+from compressor.stages.ship.ship import chosen_entry
 from compressor.stages.stage import Stage
 
 PREDICTIONS, LABELS = "predictions.npz", "labels"
 """Logits of the evaluation split by variant, and beside them the gold labels where there are any."""
+SPARED = "full_onnx_optimized"
+"""The full model's fused float32 file, whose parity shows that the graphs are right."""
 EXPLAINED = "explain.json"
 """Charges of the nodes for some changed and some confidently wrong predictions."""
 
 
 def compute(run: Run, folder: Path) -> None:
     """Read the evaluation split: logits of every model and file; a parity failure stops the run."""
-    logits = {
-        "full": predict(run.teacher, run.evaluation, track=run.track, description="evaluation, full"),
-        "compressed": predict(run.compressed, run.evaluation, track=run.track, description="evaluation, compressed"),
-    }
-    parities = {}
-    for name, file in onnx_files(run).items():
+    shipped = None if run.recipe.ship is None else chosen_entry(run)
+    logits = {"full": predict(run.teacher, run.evaluation, track=run.track, description="evaluation, full")}
+    if run.recipe.ship is not None and not run.lost_units:
+        logits["compressed"] = logits["full"].copy()  # the same weights
+    else:
+        logits["compressed"] = predict(
+            run.compressed, run.evaluation, track=run.track, description="evaluation, compressed"
+        )
+    parities, files = {}, onnx_files(run)
+    if run.recipe.ship is not None:  # what was not named before is not looked at now
+        named = {SPARED, shipped.key} if shipped else set()
+        files = {name: file for name, file in files.items() if name in named}
+    for name, file in files.items():
         own, variant = "full" if is_full(name) else "compressed", name.rpartition("_")[2]
         logits[name] = predict_onnx(session(file, provider=PROVIDERS[run.device]), run.evaluation, track=run.track)
         found = parity(logits[own], logits[name])
@@ -39,6 +50,8 @@ def compute(run: Run, folder: Path) -> None:
             check_parity(variant, found)
         if own == "compressed":
             parities[variant] = asdict(found) | ({"max_abs": None} if overflows else {})
+    if shipped and shipped.key not in logits:
+        logits[shipped.key] = logits_of(run, shipped, run.evaluation)
     labels = run.data.evaluation.labels
     np.savez(folder / PREDICTIONS, **logits, **({} if labels is None else {LABELS: labels}))
     write_json(folder / "parity.json", parities)
@@ -82,7 +95,7 @@ def cost(run: Run) -> str:
 STAGE = Stage(
     "predictions",
     (PREDICTIONS, "parity.json", EXPLAINED),
-    ("onnx", FULL_ONNX),
+    ("onnx", FULL_ONNX, "ship"),
     lambda run: {"evaluation": run.data.evaluation.sha256, "device": run.device},
     compute,
     cost,

@@ -30,14 +30,17 @@ def run(
     if as_json:
         print_json(done.result)
     else:
-        from compressor.cli.recipes.tables import result_table, verdict
+        from compressor.cli.recipes.tables import answer_lines, result_table, verdict
         from compressor.report.wording.cascade import cascade_line
         from compressor.report.wording.export import shipped_line
 
         cascade = done.result.get("cascade")
         shipped = done.result["shipped"]
         lines = [*([cascade_line(cascade)] if cascade else []), *([shipped_line(shipped)] if shipped else [])]
-        show(result_table(done.result), *lines, verdict(done.result))
+        if done.result["answer"]:
+            show(*answer_lines(done.result["answer"]))
+        else:
+            show(result_table(done.result), *lines, verdict(done.result))
         show(f"report: {done.path / 'report.html'}")
     if not done.goals_met:
         choice = done.result["goals"]["selection"]
@@ -45,7 +48,7 @@ def run(
             from compressor.cli.recipes.choice import candidates_table
 
             show(candidates_table(choice))
-        for miss in done.result["goals"]["misses"]:
+        for miss in [*done.result["goals"]["misses"], *(done.result["answer"] or {}).get("misses", [])]:
             say(f"goal missed: {miss}")
         raise typer.Exit(GOALS_MISSED)
 

@@ -11,6 +11,7 @@ from compressor.model.units import Unit, lost_parts, plan_units, unit_words
 from compressor.pipeline.dry_run import StageStatus, expected_seconds
 from compressor.report.formats import score_name, variant_order
 from compressor.report.tables.selection import OWN_SCORES
+from compressor.report.wording.answer import answer_details, answer_line
 from compressor.report.wording.wording import judged_variant, tier_meaning
 
 
@@ -44,6 +45,24 @@ def result_table(result: Mapping[str, Any]) -> Table:
     if result["plan"].get("mix"):
         gone = f"{unit_words(units)} of {layers} layers left out"
     return table(f"{result['name']}: {gone}", [*rows[0]], [[*row.values()] for row in rows])
+
+
+def answer_lines(answer: Mapping[str, Any]) -> list[Table | str]:
+    """Return the answer of a run: the line last, above it what speaks for it and what else was built, best first."""
+    rows = [
+        (
+            entry["variant"],
+            f"{entry['speedup']:.2f}x",
+            f"{entry['flips']:,} of {entry['rows']:,}",
+            f"{entry['bytes'] / 1e6:.1f} MB",
+            entry["why_not"],
+        )
+        for entry in answer["alternatives"]
+    ]
+    others = table(
+        "what else was built, on the rows that decide", ["file", "speed-up", "changed", "size", "why not"], rows
+    )
+    return [*([others] if rows else []), *answer_details(answer), answer_line(answer)]
 
 
 def verdict(result: Mapping[str, Any]) -> str:

@@ -9,8 +9,13 @@ from pathlib import Path
 from compressor.measurement.machine.libraries import installed_version, installed_wheels
 
 PACKAGES = "torch", "transformers", "optimum", "optimum-onnx", "onnx", "datasets", "tokenizers", "numpy"
-INSTRUCTIONS = "avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "neon", "asimd", "asimddp", "i8mm"
-"""Instruction sets that decide how fast float32 and int8 products run."""
+BFLOAT16_INSTRUCTIONS = "avx512_bf16", "amx_bf16", "bf16"
+"""Those of `INSTRUCTIONS` that multiply bfloat16 numbers."""
+INSTRUCTIONS = (
+    *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "neon", "asimd", "asimddp", "i8mm"),
+    *BFLOAT16_INSTRUCTIONS,
+)
+"""Instruction sets that decide how fast float32, bfloat16 and int8 products run."""
 INT8_INSTRUCTIONS = "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"
 """Those of them that multiply 8-bit numbers and add up in one step."""
 
@@ -83,6 +88,11 @@ def int8_is_fast(instructions: Collection[str]) -> bool | None:
     `instructions` are those of `processor()`. Without VNNI or the like an 8-bit product takes more steps than it saves.
     """
     return bool(set(INT8_INSTRUCTIONS) & set(instructions)) if instructions else None
+
+
+def multiplies_bfloat16(instructions: Collection[str]) -> bool:
+    """Return whether the processor multiplies bfloat16 numbers; `instructions` are those of `processor()`."""
+    return bool(set(BFLOAT16_INSTRUCTIONS) & set(instructions))
 
 
 def free_memory() -> int | None:

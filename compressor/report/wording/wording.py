@@ -25,6 +25,7 @@ from compressor.report.formats import (
     span,
 )
 from compressor.report.tables.selection import OWN
+from compressor.report.wording.answer import answer_line
 
 SMALL_ROWS = 500
 """Below this many evaluation rows the report warns: one example then weighs 0.2 points or more."""
@@ -32,6 +33,8 @@ SMALL_ROWS = 500
 
 def judged_variant(result: Mapping[str, Any]) -> str:
     """Return the variant that a run is judged by: its cascade where it has one, whatever else came of it."""
+    if result.get("answer"):
+        return result["answer"]["key"] if result["answer"]["path"] else "compressed"
     return CASCADE if result.get("cascade") else "compressed"
 
 
@@ -58,6 +61,8 @@ def headline(result: dict, comparisons: list[dict]) -> str:
 
     Speed is the whole range of the claimed rows of `comparisons`, which are those of the variant that the run is judged by.
     """
+    if result.get("answer"):
+        return answer_line(result["answer"])
     judged, plan = judged_variant(result), result["plan"]
     versus = result["variants"][judged]["versus_full"]
     accuracy = {

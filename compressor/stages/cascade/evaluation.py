@@ -8,7 +8,6 @@ import onnx
 import torch
 
 from compressor.cascade.runtime import CascadeClassifier
-from compressor.data.batches import Encodings, padded_batches
 from compressor.files import read_json, write_json
 from compressor.measurement.machine.providers import PROVIDERS
 from compressor.measurement.runtime import session
@@ -19,7 +18,7 @@ from compressor.model.load import find_model
 from compressor.report.formats import CASCADE
 from compressor.run.run import Run
 from compressor.run.variants import FULL_ONNX, answer_entry, variant_flops
-from compressor.stages.cascade.shared import FITTED, FOLDER, MEASURED, full_work, fused_file, wanted, work_of
+from compressor.stages.cascade.shared import FITTED, FOLDER, MEASURED, answers, full_work, fused_file, wanted, work_of
 from compressor.stages.predictions import evaluation_logits
 from compressor.stages.stage import Stage, latency_inputs
 
@@ -37,15 +36,6 @@ def compute(run: Run, folder: Path) -> None:
     if spec.workload:
         latency = _time(run, classifier, provider)
     write_json(folder / f"{MEASURED}.json", latency)
-
-
-def answers(classifier: CascadeClassifier, encodings: Encodings, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the logits [N, C] of all rows, and the index of the part that gave them, int64 [N]."""
-    logits = np.zeros((len(encodings), classes), dtype=np.float32)
-    left = np.zeros(len(encodings), dtype=np.int64)
-    for rows, batch in padded_batches(encodings, 32):
-        logits[rows], left[rows] = classifier.run(batch)
-    return logits, left
 
 
 def _time(run: Run, classifier: CascadeClassifier, provider: str) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from compressor.cascade.plan import EncoderWork
-from compressor.data.batches import Encodings
+from compressor.cascade.runtime import CascadeClassifier
+from compressor.data.batches import Encodings, padded_batches
 from compressor.export.onnx import Job, export_optimized, quiet
 from compressor.model.load import ModelSource
 from compressor.model.sublayers import any_shape
@@ -41,6 +42,15 @@ def work_of(run: Run, source: ModelSource) -> EncoderWork:
 def full_work(run: Run, encodings: Encodings) -> np.ndarray:
     """Return the encoder FLOPs [N] of the full model for each row: what every share of work refers to."""
     return work_of(run, run.teacher_source).costs((), encodings.lengths)[-1]
+
+
+def answers(classifier: CascadeClassifier, encodings: Encodings, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the logits [N, C] of all rows, and the index of the part that gave them, int64 [N]."""
+    logits = np.zeros((len(encodings), classes), dtype=np.float32)
+    left = np.zeros(len(encodings), dtype=np.int64)
+    for rows, batch in padded_batches(encodings, 32):
+        logits[rows], left[rows] = classifier.run(batch)
+    return logits, left
 
 
 def wanted(recipe: Recipe) -> bool:

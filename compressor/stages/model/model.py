@@ -18,6 +18,7 @@ from compressor.model.surgery import kept_layers, leave_out, save_model
 from compressor.model.units import parts_of
 from compressor.recipe.compression import Recipe
 from compressor.recipe.file import dump_recipe
+from compressor.recipe.training import CompensationSpec
 from compressor.run.run import Run
 from compressor.stages.model.distill import distill_checkpoint, distill_model, distillation_work
 from compressor.stages.model.head import compensate
@@ -39,15 +40,18 @@ def compute(run: Run, folder: Path) -> None:
     """Drop the layers, refit and distil where the recipe says so, fold in a head trained on the states, save a stock model."""
     plan = read_json(run.path / "plan.json")
     skip, units = tuple(plan["skip"]), plan["units"]
-    parts, refit = parts_of(units), run.recipe.compensation.refit
+    parts, spec = parts_of(units), run.recipe.compensation
+    if not units and run.recipe.ship is not None:  # nothing is gone, so there is nothing to make up for
+        spec = CompensationSpec(head=None)
+    refit = spec.refit
     calls = fit_calls(run.teacher, run.family, run.calibration, track=run.track) if parts or refit else []
     wanted = {layer: [part] for layer, part in parts.items()}
     variants = build_variants(run.teacher, run.family, calls, wanted, track=run.track)
     stand_ins = {key: variant.module for key, variant in variants.items()}
     model = leave_out(run.teacher, run.family, units, stand_ins)
     refits = [] if refit is None else _refit(run, model, skip, calls)
-    distillation = None if run.recipe.compensation.distill is None else distill_model(run, model, units)
-    report = None if run.recipe.compensation.head is None else compensate(run, model)
+    distillation = None if spec.distill is None else distill_model(run, model, units)
+    report = None if spec.head is None else compensate(run, model)
     card = model_card(
         name=run.recipe.name,
         base=Path(run.recipe.model.path.removeprefix("package:")).name,

@@ -1,5 +1,6 @@
 """The stage that exports the compressed model in every variant, and counts the nodes."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from compressor.export.onnx import export_variants
 from compressor.export.optimize import fused_nodes
 from compressor.files import read_json, write_json
 from compressor.run.run import Run
+from compressor.run.variants import FULL_ONNX
 from compressor.stages.stage import Stage, spec_json
 
 
@@ -17,7 +19,14 @@ def inputs(run: Run) -> dict[str, Any]:
 
 def compute(run: Run, folder: Path) -> None:
     """Export the compressed model in every variant; count the nodes."""
-    files = export(run, run.path / "model", folder / "onnx", run.variants)
+    if run.recipe.ship is not None and not run.lost_units:  # the same model, so the same files
+        for variant in run.variants:
+            shutil.copytree(run.path / FULL_ONNX / variant, folder / "onnx" / variant)
+        files = {
+            name: entry for name, entry in read_json(run.path / f"{FULL_ONNX}.json").items() if name in run.variants
+        }
+    else:
+        files = export(run, run.path / "model", folder / "onnx", run.variants)
     write_json(folder / "onnx.json", files)
 
 
@@ -47,7 +56,7 @@ def result(run: Run) -> dict[str, Any]:
 STAGE = Stage(
     "onnx",
     ("onnx", "onnx.json"),
-    ("model", "tail"),
+    ("model", "tail", FULL_ONNX),
     inputs,
     compute,
     lambda run: ", ".join(run.variants) or "none",

@@ -15,7 +15,7 @@ from compressor.run.arrays import ARRAYS, save_array
 from compressor.run.checks import source_savings
 from compressor.run.run import Run
 from compressor.selection.baselines import ranked_set
-from compressor.selection.search import candidate_sets, find_plan, most_sets, wanted_sizes
+from compressor.selection.search import Search, candidate_sets, find_plan, most_sets, wanted_sizes
 from compressor.selection.trie import count_applications
 from compressor.selection.units import check_budget, find_mix, latency_savings, part_names
 from compressor.stages.selection import timing
@@ -42,6 +42,9 @@ def compute(run: Run, folder: Path) -> None:
     spec, goals = run.recipe.selection, run.recipe.goals
     captured = selection_calls(run)
     check_answers(run, captured[1].numpy())
+    if run.recipe.ship is not None:
+        _make_composition(run, folder, captured)
+        return
     if spec.budget is not None:
         _make_mix(run, folder, captured)
         return
@@ -53,6 +56,18 @@ def compute(run: Run, folder: Path) -> None:
         spec,
         goals,
         readout=run.recipe.compensation.head is not None,
+    )
+    write_json(folder / "plan.json", asdict(plan))
+    save_array(folder, "selection_logits", logits)
+
+
+def _make_composition(run: Run, folder: Path, captured: tuple[list[LayerCall], torch.Tensor]) -> None:
+    """Choose what to leave out where the run decides what to ship."""
+    trials, logits = run_trials(run, captured=captured)
+    search = Search(trials)
+    (whole,) = search([()], "full model")
+    plan = search.plan(
+        run.recipe.selection, whole, None, None, layers_asked="ship", sets_total=1, goals=None, trace=(whole,)
     )
     write_json(folder / "plan.json", asdict(plan))
     save_array(folder, "selection_logits", logits)

@@ -1,0 +1,55 @@
+"""What to ship, and what it is compared with: the parts of a recipe behind its one answer."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from compressor.recipe.base import Float, Share, Spec, named_once
+
+Goal = Literal["exact", "lossless", "near"]
+LIMITS: dict[str, dict[str, float | None]] = {
+    "exact": {"max_flips": 0.0, "max_drop": None},
+    "lossless": {"max_flips": 0.01, "max_drop": 0.01},
+    "near": {"max_flips": None, "max_drop": 0.02},
+}
+"""Goal -> the largest share of changed predictions and the largest drop of the accuracy that it allows, None for any."""
+
+
+class BaselineSpec(Spec):
+    """What runs today: the speed-up of the answer is against it."""
+
+    engine: Literal["pytorch"] = "pytorch"
+    padding: Literal["dynamic", "max_length"] = "dynamic"
+    """`dynamic`: each batch is padded to its longest text; `max_length`: to data.max_length."""
+    compile: bool = False
+    """Run it through `torch.compile`, which takes a C++ compiler on a CPU."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class ShipSpec(Spec):
+    """Decide what to ship: of all compositions that meet the goal, the fastest; takes the place of single techniques."""
+
+    goal: Goal = "lossless"
+    """`exact`: no prediction changes; `lossless`: at most 1 % change, and the accuracy falls by less than a point; `near`:
+    it falls by less than two points."""
+    max_flips: Share | None = None
+    """In place of the goal's, the largest share of changed predictions."""
+    max_drop: Share | None = None
+    """In place of the goal's, the largest drop of the accuracy; without labels each changed prediction counts as lost."""
+    min_speedup: Annotated[Float, Field(gt=0)] | None = None
+    """Smallest speed-up over benchmark.baseline that the lower end of its interval must reach."""
+    engines: Annotated[list[Literal["pytorch", "onnx"]], Field(min_length=1), named_once("engine")] = [
+        "pytorch",
+        "onnx",
+    ]
+    """What the file may run on."""
+    budget_minutes: Annotated[Float, Field(gt=0)] | None = None
+    """Minutes after which no further composition is built; null: as long as it takes."""
+    confidence: Annotated[Float, Field(gt=0.5, lt=1)] = 0.95
+    """Confidence of the bounds behind the decision, all of them together."""
+
+    @property
+    def limits(self) -> dict[str, float | None]:
+        """The largest share of changed predictions and the largest drop of the accuracy, None for any."""
+        own = {"max_flips": self.max_flips, "max_drop": self.max_drop}
+        return {name: LIMITS[self.goal][name] if value is None else value for name, value in own.items()}

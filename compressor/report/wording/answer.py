@@ -1,0 +1,52 @@
+"""The line: what to ship, how much faster it is than what runs today, what it cost. The same words wherever it stands."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from compressor.report.formats import count, milliseconds, points, points_interval
+
+
+def answer_line(answer: Mapping[str, Any]) -> str:
+    """Return the answer of a run in one line."""
+    low, high = answer["speedup_ci95"]
+    today = milliseconds(answer["baseline_mean_ms"])
+    if answer["path"] is None:
+        return f"Keep what runs today ({today}): {answer['why'][0].lower()}{answer['why'][1:]}"
+    met = {False: f", goal {answer['goal']} missed", None: f", too few rows to show {answer['goal']}"}
+    tier = f"{answer['tier']}{met.get(answer['met'], '')}"
+    return (
+        f"Ship {answer['path']}: {milliseconds(answer['mean_ms'])} instead of {today} ({answer['speedup']:.1f}x "
+        f"[{low:.1f}, {high:.1f}]), {_size(answer['bytes'])} instead of {_size(answer['baseline_bytes'])}, "
+        f"{count(answer['flips'])} of {count(answer['rows'])} predictions changed ({tier})."
+    )
+
+
+def answer_details(answer: Mapping[str, Any]) -> list[str]:
+    """Return what stands below the line, a sentence each: the factors, the accuracy, the reason, what was missed."""
+    found = []
+    if answer["factors"]:
+        product = " x ".join(f"{factor['name']} {factor['ratio']:.2f}" for factor in answer["factors"])
+        found.append(
+            f"{answer['speedup']:.2f}x = {product}; against {baseline_words(answer['baseline'])}, {cell_words(answer)}."
+        )
+    if answer["accuracy_delta"] is not None:
+        found.append(f"Accuracy {points(answer['accuracy_delta'])} ({points_interval(answer['ci95'])} at 95 %).")
+    return [*found, *([answer["why"]] if answer["path"] else []), *answer["misses"]]
+
+
+def cell_words(answer: Mapping[str, Any]) -> str:
+    """Return where the times were taken: `one text at a time at its real length`."""
+    batch, length = answer["cell"]["batch"], answer["cell"]["length"]
+    texts = "one text at a time" if batch == 1 else f"{batch} texts at a time"
+    return f"{texts}, {'real lengths' if length == 'workload' else f'{length} tokens'}"
+
+
+def baseline_words(baseline: Mapping[str, Any]) -> str:
+    """Return what runs today in words, such as `PyTorch float32, padded to the longest text`."""
+    padding = {"dynamic": "padded to the longest text", "max_length": "padded to data.max_length"}[baseline["padding"]]
+    return f"PyTorch {baseline['dtype']}{', compiled' if baseline['compile'] else ''}, {padding}"
+
+
+def _size(size: float) -> str:
+    megabytes = size / 1e6
+    return f"{megabytes:.0f} MB" if megabytes >= 9.95 else f"{megabytes:.1f} MB"

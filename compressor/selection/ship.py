@@ -1,0 +1,93 @@
+"""What to ship: of the compositions that were built and measured, the fastest that keeps to the goal. No files, no models."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from compressor.measurement.statistics import EXACT_LOGITS, Comparison, compare, rate_upper_bound
+from compressor.recipe.ship import ShipSpec
+from compressor.selection.goals import corrected_confidence
+
+TODAY = "today"
+"""The candidate that changes nothing: what runs already."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a composition changes on the rows that decide, against the full model, and why it does not meet the goal.
+
+    `flip_bound` is the largest share of changed predictions, `lower_bound` the accuracy delta, that these rows leave room
+    for, each one-sided at `confidence`; without labels the latter is minus the former. `why_not` is None where the goal is
+    met, and `few_rows` says that only the number of rows stands in the way: what was observed would meet it.
+    """
+
+    rows: int
+    flips: int
+    flip_bound: float
+    accuracy_delta: float | None
+    lower_bound: float
+    max_abs_logit: float
+    confidence: float
+    why_not: str | None
+    few_rows: bool = False
+
+
+def judge(
+    spec: ShipSpec, full: np.ndarray, other: np.ndarray, labels: np.ndarray | None, choices: int = 1
+) -> Judgement:
+    """Hold logits [N, C] of a composition against those of the full model; `choices` compositions may be taken.
+
+    Every bound is one at a level corrected for them (`corrected_confidence`), since the one that is taken looks better than
+    it is. The bound of the changed predictions is that of Clopper and Pearson, that of the accuracy `paired_lower_bound`.
+    """
+    level = corrected_confidence(spec.confidence, choices)
+    if not np.isfinite(other).all():
+        broken = int((~np.isfinite(other).all(1)).sum())
+        return Judgement(len(full), len(full), 1.0, None, -1.0, np.inf, level, f"no finite logits for {broken} rows")
+    versus = compare(full, other, labels, confidence=level)
+    bound = rate_upper_bound(versus.flips, versus.rows, level)
+    why, few = _why_not(spec, versus, bound, level)
+    return Judgement(
+        versus.rows,
+        versus.flips,
+        bound,
+        versus.accuracy_delta,
+        versus.lower_bound,
+        versus.max_abs_logit,
+        level,
+        why,
+        few,
+    )
+
+
+def _why_not(spec: ShipSpec, versus: Comparison, bound: float, level: float) -> tuple[str | None, bool]:
+    """Return why the goal is not met, None where it is, and whether more rows with the same shares would meet it."""
+    max_flips, max_drop = spec.limits["max_flips"], spec.limits["max_drop"]
+    changed = f"{versus.flips:,} of {versus.rows:,} predictions change"
+    if max_flips == 0:
+        if versus.flips:
+            return changed, False
+        wide = versus.max_abs_logit > EXACT_LOGITS
+        return (f"logits move by up to {versus.max_abs_logit:.2g}" if wide else None), False
+    if max_flips is not None and bound > max_flips:
+        few = versus.flip_rate < max_flips
+        return f"{changed}; at {level:.1%} confidence up to {bound:.2%} may, allowed are {max_flips:.2%}", few
+    if max_drop is not None and -versus.lower_bound > max_drop:
+        observed = versus.flip_rate if versus.accuracy_delta is None else -versus.accuracy_delta
+        few = observed < max_drop
+        return (
+            f"{changed}; at {level:.1%} confidence the accuracy may fall by {-versus.lower_bound:.2%}, allowed are "
+            f"{max_drop:.2%}"
+        ), few
+    return None, False
+
+
+def decide(judged: Mapping[str, Judgement], speedups: Mapping[str, Sequence[float]]) -> str:
+    """Return the composition to ship: the fastest of those that meet the goal; TODAY where none of them is faster.
+
+    `speedups` are the lower ends of the intervals over the baseline, so that a lucky measurement is not taken for speed.
+    """
+    passing = [name for name, found in judged.items() if found.why_not is None]
+    best = max(passing, key=lambda name: speedups[name][0], default=TODAY)
+    return best if best != TODAY and speedups[best][0] > 1 else TODAY

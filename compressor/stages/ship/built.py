@@ -1,0 +1,144 @@
+"""What a run has built that could be shipped: models and files, how they answer and how they are timed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from compressor.cascade.runtime import SETTINGS, CascadeClassifier
+from compressor.data.batches import Encodings
+from compressor.files import read_json
+from compressor.measurement.cost import weight_bytes
+from compressor.measurement.machine.environment import multiplies_bfloat16, processor
+from compressor.measurement.machine.providers import PROVIDERS
+from compressor.measurement.predictions import predict
+from compressor.measurement.runtime import predict_onnx, session
+from compressor.measurement.timing.latency import Batch, Subject
+from compressor.measurement.timing.subjects import onnx_subject, padded, torch_subject
+from compressor.model.load import load_classifier
+from compressor.report.formats import CASCADE
+from compressor.run.run import Run
+from compressor.run.variants import FULL_ONNX
+from compressor.stages.cascade.shared import FOLDER
+from compressor.stages.cascade.shared import answers as cascade_answers
+
+PLAIN, SPARED = "alltokens", "optimized"
+"""The fused float32 files: of all that the model computes, and without what changes no prediction."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A composition on disk. `path` is relative to the run directory, `key` its name among the variants of result.json.
+
+    `whole` says that no layer and no part of one is gone, `exits` that texts may leave early.
+    """
+
+    variant: str
+    key: str
+    path: str
+    engine: str
+    precision: str
+    whole: bool
+    exits: bool = False
+
+
+def built(run: Run) -> list[Built]:
+    """Return everything that this run could ship, on the engines that the recipe allows, from plain to small."""
+    whole, engines, found = not run.lost_units, run.recipe.ship.engines, []
+    if "pytorch" in engines:
+        if not whole:
+            found.append(Built("pytorch/float32", "compressed", "model", "pytorch", "float32", whole))
+        if half := half_precision(run):
+            found.append(Built(f"pytorch/{half}", f"pytorch_{half}", "model", "pytorch", half, whole))
+    if "onnx" in engines:
+        found += [file_of("onnx", variant, whole) for variant in run.variants]
+        if not whole:
+            found += [file_of(FULL_ONNX, variant, True) for variant in run.variants]
+        if certified(run):
+            precision = read_json(run.path / FOLDER / SETTINGS).get("precision", "float32")
+            found.append(Built(FOLDER, CASCADE, FOLDER, "onnx", precision, whole, exits=True))
+    return found
+
+
+def file_of(folder: str, variant: str, whole: bool) -> Built:
+    """Return the ONNX file of a `variant` below `folder`."""
+    precision = {"int8": "int8", "fp16": "float16"}.get(variant, "float32")
+    key = f"{'full_' if folder == FULL_ONNX else ''}onnx_{variant}"
+    return Built(f"{folder}/{variant}", key, f"{folder}/{variant}", "onnx", precision, whole)
+
+
+def half_precision(run: Run) -> str | None:
+    """Return the 16-bit precision that PyTorch is faster in on the run's device, None where there is none."""
+    if run.device.startswith("cuda"):
+        return "float16"
+    return "bfloat16" if multiplies_bfloat16(processor()["instructions"]) else None
+
+
+def certified(run: Run) -> bool:
+    """Return whether the run has an early exit that passed its certificate."""
+    file = run.path / FOLDER / SETTINGS
+    return file.is_file() and bool(read_json(file).get("certified"))
+
+
+def torch_model(run: Run, entry: Built) -> PreTrainedModel:
+    """Return the PyTorch model of a composition, in its precision; a copy of its own."""
+    source = run.teacher_source if entry.whole else run.compressed_source
+    return load_classifier(source, device=run.device).to(getattr(torch, entry.precision))
+
+
+def logits_of(run: Run, entry: Built, encodings: Encodings) -> np.ndarray:
+    """Return the logits [N, C] that a composition gives."""
+    if entry.engine == "pytorch":
+        return predict(torch_model(run, entry), encodings, track=run.track, description=entry.variant)
+    provider = PROVIDERS[run.device]
+    if entry.exits:
+        return cascade_answers(CascadeClassifier(run.path / entry.path, providers=(provider,)), encodings, run.classes)[
+            0
+        ]
+    return predict_onnx(session(run.path / entry.path / "model.onnx", provider=provider), encodings, track=run.track)
+
+
+def subject_of(run: Run, entry: Built) -> Subject:
+    """Return what the benchmark times of a composition, with as many threads as PyTorch has."""
+    threads, provider = torch.get_num_threads(), PROVIDERS[run.device]
+    if entry.engine == "pytorch":
+        return torch_subject(torch_model(run, entry))
+    if entry.exits:
+        classifier = CascadeClassifier(run.path / entry.path, providers=(provider,), threads=threads)
+        return lambda batch: classifier.run(batch)
+    return onnx_subject(session(run.path / entry.path / "model.onnx", provider=provider, threads=threads))
+
+
+def baseline_subject(run: Run) -> Subject:
+    """Return what the benchmark times of what runs today, as the recipe describes it."""
+    spec = run.recipe.benchmark.baseline
+    model = run.teacher
+    if spec.dtype != "float32":
+        model = load_classifier(run.teacher_source, device=run.device).to(getattr(torch, spec.dtype))
+    subject = torch_subject(model, compiled=spec.compile)
+    if spec.padding == "max_length":
+        pad_to = partial(padded, length=run.recipe.data.max_length, pad_id=run.tokenizer.pad_token_id)
+        return _padded_first(subject, pad_to)
+    return subject
+
+
+def _padded_first(subject: Subject, pad_to: Callable[[Batch], Batch]) -> Subject:
+    made: dict[int, Batch] = {}  # padding is no part of what is timed, and batches come again
+
+    def run(batch: Batch) -> object:
+        return subject(made.setdefault(id(batch), pad_to(batch)))
+
+    return run
+
+
+def bytes_of(run: Run, entry: Built) -> int:
+    """Return the size of the weights of a composition on disk."""
+    if entry.exits:
+        return sum(file.stat().st_size for file in (run.path / entry.path).glob("*.onnx*"))
+    folder = run.path / entry.path
+    if entry.engine == "pytorch" and entry.whole:
+        folder = run.teacher_source.path
+    return weight_bytes(folder)
