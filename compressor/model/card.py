@@ -35,6 +35,20 @@ ZEROS = """ Parts of layers that went are there as zeros, so
 files of the run leave them out."""
 
 
+OPEN, CLOSE = "<!-- answer -->", "<!-- /answer -->"
+"""Around the line of a run that decided what to ship, known only once the card is written."""
+
+
+def with_line(card: str, line: str) -> str:
+    """Return a card with the answer of its run below the title, in place of an earlier one."""
+    before, mark, after = card.partition(OPEN)
+    if mark:
+        card = before + after.partition(CLOSE)[2].lstrip("\n")
+    head, title, rest = card.partition("\n# ")
+    name, _, body = rest.partition("\n")
+    return f"{head}{title}{name}\n\n{OPEN}\n{line}\n{CLOSE}\n{body}"
+
+
 def model_card(
     *,
     name: str,

@@ -11,11 +11,13 @@ from compressor.files import read_json, stage_key, write_json, write_text
 from compressor.measurement.machine.doctor import resolve_device
 from compressor.measurement.machine.environment import environment, versions
 from compressor.measurement.machine.providers import PROVIDERS, require_provider
+from compressor.model.card import with_line
 from compressor.pipeline.result import build_result
 from compressor.progress import Track, silent
 from compressor.recipe.compression import Recipe
 from compressor.recipe.file import dump_recipe
 from compressor.report.build import build_report
+from compressor.report.wording.answer import answer_line
 from compressor.run.checks import prepare
 from compressor.run.run import TEACHER, Run
 from compressor.run.rundir import RunDir, StageRecord, open_run_dir
@@ -29,7 +31,7 @@ from compressor.stages.ship import ship
 from compressor.stages.stage import Stage
 
 Say = Callable[[str], None]
-
+CARD = "model/README.md"
 
 STAGES: tuple[Stage, ...] = tuple(
     room.STAGE
@@ -100,7 +102,7 @@ def run_recipe(
     run = prepare(recipe, path, device, track)
     with open_run_dir(path, fresh=fresh) as folder:
         records = run_stages(run, folder, stages_of(recipe), say)
-        result = _conclude(run, records)
+        result = _conclude(run, folder, records)
     return RunResult(path, result, tuple(records))
 
 
@@ -112,9 +114,12 @@ def _concluded(run: Run) -> bool:
         return False
 
 
-def _conclude(run: Run, records: list[StageRecord]) -> dict[str, Any]:
-    """Write result.json and the report of a run whose stages are all there."""
+def _conclude(run: Run, folder: RunDir, records: list[StageRecord]) -> dict[str, Any]:
+    """Write result.json and the report of a run whose stages are all there, and its answer into the model card."""
     result = build_result(run, STAGES, records)
+    if result["answer"] is not None:
+        card = (run.path / CARD).read_text(encoding="utf-8")
+        folder.amend("model", CARD, with_line(card, answer_line(result["answer"])))
     write_json(run.path / "result.json", result)
     build_report(run.path)
     return result
@@ -142,7 +147,7 @@ def run_until(
         keys = stage_keys(run)
         whole = all(folder.cached(stage.name, keys[stage.name]) for stage in stages)
         if whole and not _concluded(run):
-            _conclude(run, run_stages(run, folder, stages, no_words))
+            _conclude(run, folder, run_stages(run, folder, stages, no_words))
         return path, records
 
 

@@ -126,6 +126,15 @@ class RunDir:
                 files[path] = self._account(path)
         write_text(manifest_file, json.dumps({"key": key, "seconds": seconds, "files": files}, indent=1))
 
+    def amend(self, name: str, file: str, text: str) -> None:
+        """Write a text file of a finished stage anew; it stays that stage's result. `file` is relative to the directory."""
+        manifest = read_json(self._stages / f"{name}.json")
+        if (self.path / file).read_text(encoding="utf-8") == text:
+            return
+        write_text(self.path / file, text)
+        manifest["files"][file] = self._account(file)
+        write_text(self._stages / f"{name}.json", json.dumps(manifest, indent=1))
+
     def _forget(self, name: str) -> list[str]:
         """Take the key of a stage away, so that it is computed anew; return the files that it wrote, which stay known."""
         manifest_file = self._stages / f"{name}.json"

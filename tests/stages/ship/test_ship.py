@@ -1,0 +1,106 @@
+"""A run that decides what to ship, whole, on a tiny random model."""
+
+import json
+
+import numpy as np
+import pytest
+
+from compressor.recipe.compression import Recipe
+from compressor.recipe.file import load_recipe
+from compressor.report.wording.answer import answer_line
+from compressor.stages.ship.factors import answer_times
+
+SETS = [
+    *("--set", "ship.goal=exact", "--set", "data.calibration.seen_in_training=false"),
+    *("--set", "compensation.head=null"),
+]
+
+
+@pytest.fixture(scope="module")
+def shipped(tiny_task, tmp_path_factory):
+    """Return a finished run that may ship what changes nothing, as (folder, result)."""
+    from compressor.cli.app import main
+
+    out = tmp_path_factory.mktemp("shipped") / "run"
+    with pytest.raises(SystemExit) as end:
+        main(["run", str(tiny_task / "recipe.yaml"), "--out", str(out), "--device", "cpu", *SETS])
+    assert not end.value.code
+    return out, json.loads((out / "result.json").read_text(encoding="utf-8"))
+
+
+def test_the_answer_names_a_file_that_opens_and_answers_like_the_full_model(shipped):
+    out, result = shipped
+    answer = result["answer"]
+    if answer["path"] is None:  # a model this small may not be faster anywhere
+        assert answer["variant"] == "today"
+        assert answer["flips"] == 0
+    else:
+        assert (out / answer["path"]).is_dir()
+        assert answer["tier"] == "exact"
+    assert answer["met"] is True
+    assert {entry["variant"] for entry in result["ship"]["candidates"]} >= {"onnx/optimized"}
+    assert result["ship"]["part"] == "guard"
+
+
+def test_the_factors_multiply_to_the_speed_up(shipped):
+    answer = shipped[1]["answer"]
+    product = np.prod([factor["ratio"] for factor in answer["factors"]]) if answer["factors"] else 1.0
+    assert product == pytest.approx(answer["speedup"])
+    assert answer["speedup"] == pytest.approx(answer["baseline_mean_ms"] / answer["mean_ms"])
+
+
+def test_only_what_was_named_is_measured_on_the_evaluation_rows(shipped):
+    _, result = shipped
+    key = result["answer"]["key"]
+    assert set(result["variants"]) <= {"full", "compressed", "full_onnx_optimized", key}
+
+
+def test_the_line_is_the_same_everywhere(shipped):
+    out, result = shipped
+    line = answer_line(result["answer"])
+    for file in ("report.html", "report.md", "model/README.md"):
+        text = (out / file).read_text(encoding="utf-8").replace("\u00a0", " ").replace("\\[", "[")
+        assert line in text, file
+
+
+def test_a_second_run_keeps_everything_with_the_line_in_the_card(shipped, tiny_task, command):
+    out, _ = shipped
+    before = (out / "model" / "README.md").read_text(encoding="utf-8")
+    code, _, stderr = command("run", tiny_task / "recipe.yaml", "--out", out, "--device", "cpu", *SETS)
+    assert code == 0
+    assert "model: kept from before" in stderr
+    assert (out / "model" / "README.md").read_text(encoding="utf-8") == before
+
+
+@pytest.mark.parametrize(
+    ("sets", "named"),
+    [
+        ("cascade.max_flips=0.1", "cascade"),
+        ("goals.max_drop=0.1", "goals"),
+        ("selection.layers=2", "selection"),
+        ("export.variants=[fp32]", "export.variants"),
+    ],
+)
+def test_ship_decides_alone(tiny_task, command, sets, named):
+    code, _, stderr = command("validate", tiny_task / "recipe.yaml", "--set", "ship.goal=near", "--set", sets)
+    assert code == 2
+    assert f"leave {named} out" in stderr
+
+
+def test_a_resolved_recipe_is_a_recipe(tiny_task):
+    recipe = load_recipe(tiny_task / "recipe.yaml", ["ship.goal=near"])
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
+
+
+def test_times_are_those_of_real_lengths_and_the_smallest_batch():
+    raw = [
+        {"batch": 1, "length": 32, "values_ms": {"full": [9.0] * 8, "a": [9.0] * 8, "b": [9.0] * 8}},
+        {"batch": 8, "length": "workload", "values_ms": {"full": [7.0] * 8, "a": [7.0] * 8, "b": [7.0] * 8}},
+        {"batch": 1, "length": "workload", "values_ms": {"full": [8.0] * 8, "a": [4.0] * 8, "b": [1.0, 3.0] * 4}},
+    ]
+    found = answer_times(raw, "full", ["runtime", "8 bits"], ["a", "b"], seed=0)
+    assert (found["batch"], found["length"], found["baseline_mean_ms"], found["mean_ms"]) == (1, "workload", 8.0, 2.0)
+    assert [factor["ratio"] for factor in found["factors"]] == [2.0, 2.0]
+    assert found["speedup"] == 4.0
+    alone = answer_times(raw, "full", [], [], seed=0)
+    assert (alone["speedup"], alone["factors"]) == (1.0, [])
