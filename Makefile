@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DIRS ?= runs/demo
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test run recipes bench bench-skip bench-glue bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-units bench-placement bench-placement-gpu bench-gpu lint format clean
+.PHONY: help install demo test run recipes bench bench-ship bench-skip bench-glue bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-units bench-placement bench-placement-gpu bench-gpu lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -32,6 +32,9 @@ recipes: $(STAMP)  ## check every shipped recipe
 
 bench: $(STAMP)  ## [DIRS="runs/a runs/b"]: time models or runs against each other
 	$(BIN)/compressor bench $(DIRS)
+
+bench-ship: $(STAMP)  ## MODELS=folder DATA=folder [ARGS="--device cuda"]: what to ship of seven models, beside PyTorch and Optimum
+	$(BIN)/python -m benchmarks.ship.run --models $(MODELS) --data $(DATA) $(ARGS)
 
 bench-skip: $(STAMP)  ## [MODELS=folder] [DATA=folder]: the five GLUE recipes, one layer skipped
 	$(BIN)/python -m benchmarks.skip_one.run $(if $(MODELS),--models $(MODELS)) $(if $(DATA),--data $(DATA))

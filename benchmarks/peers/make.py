@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common.glue import recipe_of
+from benchmarks.common.optimum import optimum_files
 from benchmarks.peers import textpruner as peers_textpruner
 from benchmarks.peers.textpruner import MIXES, Mix, Size
 from compressor.data.batches import Encodings
-from compressor.export.onnx import export_variants, quiet
+from compressor.export.onnx import export_variants
 from compressor.files import read_json, write_json
-from compressor.measurement.machine.environment import processor, versions
+from compressor.measurement.machine.environment import versions
 from compressor.measurement.predictions import predict
 from compressor.measurement.runtime import session
 from compressor.measurement.timing.subjects import onnx_subject
@@ -35,8 +36,6 @@ FUSED = "alltokens"
 """The variant in which ways to make a model smaller are compared: fused, and all of the model's own work in it."""
 UNTIMED = "benchmark.lengths=[]", "benchmark.workload=false"
 """Overrides for runs that only make a model."""
-OPTIMUM_INT8 = {"avx512_vnni": "avx512_vnni", "avx512f": "avx512", "avx2": "avx2", "neon": "arm64", "asimd": "arm64"}
-"""Instruction set -> Optimum's configuration for it, the best first."""
 
 
 class LeftOut(Exception):
@@ -100,26 +99,7 @@ def make_full(bench: Bench, folder: Path) -> dict[str, Any]:
 
 def make_optimum(bench: Bench, folder: Path) -> dict[str, Any]:
     """Export, optimise (O2) and quantise the full model as Optimum's documentation shows."""
-    from optimum.onnxruntime import ORTModelForSequenceClassification, ORTOptimizer, ORTQuantizer
-    from optimum.onnxruntime.configuration import AutoOptimizationConfig, AutoQuantizationConfig
-
-    instructions = processor()["instructions"]
-    name = next((config for known, config in OPTIMUM_INT8.items() if known in instructions), None)
-    with quiet():
-        model = ORTModelForSequenceClassification.from_pretrained(bench.run.source.path, export=True)
-        model.save_pretrained(folder / "plain")
-        ORTOptimizer.from_pretrained(model).optimize(
-            save_dir=folder / "O2", optimization_config=AutoOptimizationConfig.O2()
-        )
-        (folder / "O2" / "model_optimized.onnx").rename(folder / "O2" / "model.onnx")
-        if name is not None:
-            # from the plain file: the quantizer raises on a fused one
-            ORTQuantizer.from_pretrained(folder / "plain").quantize(
-                save_dir=folder / "int8", quantization_config=getattr(AutoQuantizationConfig, name)(is_static=False)
-            )
-            (folder / "int8" / "model_quantized.onnx").rename(folder / "int8" / "model.onnx")
-    shutil.rmtree(folder / "plain")
-    return {"int8": name}
+    return {"int8": optimum_files(bench.run.source.path, folder)}
 
 
 def make_skip(layers: int) -> Callable[[Bench, Path], dict[str, Any]]:

@@ -181,6 +181,7 @@ DECIDES = {
     "selection": "which layers and parts of layers go",
     "cascade": "whether texts leave early",
     "goals": "by its own goal",
+    "compensation.distill": "by text that a distilled model must not have learned from",
     "export.variants": "which files are made",
 }
 
@@ -216,6 +217,7 @@ class Recipe(Spec):
             "selection": free != SelectionSpec(),
             "cascade": self.cascade is not None,
             "goals": self.goals is not None,
+            "compensation.distill": self.compensation.distill is not None,
             "export.variants": self.export.variants not in ("auto", ExportSpec().variants),
         }
         if any(decided.values()):

@@ -43,6 +43,15 @@ class ShipSpec(Spec):
         "onnx",
     ]
     """What the file may run on."""
+    units: Annotated[list[Literal["layer", "ffn", "attention", "width"]], named_once("unit")] = [
+        "layer",
+        "ffn",
+        "attention",
+        "width",
+    ]
+    """What may go of the model, where the goal allows it; []: all of it stays."""
+    keep: list[Annotated[Float, Field(gt=0, lt=1)]] = [0.84, 0.67, 0.5]
+    """Shares of the encoder's FLOPs that may remain, each tried while the one before it keeps to the goal."""
     budget_minutes: Annotated[Float, Field(gt=0)] | None = None
     """Minutes after which no further composition is built; null: as long as it takes."""
     confidence: Annotated[Float, Field(gt=0.5, lt=1)] = 0.95

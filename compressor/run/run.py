@@ -115,6 +115,19 @@ class Run:
         return self.encode(self.data.calibration)
 
     @cached_property
+    def fitting(self) -> Encodings:
+        """Tokens of the texts that refits, stand-ins and the head are fitted to: the calibration split.
+
+        A run that decides what to ship takes as many training texts in its place, since calibration decides there.
+        """
+        if self.recipe.ship is None:
+            return self.calibration
+        train = self.data.train
+        return self.encode(
+            train.take(first_rows(train, same_tokens(self.tokenizer))[: self.recipe.data.calibration.size])
+        )
+
+    @cached_property
     def selection(self) -> Encodings:
         """Tokens of the selection split."""
         return self.encode(self.data.selection)

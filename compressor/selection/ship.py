@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compressor.measurement.statistics import EXACT_LOGITS, Comparison, compare, rate_upper_bound
+from compressor.measurement.statistics import EXACT_LOGITS, Comparison, compare, paired_lower_bound, rate_upper_bound
 from compressor.recipe.ship import ShipSpec
 from compressor.selection.goals import corrected_confidence
+from compressor.selection.trials import Trial
 
 TODAY = "today"
 """The candidate that changes nothing: what runs already."""
@@ -81,6 +82,18 @@ def _why_not(spec: ShipSpec, versus: Comparison, bound: float, level: float) -> 
             f"{max_drop:.2%}"
         ), few
     return None, False
+
+
+def keeps_to(spec: ShipSpec, trial: Trial, rows: int, *, labelled: bool) -> bool:
+    """Return whether a trial on the selection split (`rows` rows) leaves room for the goal, before anything is built."""
+    limits, flips = spec.limits, round(rows * (1 - trial.agreement))
+    if limits["max_flips"] is not None and rate_upper_bound(flips, rows, spec.confidence) > limits["max_flips"]:
+        return False
+    if limits["max_drop"] is None:
+        return True
+    if labelled and trial.gained is not None:
+        return -paired_lower_bound(trial.gained, trial.lost, rows, spec.confidence) <= limits["max_drop"]
+    return rate_upper_bound(flips, rows, spec.confidence) <= limits["max_drop"]
 
 
 def decide(judged: Mapping[str, Judgement], speedups: Mapping[str, Sequence[float]]) -> str:

@@ -65,13 +65,18 @@ def latency_savings(
 
 def check_budget(spec: SelectionSpec, savings: Savings, layers: int) -> None:
     """Raise UserError where no mix of the recipe's units reaches its budget."""
-    free = _free(spec, savings)
-    least = 1 - float(_saved(fullest_mix(free, layers), free).min())
+    least = least_left(spec, savings, layers)
     if spec.budget.keep < least - ROUNDING:
         raise UserError(
             f"selection.budget.keep: {spec.budget.keep:g} cannot be reached with units {', '.join(spec.units)}; "
             f"the least that can remain is {least:.3f} of the {spec.budget.of} of the encoder."
         )
+
+
+def least_left(spec: SelectionSpec, savings: Savings, layers: int) -> float:
+    """Return the least share of the encoder's cost that a mix of the recipe's units can leave."""
+    free = _free(spec, savings)
+    return 1 - float(_saved(fullest_mix(free, layers), free).min())
 
 
 def find_mix(

@@ -7,25 +7,31 @@ from transformers import PreTrainedModel
 
 from compressor.compensation.heads.head import cross_entropy, fold_error, fold_head, hard_targets, soft_targets
 from compressor.compensation.heads.trainers import TRAINERS
+from compressor.measurement.predictions import predict
 from compressor.model.states.states import final_states
+from compressor.recipe.training import HeadSpec
 from compressor.run.arrays import load_array
 from compressor.run.run import Run
 
 
-def compensate(run: Run, model: PreTrainedModel) -> dict[str, Any]:
+def compensate(run: Run, model: PreTrainedModel, spec: HeadSpec) -> dict[str, Any]:
     """Fit the head and fold it into `model` unless the stock head has the lower loss on the selection split.
 
     The loss decides, not the labels that agree: on a split of a thousand rows those differ by chance.
     """
-    spec, family, data = run.recipe.compensation.head, run.family, run.data
-    teacher = {part: load_array(run.path, f"{part}_logits") for part in ("calibration", "selection")}
-    states, _ = final_states(model, family, run.calibration, track=run.track)
+    family, data = run.family, run.data
+    teacher = {"selection": load_array(run.path, "selection_logits")}
+    if run.recipe.ship is None:
+        teacher["fitting"] = load_array(run.path, "calibration_logits")
+    else:
+        teacher["fitting"] = predict(run.teacher, run.fitting, track=run.track, description="full model")
+    states, _ = final_states(model, family, run.fitting, track=run.track)
     selection_states, stock_logits = final_states(model, family, run.selection, track=run.track)
     if spec.targets == "gold":
         targets = hard_targets(data.calibration.labels, run.classes), hard_targets(data.selection.labels, run.classes)
         wanted = data.selection.labels
     else:
-        targets = soft_targets(teacher["calibration"]), soft_targets(teacher["selection"])
+        targets = soft_targets(teacher["fitting"]), soft_targets(teacher["selection"])
         wanted = teacher["selection"].argmax(1)
     fit = TRAINERS[spec.trainer](
         torch.from_numpy(states),

@@ -18,7 +18,7 @@ from compressor.model.surgery import kept_layers, leave_out, save_model
 from compressor.model.units import parts_of
 from compressor.recipe.compression import Recipe
 from compressor.recipe.file import dump_recipe
-from compressor.recipe.training import CompensationSpec
+from compressor.recipe.training import CompensationSpec, HeadSpec, RefitSpec
 from compressor.run.run import Run
 from compressor.stages.model.distill import distill_checkpoint, distill_model, distillation_work
 from compressor.stages.model.head import compensate
@@ -41,17 +41,17 @@ def compute(run: Run, folder: Path) -> None:
     plan = read_json(run.path / "plan.json")
     skip, units = tuple(plan["skip"]), plan["units"]
     parts, spec = parts_of(units), run.recipe.compensation
-    if not units and run.recipe.ship is not None:  # nothing is gone, so there is nothing to make up for
-        spec = CompensationSpec(head=None)
+    if run.recipe.ship is not None:  # where nothing is gone, there is nothing to make up for
+        spec = CompensationSpec(refit=RefitSpec(), head=HeadSpec()) if units else CompensationSpec(head=None)
     refit = spec.refit
-    calls = fit_calls(run.teacher, run.family, run.calibration, track=run.track) if parts or refit else []
+    calls = fit_calls(run.teacher, run.family, run.fitting, track=run.track) if parts or refit else []
     wanted = {layer: [part] for layer, part in parts.items()}
     variants = build_variants(run.teacher, run.family, calls, wanted, track=run.track)
     stand_ins = {key: variant.module for key, variant in variants.items()}
     model = leave_out(run.teacher, run.family, units, stand_ins)
-    refits = [] if refit is None else _refit(run, model, skip, calls)
+    refits = [] if refit is None else _refit(run, model, skip, calls, refit)
     distillation = None if spec.distill is None else distill_model(run, model, units)
-    report = None if spec.head is None else compensate(run, model)
+    report = None if spec.head is None else compensate(run, model, spec.head)
     card = model_card(
         name=run.recipe.name,
         base=Path(run.recipe.model.path.removeprefix("package:")).name,
@@ -88,10 +88,11 @@ def _account(variants: Mapping[tuple[int, str], Variant]) -> list[dict[str, Any]
     ]
 
 
-def _refit(run: Run, model: PreTrainedModel, skip: tuple[int, ...], calls: Sequence[LayerCall]) -> list[dict[str, Any]]:
-    """Refit the kept layers of `model` in place on the calibration text; return what was done."""
+def _refit(
+    run: Run, model: PreTrainedModel, skip: tuple[int, ...], calls: Sequence[LayerCall], spec: RefitSpec
+) -> list[dict[str, Any]]:
+    """Refit the kept layers of `model` in place on the texts of `calls`; return what was done."""
     keep = kept_layers(run.source.layers, skip)
-    spec = run.recipe.compensation.refit
     done = refit_gaps(run.teacher, model, run.family, keep, calls, spec, track=run.track)
     return [asdict(refit) for refit in done]
 

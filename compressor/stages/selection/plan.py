@@ -1,5 +1,7 @@
 """The stage that chooses what goes, by forward passes over the selection split."""
 
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,15 @@ from compressor.compensation.refits.blocks import build_variants
 from compressor.files import read_json, write_json
 from compressor.model.capture import LayerCall, fit_calls
 from compressor.model.sublayers import any_shape
-from compressor.recipe.compression import SelectionSpec
+from compressor.recipe.compression import BudgetSpec, SelectionSpec
 from compressor.run.arrays import ARRAYS, save_array
 from compressor.run.checks import source_savings
 from compressor.run.run import Run
 from compressor.selection.baselines import ranked_set
 from compressor.selection.search import Search, candidate_sets, find_plan, most_sets, wanted_sizes
-from compressor.selection.trie import count_applications
-from compressor.selection.units import check_budget, find_mix, latency_savings, part_names
+from compressor.selection.ship import keeps_to
+from compressor.selection.trie import StandIns, count_applications
+from compressor.selection.units import check_budget, find_mix, latency_savings, least_left, part_names
 from compressor.stages.selection import timing
 from compressor.stages.selection.answers import answer_notes, check_answers
 from compressor.stages.selection.trials import run_evidence, run_trials, selection_calls
@@ -26,11 +29,14 @@ from compressor.stages.stage import Stage
 
 def inputs(run: Run) -> dict[str, Any]:
     """Return what the plan depends on."""
-    spec, goals = run.recipe.selection, run.recipe.goals
+    spec, goals, ship = run.recipe.selection, run.recipe.goals, run.recipe.ship
     unused = {"audit"} if spec.budget is not None else {"audit", "budget", "units", "widths"}
     inputs = {"selection": spec.model_dump(mode="json", exclude=unused), "split": run.data.selection.sha256}
     if spec.budget is not None and spec.budget.of == "latency":
         inputs["timing"] = timing.inputs(run)
+    if ship is not None:
+        inputs["ship"] = ship.model_dump(mode="json", exclude={"engines", "min_speedup"})
+        inputs["train"] = run.data.train.sha256
     if spec.layers == "auto":
         inputs["goals"] = goals.model_dump(mode="json", include={"max_drop", "max_flips", "confidence"})
         inputs["head"] = run.recipe.compensation.head is not None
@@ -62,15 +68,47 @@ def compute(run: Run, folder: Path) -> None:
 
 
 def _make_composition(run: Run, folder: Path, captured: tuple[list[LayerCall], torch.Tensor]) -> None:
-    """Choose what to leave out where the run decides what to ship."""
-    trials, logits = run_trials(run, captured=captured)
+    """Choose what to leave out where the run decides what to ship: the least that remains while the goal is kept.
+
+    Damage is that of the trials on the selection split, so nothing is built that would miss the goal there already. A
+    smaller budget is not tried where a larger one misses it.
+    """
+    ship, labels, started = run.recipe.ship, run.data.selection.labels, time.monotonic()
+    spec = run.recipe.selection.model_copy(update={"units": ship.units, "search": "beam"})
+    savings = source_savings(spec, run.source) if ship.units and ship.goal != "exact" else {}
+    trials, logits = run_trials(run, _stand_ins(run, savings, spec.protect), captured)
     search = Search(trials)
     (whole,) = search([()], "full model")
-    plan = search.plan(
-        run.recipe.selection, whole, None, None, layers_asked="ship", sets_total=1, goals=None, trace=(whole,)
-    )
+    plan = search.plan(spec, whole, None, None, layers_asked="ship", sets_total=1, goals=None, trace=(whole,))
+    for keep in sorted(ship.keep, reverse=True) if savings else []:
+        late = ship.budget_minutes is not None and time.monotonic() - started > 60 * ship.budget_minutes
+        tried = spec.model_copy(update={"budget": BudgetSpec(keep=keep)})
+        if late or keep < least_left(tried, savings, run.source.layers):
+            break
+        found = find_mix(trials, savings, tried, any_shape(run.source.config), _gains(run))
+        if not keeps_to(ship, found.chosen, trials.rows, labelled=labels is not None):
+            break
+        plan = found
     write_json(folder / "plan.json", asdict(plan))
     save_array(folder, "selection_logits", logits)
+
+
+def _stand_ins(run: Run, savings: Mapping[tuple[int, str], Any], protect: Sequence[int]) -> StandIns | None:
+    """Return the layers without each part that may go of them, fitted; None where whole layers alone may go."""
+    wanted: dict[int, list[str]] = {}
+    for layer, part in savings:
+        if part and layer not in protect:
+            wanted.setdefault(layer, []).append(part)
+    if not wanted:
+        return None
+    calls = fit_calls(run.teacher, run.family, run.fitting, track=run.track)
+    variants = build_variants(run.teacher, run.family, calls, wanted, track=run.track)
+    return {key: variant.module for key, variant in variants.items()}
+
+
+def _gains(run: Run) -> dict[tuple[int, str], float]:
+    scored = read_json(run.path / "scores.json").get("parts", [])
+    return {(entry["layer"], entry["part"]): entry["gain"] for entry in scored}
 
 
 def _make_mix(run: Run, folder: Path, captured: tuple[list[LayerCall], torch.Tensor]) -> None:
@@ -82,17 +120,8 @@ def _make_mix(run: Run, folder: Path, captured: tuple[list[LayerCall], torch.Ten
         cells = read_json(run.path / "timing.json")["cells"]
         savings = latency_savings(cells, source.layers, part_names(spec, source.config[run.family.ffn_key]))
         check_budget(spec, savings, source.layers)
-    wanted: dict[int, list[str]] = {}
-    for layer, part in savings:
-        if part and layer not in spec.protect:
-            wanted.setdefault(layer, []).append(part)
-    calls = fit_calls(run.teacher, run.family, run.calibration, track=run.track)
-    variants = build_variants(run.teacher, run.family, calls, wanted, track=run.track)
-    stand_ins = {key: variant.module for key, variant in variants.items()}
-    trials, logits = run_trials(run, stand_ins, captured)
-    scored = read_json(run.path / "scores.json").get("parts", [])
-    gains = {(entry["layer"], entry["part"]): entry["gain"] for entry in scored}
-    write_json(folder / "plan.json", asdict(find_mix(trials, savings, spec, any_shape(source.config), gains)))
+    trials, logits = run_trials(run, _stand_ins(run, savings, spec.protect), captured)
+    write_json(folder / "plan.json", asdict(find_mix(trials, savings, spec, any_shape(source.config), _gains(run))))
     save_array(folder, "selection_logits", logits)
 
 

@@ -30,7 +30,10 @@ def run_trials(
     calls, logits = captured or selection_calls(run)
     cache, labels = run.path / STAGES_FOLDER / TRIALS, run.data.selection.labels
     # as with the keys of stages, another version believes none of it
-    made_from = f"{versions()['compressor']} {run.data.calibration.sha256 if stand_ins is not None else ''}"
+    text = (
+        run.data.calibration.sha256 if run.recipe.ship is None else f"train {run.data.train.sha256} {len(run.fitting)}"
+    )
+    made_from = f"{versions()['compressor']} {text if stand_ins is not None else ''}"
     trials = Trials(
         run.teacher,
         run.family,

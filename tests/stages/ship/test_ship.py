@@ -104,3 +104,22 @@ def test_times_are_those_of_real_lengths_and_the_smallest_batch():
     assert found["speedup"] == 4.0
     alone = answer_times(raw, "full", [], [], seed=0)
     assert (alone["speedup"], alone["factors"]) == (1.0, [])
+
+
+def test_where_the_goal_allows_it_parts_of_the_model_go(tiny_task, tmp_path, command):
+    sets = ["ship.goal=near", "ship.max_drop=0.9", "ship.max_flips=0.95", "ship.keep=[0.7]", "compensation.head=null"]
+    sets += ["data.calibration.seen_in_training=false"]
+    flags = [part for item in sets for part in ("--set", item)]
+    code, stdout, stderr = command(
+        "run", tiny_task / "recipe.yaml", "--out", tmp_path / "run", "--device", "cpu", "--json", *flags
+    )
+    assert code in {0, 3}, stderr
+    result = json.loads(stdout)
+    assert result["plan"]["units"]
+    assert result["plan"]["mix"]["kept"] <= 0.7
+    named = {entry["variant"]: entry for entry in result["ship"]["candidates"]}
+    assert {"onnx/optimized", "full-onnx/optimized"} <= set(named)
+    assert named["full-onnx/optimized"]["flips"] == 0
+    answer = result["answer"]
+    if answer["variant"].startswith("onnx/"):
+        assert "layers and neurons" in [factor["name"] for factor in answer["factors"]]

@@ -1,0 +1,90 @@
+"""The tables of the decision, computed from the predictions and raw times in its results."""
+
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import markdown
+from benchmarks.common.digits import classes_of
+from compressor.measurement.statistics import delta_interval, discordant
+from compressor.measurement.timing.ratios import ratio
+from compressor.report.wording.answer import answer_line
+
+OPTIMUM = "Optimum int8"
+
+
+def put_tables(results: Mapping[str, Any]) -> None:
+    """Rewrite the tables of every device and goal that there are results of."""
+    for key, models in results.items():
+        device, goal = key.split()
+        if (device, goal) == ("cpu", "lossless"):
+            markdown.put("ship_lines", lines_text(models))
+            markdown.put("ship_speed", speed_table(models))
+            markdown.put("ship_cost", cost_table(models))
+        else:
+            print(f"{key}\n\n{lines_text(models)}\n\n{speed_table(models)}\n\n{cost_table(models)}")
+
+
+def lines_text(models: Mapping[str, Any]) -> str:
+    """Return the line of every model."""
+    return "\n".join(f"- {name}: {answer_line(entry['answer'])}" for name, entry in models.items())
+
+
+def speed_table(models: Mapping[str, Any]) -> str:
+    """Return the speed-up of every model over PyTorch with its factors, and over padding to 128 tokens and Optimum."""
+    kinds = list(dict.fromkeys(name for entry in models.values() for name in entry["factors"]))
+    columns = ["model", "shipped", "over PyTorch [95 %]", *kinds, "over PyTorch padded to 128", "over Optimum int8"]
+    rows, pooled = [], {"PyTorch": [], "PyTorch, padded to 128": [], OPTIMUM: []}
+    for name, entry in models.items():
+        values, chain = entry["values_ms"], ["PyTorch", *entry["factors"]]
+        ours = chain[-1]
+        factors = {
+            there: f"{ratio(values[here], values[there], 0, np.mean).value:.2f}"
+            for here, there in itertools.pairwise(chain)
+        }
+        gains = {}
+        for base, found in pooled.items():
+            if base in values:
+                gain = ratio(values[base], values[ours], 0, np.mean)
+                found.append(math.log(gain.value))
+                gains[base] = f"{gain.value:.2f}x [{gain.lo:.2f}, {gain.hi:.2f}]"
+        rows.append([
+            name, entry["answer"]["variant"], gains["PyTorch"], *(factors.get(kind, "") for kind in kinds),
+            gains["PyTorch, padded to 128"], gains.get(OPTIMUM, ""),
+        ])  # fmt: skip
+    means = [f"**{math.exp(np.mean(found)):.2f}x**" if found else "" for found in pooled.values()]
+    rows.append(["geometric mean", "", means[0], *[""] * len(kinds), *means[1:]])
+    return markdown.table(columns, rows)
+
+
+def cost_table(models: Mapping[str, Any]) -> str:
+    """Return what the shipped file and Optimum's change, each against the full model in PyTorch, pooled as well."""
+    columns = ["model", "rows", "changed", "accuracy, points [95 %]", "changed, Optimum int8", "accuracy, Optimum int8"]
+    rows, total = [], {"ours": np.zeros(3, int), OPTIMUM: np.zeros(3, int)}
+    size = 0
+    for name, entry in models.items():
+        labels, full = classes_of(entry["labels"]), classes_of(entry["predictions"]["full"])
+        size += len(full)
+        line = [name, str(len(full))]
+        for side in total:
+            if side not in entry["predictions"]:
+                line += ["", ""]
+                continue
+            other = classes_of(entry["predictions"][side])
+            gained, lost = discordant(full, other, labels)
+            flips = int((full != other).sum())
+            total[side] += (flips, gained, lost)
+            line += [f"{flips} ({flips / len(full):.2%})", _delta(gained, lost, len(full))]
+        rows.append(line)
+    pooled = ["**all**", str(size)]
+    for flips, gained, lost in total.values():
+        pooled += [f"**{flips} ({flips / size:.2%})**", _delta(int(gained), int(lost), size)]
+    return markdown.table(columns, [*rows, pooled])
+
+
+def _delta(gained: int, lost: int, rows: int) -> str:
+    low, high = delta_interval(gained, lost, rows)
+    return f"{100 * (gained - lost) / rows:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
