@@ -172,6 +172,13 @@ class GoalsSpec(Spec):
     confidence: Annotated[Float, Field(gt=0.5, lt=1)] = 0.95
 
 
+class ShipSpec(Spec):
+    """What the model that is shipped must keep to."""
+
+    goal: Literal["exact", "lossless", "near"] = "lossless"
+    """The tier that its predictions must reach against the full model's."""
+
+
 class Recipe(Spec):
     """A whole run: what goes in, what is done to it, what is measured."""
 
@@ -188,6 +195,7 @@ class Recipe(Spec):
     export: ExportSpec = ExportSpec()
     benchmark: BenchmarkSpec = BenchmarkSpec()
     goals: GoalsSpec | None = None
+    ship: ShipSpec | None = None
     analysis: Annotated[list[Literal["errors", "ffn", "roles"]], named_once("analysis")] = []
     """What the report explains beside the result: the full model's confident errors (and the compressed one's), what its
     feed-forward blocks do, the role of each layer. `compressor analyze` does the same for a finished run."""
