@@ -68,7 +68,10 @@ def read_values(values: Sequence, classes: Sequence[str], mapping: Mapping[str, 
     if mapping:
         found = dict(zip(found, map_labels([*found.values()], mapping)[0], strict=True))
     usable = [label for label in found.values() if not isinstance(label, NoClass)]
-    ids = class_ids(dict.fromkeys(usable), classes, ids_allowed=True)
+    groups = (
+        [[label] for label in usable] if mapping else [[*dict.fromkeys(usable)]]
+    )  # a mapping may name ids and names
+    ids = {label: place for group in groups for label, place in class_ids(group, classes, ids_allowed=True).items()}
     known = {text: ids[label] for text, label in found.items() if not isinstance(label, NoClass)}
     named = bool(mapping) or any(id_of_name(str(label), classes) is not None for label in usable)
     fit = {text: place for text, place in known.items() if place is not None}
