@@ -7,13 +7,14 @@ matter.
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from compressor.data.files import KINDS, Table, bad_rows, expanded, read_lines, read_table
+from compressor.data.labels import MAPPED
 from compressor.data.rows import to_rows
 from compressor.data.sniff import Found
 from compressor.data.splits import Same, Split, row_hash
@@ -46,6 +47,8 @@ class Parts:
     validation: Split
     test: Split | None
     """Text for calibration, unlabelled."""
+    files: Mapping[str, str]
+    """The file (as `read_own` calls it) of each part."""
     notes: Mapping[str, str]
     """Where a part is from, for those that are not simply the file of that name."""
 
@@ -141,7 +144,8 @@ def assign(splits: Mapping[str, Split], same: Same) -> Parts:
     if test is not None:
         test, note = _sample(test, LARGEST["test"], spare)
         notes["test"] = (note or f"the {spare} file") + (", whose labels are not used" if spare in labelled else "")
-    return Parts(rest, validation, test, {part: note for part, note in notes.items() if note})
+    files = {"train": train or evaluation, "validation": evaluation, "test": spare or ""}
+    return Parts(rest, validation, test, files, {part: note for part, note in notes.items() if note})
 
 
 def cut(rows: Split, same: Same) -> tuple[Split, Split]:
@@ -196,19 +200,18 @@ def _read(path: Path) -> Table:
     if table.hint:
         raise UserError(f"{path}: {table.hint}.")
     if suffix in {".csv", ".tsv"}:
-        _check_header(path, [*table.columns])
+        _check_header(table)
     return table
 
 
-def _check_header(path: Path, header: Sequence[str]) -> None:
-    """Raise UserError where the first line of a file is a row of texts; columns that are numbered from 0 are a header."""
-    numbered = [name for name in header if name.strip().isdecimal()]
-    sentence = next((name for name in header if len(name.split()) > 4), None)
-    if sentence is not None or (numbered and numbered != [str(place) for place in range(len(header))]):
-        raise UserError(
-            f"{path}: the first line seems to be a row ({(sentence or numbered[0])[:40]!r}), not the names of the columns; put "
-            "a line such as text,label in front."
-        )
+def _check_header(table: Table) -> None:
+    """Raise UserError where the first line is a row: it names a column by one of the few values that stand below it."""
+    for name, values in table.columns.items():
+        if name and name in values and len({*values}) <= MAPPED:
+            raise UserError(
+                f"{table.source}: the first line seems to be a row, since {name!r} stands below it again, not the names of the "
+                "columns; put a line such as text,label in front."
+            )
 
 
 def _read_json(path: Path) -> Table:

@@ -88,7 +88,9 @@ def find_text(table: Table, wanted: Sequence[str] = ()) -> tuple[tuple[str, ...]
     named = {plain(name): name for name in reversed(texts)}
     for pair in PAIRS:
         if all(name in named for name in pair):
-            return tuple(named[name] for name in pair), "a pair by their names; --text COL for a single text"
+            return tuple(
+                named[name] for name in pair
+            ), "a pair by their names, which the model itself cannot tell; --text COL for a single text"
     longest = max(texts, key=texts.__getitem__)
     found = _by_name(named, texts)
     chosen = longest if found is None else found

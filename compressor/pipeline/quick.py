@@ -37,6 +37,8 @@ FOLDER = "data"
 """Folder of a run with the parts that were cut, and name of the stage that wrote them."""
 COVERED = 0.995
 """Share of the texts that the longest input holds whole."""
+SELECTED = 2000
+"""Largest number of texts that choose what goes."""
 MEASURED = 2000
 """Texts whose tokens are counted."""
 
@@ -74,6 +76,8 @@ class Quick:
     path: Path
     """The run directory."""
     parts: Parts
+    sources: Mapping[str, str]
+    """The user's file that each part is from, as messages name it."""
     columns: Found
     """The text and label columns that the parts are written with."""
     classes: tuple[str, ...]
@@ -91,7 +95,8 @@ def quick_recipe(model: str, data: str | Path, out: str | Path | None = None, op
     check_classifier(source, f"MODEL {model!r}")
     classes, tokenizer = tuple(source.label_names), load_tokenizer(source)
     same = cache(same_tokens(tokenizer))
-    main, splits, notes = _rows(read_own(Path(data)), classes, options)
+    tables = read_own(Path(data))
+    main, splits, notes = _rows(tables, classes, options)
     parts = assign(splits, same)
     name = options.name or default_name(model, data)
     path = Path(out) if out is not None else Path("runs") / name
@@ -100,6 +105,8 @@ def quick_recipe(model: str, data: str | Path, out: str | Path | None = None, op
         raise UserError(f"DATA {data}: the data lies in the run directory {path}; name another --out.")
     max_length, lengths, why_length = _lengths(parts, tokenizer, source)
     texts = len(first_rows(parts.train, same))
+    # without a test part the training part gives a third each to choosing, to calibration and to the fit of exits
+    select = max(2, min(SELECTED, texts // (3 if parts.test is None else 2)))
     values = quick_values(
         name,
         str(local_model(model)) if Path(model).expanduser().is_dir() else model,
@@ -108,7 +115,8 @@ def quick_recipe(model: str, data: str | Path, out: str | Path | None = None, op
         label=main.label if parts.labelled else None,
         max_length=max_length,
         lengths=lengths,
-        calibration=texts // 4 if parts.test is None else len(parts.test),
+        selection=select,
+        calibration=texts // 3 if parts.test is None else len(parts.test),
         goal=options.goal,
         seen=options.seen,
     )
@@ -122,7 +130,8 @@ def quick_recipe(model: str, data: str | Path, out: str | Path | None = None, op
         Finding("max length", f"{recipe.data.max_length} tokens", why_length),
         Finding("goal", recipe.ship.goal if recipe.ship else "", "--goal exact, lossless or near"),
     )
-    return Quick(recipe, path, parts, main, classes, findings)
+    sources = {part: tables[parts.files[part]].source for part in parts.by_name()}
+    return Quick(recipe, path, parts, sources, main, classes, findings)
 
 
 def run_quick(quick: Quick, *, device: str = "auto", track: Track = silent, say: Say = no_words) -> RunResult:
@@ -212,7 +221,7 @@ def _parts_found(recipe: Recipe, parts: Parts, texts: int, seen: bool | None) ->
     select = min(spec.selection.size, texts // 2)
     half = (texts - select) // 2 if parts.test is None else len(parts.test)
     told = {True: "seen in training, as you say", False: "not seen in training, as you say"}
-    known = "--seen or --unseen says whether the model was trained on them: early exits need what it has not seen"
+    known = "say --unseen if the model was not trained on them: early exits need such text"
     known = notes.get("test", "a file of its own") if parts.test is not None else known
     rest = f"of {texts:,} different texts; they choose what goes"
     return [
@@ -233,7 +242,10 @@ def _elsewhere(quick: Quick) -> Iterator[Recipe]:
         try:
             yield quick.recipe.model_copy(update={"data": quick.recipe.data.model_copy(update=moved)})
         except UserError as error:
-            raise UserError(str(error).replace(folder, str(target))) from error
+            message = str(error)
+            for name, source in quick.sources.items():
+                message = message.replace(str(Path(folder) / f"{name}.parquet"), source)
+            raise UserError(message) from error
 
 
 def _frames(quick: Quick) -> dict[str, pd.DataFrame]:

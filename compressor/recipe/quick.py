@@ -20,19 +20,21 @@ def quick_values(
     label: str | None,
     max_length: int,
     lengths: Sequence[int],
+    selection: int,
     calibration: int,
     goal: str,
     seen: bool | None,
 ) -> dict[str, Any]:
     """Return the values of a recipe, as YAML would hold them.
 
-    `files` are the paths of train, validation and perhaps test; `max_length` and `lengths` count tokens; `calibration` is
-    the number of texts that there are for it; `seen`: whether the model was trained on them, None where nobody knows.
+    `files` are the paths of train, validation and perhaps test; `max_length` and `lengths` count tokens; `selection` and
+    `calibration` are the numbers of texts that there are for them; `seen` says whether the model was trained on them, None
+    where nobody knows.
     """
     split = {"split": "test" if "test" in files else "train"}
     told = {} if seen is None else {"seen_in_training": seen}
     data = {**files, "text": text[0] if len(text) == 1 else list(text), **({} if label is None else {"label": label})}
-    data |= {"calibration": {**split, **told}, "max_length": max_length}
+    data |= {"calibration": {**split, **told}, "selection": {"size": selection}, "max_length": max_length}
     return {
         "name": name,
         "model": {"path": model},

@@ -97,9 +97,9 @@ def test_one_file_of_any_kind(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.csv", "1,a film of its own\n0,another\n", "the first line seems to be a row"),
+        ("a.csv", "1,a film of its own\n0,another\n1,one more\n", "since '1' stands below it again"),
         ("a.csv", "text;label\none;1\n", "separated by semicolons"),
-        ("a.tsv", "a film that is all its own\t1\n" * 3, "the first line seems to be a row"),
+        ("a.tsv", "a film\tgood\na book\tbad\nboth\tgood\n", "the first line seems to be a row"),
         ("a.json", '{"text": "one"}', "a list of objects"),
         ("a.json", "[", "not readable as json"),
         ("a.txt", "\n\n", "no lines"),

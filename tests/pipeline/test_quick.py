@@ -46,7 +46,7 @@ def test_the_recipe_validates_and_reads_back(model, reviews, tmp_path):
     found = {finding.what: finding.found for finding in made.findings}
     assert found == {
         **{"model": "bert, 2 layers", "text": "review", "label": "when", "evaluation": "200 rows"},
-        **{"selection": "100 rows", "calibration": "50 rows", "max length": "16 tokens", "goal": "near"},
+        **{"selection": "66 rows", "calibration": "67 rows", "max length": "16 tokens", "goal": "near"},
     }
     stages = plan_quick(made)
     assert {"scores", "plan", "onnx"} <= {stage.name for stage in stages}
@@ -90,7 +90,7 @@ def test_a_file_goes_through_to_the_report_and_a_second_call_finds_all_done(mode
     result = json.loads(stdout)
     assert code == 0
     assert {stage["name"] for stage in result["stages"] if not stage["cached"]} == set()
-    assert "calibration  50 rows" in stderr
+    assert "calibration  67 rows" in stderr
 
 
 @pytest.mark.parametrize(
