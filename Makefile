@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DIRS ?= runs/demo
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test run recipes bench bench-ship bench-skip bench-glue bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-units bench-placement bench-placement-gpu bench-gpu lint format clean
+.PHONY: help install demo test quick run recipes bench bench-ship bench-skip bench-glue bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-units bench-placement bench-placement-gpu bench-gpu lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -22,6 +22,10 @@ demo: $(STAMP)  ## fine-tune, compress, export and measure the embedded example
 
 test: $(STAMP)  ## the fast tests: no network, no hub
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+
+quick: $(STAMP)  ## MODEL=directory DATA=file or folder [ARGS="--goal near"]: compress on your own texts, without a recipe
+	@test -n "$(MODEL)" -a -n "$(DATA)" || { echo "make quick needs MODEL=directory and DATA=file" >&2; exit 2; }
+	$(BIN)/compressor quick $(MODEL) $(DATA) $(ARGS)
 
 run: $(STAMP)  ## RECIPE=recipes/sst2.yaml [MODEL=directory] [DATA=folder]: the whole pipeline
 	@test -n "$(RECIPE)" || { echo "make run needs RECIPE=recipes/NAME.yaml" >&2; exit 2; }

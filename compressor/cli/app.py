@@ -13,6 +13,7 @@ from compressor.cli.analyze.commands import analyze
 from compressor.cli.directories.commands import explain, export, report
 from compressor.cli.machine.commands import doctor, schema
 from compressor.cli.options import interruptible
+from compressor.cli.quick.commands import quick
 from compressor.cli.recipes.commands import audit, finetune, plan, run, score, validate
 from compressor.cli.timing.commands import bench, compare
 from compressor.errors import UserError
@@ -50,7 +51,10 @@ def main_options(
     """Skip layers of a fine-tuned BERT, make up for them, and ship ONNX with the evidence."""
 
 
-COMMANDS = (*(run, validate, plan, score, audit, finetune), *(export, bench, compare, explain, report, schema, doctor))
+COMMANDS = (
+    *(quick, run, validate, plan, score, audit, finetune),
+    *(export, bench, compare, explain, report, schema, doctor),
+)
 """In the order in which `--help` lists them."""
 for command in COMMANDS:
     app.command()(interruptible(command))

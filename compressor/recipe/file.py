@@ -46,6 +46,12 @@ def load_any(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
     return _validated(Path(path), values, text, KINDS[_kind_of(values)], overrides)
 
 
+def recipe_of(values: Mapping[str, Any], overrides: Sequence[str] = (), *, source: str) -> Recipe:
+    """Return `values` as a recipe, overrides applied; `source` is what messages call them. Raises as `load_recipe` does."""
+    text = yaml.safe_dump(dict(values), sort_keys=False)
+    return _validated(Path(source), yaml.safe_load(text), text, Recipe, overrides)
+
+
 def _kind_of(values: Mapping[str, Any]) -> str:
     """Return the name of the kind of recipe that knows most of the keys; compression where several know as many."""
     return max(KINDS, key=lambda name: _known(values, KINDS[name]))

@@ -44,7 +44,7 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
     tokenizer = load_tokenizer(source)
     fine_tuned = recipe.finetune is None
     if fine_tuned:
-        _check_classifier(source, f"model.path {recipe.model.path!r}")
+        check_classifier(source, f"model.path {recipe.model.path!r}")
     names, same = source.label_names if fine_tuned else None, same_tokens(tokenizer)
     data = load_task(recipe.data, model_labels=names, seed=recipe.seed, same=same)
     check_room(tokenizer, len(data.text_columns), recipe.data.max_length, "data.max_length")
@@ -79,7 +79,7 @@ def _check_lengths(recipe: Recipe, longest: int) -> None:
         raise UserError(f"benchmark.lengths: {too_long[0]} is more than the {longest} tokens that the model takes.")
 
 
-def _check_classifier(source: ModelSource, where: str) -> None:
+def check_classifier(source: ModelSource, where: str) -> None:
     """Raise UserError, beginning with `where`, for a model that gives no row one of several labels as it comes."""
     if len(source.label_names) < 2:
         raise UserError(f"{where}: the model has one output (regression); a classifier is needed.")

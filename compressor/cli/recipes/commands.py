@@ -1,13 +1,16 @@
 """Commands that take a recipe. Heavy imports wait until a command needs them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from compressor.cli.options import AsJson, Device, Out, Overrides, RecipeFile, answer
 from compressor.console import print_json, say, show
 from compressor.errors import UserError
+
+if TYPE_CHECKING:
+    from compressor.pipeline.pipeline import RunResult
 
 GOALS_MISSED = 3
 
@@ -27,6 +30,11 @@ def run(
 
     loaded = load_recipe(recipe, overrides or ())
     done = run_recipe(loaded, out, device=device, fresh=fresh, track=track_for_terminal(), say=say)
+    print_outcome(done, as_json)
+
+
+def print_outcome(done: "RunResult", as_json: bool) -> None:
+    """Print a finished run; ends with exit code 3 where its goals are missed."""
     if as_json:
         print_json(done.result)
     else:

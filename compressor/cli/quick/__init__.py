@@ -1,0 +1,1 @@
+"""The command that takes a model and texts, and no recipe: quick."""
