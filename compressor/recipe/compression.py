@@ -146,13 +146,15 @@ class BenchmarkSpec(Spec):
     """Longest measurement of a cell."""
     baseline: BaselineSpec = BaselineSpec()
     """What runs today; the speed-up of the answer is against it."""
+    narrow: Annotated[Float, Field(gt=0, lt=1)] | None = None
+    """End a cell after `min_runs`, before `min_seconds`, once every ratio is known to +- this share of it: 0.03."""
     footprint: bool = True
     """Also measure cold start and peak memory, each variant in a process of its own."""
 
     @property
     def limits(self) -> dict[str, Any]:
         """When the measurement of a cell ends, as `measurement.timing.latency.benchmark` takes it."""
-        return self.model_dump(include={"min_seconds", "min_runs", "max_seconds"})
+        return self.model_dump(include={"min_seconds", "min_runs", "max_seconds", "narrow"})
 
     @model_validator(mode="after")
     def _limits_in_order(self) -> "BenchmarkSpec":

@@ -12,6 +12,7 @@ from compressor.report.wording import cascade as wording_cascade
 from compressor.report.wording import export as wording_export
 from compressor.report.wording import selection as wording_selection
 from compressor.report.wording import wording
+from compressor.report.wording.answer import answer_facts
 
 
 def report_context(result: dict[str, Any]) -> dict[str, Any]:
@@ -49,6 +50,7 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
         "Speed": wording.speed_fact(own, best),
         "Size": wording.size_fact(full, subject, flops_at),
         "Goals": wording.goals_fact(signed),
+        **(answer_facts(result["answer"]) if result["answer"] else {}),
     }
     return {
         **result,

@@ -8,6 +8,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,8 @@ Subject = Callable[[Batch], object]
 WORKLOAD = "workload"
 """Length of the cell that replays real texts."""
 MIN_ROUNDS = 5
+ASKED = 50
+"""Rounds between two looks at whether the intervals are narrow enough."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ def benchmark(
     min_seconds: float,
     min_runs: int,
     max_seconds: float,
+    narrow: float | None = None,
     warmup: int = 5,
     seed: int = 0,
     track: Track = silent,
@@ -65,7 +69,7 @@ def benchmark(
 
     `providers` says in words what each runs on. Every opponent is timed twice, for the noise floor that its comparisons
     are held against; where nothing is compared the first subject is. The seconds are those of a cell, all subjects
-    together; see `measure`.
+    together; see `measure`. A cell also ends, after `min_runs`, once every compared ratio is known to +- `narrow` of itself.
     """
     rivals = dict.fromkeys(against[name] for name in subjects if against.get(name, name) != name)
     opponents = list(rivals) or [next(iter(subjects))]
@@ -73,10 +77,18 @@ def benchmark(
     rows: dict[str, list[dict]] = {name: [] for name in subjects}
     floors, raw = [], []
     for cell in cells:
+        # batches of real texts differ: their mean is what a user waits for, a median would hide the slow ones
+        average = np.mean if cell.length == WORKLOAD else np.median
+
+        def settled(values: Mapping[str, Sequence[float]], average: Callable[..., Any] = average) -> bool:
+            gains = [ratio(values[base], values[name], seed, average) for name, base in against.items() if base != name]
+            return all(gain.hi - gain.lo < 2 * narrow * gain.value for gain in gains)
+
         values = measure(
             {**subjects, **{twin_of(name): subjects[name] for name in opponents}},
             cell.batches,
             **limits,
+            settled=settled if narrow is not None else None,
             warmup=warmup,
             seed=seed,
             track=track,
@@ -84,8 +96,6 @@ def benchmark(
             description=f"batch {cell.batch}, {cell.length}{'' if cell.length == WORKLOAD else ' tokens'}",
         )
         place = {"batch": cell.batch, "length": cell.length}
-        # batches of real texts differ: their mean is what a user waits for, a median would hide the slow ones
-        average = np.mean if cell.length == WORKLOAD else np.median
         noise = {name: ratio(values[name], values[twin_of(name)], seed, average) for name in opponents}
         floors += [
             {**place, "model": name, "ratio": found.value, "ci95": [found.lo, found.hi]}
@@ -131,6 +141,7 @@ def measure(
     min_seconds: float,
     min_runs: int,
     max_seconds: float,
+    settled: Callable[[Mapping[str, Sequence[float]]], bool] | None = None,
     warmup: int = 5,
     seed: int = 0,
     track: Track = silent,
@@ -141,7 +152,7 @@ def measure(
 
     A round runs each subject once on the same batch, in an order drawn anew; the next round takes the next batch.
     It ends when both `min_seconds` (of the whole, warm-up apart) and `min_runs` rounds are reached, or after
-    `max_seconds`, but never before 5 rounds. Up to `warmup` rounds go before, at most a quarter of `max_seconds`.
+    `max_seconds`, but never before 5 rounds; with `settled`, asked every 50 rounds from `min_runs` on, also once it says so. Up to `warmup` rounds go before, at most a quarter of `max_seconds`.
     `clock` returns nanoseconds.
     """
     if not subjects or not batches:
@@ -158,6 +169,8 @@ def measure(
                 subjects[name](batches[index % len(batches)])
         rounds = _rounds(MIN_ROUNDS, min_runs, min_seconds, max_seconds, clock)
         for index in track(rounds, description, min_runs):
+            if settled is not None and index and index >= min_runs and not index % ASKED and settled(values):
+                break
             batch = batches[index % len(batches)]
             for position in generator.permutation(len(names)):
                 name = names[position]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from compressor.report.formats import count, milliseconds, points, points_interval
+from compressor.report.formats import change, count, milliseconds, points, points_interval
 
 
 def answer_line(answer: Mapping[str, Any]) -> str:
@@ -32,6 +32,18 @@ def answer_details(answer: Mapping[str, Any]) -> list[str]:
     if answer["accuracy_delta"] is not None:
         found.append(f"Accuracy {points(answer['accuracy_delta'])} ({points_interval(answer['ci95'])} at 95 %).")
     return [*found, *([answer["why"]] if answer["path"] else []), *answer["misses"]]
+
+
+def answer_facts(answer: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return number and sentence of the facts that the answer of a run decides: speed, size, goal."""
+    speed, *others = answer_details({**answer, "accuracy_delta": None, "misses": []}) or [answer["why"]]
+    met = {True: "met", False: "missed", None: "undecided"}[answer["met"]]
+    size = f"Weights {_size(answer['baseline_bytes'])} → {_size(answer['bytes'])}, as they lie on disk."
+    return {
+        "Speed": (f"{answer['speedup']:.2f}x", " ".join([speed, *others])),
+        "Size": (change(answer["bytes"], answer["baseline_bytes"]), size),
+        "Goals": (met, " ".join([f"Goal: {answer['goal']}.", *answer["misses"]])),
+    }
 
 
 def cell_words(answer: Mapping[str, Any]) -> str:

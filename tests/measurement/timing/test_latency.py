@@ -302,3 +302,21 @@ def test_workload_batches_keep_the_order_and_pad_to_the_longest():
     assert len(set(widths)) == 6
     assert widths == sorted(widths)
     assert [batch["input_ids"].shape for batch in workload_batches(encodings(4, 6), 8)] == [(2, 6)]
+
+
+@pytest.mark.parametrize(("slow", "narrow", "rounds"), [((4,), 0.03, 50), ((4,), None, 375), ((4, 40), 0.001, 375)])
+def test_a_cell_ends_early_once_its_ratios_are_known(slow, narrow, rounds):
+    clock = Clock()
+    subjects = {"slow": clock.subject("slow", *slow), "fast": clock.subject("fast", 2)}
+    seconds = 375 * (np.mean(slow) + np.mean(slow) + 2) / 1000  # of slow, its twin and fast
+    measured = benchmark(
+        subjects,
+        {"fast": "slow"},
+        dict.fromkeys(subjects, "x"),
+        [Cell(1, "workload", BATCHES)],
+        **{**ENDLESS, "min_seconds": seconds},
+        min_runs=20,
+        narrow=narrow,
+        clock=clock,
+    )
+    assert measured.latency["fast"][0]["runs"] == pytest.approx(rounds, abs=1)
