@@ -109,14 +109,14 @@ class _Versus:
 def _why(spec: ShipSpec, ship: Mapping[str, Any], taken: Mapping[str, Any] | None) -> str:
     """Return the reason for the choice, a sentence."""
     part = {"guard": "texts that nothing was fitted to", "selection": "rows of the selection split"}[ship["part"]]
-    meeting = sum(entry["why_not"] is None for entry in ship["candidates"])
     if taken is None:
         return (
             f"None of {len(ship['candidates'])} compositions is both faster than what runs today and {spec.goal} on "
             f"{ship['rows']:,} {part}."
         )
+    meeting = sum(entry["why_not"] is None for entry in ship["candidates"])
     return (
-        f"The fastest of the {meeting} of {len(ship['candidates'])} compositions that are {spec.goal} on {ship['rows']:,} "
-        f"{part}: {taken['flips']:,} changed there, at most {taken['flip_bound']:.2%} at "
+        f"Of {len(ship['candidates'])} compositions built, {meeting} keep to {spec.goal} on {ship['rows']:,} {part}, and this "
+        f"is the fastest of them: {taken['flips']:,} changed there, at most {taken['flip_bound']:.2%} at "
         f"{taken['confidence']:.1%} confidence."
     )

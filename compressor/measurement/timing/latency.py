@@ -152,8 +152,8 @@ def measure(
 
     A round runs each subject once on the same batch, in an order drawn anew; the next round takes the next batch.
     It ends when both `min_seconds` (of the whole, warm-up apart) and `min_runs` rounds are reached, or after
-    `max_seconds`, but never before 5 rounds; with `settled`, asked every 50 rounds from `min_runs` on, also once it says so. Up to `warmup` rounds go before, at most a quarter of `max_seconds`.
-    `clock` returns nanoseconds.
+    `max_seconds`, but never before 5 rounds; with `settled`, asked every 50 rounds from `min_runs` on, also once that says
+    so. Up to `warmup` rounds go before, at most a quarter of `max_seconds`. `clock` returns nanoseconds.
     """
     if not subjects or not batches:
         raise ValueError("latency needs at least one subject and one batch")
