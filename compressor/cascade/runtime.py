@@ -165,6 +165,8 @@ class CascadeClassifier:
             {"layer": layer, "rows": int(left), "share": int(left) / rows if rows else 0.0}
             for layer, left in zip(self._layers, self._left, strict=True)
         ]
+        if self.settings.get("full"):  # the last part is the full model, where rows started again
+            shares[-1]["full"] = True
         return {"rows": rows, "exits": shares}
 
     def _answer(self, logits: np.ndarray, part: int) -> Answer:

@@ -31,8 +31,9 @@ class Precision:
     """How the file that is cut is made from the fused one in float32 (None: it is that one), and how rows are certified.
 
     `batches`: sizes of the batches in which the certificate is measured; it holds for each of them. 8-bit activations have
-    one scale over the whole batch, so that an answer depends on the texts beside it: those files are certified row by row,
-    as most services run them, and in full batches of texts of like length, as the runtime makes them.
+    one scale over the whole batch, so an answer depends on the texts beside it. Those files are certified row by row, which
+    is exact for texts that come alone, and in batches of texts of like length, as the runtime makes them. There the rows
+    that others leave behind have scales of their own, which is measured with all rows going on: a single answer may differ.
     """
 
     make: Callable[[Path, Path], None] | None
