@@ -120,7 +120,7 @@ class CascadeSpec(Spec):
     """Of the layers that run. `int8`: exits, thresholds and certificate are those of the 8-bit files, on the CPU alone."""
     unsure_to_full: Literal["auto"] | bool = "auto"
     """Whether texts that the end is unsure of start again in the full model in float32, which changes none of them. `auto`:
-    with `int8`, where that is expected to cost less; true: always, and behind a compressed model in float32 as well."""
+    with `int8`, as far as it pays; true: behind a compressed model in float32 as well."""
 
     @model_validator(mode="after")
     def _something_behind(self) -> "CascadeSpec":
