@@ -1,6 +1,6 @@
 """Exit heads: what an early layer already knows of the full model's logits, fitted in closed form without labels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,10 @@ HELD_OUT = 4
 """Every fourth row is held out of the fit: it chooses ridge strengths, exits and the path of thresholds."""
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 """Ridge strengths tried, in multiples of the variance of a standardised feature."""
+
+
+Reader = Callable[[dict[str, np.ndarray]], tuple[Mapping[int, Tensor], Tensor]]
+"""From the inputs of a batch to the states [B, S, H] behind each layer that is asked for, and the logits [B, C]."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,17 @@ class ExitModule(nn.Module):
     def forward(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         """Return the logits [B, C] of the exit."""
         return exit_features(self.layer, self.family, self.heads, hidden, attention_mask) @ self.weight + self.bias
+
+
+def model_reader(model: nn.Module) -> Reader:
+    """Return the reader of the model as PyTorch computes it, in float32."""
+
+    def read(inputs: dict[str, np.ndarray]) -> tuple[Mapping[int, Tensor], Tensor]:
+        tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
+        output = model(**tensors, output_hidden_states=True)
+        return dict(enumerate(output.hidden_states)), output.logits
+
+    return read
 
 
 def exit_features(following: nn.Module, family: Family, heads: int, hidden: Tensor, mask: Tensor) -> Tensor:
@@ -124,14 +139,17 @@ def fit_exits(
     layers: Sequence[int],
     targets: np.ndarray | None = None,
     *,
+    reader: Reader | None = None,
     batch_size: int = 32,
     track: Track = silent,
 ) -> tuple[list[ExitFit], HeldOut]:
     """Fit an exit behind each of `layers` (from 1, below the number of layers) in one pass over unlabelled text.
 
-    `targets` [N, C] are the logits to foretell; None takes the model's own. Three of four rows are fitted, the others
-    held out. Memory: the sums of each exit, and the features of the held-out rows.
+    `targets` [N, C] are the logits to foretell; None takes the model's own. `reader` gives the states that the exits are to
+    see and the model's own logits, None those of `model` itself; the layer behind an exit is always that of `model`. Three
+    of four rows are fitted, the others held out. Memory: the sums of each exit, and the features of the held-out rows.
     """
+    read = reader or model_reader(model)
     heads, width, classes = model.config.num_attention_heads, model.config.hidden_size, model.config.num_labels
     following = layer_list(model, family)
     sums = {layer: RidgeSums(3 * width, classes) for layer in layers}
@@ -141,16 +159,14 @@ def fit_exits(
     features = {layer: torch.zeros(len(held), 3 * width) for layer in layers}
     wanted, own = (np.zeros((len(held), classes), dtype=np.float32) for _ in range(2))
     for rows, inputs in padded_batches(encodings, batch_size, track, "exit heads"):
-        tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
-        output = model(**tensors, output_hidden_states=True)
-        final = output.logits.float().cpu()
+        states, logits = read(inputs)
+        mask, final = torch.from_numpy(inputs["attention_mask"]).to(model.device), logits.float().cpu()
         logits = final if targets is None else torch.from_numpy(targets[rows]).float()
         inside = torch.from_numpy(place[rows] < 0)
         places = place[rows][~inside.numpy()]
         wanted[places], own[places] = logits[~inside].numpy(), final[~inside].numpy()
         for layer in layers:
-            hidden = output.hidden_states[layer]
-            x = exit_features(following[layer], family, heads, hidden, tensors["attention_mask"]).float().cpu()
+            x = exit_features(following[layer], family, heads, states[layer], mask).float().cpu()
             sums[layer].add(x[inside], centred(logits[inside]))
             features[layer][places] = x[~inside]
     fits = [_best(layer, sums[layer], features[layer], torch.from_numpy(wanted)) for layer in layers]

@@ -1,15 +1,22 @@
-"""The ONNX parts of a cascade: the fused graph of the model, cut behind each exit, with the exit's head at the cut."""
+"""The ONNX parts of a cascade: the fused graph of the model, cut behind each exit, with the exit's head at the cut.
+
+The graph may be in float32 or in 8 bits, where it is quantised before it is cut: the parts then have its scales and round as
+it does. Heads are in float32 either way: they cost little, and they decide.
+"""
 
 import copy
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from onnx import compose, helper
-from torch import nn
+from torch import Tensor, nn
 
-from compressor.cascade.exits import ExitHead, ExitModule
+from compressor.cascade.exits import ExitHead, ExitModule, Reader
+from compressor.measurement.runtime import feeds, session
 from compressor.model.families import Family, layer_list
 from compressor.model.onnx_graph import module_graph
 
@@ -19,13 +26,21 @@ HIDDEN, EXIT_LOGITS = "hidden", "exit_logits"
 """Names of the state that the next part takes, and of an exit's logits."""
 
 
-def part_names(exits: int) -> list[str]:
-    """Return the file names of the parts of a cascade with one or two exits."""
-    return ["front.onnx", *(["middle.onnx"] if exits == 2 else []), "back.onnx"]
+FULL = "full.onnx"
+"""File name of the full model in float32, where texts that no part is sure of start again."""
 
 
-def write_parts(fused: Path, model: nn.Module, family: Family, heads: Sequence[ExitHead], folder: Path) -> None:
+def part_names(exits: int, *, full: bool = False) -> list[str]:
+    """Return the file names of the parts of a cascade with up to two exits, with the `full` model behind them or without."""
+    return [*["front.onnx", "middle.onnx"][:exits], "back.onnx", *([FULL] if full else [])]
+
+
+def write_parts(
+    fused: Path, model: nn.Module, family: Family, heads: Sequence[ExitHead], folder: Path, full: Path | None = None
+) -> None:
     """Cut the fused ONNX classifier `fused` behind the layers of `heads`; write the parts into `folder`.
+
+    `full` is the fused file of the full model in float32, which is then the last part, whole.
 
     Every part but the last gives `hidden` [B, S, H] and `exit_logits` [B, C], the last `logits` [B, C]. The nodes are
     those of `fused`, so front and back together compute what it computes, bit for bit.
@@ -39,10 +54,39 @@ def write_parts(fused: Path, model: nn.Module, family: Family, heads: Sequence[E
         part = _between(whole, begin, end, width)
         if head is not None:
             part = _with_exit(part, model, family, head)
-        large = part.ByteSize() > 2**31 - 2**20  # protobuf's limit
-        onnx.save_model(part, str(folder / name), save_as_external_data=large, location=f"{name}.data")
-        onnx.checker.check_model(str(folder / name))
+        _save(part, folder / name)
         begin = end
+    if full is not None:
+        _save(onnx.load(str(full)), folder / FULL)
+
+
+def file_reader(fused: Path, layers: int, wanted: Sequence[int], threads: int | None = None) -> Reader:
+    """Return the reader of the states that the fused ONNX classifier of `layers` computes behind those `wanted` (from 1).
+
+    Of an 8-bit file these are the states that its exits will see, rounding included.
+    """
+    whole = onnx.load(str(fused))
+    states, logits = layer_states(whole, layers), whole.graph.output[0].name
+    names = [states[layer - 1] for layer in wanted]
+    axes = ["batch_size", "sequence_length", None]
+    whole.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, axes) for name in names)
+    with tempfile.TemporaryDirectory() as folder:
+        _save(whole, Path(folder) / "states.onnx")
+        opened = session(Path(folder) / "states.onnx", threads=threads)
+    inputs = [value.name for value in opened.get_inputs()]
+
+    def read(batch: dict[str, np.ndarray]) -> tuple[Mapping[int, Tensor], Tensor]:
+        own, *found = map(torch.from_numpy, opened.run([logits, *names], feeds(inputs, batch)))
+        return dict(zip(wanted, found, strict=True)), own
+
+    return read
+
+
+def _save(graph: onnx.ModelProto, file: Path) -> None:
+    """Write a graph and check it; weights beyond protobuf's limit go into a file beside it."""
+    large = graph.ByteSize() > 2**31 - 2**20
+    onnx.save_model(graph, str(file), save_as_external_data=large, location=f"{file.name}.data")
+    onnx.checker.check_model(str(file))
 
 
 def layer_states(whole: onnx.ModelProto, layers: int) -> list[str]:

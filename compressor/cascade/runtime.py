@@ -15,6 +15,8 @@ from compressor.files import read_json
 from compressor.measurement.machine.providers import require_provider
 
 SETTINGS = "cascade.json"
+HIDDEN = ("hidden",)
+"""What a part gives the next one beside logits; the end of the layers gives nothing, and rows start again behind it."""
 NEEDED = "exits", "layers", "thresholds", "label_names", "max_length", "pad_id"
 
 Text = str | tuple[str, str]
@@ -39,9 +41,12 @@ class CascadeClassifier:
     """A classifier that answers easy texts behind an early layer.
 
     `directory` holds cascade.json, the ONNX parts and tokenizer.json, as `compressor run` writes them to
-    onnx/cascade. Rows that no exit answers go on together, so no work is done twice. A row's answer does not depend on
-    the batch that it comes in, but for the rounding of float32 sums. `stats()` counts where the rows left; `certified`
-    says whether a bound on changed predictions holds (`settings["max_flips"]`), on texts like those it was certified on.
+    onnx/cascade. Rows that no exit answers go on together, so no work is done twice; where the last part is the full model
+    in float32 (`settings["full"]`), rows that the end of the others is unsure of start again there. A row's answer does not
+    depend on the batch that it comes in, but for the rounding of float32 sums; 8-bit parts (`settings["precision"]`) take
+    scales over the batch, so there texts near a threshold may be answered elsewhere beside other texts. `stats()` counts
+    where the rows left; `certified` says whether a bound on changed predictions holds (`settings["max_flips"]`), on texts
+    like those it was certified on, in batches of the sizes in `settings["certified_batches"]`.
     """
 
     def __init__(
@@ -125,14 +130,15 @@ class CascadeClassifier:
             return logits, exits
         current = dict(batch)
         for part, session in enumerate(self._sessions[:-1]):
-            hidden, found = session.run(None, self._feeds(part, current))
+            *hidden, found = session.run(None, self._feeds(part, current))
             sure = margin(found).astype(np.float64) >= thresholds[part]  # in float64, as the certificate compares
             logits[rows[sure]], exits[rows[sure]] = found[sure], part
             if sure.all():
                 return logits, exits
             rows = rows[~sure]
-            current = {name: values[~sure] for name, values in current.items() if name != "hidden"}
-            current = _trimmed({**current, "hidden": hidden[~sure]})
+            # the end of the layers gives logits alone: what it is unsure of starts again from the ids
+            current |= dict(zip(HIDDEN, hidden, strict=False))
+            current = _trimmed({name: values[~sure] for name, values in current.items()})
         logits[rows] = self._sessions[-1].run(None, self._feeds(len(self._sessions) - 1, current))[0]
         return logits, exits
 
@@ -142,7 +148,8 @@ class CascadeClassifier:
             return [np.zeros((0, len(self.settings["label_names"])), dtype=np.float32) for _ in self._sessions]
         current, found = dict(batch), []
         for part, session in enumerate(self._sessions[:-1]):
-            current["hidden"], logits = session.run(None, self._feeds(part, current))
+            *hidden, logits = session.run(None, self._feeds(part, current))
+            current |= dict(zip(HIDDEN, hidden, strict=False))
             found.append(logits)
         return [*found, self._sessions[-1].run(None, self._feeds(len(found), current))[0]]
 
@@ -158,6 +165,8 @@ class CascadeClassifier:
             {"layer": layer, "rows": int(left), "share": int(left) / rows if rows else 0.0}
             for layer, left in zip(self._layers, self._left, strict=True)
         ]
+        if self.settings.get("full"):  # the last part is the full model, where rows started again
+            shares[-1]["full"] = True
         return {"rows": rows, "exits": shares}
 
     def _answer(self, logits: np.ndarray, part: int) -> Answer:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from compressor.measurement.statistics import rate_upper_bound
 
 GRID = 80
 """Thresholds tried at each exit: quantiles of its margins on held-out rows."""
+COARSE = 30
+"""The same at all exits but the last where there are three: the pairs of the others are gone through one by one."""
 BETWEEN = 4
 """Steps from one point of the path to the next."""
 CAUTIOUS = (8.0, 4.0, 3.0, 2.0, 1.5, 1.25, 1.1)
@@ -88,7 +90,7 @@ def rows_needed(max_flips: float, confidence: float) -> int:
 
 
 def frontier(outcome: Outcome) -> list[tuple[int, float, Thresholds]]:
-    """Return (flips, cost, thresholds) of one or two exits, from no flips on, each cheaper than the one before."""
+    """Return (flips, cost, thresholds) of one to three exits, from no flips on, each cheaper than the one before."""
     points = sorted(_sweep(outcome), key=lambda point: point[:2])
     best: list[tuple[int, float, Thresholds]] = []
     for point in points:
@@ -130,18 +132,22 @@ def threshold_path(outcome: Outcome) -> list[Thresholds]:
     return path
 
 
-def certify(path: Sequence[Thresholds], outcome: Outcome, max_flips: float, confidence: float) -> Certificate:
+def certify(
+    path: Sequence[Thresholds], outcome: Outcome, max_flips: float, confidence: float, *others: Outcome
+) -> Certificate:
     """Test the path in its order on rows that had no part in choosing it; stop at the first that fails.
 
     Each test asks whether the Clopper-Pearson bound of the flips is at most `max_flips`. Stopping at the first failure
     keeps the chance of any false claim at 1 - confidence without a correction (fixed-sequence testing; Angelopoulos et
     al. 2021, "Learn then Test", section 3). It holds for any distribution, if the rows are drawn like those to come.
+    `others` are the same rows answered in another way, such as in other batches: thresholds pass where each of them
+    does, which takes no correction either (intersection-union test; Berger 1982), and the flips are those of the worst.
     """
     rows = len(outcome.wrong_at_end)
     passed, tested = None, 0
     for thresholds in path:
         tested += 1
-        flips = outcome.flips(thresholds)
+        flips = max(way.flips(thresholds) for way in (outcome, *others))
         bound = rate_upper_bound(flips, rows, confidence)
         if bound > max_flips:
             break
@@ -152,24 +158,32 @@ def certify(path: Sequence[Thresholds], outcome: Outcome, max_flips: float, conf
 
 
 def _sweep(outcome: Outcome) -> Iterator[tuple[int, float, Thresholds]]:
-    """Yield (flips, mean cost, thresholds) for the grid of thresholds of one or two exits."""
-    grids = [np.append(np.unique(np.quantile(margins, np.linspace(0, 1, GRID))), np.inf) for margins in outcome.margins]
-    rows = outcome.margins.shape[1]
+    """Yield (flips, mean cost, thresholds) for the grid of thresholds of one to three exits."""
+    exits, rows = outcome.margins.shape
+    counts = [COARSE if exits > 2 else GRID] * (exits - 1) + [GRID]
+    grids = [
+        np.append(np.unique(np.quantile(margins, np.linspace(0, 1, count))), np.inf)
+        for margins, count in zip(outcome.margins, counts, strict=True)
+    ]
     # a row leaves at an exit if the index of the threshold is below the number of thresholds that its margin reaches
     reached = [
         np.searchsorted(grid, margins, side="right") for grid, margins in zip(grids, outcome.margins, strict=True)
     ]
     gains_last = outcome.wrong[-1].astype(float) - outcome.wrong_at_end, outcome.costs[-2] - outcome.costs[-1]
-    for first in range(len(grids[0])) if len(grids) == 2 else [None]:
-        stays = np.ones(rows, dtype=bool) if first is None else reached[0] <= first
-        here = (0.0, 0.0) if first is None else (outcome.wrong[0][~stays].sum(), outcome.costs[0][~stays].sum())
+    for indices in product(*(range(len(grid)) for grid in grids[:-1])):
+        stays, here = np.ones(rows, dtype=bool), [0.0, 0.0]
+        for part, index in enumerate(indices):
+            leaves = stays & (reached[part] > index)
+            here[0] += outcome.wrong[part][leaves].sum()
+            here[1] += outcome.costs[part][leaves].sum()
+            stays &= ~leaves
         end = outcome.wrong_at_end[stays].sum(), outcome.costs[-1][stays].sum()
         # with threshold index j, the rows of `stays` with more than j thresholds reached leave at the last exit
         saved = [
             np.bincount(reached[-1][stays], weights=gain[stays], minlength=len(grids[-1]) + 1)[::-1].cumsum()[::-1][1:]
             for gain in gains_last
         ]
+        earlier = tuple(float(grid[index]) for grid, index in zip(grids, indices, strict=False))
         for index, threshold in enumerate(grids[-1]):
             flips, cost = (here[part] + end[part] + saved[part][index] for part in (0, 1))
-            earlier = () if first is None else (float(grids[0][first]),)
             yield round(flips), float(cost) / rows, (*earlier, float(threshold))

@@ -116,6 +116,17 @@ class CascadeSpec(Spec):
     """Confidence with which the bound holds on texts like those of the calibration."""
     fit_size: PositiveInt = 10000
     """Largest number of texts (training, then selection) that the exits are fitted on, without their labels."""
+    precision: Literal["float32", "int8"] = "float32"
+    """Of the layers that run. `int8`: exits, thresholds and certificate are those of the 8-bit files, on the CPU alone."""
+    unsure_to_full: Literal["auto"] | bool = "auto"
+    """Whether texts that the end is unsure of start again in the full model in float32, which changes none of them. `auto`:
+    with `int8`, as far as it pays; true: behind a compressed model in float32 as well."""
+
+    @model_validator(mode="after")
+    def _something_behind(self) -> "CascadeSpec":
+        if self.unsure_to_full is True and self.model == "full" and self.precision == "float32":
+            raise ValueError("unsure_to_full: the full model in float32 is what runs already; leave it out")
+        return self
 
     @field_validator("exits")
     @classmethod

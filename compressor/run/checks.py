@@ -50,6 +50,11 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
     check_room(tokenizer, len(data.text_columns), recipe.data.max_length, "data.max_length")
     _check_labels(recipe, data)
     if recipe.cascade is not None:
+        if recipe.cascade.precision == "int8" and device != "cpu":
+            raise UserError(
+                f"cascade.precision: int8 runs on the CPU alone, and this run is on {device}; run it with --device cpu, or set "
+                "it to float32."
+            )
         if relative_positions(source.config):
             raise UserError(
                 f"cascade: {recipe.model.path} has relative positions (position_embedding_type: "

@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import Ridge
 from tiny import letter_rows
 
-from compressor.cascade.exits import HELD_OUT, RidgeSums, centred, exit_features, fit_exits
+from compressor.cascade.exits import HELD_OUT, RidgeSums, centred, exit_features, fit_exits, model_reader
 from compressor.data.batches import encode, padded_batches
 from compressor.model.families import layer_list
 from compressor.model.load import find_model, load_tokenizer
@@ -76,3 +76,35 @@ def test_what_is_linear_in_the_features_is_explained_and_the_rows_fall_where_the
     np.testing.assert_allclose(fits[1].logits, foretold, atol=0.05 * np.abs(foretold).max())
     own, _ = fit_exits(model, family, many, [2])
     assert own[0].explained != pytest.approx(fits[1].explained)  # the model's own logits are another target
+
+
+def test_exits_are_fitted_on_the_states_that_they_will_see(tiny):
+    model, family, _, folder = tiny("bert")
+    many = encode([(text,) for text, _ in letter_rows(200)], load_tokenizer(find_model(str(folder))), 40)
+    read = model_reader(model)
+
+    def rounded(inputs):
+        states, logits = read(inputs)
+        return {layer: (4 * state).round() / 4 for layer, state in states.items()}, logits + 1
+
+    plain, held = fit_exits(model, family, many, [1])
+    coarse, other = fit_exits(model, family, many, [1], held_targets(model, many), reader=rounded)
+    np.testing.assert_allclose(other.own, held.own + 1, atol=1e-5)
+    np.testing.assert_allclose(other.wanted, held.wanted, atol=1e-5)
+    assert not np.allclose(plain[0].logits, coarse[0].logits, atol=1e-3)
+    # the same as fitting by hand what the rounded states give
+    following, heads = layer_list(model, family)[1], model.config.num_attention_heads
+    with torch.inference_mode():
+        for rows, batch in padded_batches(many, 200):
+            mask = torch.from_numpy(batch["attention_mask"])
+            x = exit_features(following, family, heads, rounded(batch)[0][1], mask)[np.argsort(rows)]
+    found = x[held.rows].double() @ coarse[0].head.weight + coarse[0].head.bias
+    np.testing.assert_allclose(found, coarse[0].logits, atol=1e-3)
+
+
+def held_targets(model, many):
+    logits = np.zeros((len(many), 3), dtype=np.float32)
+    with torch.inference_mode():
+        for rows, batch in padded_batches(many, 32):
+            logits[rows] = model(**{name: torch.from_numpy(value) for name, value in batch.items()}).logits.numpy()
+    return logits

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from compressor.cascade.exits import ExitHead, ExitModule
-from compressor.cascade.parts import EXIT_LOGITS, HIDDEN, layer_states, part_names, write_parts
+from compressor.cascade.parts import EXIT_LOGITS, FULL, HIDDEN, file_reader, layer_states, part_names, write_parts
 from compressor.data.batches import pad
 from compressor.export.onnx import Job, export_optimized, quiet
+from compressor.export.quantize import quantize
 from compressor.measurement.runtime import feeds
 from compressor.model.families import layer_list
 from compressor.model.load import find_model, load_classifier, load_tokenizer
@@ -178,3 +179,49 @@ def test_a_front_without_attention_has_an_exit(tiny, tmp_path, model_type):
         np.testing.assert_allclose(logits, output.logits, atol=1e-4)
         wanted = ExitModule(loaded, family, head)(output.hidden_states[1], tensors["attention_mask"])
     np.testing.assert_allclose(early[0], wanted, atol=1e-4)
+
+
+def test_names_of_the_parts():
+    assert part_names(2) == ["front.onnx", "middle.onnx", "back.onnx"]
+    assert part_names(1, full=True) == ["front.onnx", "back.onnx", "full.onnx"]
+    assert part_names(0, full=True) == ["back.onnx", "full.onnx"]
+
+
+@pytest.mark.parametrize("exits", [(), (2,), (1, 3)])
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert"])
+def test_eight_bit_parts_round_as_the_whole_does_and_heads_do_not(tiny, parts, tmp_path, model_type, exits):
+    model, family, encodings, _ = tiny(model_type)
+    _, fused, heads = parts(model_type, exits or (2,))
+    heads = heads[: len(exits)]
+    with quiet():
+        quantize(fused, tmp_path / "int8.onnx")
+    write_parts(tmp_path / "int8.onnx", model, family, heads, tmp_path, fused)
+    whole, float32 = (ort.InferenceSession(str(file)) for file in (tmp_path / "int8.onnx", fused))
+    names = [value.name for value in whole.get_inputs()]
+    for rows in (np.arange(24), np.array([5])):
+        batch = pad(encodings, rows)
+        early, logits = run_parts(open_parts(tmp_path, exits), batch)
+        np.testing.assert_array_equal(logits, whole.run(None, feeds(names, batch))[0])
+        assert not np.array_equal(logits, float32.run(None, feeds(names, batch))[0])
+        again = ort.InferenceSession(str(tmp_path / FULL)).run(None, feeds(names, batch))[0]
+        np.testing.assert_array_equal(again, float32.run(None, feeds(names, batch))[0])
+        states, own = file_reader(tmp_path / "int8.onnx", LAYERS, exits)(batch)
+        np.testing.assert_array_equal(own, logits)
+        for head, found in zip(heads, early, strict=True):
+            with torch.inference_mode():
+                wanted = ExitModule(model, family, head)(states[head.layer], torch.from_numpy(batch["attention_mask"]))
+            np.testing.assert_allclose(found, wanted, atol=2e-4)  # float32 alone would be this close
+
+
+def test_states_of_a_float32_file_are_those_of_pytorch(tiny, parts):
+    model, _, encodings, _ = tiny("bert")
+    batch = pad(encodings, np.arange(24))
+    states, logits = file_reader(parts("bert", (2,))[1], LAYERS, [1, 3])(batch)
+    with torch.inference_mode():
+        inputs = {name: torch.from_numpy(value) for name, value in batch.items()}
+        output = model(**inputs, output_hidden_states=True)
+    assert sorted(states) == [1, 3]
+    kept = inputs["attention_mask"].bool()
+    for layer, state in states.items():
+        np.testing.assert_allclose(state[kept], output.hidden_states[layer][kept], atol=1e-4)
+    np.testing.assert_allclose(logits, output.logits, atol=1e-4)

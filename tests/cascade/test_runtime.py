@@ -14,11 +14,12 @@ from tiny import LETTERS, letter_rows, save_model
 
 from compressor.cascade.exits import fit_exits
 from compressor.cascade.parts import write_parts
-from compressor.cascade.runtime import CascadeClassifier
+from compressor.cascade.runtime import CascadeClassifier, margin
 from compressor.cascade.thresholds import Certificate
 from compressor.data.batches import encode, pad
 from compressor.errors import UserError
 from compressor.export.onnx import Job, export_optimized, quiet
+from compressor.export.quantize import quantize
 from compressor.measurement.machine.libraries import CUDA
 from compressor.measurement.machine.providers import provider_works
 from compressor.model.families import family_of
@@ -31,11 +32,14 @@ PAIRS = [(one, " ".join([two] * 3)) for one, two in itertools.pairwise(TEXTS)]
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """Return a function: family -> (folder of a cascade with two exits, tokenizer); made once."""
+    """Return a function: family, precision -> (folder of a cascade with two exits, tokenizer); made once.
+
+    Behind the 8-bit one stands the full model.
+    """
     made = {}
 
-    def get(model_type="bert"):
-        if model_type not in made:
+    def get(model_type="bert", precision="float32"):
+        if (model_type, precision) not in made:
             home = tmp_path_factory.mktemp("cascade")
             source = find_model(str(save_model(home / "model", model_type, 3)))
             model, family, tokenizer = load_classifier(source), family_of(model_type), load_tokenizer(source)
@@ -44,18 +48,24 @@ def exported(tmp_path_factory):
                 fused = export_optimized(Job(source, home, None, None))
             folder = home / "parts"
             folder.mkdir()
-            write_parts(fused, model, family, [fit.head for fit in fits], folder)
+            cut, again = fused, None
+            if precision == "int8":
+                cut, again = home / "int8.onnx", fused
+                with quiet():
+                    quantize(fused, cut)
+            write_parts(cut, model, family, [fit.head for fit in fits], folder, again)
             with quiet():
                 tokenizer.save_pretrained(folder)
             data = SimpleNamespace(label_names=("a", "b", "c"), text_columns=("text",))
             run = SimpleNamespace(tokenizer=tokenizer, data=data, provenance={"guard": "taken from the test file"})
-            spec = SimpleNamespace(max_flips=0.1, confidence=0.95)
+            spec = SimpleNamespace(max_flips=0.1, confidence=0.95, precision=precision)
             run.recipe = SimpleNamespace(data=SimpleNamespace(max_length=24), cascade=spec)
             thresholds = tuple(float(np.quantile(np.ptp(np.sort(fit.logits)[:, -2:], axis=1), 0.6)) for fit in fits)
+            exits, thresholds = ((1, 2, 3), (*thresholds, 1.0)) if again else ((1, 2), thresholds)
             certificate = Certificate(thresholds, True, 0, 120, 0.03, 0.1, 0.95, 1)
-            write_settings(run, folder, (1, 2), 3, certificate)
-            made[model_type] = folder, tokenizer
-        return made[model_type]
+            write_settings(run, folder, exits, 3, certificate)
+            made[model_type, precision] = folder, tokenizer
+        return made[model_type, precision]
 
     return get
 
@@ -79,8 +89,9 @@ print(json.dumps([[a.label, a.layer, a.score] for a in answers]))
 """
 
 
-def test_it_needs_no_torch_and_says_the_same(exported):
-    folder, _ = exported()
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_it_needs_no_torch_and_says_the_same(exported, precision):
+    folder, _ = exported(precision=precision)
     given = [sys.executable, "-c", WITHOUT, str(folder), json.dumps(TEXTS[:40])]
     done = subprocess.run(given, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -223,6 +234,59 @@ def test_the_end_is_the_full_model(exported):
     with torch.inference_mode():
         wanted = model(**{name: torch.from_numpy(value) for name, value in batch.items()}).logits.numpy()
     np.testing.assert_allclose(CascadeClassifier(folder).compute(batch, (np.inf, np.inf))[0], wanted, atol=1e-4)
+
+
+INF = float("inf")
+
+
+@pytest.mark.parametrize("model_type", ["bert", "distilbert"])
+def test_what_eight_bits_are_unsure_of_is_answered_by_the_full_model_in_float32(exported, model_type):
+    folder, tokenizer = exported(model_type, "int8")
+    model = load_classifier(find_model(str(folder.parent / "model")))
+    batch = pad(encode([(text,) for text in TEXTS], tokenizer, 24), np.arange(len(TEXTS)))
+    with torch.inference_mode():
+        wanted = model(**{name: torch.from_numpy(value) for name, value in batch.items()}).logits.numpy()
+    classify = CascadeClassifier(folder)
+    logits, exits = classify.compute(batch, (INF, INF, INF))
+    assert set(exits.tolist()) == {3}
+    np.testing.assert_allclose(logits, wanted, atol=1e-4)
+    eight, exits = classify.compute(batch, (INF, INF, 0.0))
+    assert set(exits.tolist()) == {2}
+    assert not np.allclose(eight, wanted, atol=1e-4)
+    every = classify.every_logit(batch)
+    np.testing.assert_array_equal(every[2], eight)
+    np.testing.assert_allclose(every[3], wanted, atol=1e-4)
+    # by the margin of each text: half of them stay, the others start again, beside which nothing is left of the 8 bits
+    split = float(np.median(margin(eight)))
+    mixed, exits = classify.compute(batch, (INF, INF, split))
+    np.testing.assert_array_equal(exits == 3, margin(eight) < split)
+    np.testing.assert_allclose(mixed[exits == 3], wanted[exits == 3], atol=1e-4)
+    np.testing.assert_array_equal(mixed[exits == 2], eight[exits == 2])
+
+
+def test_settings_say_precision_and_the_batches_certified_and_stats_name_the_full_model(exported):
+    plain, eight = (CascadeClassifier(exported(precision=precision)[0]) for precision in ("float32", "int8"))
+    said = [{key: made.settings[key] for key in ("precision", "full", "certified_batches")} for made in (plain, eight)]
+    assert said == [
+        {"precision": "float32", "full": False, "certified_batches": [32]},
+        {"precision": "int8", "full": True, "certified_batches": [1, 32]},
+    ]
+    eight(TEXTS)
+    assert [entry["layer"] for entry in eight.stats()["exits"]] == [1, 2, 3, 3]
+    assert [entry.get("full", False) for entry in eight.stats()["exits"]] == [False, False, False, True]
+    assert sum(entry["rows"] for entry in eight.stats()["exits"]) == len(TEXTS)
+    assert not any("full" in entry for entry in plain.stats()["exits"])
+
+
+def test_a_cascade_of_before_there_was_a_precision_opens(exported, tmp_path):
+    folder, _ = exported()
+    for file in folder.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    settings = json.loads((folder / "cascade.json").read_text())
+    older = {key: value for key, value in settings.items() if key not in ("precision", "full", "certified_batches")}
+    (tmp_path / "cascade.json").unlink()
+    (tmp_path / "cascade.json").write_text(json.dumps(older))
+    assert said(CascadeClassifier(tmp_path)(TEXTS)) == said(CascadeClassifier(folder)(TEXTS))
 
 
 @pytest.mark.parametrize("missing", ["cascade.json", "back.onnx", "tokenizer.json"])

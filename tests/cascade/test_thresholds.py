@@ -1,6 +1,7 @@
 """Thresholds: counts by hand, the sweep against a double loop, and what the certificate promises by simulation."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy.stats import beta, binom
 from compressor.cascade.plan import EncoderWork
 from compressor.cascade.runtime import margin
 from compressor.cascade.thresholds import (
+    COARSE,
     GRID,
     Outcome,
     allowed_flips,
@@ -67,6 +69,16 @@ def test_work_by_hand():
     np.testing.assert_array_equal(tail.costs((1,), lengths), [layers[0] + rows[1], layers[0] + rows[1] + rows[1]])
 
 
+def test_work_in_eight_bits_and_of_a_second_start_by_hand():
+    # 4 layers' worth in float32 behind 2 layers at a quarter of the time, each of one text of 1 token: 32 + 24 + 8 = 64
+    full = EncoderWork(2, 1, Shape((3,) * 4, (True,) * 4))
+    work = EncoderWork(2, 1, Shape((3, 3), (True, True)), speed=0.25, full=full)
+    one = np.array([1])
+    assert work.costs((1,), one).ravel().tolist() == [16 + 64, 32 + 64]  # the exit reads one row in float32
+    assert work.costs((1, 2), one).ravel().tolist() == [16 + 64, 32 + 64, 32 + 64 + 4 * 64]
+    assert work.costs((2,), one).ravel().tolist() == [32, 32 + 4 * 64]
+
+
 def test_frontier_by_hand():
     points = frontier(HAND)
     assert [point[:2] for point in points] == [(0, 1.5), (1, 1.25), (2, 1.0)]
@@ -79,6 +91,15 @@ def test_frontier_by_hand():
 @settings(max_examples=40, deadline=None)
 @given(rows=st.integers(1, 12), exits=st.integers(1, 2), seed=st.integers(0, 10_000))
 def test_frontier_is_that_of_every_pair_of_thresholds(rows, exits, seed):
+    check_frontier(rows, exits, seed, [GRID] * exits)
+
+
+@pytest.mark.parametrize(("rows", "seed"), [(1, 0), (4, 1), (6, 2)])
+def test_frontier_of_three_exits_is_that_of_every_triple(rows, seed):
+    check_frontier(rows, 3, seed, [COARSE, COARSE, GRID])
+
+
+def check_frontier(rows, exits, seed, counts):
     generator = np.random.default_rng(seed)
     outcome = Outcome(
         generator.integers(0, 6, size=(exits, rows)) / 2,
@@ -87,9 +108,11 @@ def test_frontier_is_that_of_every_pair_of_thresholds(rows, exits, seed):
         np.sort(generator.integers(1, 30, size=(exits + 1, rows)), axis=0).astype(float),
     )
     assert rows <= GRID  # so that every margin is a threshold, or lies between two that are
-    grids = [np.append(np.unique(np.quantile(row, np.linspace(0, 1, GRID))), INF) for row in outcome.margins]
-    pairs = [(first, second) for first in grids[0] for second in (grids[1] if exits == 2 else [None])]
-    points = {(outcome.flips(pair[:exits]), round(outcome.cost(pair[:exits]), 9)) for pair in pairs}
+    grids = [
+        np.append(np.unique(np.quantile(row, np.linspace(0, 1, count))), INF)
+        for row, count in zip(outcome.margins, counts, strict=True)
+    ]
+    points = {(outcome.flips(tried), round(outcome.cost(tried), 9)) for tried in product(*grids)}
     best = []
     for flips, cost in sorted(points):
         if not best or cost < best[-1][1] - 1e-9:
@@ -124,6 +147,17 @@ def test_certify_stops_at_the_first_failure_and_keeps_the_last_that_passed():
     found = certify(path, outcome, max_flips=0.05, confidence=0.95)
     assert (found.met, found.thresholds, found.flips, found.tested, found.rows) == (True, (0.5,), 1, 4, 100)
     assert found.bound == pytest.approx(beta.ppf(0.95, 2, 99))
+
+
+def test_thresholds_pass_where_every_way_of_answering_passes():
+    rows = 100
+    calm = Outcome(np.ones((1, rows)), np.zeros((1, rows), bool), np.zeros(rows, bool), np.ones((2, rows)))
+    rounded = replace(calm, margins=np.linspace(0.01, 1, rows)[None], wrong=np.arange(rows)[None] < 50)
+    path = [(INF,), (0.5,), (0.3,)]  # the second way has 0, 1 and 21 flips
+    alone, both = certify(path, calm, 0.05, 0.95), certify(path, calm, 0.05, 0.95, rounded)
+    assert (alone.thresholds, alone.flips, alone.tested) == ((0.3,), 0, 3)
+    assert (both.thresholds, both.flips, both.tested) == ((0.5,), 1, 3)
+    assert both == certify(path, rounded, 0.05, 0.95, calm)
 
 
 def test_where_nothing_passes_no_row_leaves_and_nothing_is_certified():

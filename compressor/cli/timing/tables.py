@@ -81,5 +81,8 @@ def noise_lines(floors: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def stats_line(name: str, stats: Mapping[str, Any]) -> str:
     """Return where the rows left a cascade, over all timed runs."""
-    shares = ", ".join(f"{entry['share']:.1%} behind layer {entry['layer']}" for entry in stats["exits"])
+    places = [
+        "in the full model" if entry.get("full") else f"behind layer {entry['layer']}" for entry in stats["exits"]
+    ]
+    shares = ", ".join(f"{entry['share']:.1%} {place}" for entry, place in zip(stats["exits"], places, strict=True))
     return f"{name}: answered {shares}"

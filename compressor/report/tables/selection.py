@@ -161,12 +161,18 @@ def finite(value: float | None) -> float | None:
 
 
 def exit_rows(cascade: Row) -> list[dict[str, Any]]:
-    """Return {name, threshold, certified, evaluation, explained} of every exit, and of the last layer."""
+    """Return {name, threshold, certified, evaluation, explained} of every exit, and of the last layer.
+
+    Where texts that the last layer is unsure of start again, it is an exit as well, and the full model stands behind it.
+    """
+    full = cascade.get("full", False)
     ends = [*cascade["exits"], {"layer": cascade["layers"], "threshold": None, "explained": None}]
     certified, measured = cascade["certificate"]["shares"], cascade["evaluation"]["shares"]
     return [
         {
-            "name": f"layer {entry['layer']}" + (" (the last)" if index == len(ends) - 1 else ""),
+            "name": "full model, float32"
+            if full and index == len(ends) - 1
+            else f"layer {entry['layer']}" + (" (the last)" if entry["layer"] == cascade["layers"] else ""),
             "threshold": entry["threshold"],
             "closed": index < len(ends) - 1 and entry["threshold"] is None,
             "certified": certified[index],

@@ -11,18 +11,33 @@ def uses_exits(cascade: Mapping[str, Any]) -> bool:
     return any(entry["threshold"] is not None for entry in cascade["exits"])
 
 
+def early_layers(cascade: Mapping[str, Any]) -> list[int]:
+    """Return the layers behind which texts may leave early; the end of the layers is none of them."""
+    return [entry["layer"] for entry in cascade["exits"] if entry["layer"] < cascade["layers"]]
+
+
 def cascade_reading(cascade: Mapping[str, Any]) -> list[str]:
     """Return three paragraphs: what happens to a text, what is certified on which assumption, what was measured."""
     certificate, measured = cascade["certificate"], cascade["evaluation"]
-    exits = layers_text([entry["layer"] for entry in cascade["exits"]])
-    model = "full" if cascade["model"] == "full" else "compressed"
-    early = 1 - measured["shares"][-1]
+    exits = early_layers(cascade)
+    bits = cascade.get("precision", "float32") == "int8"
+    model = f"{'full' if cascade['model'] == 'full' else 'compressed'} model{' in 8 bits' if bits else ''}"
+    early = sum(measured["shares"][: len(exits)])
     happens = (
-        f"Behind {exits} of the {model} model a small linear head looks at each text; where its lead over the next class "
-        "reaches the threshold, the text is answered there, and only the others go on to the last layer. "
+        f"Behind {layers_text(exits)} of the {model} a small linear head looks at each text; where its lead over the next "
+        "class reaches the threshold, the text is answered there, and only the others go on to the last layer. "
         f"The heads learned the full model's logits from {count(cascade['fit_rows'])} texts, without labels and in closed form: "
         "three quarters for the fit, one for its strength, the exits and the order of thresholds."
+        if exits
+        else f"Every text goes through all layers of the {model}: no exit behind an earlier one was expected to cost less."
     )
+    if cascade.get("full"):
+        happens += (
+            " Where the lead at the end of these layers is below a threshold as well, the text starts again in the full model "
+            "in float32, which changes none."
+        )
+    if bits:
+        happens += " Exits and thresholds are those of the 8-bit files, so their rounding is in the certificate."
     changed = f"{count(certificate['flips'])} of {count(certificate['rows'])} calibration texts"
     source = f"; {certificate['source']}" if certificate.get("source") else ""
     if not certificate["met"]:
@@ -39,15 +54,27 @@ def cascade_reading(cascade: Mapping[str, Any]) -> list[str]:
             "Pearson); thresholds were tested in an order fixed beforehand, up to the first that failed "
             f"({count(certificate['tested'])} tests)."
         )
+        if len(certificate.get("batches", ())) > 1:
+            holds += (
+                " The rows were answered in batches of "
+                f"{' and of '.join(map(str, certificate['batches']))} texts, since 8-bit scales are those of the batch; the "
+                "worse of the two counts."
+            )
         if not uses_exits(cascade):
             holds += " No threshold that lets a text leave early passed, so none does."
+    again = f" and {percent(measured['shares'][-1])} started again in float32" if cascade.get("full") else ""
     found = (
-        f"On the evaluation split {percent(early)} of the texts left early; {count(measured['flips'])} of "
+        f"On the evaluation split {percent(early)} of the texts left early{again}; {count(measured['flips'])} of "
         f"{count(measured['rows'])} predictions changed ({percent(measured['flip_rate'])}, 95 % interval "
         f"{percent_interval(measured['flip_ci95'])}). The encoder did {percent(measured['work'])} of the full model's work: "
         f"{saving(measured)} (95 % interval of the ratio {ratio_interval(measured['compute_ratio_ci95'])}), counted in FLOPs at "
         "the texts' real lengths, exits included."
     )
+    if bits:
+        found += (
+            f" An operation in 8 bits counts {cascade['speed']:.2f} of one in float32, as their times did when the cascade "
+            "was made."
+        )
     return [happens, holds, found]
 
 
@@ -61,7 +88,9 @@ def saving(measured: Mapping[str, Any]) -> str:
 def cascade_line(cascade: Mapping[str, Any]) -> str:
     """Return one line for the terminal: exits, certificate, what was measured."""
     certificate, measured = cascade["certificate"], cascade["evaluation"]
-    exits = layers_text([entry["layer"] for entry in cascade["exits"]])
+    exits = layers_text(early_layers(cascade))
+    exits += " in 8 bits" if cascade.get("precision") == "int8" else ""
+    exits += ", unsure texts again in float32" if cascade.get("full") else ""
     certified = (
         f"certified at most {percent(certificate['max_flips'])} changed predictions ({certificate['confidence']:.0%})"
         if certificate["met"]

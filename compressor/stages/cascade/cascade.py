@@ -1,15 +1,17 @@
 """The stage of the guarded early exit: fit its heads, cut the graph, certify thresholds."""
 
 import json
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from compressor.cascade.exits import fit_exits
-from compressor.cascade.parts import part_names, write_parts
-from compressor.cascade.plan import EncoderWork, layers_to_try, outcome_of, plan_cascade
+from compressor.cascade.parts import part_names
+from compressor.cascade.plan import EncoderWork, outcome_of
 from compressor.cascade.runtime import SETTINGS, CascadeClassifier
 from compressor.cascade.thresholds import Certificate, Outcome, Thresholds, certify
 from compressor.data.batches import Encodings, padded_batches
@@ -22,6 +24,7 @@ from compressor.model.load import find_model
 from compressor.report.formats import layers_text
 from compressor.run.run import Run
 from compressor.run.variants import FULL_ONNX
+from compressor.stages.cascade.build import PRECISIONS, Built, build_cascade
 from compressor.stages.cascade.shared import FITTED, FOLDER, full_work, fused_file, wanted, work_of
 from compressor.stages.stage import Stage, spec_json
 
@@ -41,22 +44,25 @@ def compute(run: Run, folder: Path) -> None:
     full = spec.model == "full"
     source = run.teacher_source if full else find_model(str(run.path / "model"))
     model, family = (run.teacher if full else run.compressed), run.family
-    work = work_of(run, source)
-    text = run.exit_text
-    logits = None if full else predict(run.teacher, text, track=run.track, description="full model")
-    layers = layers_to_try(spec.exits, work.layers)
-    fits, held = fit_exits(model, family, text, layers, logits, track=run.track)
-    plan = plan_cascade(fits, held, text.lengths[held.rows], work, spec, len(run.guard))
+    text, own = run.exit_text, full and spec.precision == "float32"
+    logits = None if own else predict(run.teacher, text, track=run.track, description="full model")
     target.mkdir(parents=True)
-    taken = [fit for fit in fits if fit.head.layer in plan.exits]
-    with fused_file(run, source, "onnx" if not full else FULL_ONNX) as fused:
-        write_parts(fused, model, family, [fit.head for fit in taken], target)
+    with (
+        fused_file(run, source, "onnx" if not full else FULL_ONNX) as fused,
+        nullcontext(fused) if full else fused_file(run, run.teacher_source, FULL_ONNX) as whole_file,
+    ):
+        built = build_cascade(
+            target, model, family, fused, work_of(run, source), spec, text, len(run.guard),
+            targets=logits, full=(whole_file, work_of(run, run.teacher_source)), track=run.track,
+        )  # fmt: skip
+    plan, work = built.plan, built.work
     with quiet():
         run.tokenizer.save_pretrained(target)
     write_settings(run, target, plan.exits, work.layers)
     teacher = predict(run.teacher, run.guard, track=run.track, description="certificate, full model")
-    outcome = measured_outcome(target, work, plan.exits, run.guard, teacher, PROVIDERS[run.device])
-    certificate = certify(plan.path, outcome, spec.max_flips, spec.confidence)
+    provider, batches = PROVIDERS[run.device], PRECISIONS[spec.precision].batches
+    outcomes = [measured_outcome(target, work, plan.exits, run.guard, teacher, provider, size) for size in batches]
+    certificate = certify(plan.path, outcomes[-1], spec.max_flips, spec.confidence, *outcomes[:-1])
     write_settings(run, target, plan.exits, work.layers, certificate)
     whole = full_work(run, run.guard).mean()
     share = work.costs((), run.guard.lengths)[-1].mean() / whole  # the plan knows the work of this model alone
@@ -64,29 +70,39 @@ def compute(run: Run, folder: Path) -> None:
         folder / FITTED,
         {
             "model": spec.model,
+            "precision": spec.precision,
+            "speed": work.speed,
+            "full": plan.exits[-1] == work.layers,
             "layers": work.layers,
             "fit_rows": len(text),
-            "exits": [
-                {
-                    "layer": fit.head.layer,
-                    "threshold": json_number(value),
-                    "explained": fit.explained,
-                    "strength": fit.strength,
-                }
-                for fit, value in zip(taken, certificate.thresholds, strict=True)
-            ],
+            "exits": exit_entries(built, certificate.thresholds),
             "candidates": [{**entry, "work": entry["work"] and share * entry["work"]} for entry in plan.candidates],
             "aimed_rate": plan.rate,
             "certificate": {
                 **asdict(certificate),
                 "source": run.provenance["guard"],
                 "thresholds": [json_number(value) for value in certificate.thresholds],
-                "shares": shares(outcome, certificate.thresholds),
-                "work": outcome.cost(certificate.thresholds) / whole,
+                "batches": list(batches),
+                "shares": shares(outcomes[-1], certificate.thresholds),
+                "work": outcomes[-1].cost(certificate.thresholds) / whole,
             },
-            "path": path_points(plan.path, outcome, certificate, whole),
+            "path": path_points(plan.path, outcomes, certificate, whole),
         },
     )
+
+
+def exit_entries(built: Built, thresholds: Thresholds) -> list[dict[str, Any]]:
+    """Return layer, threshold, explained variance and ridge strength of every exit; the end of the layers has no head."""
+    fits = {fit.head.layer: fit for fit in built.fits}
+    return [
+        {
+            "layer": layer,
+            "threshold": json_number(value),
+            "explained": fits[layer].explained if layer in fits else None,
+            "strength": fits[layer].strength if layer in fits else None,
+        }
+        for layer, value in zip(built.plan.exits, thresholds, strict=True)
+    ]
 
 
 def measured_outcome(
@@ -96,14 +112,16 @@ def measured_outcome(
     encodings: Encodings,
     wanted: np.ndarray,
     provider: str = "CPUExecutionProvider",
+    batch_size: int = 32,
 ) -> Outcome:
     """Return what the exported parts do on all rows, each row passed through every part.
 
     `provider` is where the cascade is to run: the GPU rounds otherwise, and the certificate covers what it is given.
+    `batch_size` decides in 8 bits, whose scales are those of the batch.
     """
-    classifier = CascadeClassifier(directory, providers=(provider,))
+    classifier = CascadeClassifier(directory, providers=(provider,), threads=torch.get_num_threads())
     found = [np.zeros_like(wanted) for _ in range(len(exits) + 1)]
-    for rows, batch in padded_batches(encodings, 32):
+    for rows, batch in padded_batches(encodings, batch_size):
         for part, logits in zip(found, classifier.every_logit(batch), strict=True):
             part[rows] = logits
     return outcome_of(work, exits, dict(zip(exits, found, strict=False)), found[-1], wanted, encodings.lengths)
@@ -115,9 +133,11 @@ def write_settings(
     """Write what the runtime needs to know beside the parts; without a certificate nothing leaves early."""
     thresholds = (np.inf,) * len(exits) if certificate is None else certificate.thresholds
     settings = {
-        "parts": part_names(len(exits)),
+        "parts": part_names(sum(layer < layers for layer in exits), full=exits[-1] == layers),
         "exits": list(exits),
         "layers": layers,
+        "precision": run.recipe.cascade.precision,
+        "full": exits[-1] == layers,
         "thresholds": [json_number(value) for value in thresholds],
         "label_names": list(run.data.label_names),
         "texts": len(run.data.text_columns),
@@ -127,6 +147,7 @@ def write_settings(
         "token_types": "token_type_ids" in run.tokenizer.model_input_names,
         "certified": certificate is not None and certificate.met,
         "certified_on": certificate and f"{certificate.rows:,} texts {run.provenance['guard']}",
+        "certified_batches": list(PRECISIONS[run.recipe.cascade.precision].batches),
         "max_flips": run.recipe.cascade.max_flips,
         "confidence": run.recipe.cascade.confidence,
     }
@@ -145,19 +166,19 @@ def shares(outcome: Outcome, thresholds: Thresholds) -> list[float]:
 
 
 def path_points(
-    path: list[Thresholds], outcome: Outcome, certificate: Certificate, whole: float
+    path: list[Thresholds], outcomes: Sequence[Outcome], certificate: Certificate, whole: float
 ) -> list[dict[str, Any]]:
     """Return flips, their bound and the work of the path's points on the certification rows, for the report.
 
-    Points far beyond the certificate are left out.
+    Points far beyond the certificate are left out. Flips are the most that any of `outcomes` has, work that of the last.
     """
     points = []
     for index, thresholds in enumerate(path):
-        flips = outcome.flips(thresholds)
+        flips = max(outcome.flips(thresholds) for outcome in outcomes)
         bound = rate_upper_bound(flips, certificate.rows, certificate.confidence)
         points.append({
             "thresholds": [json_number(value) for value in thresholds],
-            "flips": flips / certificate.rows, "bound": bound, "work": outcome.cost(thresholds) / whole,
+            "flips": flips / certificate.rows, "bound": bound, "work": outcomes[-1].cost(thresholds) / whole,
             "tested": index < certificate.tested,
         })  # fmt: skip
         if bound > 4 * certificate.max_flips and index >= certificate.tested:
@@ -170,7 +191,8 @@ def cost(run: Run) -> str:
     spec, data = run.recipe.cascade, run.data
     texts = min(spec.fit_size, len(data.train) + len(data.selection))
     exits = "every layer" if spec.exits == "auto" else layers_text(spec.exits)
-    return f"exits behind {exits} fitted on {texts} texts, certified on {len(data.guard)} calibration rows"
+    bits = " to 8-bit states" if spec.precision == "int8" else ""
+    return f"exits behind {exits} fitted{bits} on {texts} texts, certified on {len(data.guard)} calibration rows"
 
 
 STAGE = Stage("cascade", (FOLDER, FITTED), ("teacher", "model", "onnx"), inputs, compute, cost, wanted)

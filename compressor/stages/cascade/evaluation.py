@@ -1,5 +1,6 @@
 """The stage that measures the guarded early exit on the evaluation split, beside its certificate."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from compressor.stages.stage import Stage, latency_inputs
 
 DRAWS = 2000
 FLOATS = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE
+BYTES = onnx.TensorProto.INT8, onnx.TensorProto.UINT8
+"""Types of 8-bit weights, which are matrices, and of zero points, which are not."""
 
 
 def compute(run: Run, folder: Path) -> None:
@@ -77,14 +80,16 @@ def result(run: Run) -> dict[str, Any]:
     logits, left = measured_answers(run)
     exits = [entry["layer"] for entry in made["exits"]]
     source = run.teacher_source if made["model"] == "full" else find_model(str(run.path / "model"))
-    spent = work_of(run, source).costs(exits, run.evaluation.lengths)[left, np.arange(len(left))]
+    plain, place = work_of(run, source), (left, np.arange(len(left)))
+    operations = plain.costs(exits, run.evaluation.lengths)[place]
+    spent = replace(plain, speed=made["speed"]).costs(exits, run.evaluation.lengths)[place]
     whole = full_work(run, run.evaluation)
     work = float(spent.sum() / whole.sum())
     files = [run.path / FOLDER / name for name in read_json(run.path / FOLDER / FITTED)["parts"]]
     variant = {
         **answer_entry(run, logits, evaluation_logits(run)["full"], CASCADE),
         "parameters": stored_parameters(files),
-        "encoder_flops": round(work * variant_flops(run, "full_onnx_optimized", ())),
+        "encoder_flops": round(float(operations.sum() / whole.sum()) * variant_flops(run, "full_onnx_optimized", ())),
         "bytes": sum(part.stat().st_size for file in files for part in file.parent.glob(f"{file.name}*")),
         # the opponent is the full model in the same kind of file, whether or not the recipe exports that one
         "latency": [{**row, "against": "full_onnx_optimized"} for row in latency["rows"]],
@@ -112,12 +117,12 @@ def ratio_interval(whole: np.ndarray, spent: np.ndarray, seed: int) -> tuple[flo
 
 
 def stored_parameters(files: list[Path]) -> int:
-    """Return the floating-point numbers that the parts hold; those of the layer behind an exit are there twice."""
+    """Return the weights that the parts hold; those of the layer behind an exit are there twice."""
     weights = [
         weight
         for file in files
         for weight in onnx.load(str(file), load_external_data=False).graph.initializer
-        if weight.data_type in FLOATS
+        if weight.data_type in FLOATS or (weight.data_type in BYTES and len(weight.dims) > 1)
     ]
     return sum(int(np.prod(weight.dims)) for weight in weights)
 

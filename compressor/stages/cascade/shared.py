@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +33,18 @@ def fused_file(run: Run, source: ModelSource, exported: str) -> Iterator[Path]:
         yield file
 
 
-def work_of(run: Run, source: ModelSource) -> EncoderWork:
-    """Return what decides the encoder's work of the model at `source`."""
-    config, family = source.config, run.family
-    tail = run.tail is not None
-    return EncoderWork(config[family.width_key], config[family.heads_key], any_shape(config), tail=tail)
+def work_of(run: Run, source: ModelSource, speed: float = 1.0) -> EncoderWork:
+    """Return what decides the encoder's work of the model at `source`, and of the full one where texts may start again.
+
+    `speed` is the time of an operation as a share of one in float32.
+    """
+    family, tail = run.family, run.tail is not None
+
+    def work(model: ModelSource) -> EncoderWork:
+        config = model.config
+        return EncoderWork(config[family.width_key], config[family.heads_key], any_shape(config), tail)
+
+    return replace(work(source), speed=speed, full=work(run.teacher_source))
 
 
 def full_work(run: Run, encodings: Encodings) -> np.ndarray:

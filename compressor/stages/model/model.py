@@ -115,7 +115,7 @@ def card_recipe(recipe: Recipe) -> str:
     if recipe.cascade is not None and recipe.cascade.model == "full":
         parts["cascade"] = None
     elif recipe.cascade is not None:  # it halves the calibration text that this model learned from
-        unused["cascade"] = {"exits", "max_flips", "confidence", "fit_size"}
+        unused["cascade"] = {"exits", "max_flips", "confidence", "fit_size", "precision", "unsure_to_full"}
     return dump_recipe(recipe.model_copy(update=parts), leave_out=unused)
 
 

@@ -3,8 +3,10 @@
 import json
 import shutil
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import yaml
@@ -12,21 +14,29 @@ from report_cases import check_pages
 from tiny import letter_rows, save_model
 
 import compressor.run.rundir
-import compressor.stages.cascade.cascade
+import compressor.stages.cascade.build
 from compressor import load_model
 from compressor.cascade.runtime import CascadeClassifier
 from compressor.cascade.thresholds import allowed_flips
 from compressor.cli.app import main
 from compressor.cli.recipes.tables import verdict
 from compressor.data.batches import pad
+from compressor.errors import UserError
+from compressor.files import write_json
+from compressor.measurement.predictions import predict
 from compressor.measurement.statistics import share_interval
 from compressor.pipeline.goals import judge_goals
 from compressor.pipeline.pipeline import stage_keys
 from compressor.progress import silent
 from compressor.recipe.compression import GoalsSpec
 from compressor.recipe.file import load_recipe
+from compressor.recipe.training import CascadeSpec
+from compressor.report.tables.selection import exit_rows
 from compressor.report.wording.cascade import cascade_finding, cascade_line, cascade_reading
 from compressor.run.checks import prepare
+from compressor.stages.cascade.build import PRECISIONS
+from compressor.stages.cascade.cascade import compute, measured_outcome
+from compressor.stages.cascade.shared import work_of
 
 QUICK = {"min_seconds": 0, "max_seconds": 5, "footprint": False}
 CHECKED = "report.html", "report.md", "result.json", "cascade.json", "figures/cascade.png", "onnx/cascade/front.onnx"
@@ -196,7 +206,7 @@ def test_a_killed_cascade_stage_is_made_again_alone(full, task, tmp_path, comman
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(compressor.stages.cascade.cascade, "write_parts", killed)
+        patch.setattr(compressor.stages.cascade.build, "write_parts", killed)
         code, _, _ = command("run", task / "recipe.yaml", "--out", out, "--device", "cpu", *sets)
         assert code == 130
     assert not (out / "result.json").exists()
@@ -308,6 +318,30 @@ def test_where_nothing_can_be_certified_the_run_ends_well_and_says_so(task, fold
     assert "never reached" in markdown
 
 
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_compressed_model_before_the_full_one_can_always_be_certified(task, folder, command, precision):
+    out = folder
+    sets = "cascade.model=compressed", "cascade.max_flips=0.04", "cascade.exits=[1]", f"cascade.precision={precision}"
+    sets += ("cascade.unsure_to_full=true",) * (precision == "float32")
+    arguments = [part for name in sets for part in ("--set", name)]
+    code, _, stderr = command("run", task / "recipe.yaml", "--out", out, "--device", "cpu", *arguments)
+    assert code == 0, stderr
+    cascade = read(out)["cascade"]
+    assert (cascade["certificate"]["met"], cascade["full"], cascade["layers"]) == (True, True, 2)
+    assert [entry["layer"] for entry in cascade["exits"]] == [1, 2]
+    assert (cascade["speed"] == 1) == (precision == "float32")
+    classify = CascadeClassifier(out / "onnx/cascade")
+    assert classify.settings["parts"] == ["front.onnx", "back.onnx", "full.onnx"]
+    run = prepare(load_recipe(out / "recipe.yaml"), out, "cpu", silent)
+    batch = pad(run.evaluation, np.arange(len(run.evaluation)))
+    found, left = classify.compute(batch, (np.inf, np.inf))  # the full model has a layer more
+    assert set(left.tolist()) == {2}
+    with torch.inference_mode():
+        wanted = run.teacher(**{name: torch.from_numpy(value) for name, value in batch.items()}).logits
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert "of the compressed model" + " in 8 bits" * (precision == "int8") in (out / "report.md").read_text("utf-8")
+
+
 def test_no_text_certifies_twice_or_what_it_helped_to_make(task, tmp_path):
     lines = (task / "train.csv").read_text(encoding="utf-8").splitlines()
     often = [lines[1]] * 150  # one text is a quarter of the file
@@ -358,6 +392,8 @@ def test_stages_are_computed_anew_where_their_text_or_device_changed(task, tmp_p
         (["data.calibration.seen_in_training=null"], "comes fine-tuned and may have been trained on them"),
         (["data.calibration.seen_in_training=true"], "model was trained on them (data.calibration.split: train)"),
         (["cascade.max_flips=1.0"], "max_flips"),
+        (["cascade.precision=int4"], "cascade.precision"),
+        (["cascade.unsure_to_full=true"], "the full model in float32 is what runs already"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_made(task, tmp_path, command, sets, words):
@@ -412,6 +448,87 @@ def test_goals_on_speed_need_every_cell_and_a_full_cascade_needs_no_plan():
     assert not judge_goals(goals, *given, missed)["met"]
     judged = judge_goals(goals, *given, missed, unskipped=("onnx_cascade",))
     assert (judged["met"], judged["variant"]) == (True, "onnx_cascade")
+
+
+def test_eight_bits_run_on_the_cpu_alone(task, tmp_path):
+    recipe = load_recipe(task / "recipe.yaml", ["cascade.precision=int8"])
+    with pytest.raises(UserError, match=r"cascade.precision: int8 runs on the CPU alone, and this run is on cuda"):
+        prepare(recipe, tmp_path / "run", "cuda", silent)
+
+
+def test_an_eight_bit_cascade_is_certified_with_its_rounding_and_says_so(task, tmp_path, command):
+    out, sets = tmp_path / "run", ("--set", "cascade.precision=int8", "--set", "cascade.unsure_to_full=true")
+    code, stdout, stderr = command("run", task / "recipe.yaml", "--out", out, "--device", "cpu", *sets)
+    assert code == 0, stderr
+    result, made = read(out), read(out, "cascade.json")
+    cascade, variant = result["cascade"], result["variants"]["onnx_cascade"]
+    assert (made["precision"], made["full"], made["certificate"]["batches"]) == ("int8", True, [1, 32])
+    assert [entry["layer"] for entry in made["exits"]] == [1, 2, 3]
+    assert [entry["explained"] is None for entry in made["exits"]] == [False, False, True]
+    settings = read(out / "onnx/cascade", "cascade.json")
+    assert settings["parts"] == ["front.onnx", "middle.onnx", "back.onnx", "full.onnx"]
+    assert (settings["precision"], settings["full"], settings["exits"]) == ("int8", True, [1, 2, 3])
+    # the certificate is that of the finished files, the worse of both ways of answering
+    run = prepare(load_recipe(out / "recipe.yaml"), out, "cpu", silent)
+    teacher = predict(run.teacher, run.guard)
+    work, thresholds = (
+        work_of(run, run.teacher_source, made["speed"]),
+        [np.inf if value is None else value for value in made["certificate"]["thresholds"]],
+    )
+    outcomes = [
+        measured_outcome(out / "onnx/cascade", work, (1, 2, 3), run.guard, teacher, batch_size=size) for size in (1, 32)
+    ]
+    assert made["certificate"]["flips"] == max(outcome.flips(thresholds) for outcome in outcomes)
+    assert made["certificate"]["work"] == pytest.approx(
+        outcomes[1].cost(thresholds) / work.full.costs((), run.guard.lengths).mean()
+    )
+    assert not outcomes[0].wrong_at_end.any()  # the full model in float32
+    with np.load(out / "cascade_evaluation.npz") as file:
+        left = file["exits"]
+    assert cascade["evaluation"]["shares"] == [np.mean(left == part) for part in range(4)]
+    assert variant["bytes"] > (out / "full-onnx/optimized/model.onnx").stat().st_size
+    page, markdown = ((out / name).read_text(encoding="utf-8") for name in ("report.html", "report.md"))
+    check_pages(page, markdown, 110)
+    for text in (page, markdown):
+        assert "of the full model in 8 bits" in text
+        assert "starts again in the full model" in text
+        assert "in batches of 1 and of 32 texts" in text
+    assert "in 8 bits, unsure texts again in float32" in " ".join(stdout.split())
+    assert [row["name"] for row in exit_rows(cascade)][2:] == ["layer 3 (the last)", "full model, float32"]
+
+
+def test_rounding_that_changes_every_answer_is_in_the_certificate(task, tmp_path, monkeypatch):
+    """8-bit layers that answer the opposite: alone nothing is certified, before the full model no text stays in them."""
+
+    def opposite(source, target):
+        graph = onnx.load(str(source))
+        last = graph.graph.output[0].name
+        for node in graph.graph.node:
+            node.output[:] = [f"{name}_before" if name == last else name for name in node.output]
+        graph.graph.node.append(onnx.helper.make_node("Neg", [f"{last}_before"], [last]))
+        onnx.save_model(graph, str(target))
+
+    row = replace(PRECISIONS["int8"], make=opposite)
+    monkeypatch.setitem(PRECISIONS, "int8", row)
+    found = {}
+    for again in ("false", "true"):
+        sets = ["cascade.precision=int8", f"cascade.unsure_to_full={again}", "cascade.exits=[1]"]
+        run = prepare(load_recipe(task / "recipe.yaml", sets), tmp_path / again, "cpu", silent)
+        folder = tmp_path / again
+        folder.mkdir()
+        write_json(folder / "tail.json", {"form": "reassociated"})
+        compute(run, folder)
+        found[again] = read(folder, "cascade.json")
+    # the heads learned from the full model's logits, not from those of the layers: whoever reaches the end is wrong
+    assert found["false"]["certificate"]["shares"][1] < 0.1 or not found["false"]["certificate"]["met"]
+    certificate = found["true"]["certificate"]
+    assert certificate["met"]
+    assert certificate["flips"] >= round(150 * certificate["shares"][1])
+    assert certificate["shares"][2] > 0.1
+
+
+def test_precisions_of_the_recipe_are_those_that_are_made():
+    assert set(PRECISIONS) == set(get_args(CascadeSpec.model_fields["precision"].annotation))
 
 
 def test_the_shipped_recipe_certifies_one_percent_on_unlabelled_text():

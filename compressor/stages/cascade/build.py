@@ -1,0 +1,115 @@
+"""Make the parts of a guarded early exit: the precision of their layers, exits fitted on what these layers give, the plan."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from compressor.cascade.exits import ExitFit, fit_exits
+from compressor.cascade.parts import file_reader, write_parts
+from compressor.cascade.plan import CascadePlan, EncoderWork, layers_to_try, plan_cascade
+from compressor.data.batches import Encodings, pad
+from compressor.export.onnx import quiet
+from compressor.export.quantize import quantize
+from compressor.measurement.runtime import session
+from compressor.measurement.timing.latency import measure
+from compressor.measurement.timing.subjects import onnx_subject
+from compressor.model.families import Family
+from compressor.progress import Track, silent
+from compressor.recipe.training import CascadeSpec
+
+TIMED = 40
+"""Texts on which the speed of a precision is measured, one at a time."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How the file that is cut is made from the fused one in float32 (None: it is that one), and how rows are certified.
+
+    `batches`: sizes of the batches in which the certificate is measured; it holds for each of them. 8-bit activations have
+    one scale over the whole batch, so an answer depends on the texts beside it. Those files are certified row by row, which
+    is exact for texts that come alone, and in batches of texts of like length, as the runtime makes them. There the rows
+    that others leave behind have scales of their own, which is measured with all rows going on: a single answer may differ.
+    """
+
+    make: Callable[[Path, Path], None] | None
+    batches: tuple[int, ...]
+
+
+PRECISIONS = {  # keys = CascadeSpec.precision
+    "float32": Precision(None, (32,)),
+    "int8": Precision(quantize, (1, 32)),
+}
+
+
+@dataclass(frozen=True)
+class Built:
+    """The parts that were written: their plan, the exits behind early layers, and the work of a row."""
+
+    plan: CascadePlan
+    fits: list[ExitFit]
+    work: EncoderWork
+
+
+def build_cascade(
+    folder: Path,
+    model: nn.Module,
+    family: Family,
+    fused: Path,
+    work: EncoderWork,
+    spec: CascadeSpec,
+    text: Encodings,
+    certified_rows: int,
+    *,
+    targets: np.ndarray | None = None,
+    full: tuple[Path, EncoderWork] | None = None,
+    track: Track = silent,
+) -> Built:
+    """Fit and choose exits of `model` on unlabelled `text`, and write the parts of its fused float32 file into `folder`.
+
+    `targets` [N, C] are the full model's logits for the text; None where `model` is the full model and runs in float32.
+    `full` is the full model's fused file and its work, for texts that the end is unsure of; None where there are to be
+    none. Exits are fitted and planned on the states of the file that is cut, in its precision. Thresholds are not certified
+    yet: `certified_rows` is how many rows will.
+    """
+    layers, make = layers_to_try(spec.exits, work.layers), PRECISIONS[spec.precision].make
+    with tempfile.TemporaryDirectory() as place:
+        cut, reader, speed = fused, None, 1.0
+        if make is not None:
+            cut = Path(place) / "model.onnx"
+            with quiet():
+                make(fused, cut)
+            reader = file_reader(cut, work.layers, layers, torch.get_num_threads())
+            speed = measured_speed(cut, fused, text, track=track)
+        behind = full if spec.unsure_to_full is True or (spec.unsure_to_full == "auto" and make is not None) else None
+        work = replace(work, speed=speed, full=behind and behind[1])
+        fits, held = fit_exits(model, family, text, layers, targets, reader=reader, track=track)
+        plan = plan_cascade(fits, held, text.lengths[held.rows], work, spec, certified_rows)
+        taken = [fit for fit in fits if fit.head.layer in plan.exits]
+        last = full[0] if plan.exits[-1] == work.layers else None
+        write_parts(cut, model, family, [fit.head for fit in taken], folder, last)
+    return Built(plan, taken, work)
+
+
+def measured_speed(
+    file: Path, opponent: Path, text: Encodings, *, seconds: float = 10.0, track: Track = silent
+) -> float:
+    """Return the median time of `file` on a CPU as a share of that of `opponent`: single texts spread over `text`, interleaved.
+
+    What it decides is which exits are tried and whether unsure texts start again; no certificate depends on it.
+    """
+    rows = np.linspace(0, len(text) - 1, min(TIMED, len(text))).astype(int)
+    subjects = {
+        name: onnx_subject(session(path, threads=torch.get_num_threads()))
+        for name, path in (("file", file), ("opponent", opponent))
+    }
+    batches = [pad(text, np.array([row])) for row in rows]
+    values = measure(
+        subjects, batches, min_seconds=0, min_runs=2 * TIMED, max_seconds=seconds, track=track, description="precision"
+    )
+    # round by round, as texts differ in length; a median, as whatever interrupts one of the two must not decide
+    return float(np.median(np.array(values["file"]) / np.array(values["opponent"])))
