@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from compressor.cascade.exits import LEAST_ROWS
 from compressor.cascade.plan import layers_to_try
@@ -50,27 +51,32 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
     check_room(tokenizer, len(data.text_columns), recipe.data.max_length, "data.max_length")
     _check_labels(recipe, data)
     if recipe.cascade is not None:
-        if recipe.cascade.precision == "int8" and device != "cpu":
-            raise UserError(
-                f"cascade.precision: int8 runs on the CPU alone, and this run is on {device}; run it with --device cpu, or set "
-                "it to float32."
-            )
-        if relative_positions(source.config):
-            raise UserError(
-                f"cascade: {recipe.model.path} has relative positions (position_embedding_type: "
-                f"{source.config['position_embedding_type']}), so its graph cannot be cut; leave cascade out."
-            )
+        _check_cascade(recipe, source, tokenizer, device)
         data = _with_guard(recipe, data, source.layers, same)
-        if not tokenizer.is_fast:
-            raise UserError(
-                f"cascade: the tokenizer of {recipe.model.path!r} has no fast form (tokenizer.json), which the exported "
-                "classifier needs; save one beside the model, or leave cascade out."
-            )
     if recipe.ship is not None:
         data = _with_deciding(recipe, data)
     if recipe.compensation.refit is not None or recipe.selection.budget is not None:
         check_fit_rows(len(data.calibration))
     return Run(recipe, source, tokenizer, data, path, device, track)
+
+
+def _check_cascade(recipe: Recipe, source: ModelSource, tokenizer: PreTrainedTokenizerBase, device: str) -> None:
+    """Raise UserError for a model that an early exit cannot be made of, on this device."""
+    if recipe.cascade.precision == "int8" and device != "cpu":
+        raise UserError(
+            f"cascade.precision: int8 runs on the CPU alone, and this run is on {device}; run it with --device cpu, or set "
+            "it to float32."
+        )
+    if relative_positions(source.config):
+        raise UserError(
+            f"cascade: {recipe.model.path} has relative positions (position_embedding_type: "
+            f"{source.config['position_embedding_type']}), so its graph cannot be cut; leave cascade out."
+        )
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"cascade: the tokenizer of {recipe.model.path!r} has no fast form (tokenizer.json), which the exported "
+            "classifier needs; save one beside the model, or leave cascade out."
+        )
 
 
 def _check_lengths(recipe: Recipe, longest: int) -> None:

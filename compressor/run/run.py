@@ -1,7 +1,8 @@
 """One recipe in one run directory: its inputs, and what several stages share."""
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,12 @@ from compressor.model.training.checkpoint import Checkpoint
 from compressor.model.units import Unit
 from compressor.progress import Track
 from compressor.recipe.compression import Recipe
+from compressor.recipe.training import CascadeSpec
 from compressor.run.rundir import CHECKPOINTS, STAGES_FOLDER
+from compressor.selection.goals import corrected_confidence
 
+EXIT_TEXTS = 4000
+"""Texts that the exits are fitted on where the run decides what to ship."""
 TEACHER = "teacher"
 """Folder of the full model where the run fine-tunes it."""
 TAIL = "tail.json"
@@ -41,6 +46,7 @@ class Run:
     path: Path
     device: str
     track: Track
+    started: float = field(default_factory=time.monotonic)
 
     @property
     def family(self) -> Family:
@@ -82,6 +88,34 @@ class Run:
         """The ONNX variants of the compressed model."""
         wanted = "auto" if self.recipe.ship is not None else self.recipe.export.variants
         return variants_for(wanted, self.device, processor()["instructions"])
+
+    @property
+    def choices(self) -> int:
+        """How many compositions a run that decides what to ship may take: what the level of each bound is corrected for."""
+        ship, sides = self.recipe.ship, 2 if self.lost_units else 1
+        pytorch = 1 + sides if "pytorch" in ship.engines else 0
+        return max(1, pytorch + ("onnx" in ship.engines) * (sides * len(self.variants) + (ship.goal != "exact")))
+
+    @property
+    def cascade(self) -> CascadeSpec | None:
+        """The guarded early exit that the recipe asks for, or the one that a run which decides what to ship tries."""
+        ship = self.recipe.ship
+        if ship is None:
+            return self.recipe.cascade
+        limits = ship.limits
+        return CascadeSpec(
+            model="compressed" if self.lost_units else "full",
+            max_flips=limits["max_drop"] if limits["max_flips"] is None else limits["max_flips"],
+            confidence=corrected_confidence(ship.confidence, self.choices),
+            fit_size=EXIT_TEXTS,
+            precision="int8" if "int8" in self.variants else "float32",
+        )
+
+    @property
+    def late(self) -> bool:
+        """Whether the time that the recipe gives to compositions is over."""
+        minutes = self.recipe.ship and self.recipe.ship.budget_minutes
+        return minutes is not None and time.monotonic() - self.started > 60 * minutes
 
     @property
     def deciding(self) -> tuple[Encodings, np.ndarray | None, str]:
@@ -145,7 +179,7 @@ class Run:
     @cached_property
     def exit_text(self) -> Encodings:
         """Tokens of the texts that the cascade's exits are fitted on, none twice: training text, then the selection split."""
-        size, parts, train = self.recipe.cascade.fit_size, [], self.data.train
+        size, parts, train = self.cascade.fit_size, [], self.data.train
         for part in (train.take(first_rows(train, same_tokens(self.tokenizer))), self.data.selection):
             parts.append(self.encode(part.take(list(range(min(size, len(part)))))))
             size -= len(parts[-1])

@@ -10,19 +10,23 @@ from typing import Any
 import numpy as np
 import torch
 
+from compressor.cascade.exits import LEAST_ROWS
 from compressor.cascade.parts import part_names
 from compressor.cascade.plan import EncoderWork, outcome_of
 from compressor.cascade.runtime import SETTINGS, CascadeClassifier
-from compressor.cascade.thresholds import Certificate, Outcome, Thresholds, certify
+from compressor.cascade.thresholds import Certificate, Outcome, Thresholds, certify, rows_needed
 from compressor.data.batches import Encodings, padded_batches
 from compressor.export.onnx import quiet
 from compressor.files import write_json
 from compressor.measurement.machine.providers import PROVIDERS
 from compressor.measurement.predictions import predict
 from compressor.measurement.statistics import rate_upper_bound
+from compressor.model.cls_row import relative_positions
 from compressor.model.load import find_model
+from compressor.recipe.compression import Recipe
+from compressor.recipe.training import CascadeSpec
 from compressor.report.formats import layers_text
-from compressor.run.run import Run
+from compressor.run.run import EXIT_TEXTS, Run
 from compressor.run.variants import FULL_ONNX
 from compressor.stages.cascade.build import PRECISIONS, Built, build_cascade
 from compressor.stages.cascade.shared import FITTED, FOLDER, full_work, fused_file, wanted, work_of
@@ -35,18 +39,37 @@ def inputs(run: Run) -> dict[str, Any]:
     texts = {"train": data.train.sha256, "selection": data.selection.sha256, "guard": data.guard and data.guard.sha256}
     shared = {"max_length": run.recipe.data.max_length, "device": run.device}  # the certificate is that of its device
     shared["source"] = run.provenance.get("guard")
+    if run.recipe.ship is not None:
+        shared |= {"ship": spec_json(run.recipe.ship), "variants": run.variants}
     return {"cascade": spec_json(run.recipe.cascade), "texts": texts, **shared}
+
+
+def obstacle(run: Run, spec: CascadeSpec) -> str | None:
+    """Return why a run that decides what to ship tries no early exit, None where it does."""
+    if run.data.guard is None:
+        return "no text is there that nothing was fitted to, so none can certify it"
+    if relative_positions(run.source.config) or not run.tokenizer.is_fast:
+        return "a model with relative positions, or without a fast tokenizer, cannot be cut"
+    if len(run.exit_text) < LEAST_ROWS or len(run.guard) < rows_needed(spec.max_flips, spec.confidence):
+        return "too few texts to fit or to certify it"
+    layers = run.teacher_source.layers if spec.model == "full" else run.compressed_source.layers
+    if layers < 2 or run.late:
+        return "a model of one layer has no exit" if layers < 2 else "the time for compositions is over"
+    return None
 
 
 def compute(run: Run, folder: Path) -> None:
     """Fit exits on training text, cut the fused graph, and certify thresholds with the finished files."""
-    spec, target = run.recipe.cascade, folder / FOLDER
+    spec, target = run.cascade, folder / FOLDER
+    target.mkdir(parents=True)
+    if run.recipe.ship is not None and (reason := obstacle(run, spec)):
+        write_json(folder / FITTED, {"left_out": reason})
+        return
     full = spec.model == "full"
     source = run.teacher_source if full else find_model(str(run.path / "model"))
     model, family = (run.teacher if full else run.compressed), run.family
     text, own = run.exit_text, full and spec.precision == "float32"
     logits = None if own else predict(run.teacher, text, track=run.track, description="full model")
-    target.mkdir(parents=True)
     with (
         fused_file(run, source, "onnx" if not full else FULL_ONNX) as fused,
         nullcontext(fused) if full else fused_file(run, run.teacher_source, FULL_ONNX) as whole_file,
@@ -136,7 +159,7 @@ def write_settings(
         "parts": part_names(sum(layer < layers for layer in exits), full=exits[-1] == layers),
         "exits": list(exits),
         "layers": layers,
-        "precision": run.recipe.cascade.precision,
+        "precision": run.cascade.precision,
         "full": exits[-1] == layers,
         "thresholds": [json_number(value) for value in thresholds],
         "label_names": list(run.data.label_names),
@@ -147,9 +170,9 @@ def write_settings(
         "token_types": "token_type_ids" in run.tokenizer.model_input_names,
         "certified": certificate is not None and certificate.met,
         "certified_on": certificate and f"{certificate.rows:,} texts {run.provenance['guard']}",
-        "certified_batches": list(PRECISIONS[run.recipe.cascade.precision].batches),
-        "max_flips": run.recipe.cascade.max_flips,
-        "confidence": run.recipe.cascade.confidence,
+        "certified_batches": list(PRECISIONS[run.cascade.precision].batches),
+        "max_flips": run.cascade.max_flips,
+        "confidence": run.cascade.confidence,
     }
     (folder / SETTINGS).write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -186,13 +209,21 @@ def path_points(
     return points
 
 
+def tried(recipe: Recipe) -> bool:
+    """Return whether the recipe asks for an early exit, or leaves it to the run what to ship and lets predictions change."""
+    ship = recipe.ship
+    return wanted(recipe) or (ship is not None and ship.goal != "exact" and "onnx" in ship.engines)
+
+
 def cost(run: Run) -> str:
     """Return the expected work."""
     spec, data = run.recipe.cascade, run.data
+    if spec is None:
+        return f"exits behind every layer fitted on {EXIT_TEXTS} texts, where texts are there that can certify them"
     texts = min(spec.fit_size, len(data.train) + len(data.selection))
     exits = "every layer" if spec.exits == "auto" else layers_text(spec.exits)
     bits = " to 8-bit states" if spec.precision == "int8" else ""
     return f"exits behind {exits} fitted{bits} on {texts} texts, certified on {len(data.guard)} calibration rows"
 
 
-STAGE = Stage("cascade", (FOLDER, FITTED), ("teacher", "model", "onnx"), inputs, compute, cost, wanted)
+STAGE = Stage("cascade", (FOLDER, FITTED), ("teacher", "model", "onnx"), inputs, compute, cost, tried)

@@ -1,6 +1,5 @@
 """The stage that chooses what goes, by forward passes over the selection split."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -73,7 +72,7 @@ def _make_composition(run: Run, folder: Path, captured: tuple[list[LayerCall], t
     Damage is that of the trials on the selection split, so nothing is built that would miss the goal there already. A
     smaller budget is not tried where a larger one misses it.
     """
-    ship, labels, started = run.recipe.ship, run.data.selection.labels, time.monotonic()
+    ship, labels = run.recipe.ship, run.data.selection.labels
     spec = run.recipe.selection.model_copy(update={"units": ship.units, "search": "beam"})
     savings = source_savings(spec, run.source) if ship.units and ship.goal != "exact" else {}
     trials, logits = run_trials(run, _stand_ins(run, savings, spec.protect), captured)
@@ -81,9 +80,8 @@ def _make_composition(run: Run, folder: Path, captured: tuple[list[LayerCall], t
     (whole,) = search([()], "full model")
     plan = search.plan(spec, whole, None, None, layers_asked="ship", sets_total=1, goals=None, trace=(whole,))
     for keep in sorted(ship.keep, reverse=True) if savings else []:
-        late = ship.budget_minutes is not None and time.monotonic() - started > 60 * ship.budget_minutes
         tried = spec.model_copy(update={"budget": BudgetSpec(keep=keep)})
-        if late or keep < least_left(tried, savings, run.source.layers):
+        if run.late or keep < least_left(tried, savings, run.source.layers):
             break
         found = find_mix(trials, savings, tried, any_shape(run.source.config), _gains(run))
         if not keeps_to(ship, found.chosen, trials.rows, labelled=labels is not None):

@@ -11,6 +11,8 @@ from compressor.measurement.timing.latency import WORKLOAD, Benchmark, Cell, ben
 from compressor.recipe.compression import Recipe
 from compressor.run.run import Run
 from compressor.selection.ship import TODAY, decide, judge
+from compressor.stages.cascade.cascade import tried
+from compressor.stages.cascade.shared import FITTED
 from compressor.stages.ship.built import Built, baseline_subject, built, bytes_of, logits_of, subject_of
 from compressor.stages.stage import Stage, latency_inputs, spec_json
 
@@ -29,7 +31,7 @@ def compute(run: Run, folder: Path) -> None:
     encodings, labels, part = run.deciding
     full = predict(run.teacher, encodings, track=run.track, description="deciding, full")
     judged = {
-        entry.variant: judge(spec, full, logits_of(run, entry, encodings), labels, len(entries)) for entry in entries
+        entry.variant: judge(spec, full, logits_of(run, entry, encodings), labels, run.choices) for entry in entries
     }
     timed = _timed(run, entries)
     rows = {name: timed.latency[name][0] for name in (TODAY, *judged)}
@@ -40,6 +42,7 @@ def compute(run: Run, folder: Path) -> None:
         "rows": len(encodings),
         "labelled": labels is not None,
         "today": rows[TODAY],
+        "exits": read_json(run.path / FITTED) if tried(run.recipe) else None,
         "candidates": [
             {
                 **asdict(entry),
