@@ -6,9 +6,9 @@ from typing import Any
 
 from compressor.files import read_json, write_json
 from compressor.measurement.machine.providers import PROVIDERS
-from compressor.measurement.predictions import predict
 from compressor.measurement.timing.latency import WORKLOAD, Benchmark, Cell, benchmark, workload_batches
 from compressor.recipe.compression import Recipe
+from compressor.run.arrays import load_array
 from compressor.run.run import Run
 from compressor.selection.ship import TODAY, decide, judge
 from compressor.stages.cascade.cascade import tried
@@ -29,7 +29,7 @@ def compute(run: Run, folder: Path) -> None:
     """Judge everything built on the rows that decide, time it beside what runs today, and name one."""
     spec, entries = run.recipe.ship, built(run)
     encodings, labels, part = run.deciding
-    full = predict(run.teacher, encodings, track=run.track, description="deciding, full")
+    full = load_array(run.path, {"guard": "calibration_logits", "selection": "selection_logits"}[part])
     judged = {
         entry.variant: judge(spec, full, logits_of(run, entry, encodings), labels, run.choices) for entry in entries
     }
