@@ -68,7 +68,7 @@ class _Rewriter:
             weights = self._weights(node)
             if weights is not None:
                 self._map(node, weights, columns)
-            elif not self._embedding(node):
+            elif not (self._embedding(node) or self._skip_norm(node)):
                 self.graph.nodes.append(node)
         graph = self.model.graph
         del graph.node[:]
@@ -173,6 +173,24 @@ class _Rewriter:
         inputs = [*parts, graph.constant(f"{output}_bias", bias), mask]
         graph.add("MultiHeadAttention", inputs, output, domain=MS, **kept)
 
+    def _skip_norm(self, node: onnx.NodeProto) -> bool:
+        """Append a sum and a norm for a fused one of both; return whether it is one.
+
+        ONNX Runtime's fused kernel takes four to five times as long on CPUs (1.31, 25 to 128 tokens, 384 and 768 wide). It
+        would put one back for additions, which it does not for Sum.
+        """
+        if node.op_type != "SkipLayerNormalization" or any(name in self.readers for name in node.output[1:]):
+            return False
+        given, skip, gamma, beta, *bias = node.input
+        output = node.output[0]
+        total = self.graph.add("Sum", [name for name in (given, skip, *bias) if name], f"{output}_total")
+        self._norm(node, total, gamma, beta)
+        return True
+
+    def _norm(self, node: onnx.NodeProto, total: str, gamma: str, beta: str) -> None:
+        epsilon = _attributes(node).get("epsilon", 1e-12)
+        self.graph.add("LayerNormalization", [total, gamma, beta], node.output[0], axis=-1, epsilon=epsilon)
+
     def _embedding(self, node: onnx.NodeProto) -> bool:
         """Append the look-up of a node that reads an embedding table, quantised; return whether it does."""
         place = {"Gather": 0, "EmbedLayerNormalization": 2}.get(node.op_type)
@@ -203,12 +221,8 @@ class _Rewriter:
             numbers = [graph.constant(f"int8_{value}", np.array([value], dtype=np.int64)) for value in (0, 1, 2)]
             length = graph.add("Slice", [shape, numbers[1], numbers[2], numbers[0]], f"{output}_length")
             places = graph.add("Slice", [positions, numbers[0], length, numbers[0]], f"{output}_positions")
-        total = graph.add("Add", [words, places], f"{output}_placed")
-        if types:
-            typed = graph.add("Gather", [types, segments], f"{output}_types", axis=0)
-            total = graph.add("Add", [total, typed], f"{output}_sum")
-        epsilon = _attributes(node).get("epsilon", 1e-12)
-        graph.add("LayerNormalization", [total, gamma, beta], output, axis=-1, epsilon=epsilon)
+        typed = [graph.add("Gather", [types, segments], f"{output}_types", axis=0)] if types else []
+        self._norm(node, graph.add("Sum", [words, places, *typed], f"{output}_total"), gamma, beta)
 
 
 def _attributes(node: onnx.NodeProto) -> dict:
