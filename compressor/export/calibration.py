@@ -32,33 +32,41 @@ def invented(
     `vocabulary` is the number of tokens, `longest` how many the model takes.
     """
     generator = np.random.default_rng(seed)
-    special = {token for token in tokenizer.all_special_ids if token < vocabulary}
-    plain = np.setdiff1d(np.arange(vocabulary), sorted(special))
+    plain = np.setdiff1d(np.arange(vocabulary), tokenizer.all_special_ids)
     first, last = tokenizer.cls_token_id, tokenizer.sep_token_id
     made = []
     for row in range(rows):
-        count = int(generator.integers(1, max(2, min(LONGEST, longest) - 3 + 1)))
-        tokens = [int(token) for token in generator.choice(plain, count)] if len(plain) else []
+        count = int(generator.integers(1, max(1, min(LONGEST, longest) - 3), endpoint=True))
+        tokens = generator.choice(plain, count).tolist()
         half = len(tokens) // 2 if pairs and row % 2 else 0
         parts = [tokens[:half], tokens[half:]] if half else [tokens]
-        start = [first] if first is not None else []
-        ids, types = list(start), [0] * len(start)
+        ids = [first]
+        types = [0]
         for number, part in enumerate(parts):
-            ended = part + ([last] if last is not None else [])
-            ids, types = ids + ended, types + [number] * len(ended)
-        values = {"input_ids": ids, "attention_mask": [1] * len(ids), "token_type_ids": types}
-        made.append({name: np.array([value], dtype=np.int64) for name, value in values.items() if value})
-    return [inputs for inputs in made if inputs]
+            ids += [*part, last]
+            types += [number] * (len(part) + 1)
+        # a tokenizer without one of the two marks has None for it
+        known = [(token, kind) for token, kind in zip(ids, types, strict=True) if token is not None]
+        columns = [np.array([values], dtype=np.int64) for values in zip(*known, strict=True)]
+        made.append(
+            dict(
+                zip(
+                    ("input_ids", "token_type_ids", "attention_mask"), [*columns, np.ones_like(columns[0])], strict=True
+                )
+            )
+        )
+    return made
 
 
 def observe(source: Path, tensors: Iterable[str], batches: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Columns]:
-    """Return the columns of float32 `tensors` [..., K] inside the ONNX file `source`, over the rows of all `batches`.
+    """Return the columns of float32 `tensors` [..., K] inside the ONNX file `source`, over all `batches`.
 
-    Inputs that the graph does not take are left out. Raises ValueError without batches.
+    Every batch weighs the same in the mean. Inputs that the graph does not take are left out. Without tensors or batches
+    nothing is known: {}.
     """
     tensors = list(dict.fromkeys(tensors))
-    if not batches:
-        raise ValueError("columns cannot be observed without inputs")
+    if not tensors or not batches:
+        return {}
     model = onnx.load(str(source), load_external_data=False)
     for name in tensors:
         model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
@@ -68,19 +76,15 @@ def observe(source: Path, tensors: Iterable[str], batches: Sequence[Mapping[str,
     try:
         opened = open_session(file.name, CPU)
         known = {entry.name for entry in opened.get_inputs()}
-        total, low, high, rows = {}, {}, {}, 0
+        total, low, high = {}, {}, {}
         for inputs in batches:
             found = opened.run(tensors, {name: value for name, value in inputs.items() if name in known})
             for name, values in zip(tensors, found, strict=True):
                 table = values.reshape(-1, values.shape[-1]).astype(np.float64)
-                total[name] = total.get(name, 0) + table.sum(0) / len(table)
+                total[name] = total.get(name, 0) + table.mean(0)
                 low[name] = np.minimum(low.get(name, np.inf), table.min(0))
                 high[name] = np.maximum(high.get(name, -np.inf), table.max(0))
-            rows += 1
     finally:
         Path(file.name).unlink()
-    means = {name: total[name] / rows for name in tensors}
-    return {
-        name: Columns(mean, np.maximum(high[name] - mean, mean - low[name]).astype(np.float64))
-        for name, mean in means.items()
-    }
+    means = {name: total[name] / len(batches) for name in tensors}
+    return {name: Columns(mean, np.maximum(high[name] - mean, mean - low[name])) for name, mean in means.items()}

@@ -28,10 +28,9 @@ def quantize(source: Path, target: Path, batches: Sequence[Mapping[str, np.ndarr
     [CLS] alone have one scale for 32 numbers. Embedding tables have one a row. Weights of more than two dimensions stay as
     they are, since 8-bit products know matrices only: those of a CLS-only tail, split by heads.
     """
-    maps = _Rewriter(onnx.load(str(source))).inputs_of_maps
-    columns = observe(source, maps, batches) if maps else {}
     model = onnx.load(str(source))
-    _Rewriter(model).rewrite(columns)
+    rewriter = _Rewriter(model)
+    rewriter.rewrite(observe(source, rewriter.evened, batches))
     beside = large(source)
     onnx.save(
         model, str(target), save_as_external_data=beside, location=f"{target.name}.data", all_tensors_to_one_file=True
@@ -54,8 +53,8 @@ class _Rewriter:
         self.rows: dict[str, Rows] = {}
 
     @property
-    def inputs_of_maps(self) -> list[str]:
-        """The outputs of norms that are multiplied by weights, token by token."""
+    def evened(self) -> list[str]:
+        """The outputs of norms that are multiplied by weights token by token: their columns are to be evened out."""
         return [
             node.input[0]
             for node in self.old
@@ -113,8 +112,7 @@ class _Rewriter:
         return weights.T if attributes.get("transB") else weights
 
     def _map(self, node: onnx.NodeProto, weights: np.ndarray, columns: Mapping[str, Columns]) -> None:
-        source, output = node.input[0], node.output[0]
-        name = node.input[1]
+        source, name, output = node.input[0], node.input[1], node.output[0]
         if self._few(node):
             bias = node.input[2] if node.op_type == "Gemm" and len(node.input) > 2 else ""
             block_product(self.graph, source, weights, name, f"{output}_product" if bias else output)
