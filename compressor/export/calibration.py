@@ -24,37 +24,32 @@ class Columns:
 
 
 def invented(
-    tokenizer: PreTrainedTokenizerBase, vocabulary: int, longest: int, *, pairs: bool, rows: int = ROWS, seed: int = 0
+    tokenizer: PreTrainedTokenizerBase, vocabulary: int, longest: int, *, rows: int = ROWS, seed: int = 0
 ) -> list[dict[str, np.ndarray]]:
-    """Return inputs [1, S] of random tokens between the special ones, single texts and (`pairs`) pairs by turns.
+    """Return inputs [1, S] of random tokens between the special ones, single texts and pairs by turns.
 
     Huge activations sit in a few columns and at special tokens whatever the text says, so that random tokens show them.
     `vocabulary` is the number of tokens, `longest` how many the model takes.
     """
     generator = np.random.default_rng(seed)
     plain = np.setdiff1d(np.arange(vocabulary), tokenizer.all_special_ids)
+    marked = "token_type_ids" in tokenizer.model_input_names
     first, last = tokenizer.cls_token_id, tokenizer.sep_token_id
     made = []
     for row in range(rows):
         count = int(generator.integers(1, max(1, min(LONGEST, longest) - 3), endpoint=True))
         tokens = generator.choice(plain, count).tolist()
-        half = len(tokens) // 2 if pairs and row % 2 else 0
+        half = len(tokens) // 2 if row % 2 else 0
         parts = [tokens[:half], tokens[half:]] if half else [tokens]
         ids = [first]
         types = [0]
         for number, part in enumerate(parts):
             ids += [*part, last]
-            types += [number] * (len(part) + 1)
+            types += [number if marked else 0] * (len(part) + 1)
         # a tokenizer without one of the two marks has None for it
         known = [(token, kind) for token, kind in zip(ids, types, strict=True) if token is not None]
-        columns = [np.array([values], dtype=np.int64) for values in zip(*known, strict=True)]
-        made.append(
-            dict(
-                zip(
-                    ("input_ids", "token_type_ids", "attention_mask"), [*columns, np.ones_like(columns[0])], strict=True
-                )
-            )
-        )
+        tokens, segments = (np.array([values], dtype=np.int64) for values in zip(*known, strict=True))
+        made.append({"input_ids": tokens, "token_type_ids": segments, "attention_mask": np.ones_like(tokens)})
     return made
 
 

@@ -109,9 +109,7 @@ def export_int8(job: Job) -> Path:
 
     def make(file: Path) -> None:
         config = job.source.config
-        # a tokenizer that knows two segments marks pairs of texts
-        pairs = family_of(config["model_type"]).token_types and config.get("type_vocab_size", 2) > 1
-        batches = invented(load_tokenizer(job.source), config["vocab_size"], longest_input(config), pairs=pairs)
+        batches = invented(load_tokenizer(job.source), config["vocab_size"], longest_input(config))
         quantize(export_optimized(job), file, batches)
 
     return job.made("int8", make)
