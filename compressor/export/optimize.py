@@ -58,7 +58,7 @@ def check_fused(counts: dict[str, int], config: dict, *, tail: bool = False) -> 
 
 
 def expected_nodes(config: dict, *, tail: bool = False) -> dict[str, int]:
-    """Return how many nodes of each fused kind the layers of a model give of a file in float32 (8-bit files: `quantize`).
+    """Return how many nodes of each fused kind the layers of a model give in a float32 file.
 
     A layer has one Attention, one BiasGelu and two SkipLayerNormalization; the norm behind a block that is gone adds a
     constant and no skip.

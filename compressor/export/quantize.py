@@ -27,6 +27,10 @@ def quantize(source: Path, target: Path, batches: Sequence[Mapping[str, np.ndarr
     mean and evened out before (`rowwise.balanced`), as seen on `batches` (`calibration.invented`). Products that concern
     [CLS] alone have one scale for 32 numbers. Embedding tables have one a row. Weights of more than two dimensions stay as
     they are, since 8-bit products know matrices only: those of a CLS-only tail, split by heads.
+
+    Against dynamic quantisation by ONNX Runtime, with one scale for all rows of an activation, the KL to float32 is a
+    tenth, the agreement on five fine-tuned classifiers 98.9 to 99.3 % instead of 95.3 to 98.6 %, and the speed the same
+    within 10 % (benchmarks/LOG.md, 2026-11-27).
     """
     model = onnx.load(str(source))
     rewriter = _Rewriter(model)
@@ -112,10 +116,10 @@ class _Rewriter:
         return weights.T if attributes.get("transB") else weights
 
     def _map(self, node: onnx.NodeProto, weights: np.ndarray, columns: Mapping[str, Columns]) -> None:
-        source, name, output = node.input[0], node.input[1], node.output[0]
+        source, output = node.input[0], node.output[0]
         if self._few(node):
             bias = node.input[2] if node.op_type == "Gemm" and len(node.input) > 2 else ""
-            block_product(self.graph, source, weights, name, f"{output}_product" if bias else output)
+            block_product(self.graph, source, weights, f"{output}_product" if bias else output)
             if bias:
                 self.graph.add("Add", [f"{output}_product", bias], output)
             return
@@ -132,11 +136,11 @@ class _Rewriter:
             self._attention(node, weights)
             return
         bare = f"{output}_bare"
-        shift = product(self.graph, self.rows[source], weights, name, bare)
+        shift = product(self.graph, self.rows[source], weights, bare)
         if shift is None or self._into_bias(output, shift):
             self.graph.nodes[-1].output[0] = output
         else:
-            self.graph.add("Add", [bare, self.graph.constant(f"{name}_shift", shift)], output)
+            self.graph.add("Add", [bare, self.graph.constant(f"{output}_shift", shift)], output)
 
     def _into_bias(self, output: str, shift: np.ndarray) -> bool:
         """Add `shift` to the bias that the only reader of `output` adds anyway; return whether there is one."""
@@ -154,9 +158,9 @@ class _Rewriter:
 
     def _attention(self, node: onnx.NodeProto, weights: np.ndarray) -> None:
         """Append the products of an Attention node and the attention without them."""
-        graph, name, output = self.graph, node.input[1], node.output[0]
+        graph, output = self.graph, node.output[0]
         attributes = _attributes(node)
-        shift = product(graph, self.rows[node.input[0]], weights, name, f"{output}_maps")
+        shift = product(graph, self.rows[node.input[0]], weights, f"{output}_maps")
         bias = np.zeros(weights.shape[1], dtype=np.float32)
         if len(node.input) > 2 and node.input[2]:
             bias = numpy_helper.to_array(self.tensors[node.input[2]])
@@ -164,7 +168,7 @@ class _Rewriter:
             bias = bias + shift
         sizes = attributes.pop("qkv_hidden_sizes", [weights.shape[1] // 3] * 3)
         parts = [f"{output}_{part}" for part in ("query", "key", "value")]
-        lengths = graph.constant(f"{name}_sizes", np.array(sizes, dtype=np.int64))
+        lengths = graph.constant(f"{output}_sizes", np.array(sizes, dtype=np.int64))
         graph.add("Split", [f"{output}_maps", lengths], parts, axis=-1)
         kept = {key: value for key, value in attributes.items() if key in {"num_heads", "mask_filter_value", "scale"}}
         mask = node.input[3] if len(node.input) > 3 else ""

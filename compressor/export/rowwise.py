@@ -104,19 +104,19 @@ def rounded(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(weights / scales).astype(np.int8), scales.astype(np.float32)
 
 
-def product(graph: Graph, rows: Rows, weights: np.ndarray, name: str, output: str) -> np.ndarray | None:
+def product(graph: Graph, rows: Rows, weights: np.ndarray, output: str) -> np.ndarray | None:
     """Append `output` = rows @ weights [K, N]; return what is to be added to it [N] for the shift, None for nothing."""
     even = weights if rows.stretch is None else weights / rows.stretch[:, None]
     values, scales = rounded(even)
-    names = [graph.constant(f"{name}_int8", values), graph.constant(f"{name}_scales", scales)]
-    zeros = graph.constant(f"{name}_zeros", np.zeros(len(scales), dtype=np.int8))
+    names = [graph.constant(f"{output}_int8", values), graph.constant(f"{output}_scales", scales)]
+    zeros = graph.constant(f"{output}_zeros", np.zeros(len(scales), dtype=np.int8))
     inputs = [rows.values, names[0], rows.scale, names[1], rows.zero, zeros]
     unit = graph.add("MatMulIntegerToFloat", inputs, f"{output}_unit", domain=MS)
     graph.add("Mul", [unit, rows.factor], output)
     return None if rows.shift is None else (rows.shift.astype(np.float64) @ weights).astype(np.float32)
 
 
-def block_product(graph: Graph, tensor: str, weights: np.ndarray, name: str, output: str) -> None:
+def block_product(graph: Graph, tensor: str, weights: np.ndarray, output: str) -> None:
     """Append `output` = tensor [..., K] @ weights [K, N] with one scale for 32 numbers of either factor.
 
     The kernel for few rows: as fast as the other for one row, and several times slower for many.
@@ -129,7 +129,7 @@ def block_product(graph: Graph, tensor: str, weights: np.ndarray, name: str, out
     scales = np.abs(padded).max(2) / 127
     scales[scales == 0] = 1
     values = (np.rint(padded / scales[..., None]) + 128).astype(np.uint8)  # 128 stands for 0
-    inputs = [tensor, graph.constant(f"{name}_int8", values), graph.constant(f"{name}_scales", scales)]
+    inputs = [tensor, graph.constant(f"{output}_int8", values), graph.constant(f"{output}_scales", scales)]
     graph.add(
         "MatMulNBits", inputs, output, domain=MS, K=inner, N=outer, bits=8, block_size=BLOCK, accuracy_level=4
     )  # fmt: skip

@@ -137,7 +137,7 @@ def test_opens_with_optimum_and_in_a_pipeline(exported, variant):
     classify = TextClassificationPipeline(model=model, tokenizer=AutoTokenizer.from_pretrained(folder), device="cpu")
     texts = [text for (text,) in TEXTS[:4]]
     labels = [answer["label"] for answer in classify(texts)]
-    # one row a batch, as the pipeline does: int8 scales depend on the rest of the batch
+    # one row a batch, as the pipeline does
     logits = predict_onnx(session(files[variant].path), tiny_encodings(model_dir), batch_size=1)
     assert labels == [f"LABEL_{index}" for index in logits[:4].argmax(1)]
 

@@ -39,7 +39,7 @@ def run(build, given, kind=TensorProto.FLOAT):
 def by_rows(weights, *, one_sided=False, columns=None):
     def build(graph):
         rows = rowwise.quantised_rows(graph, "x", one_sided=one_sided, columns=columns, heard=weights)
-        shift = rowwise.product(graph, rows, weights, "w", "y" if columns is None else "bare")
+        shift = rowwise.product(graph, rows, weights, "y" if columns is None else "bare")
         if columns is not None:
             graph.add("Add", ["bare", graph.constant("shift", shift)], "y")
 
@@ -107,7 +107,7 @@ def test_products_of_few_rows_by_blocks(inner):
         RANDOM.normal(size=(2, inner)).astype(np.float32),
     )
     weights[:, 3] = 0
-    found = run(lambda graph: rowwise.block_product(graph, "x", weights, "w", "y"), rows)
+    found = run(lambda graph: rowwise.block_product(graph, "x", weights, "y"), rows)
     np.testing.assert_allclose(found, rows @ weights, atol=0.25)
     assert np.abs(found[:, 3]).max() < 1e-3
 
@@ -203,10 +203,21 @@ def test_padding_on_either_side_changes_nothing(tmp_path):
     np.testing.assert_allclose(plain, wanted[:1], atol=0.2)
 
 
-def test_pruned_heads(tmp_path):
+def pruned(model):
+    model.prune_heads({0: [1], 1: [0, 2]})
+
+
+def twins(model):
+    """Give two layers the same weights, which a file holds once, and their inputs different columns."""
+    layers = model.bert.encoder.layer
+    layers[1].load_state_dict(layers[0].state_dict())
+
+
+@pytest.mark.parametrize("change", [pruned, twins])
+def test_changed_layers(tmp_path, change):
     folder = save_model(tmp_path / "stock", "bert", layers=3)
     model = AutoModelForSequenceClassification.from_pretrained(folder)
-    model.prune_heads({0: [1], 1: [0, 2]})
+    change(model)
     model.save_pretrained(tmp_path / "model")
     AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "model")
     files = export.export_variants(tmp_path / "model", tmp_path / "onnx", ["optimized", "int8"])
