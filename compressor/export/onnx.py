@@ -14,6 +14,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from compressor.errors import UserError, nearest
+from compressor.export.calibration import invented
 from compressor.export.half import to_half
 from compressor.export.optimize import count_operators, fuse, fused_nodes, onnx_bytes
 from compressor.export.quantize import quantize
@@ -23,7 +24,7 @@ from compressor.measurement.cost import weight_bytes
 from compressor.measurement.machine.environment import int8_is_fast
 from compressor.model.checks import stored_precision
 from compressor.model.families import family_of
-from compressor.model.load import ModelSource, find_model, load_classifier, load_tokenizer
+from compressor.model.load import ModelSource, find_model, load_classifier, load_tokenizer, longest_input
 from compressor.progress import Track, silent
 
 
@@ -104,8 +105,14 @@ def export_fp16(job: Job) -> Path:
 
 
 def export_int8(job: Job) -> Path:
-    """Export the fused graph with 8-bit weights and dynamically quantised activations; return the file."""
-    return job.made("int8", lambda file: quantize(export_optimized(job), file))
+    """Export the fused graph with 8-bit weights and activations quantised row by row; return the file."""
+
+    def make(file: Path) -> None:
+        config = job.source.config
+        batches = invented(load_tokenizer(job.source), config["vocab_size"], longest_input(config))
+        quantize(export_optimized(job), file, batches)
+
+    return job.made("int8", make)
 
 
 VARIANTS: dict[str, Callable[[Job], Path]] = {  # keys = ExportSpec.variants

@@ -9,7 +9,7 @@ from compressor.model.cls_row import relative_positions
 from compressor.model.sublayers import shape_in
 from compressor.model.units import Shape
 
-FUSED = "Attention", "SkipLayerNormalization", "BiasGelu", "QAttention"
+FUSED = "Attention", "SkipLayerNormalization", "BiasGelu", "MultiHeadAttention"
 
 
 def fuse(source: Path, target: Path, config: dict, *, tail: bool = False) -> None:
@@ -58,7 +58,7 @@ def check_fused(counts: dict[str, int], config: dict, *, tail: bool = False) -> 
 
 
 def expected_nodes(config: dict, *, tail: bool = False) -> dict[str, int]:
-    """Return how many nodes of each fused kind the layers of a model give (QAttention replaces Attention in 8-bit files).
+    """Return how many nodes of each fused kind the layers of a model give in a float32 file.
 
     A layer has one Attention, one BiasGelu and two SkipLayerNormalization; the norm behind a block that is gone adds a
     constant and no skip.
