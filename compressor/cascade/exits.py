@@ -21,7 +21,7 @@ STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 
 
 Reader = Callable[[dict[str, np.ndarray]], tuple[Mapping[int, Tensor], Tensor]]
-"""From the inputs of a batch to the states [B, S, H] behind each layer that is asked for, and the logits [B, C]."""
+"""From the inputs of a batch to what the exit behind each layer reads [B, 3H], by layer, and the logits [B, C]."""
 
 
 @dataclass(frozen=True)
@@ -55,28 +55,28 @@ class HeldOut:
     own: np.ndarray
 
 
-class ExitModule(nn.Module):
-    """An exit head on the states behind its layer: hidden [B, S, H] and attention mask [B, S] to logits [B, C]."""
+class ExitFeatures(nn.Module):
+    """What the exit behind `layer` reads: hidden [B, S, H] and attention mask [B, S] to features [B, 3H]."""
 
-    def __init__(self, model: nn.Module, family: Family, head: ExitHead) -> None:
+    def __init__(self, model: nn.Module, family: Family, layer: int) -> None:
         super().__init__()
-        self.layer = layer_list(model, family)[head.layer]
+        self.layer = layer_list(model, family)[layer]
         self.family, self.heads = family, model.config.num_attention_heads
-        self.register_buffer("weight", head.weight.float())
-        self.register_buffer("bias", head.bias.float())
 
     def forward(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return the logits [B, C] of the exit."""
-        return exit_features(self.layer, self.family, self.heads, hidden, attention_mask) @ self.weight + self.bias
+        """Return the features [B, 3H]."""
+        return exit_features(self.layer, self.family, self.heads, hidden, attention_mask)
 
 
-def model_reader(model: nn.Module) -> Reader:
+def model_reader(model: nn.Module, family: Family, layers: Sequence[int]) -> Reader:
     """Return the reader of the model as PyTorch computes it, in float32."""
+    exits = {layer: ExitFeatures(model, family, layer) for layer in layers}
 
     def read(inputs: dict[str, np.ndarray]) -> tuple[Mapping[int, Tensor], Tensor]:
         tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
         output = model(**tensors, output_hidden_states=True)
-        return dict(enumerate(output.hidden_states)), output.logits
+        mask = tensors["attention_mask"]
+        return {layer: module(output.hidden_states[layer], mask) for layer, module in exits.items()}, output.logits
 
     return read
 
@@ -145,13 +145,12 @@ def fit_exits(
 ) -> tuple[list[ExitFit], HeldOut]:
     """Fit an exit behind each of `layers` (from 1, below the number of layers) in one pass over unlabelled text.
 
-    `targets` [N, C] are the logits to foretell; None takes the model's own. `reader` gives the states that the exits are to
-    see and the model's own logits, None those of `model` itself; the layer behind an exit is always that of `model`. Three
-    of four rows are fitted, the others held out. Memory: the sums of each exit, and the features of the held-out rows.
+    `targets` [N, C] are the logits to foretell; None takes the model's own. `reader` gives what the exits are to see and the
+    model's own logits, such as those of its 8-bit file; None reads `model` itself. Three of four rows are fitted, the others
+    held out. Memory: the sums of each exit, and the features of the held-out rows.
     """
-    read = reader or model_reader(model)
-    heads, width, classes = model.config.num_attention_heads, model.config.hidden_size, model.config.num_labels
-    following = layer_list(model, family)
+    read = reader or model_reader(model, family, layers)
+    width, classes = model.config.hidden_size, model.config.num_labels
     sums = {layer: RidgeSums(3 * width, classes) for layer in layers}
     held = np.arange(HELD_OUT - 1, len(encodings), HELD_OUT)
     place = np.full(len(encodings), -1)
@@ -159,14 +158,14 @@ def fit_exits(
     features = {layer: torch.zeros(len(held), 3 * width) for layer in layers}
     wanted, own = (np.zeros((len(held), classes), dtype=np.float32) for _ in range(2))
     for rows, inputs in padded_batches(encodings, batch_size, track, "exit heads"):
-        states, logits = read(inputs)
-        mask, final = torch.from_numpy(inputs["attention_mask"]).to(model.device), logits.float().cpu()
+        seen, logits = read(inputs)
+        final = logits.float().cpu()
         logits = final if targets is None else torch.from_numpy(targets[rows]).float()
         inside = torch.from_numpy(place[rows] < 0)
         places = place[rows][~inside.numpy()]
         wanted[places], own[places] = logits[~inside].numpy(), final[~inside].numpy()
         for layer in layers:
-            x = exit_features(following[layer], family, heads, states[layer], mask).float().cpu()
+            x = seen[layer].float().cpu()
             sums[layer].add(x[inside], centred(logits[inside]))
             features[layer][places] = x[~inside]
     fits = [_best(layer, sums[layer], features[layer], torch.from_numpy(wanted)) for layer in layers]

@@ -27,8 +27,10 @@ from compressor.recipe.training import CascadeSpec
 class EncoderWork:
     """What decides the work of a model's encoder: width, heads, what each layer has, and whether it has a CLS-only tail.
 
-    `speed` is the time of an operation of its layers as a share of one in float32 (below 1 in 8 bits); `full` is the work of
-    the model where texts start again that the end of this one is unsure of.
+    `speed` is the time of an operation of its layers as a share of one in float32 (below 1 in 8 bits); `exit_work` is that of
+    a try at an exit where it was measured, as the FLOPs in float32 that take as long (None: the FLOPs of its one row, which
+    says too little in 8 bits: one row reads all the weights of a layer). `full` is the work of the model where texts start
+    again that the end of this one is unsure of.
     """
 
     hidden: int
@@ -36,6 +38,7 @@ class EncoderWork:
     shape: Shape
     tail: bool = False
     speed: float = 1.0
+    exit_work: float | None = None
     full: "EncoderWork | None" = None
 
     @property
@@ -47,7 +50,7 @@ class EncoderWork:
         """Return the FLOPs [E + 1, N] of rows of `lengths` tokens that leave at each of `exits`, or at the end.
 
         A row pays for the layers it passed, each operation counted `speed` times, and for every exit it was tried at, the
-        one where it leaves included: exits are in float32. The last layer among `exits` is the end of the layers, behind
+        one where it leaves included. The last layer among `exits` is the end of the layers, behind
         which the `full` model is the last part.
         """
         early = [depth for depth in exits if depth < self.layers]
@@ -56,7 +59,9 @@ class EncoderWork:
         for index, (width, attention) in enumerate(zip(self.shape.ffn_widths, self.shape.attention, strict=True)):
             layers[index] = encoder_flops(1, self.hidden, width, tokens, attention=attention)
             rows[index] = cls_row_flops(self.hidden, width, self.heads, tokens, attention=attention)
-        tried = np.cumsum([rows[depth] for depth in early], axis=0)  # an exit reads one row of the next layer
+        # an exit reads one row of the next layer
+        spent_at = rows if self.exit_work is None else np.full_like(rows, self.exit_work)
+        tried = np.cumsum([spent_at[depth] for depth in early], axis=0)
         left = [self.speed * layers[:depth].sum(0) + spent for depth, spent in zip(early, tried, strict=True)]
         whole = self.speed * (layers.sum(0) + (rows[-1] - layers[-1] if self.tail else 0))
         left.append(whole + tried[-1] if len(tried) else whole)

@@ -6,8 +6,17 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from compressor.cascade.exits import ExitHead, ExitModule
-from compressor.cascade.parts import EXIT_LOGITS, FULL, HIDDEN, file_reader, layer_states, part_names, write_parts
+from compressor.cascade.exits import ExitFeatures, ExitHead, model_reader
+from compressor.cascade.parts import (
+    EXIT_LOGITS,
+    FULL,
+    HIDDEN,
+    file_reader,
+    layer_states,
+    part_names,
+    with_exits,
+    write_parts,
+)
 from compressor.data.batches import pad
 from compressor.export.onnx import Job, export_optimized, quiet
 from compressor.export.quantize import quantize
@@ -48,6 +57,11 @@ def parts(tiny, tmp_path_factory):
     return get
 
 
+def logits_at(model, family, head, states, mask):
+    features = ExitFeatures(model, family, head.layer)(states[head.layer], mask)
+    return features @ head.weight.float() + head.bias.float()
+
+
 def open_parts(folder, exits):
     return [ort.InferenceSession(str(folder / name)) for name in part_names(len(exits))]
 
@@ -77,9 +91,7 @@ def test_parts_compute_what_the_whole_computes(tiny, parts, model_type, exits):
         with torch.inference_mode():
             output = model(**tensors, output_hidden_states=True)
             for head, found in zip(heads, early, strict=True):
-                exit_logits = ExitModule(model, family, head)(
-                    output.hidden_states[head.layer], tensors["attention_mask"]
-                )
+                exit_logits = logits_at(model, family, head, output.hidden_states, tensors["attention_mask"])
                 np.testing.assert_allclose(found, exit_logits, atol=2e-4)
         np.testing.assert_allclose(logits, output.logits, atol=1e-4)
 
@@ -117,7 +129,7 @@ def test_a_model_without_parts_of_layers_is_cut_behind_its_layers(tiny, tmp_path
     early, logits = run_parts(open_parts(tmp_path, (1,)), batch)
     np.testing.assert_allclose(logits, output.logits, atol=1e-4)
     with torch.inference_mode():
-        wanted = ExitModule(cut, family, head)(output.hidden_states[1], tensors["attention_mask"])
+        wanted = logits_at(cut, family, head, output.hidden_states, tensors["attention_mask"])
     np.testing.assert_allclose(early[0], wanted, atol=2e-4)
 
 
@@ -152,7 +164,7 @@ def test_the_head_is_exported_from_a_copy_so_that_a_model_on_the_gpu_stays_there
     model, family, *_ = tiny("bert")
     _, fused, heads = parts("bert", (2,))
     moved = []
-    monkeypatch.setattr(ExitModule, "cpu", lambda self: moved.append(self.layer) or self)
+    monkeypatch.setattr(ExitFeatures, "cpu", lambda self: moved.append(self.layer) or self)
     write_parts(fused, model, family, heads, tmp_path)
     assert len(moved) == 1
     assert moved[0] is not layer_list(model, family)[2]
@@ -177,7 +189,7 @@ def test_a_front_without_attention_has_an_exit(tiny, tmp_path, model_type):
     with torch.inference_mode():
         output = loaded(**tensors, output_hidden_states=True)
         np.testing.assert_allclose(logits, output.logits, atol=1e-4)
-        wanted = ExitModule(loaded, family, head)(output.hidden_states[1], tensors["attention_mask"])
+        wanted = logits_at(loaded, family, head, output.hidden_states, tensors["attention_mask"])
     np.testing.assert_allclose(early[0], wanted, atol=1e-4)
 
 
@@ -189,39 +201,37 @@ def test_names_of_the_parts():
 
 @pytest.mark.parametrize("exits", [(), (2,), (1, 3)])
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert"])
-def test_eight_bit_parts_round_as_the_whole_does_and_heads_do_not(tiny, parts, tmp_path, model_type, exits):
+def test_eight_bit_parts_round_as_the_whole_does_and_linear_maps_do_not(tiny, parts, tmp_path, model_type, exits):
     model, family, encodings, _ = tiny(model_type)
     _, fused, heads = parts(model_type, exits or (2,))
     heads = heads[: len(exits)]
+    with_exits(fused, model, family, [1, 2, 3], tmp_path / "exits.onnx")
     with quiet():
-        quantize(fused, tmp_path / "int8.onnx")
+        quantize(tmp_path / "exits.onnx", tmp_path / "int8.onnx")
     write_parts(tmp_path / "int8.onnx", model, family, heads, tmp_path, fused)
-    whole, float32 = (ort.InferenceSession(str(file)) for file in (tmp_path / "int8.onnx", fused))
-    names = [value.name for value in whole.get_inputs()]
+    read, float32 = file_reader(tmp_path / "int8.onnx", [1, 2, 3]), ort.InferenceSession(str(fused))
+    names = [value.name for value in float32.get_inputs()]
     for rows in (np.arange(24), np.array([5])):
         batch = pad(encodings, rows)
         early, logits = run_parts(open_parts(tmp_path, exits), batch)
-        np.testing.assert_array_equal(logits, whole.run(None, feeds(names, batch))[0])
+        seen, own = read(batch)
+        np.testing.assert_array_equal(own, logits)
         assert not np.array_equal(logits, float32.run(None, feeds(names, batch))[0])
         again = ort.InferenceSession(str(tmp_path / FULL)).run(None, feeds(names, batch))[0]
         np.testing.assert_array_equal(again, float32.run(None, feeds(names, batch))[0])
-        states, own = file_reader(tmp_path / "int8.onnx", LAYERS, exits)(batch)
-        np.testing.assert_array_equal(own, logits)
         for head, found in zip(heads, early, strict=True):
-            with torch.inference_mode():
-                wanted = ExitModule(model, family, head)(states[head.layer], torch.from_numpy(batch["attention_mask"]))
-            np.testing.assert_allclose(found, wanted, atol=2e-4)  # float32 alone would be this close
+            wanted = seen[head.layer] @ head.weight.float() + head.bias.float()
+            np.testing.assert_allclose(found, wanted, atol=2e-5)
 
 
-def test_states_of_a_float32_file_are_those_of_pytorch(tiny, parts):
-    model, _, encodings, _ = tiny("bert")
+def test_what_exits_read_in_a_float32_file_is_what_they_read_in_pytorch(tiny, parts, tmp_path):
+    model, family, encodings, _ = tiny("bert")
     batch = pad(encodings, np.arange(24))
-    states, logits = file_reader(parts("bert", (2,))[1], LAYERS, [1, 3])(batch)
+    with_exits(parts("bert", (2,))[1], model, family, [1, 3], tmp_path / "exits.onnx")
+    seen, logits = file_reader(tmp_path / "exits.onnx", [1, 3])(batch)
     with torch.inference_mode():
-        inputs = {name: torch.from_numpy(value) for name, value in batch.items()}
-        output = model(**inputs, output_hidden_states=True)
-    assert sorted(states) == [1, 3]
-    kept = inputs["attention_mask"].bool()
-    for layer, state in states.items():
-        np.testing.assert_allclose(state[kept], output.hidden_states[layer][kept], atol=1e-4)
-    np.testing.assert_allclose(logits, output.logits, atol=1e-4)
+        wanted, output = model_reader(model, family, [1, 3])(batch)
+    assert sorted(seen) == sorted(wanted) == [1, 3]
+    for layer, features in seen.items():
+        np.testing.assert_allclose(features, wanted[layer], atol=1e-4)
+    np.testing.assert_allclose(logits, output, atol=1e-4)

@@ -77,6 +77,7 @@ def test_work_in_eight_bits_and_of_a_second_start_by_hand():
     assert work.costs((1,), one).ravel().tolist() == [16 + 64, 32 + 64]  # the exit reads one row in float32
     assert work.costs((1, 2), one).ravel().tolist() == [16 + 64, 32 + 64, 32 + 64 + 4 * 64]
     assert work.costs((2,), one).ravel().tolist() == [32, 32 + 4 * 64]
+    assert replace(work, exit_work=10.0).costs((1, 2), one).ravel().tolist() == [16 + 10, 32 + 10, 32 + 10 + 4 * 64]
 
 
 def test_frontier_by_hand():

@@ -73,7 +73,7 @@ def cascade_reading(cascade: Mapping[str, Any]) -> list[str]:
     if bits:
         found += (
             f" An operation in 8 bits counts {cascade['speed']:.2f} of one in float32, as their times did when the cascade "
-            "was made."
+            "was made, and a try at an exit as many as take as long in float32."
         )
     return [happens, holds, found]
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from compressor.cascade.exits import ExitFit, fit_exits
-from compressor.cascade.parts import file_reader, write_parts
+from compressor.cascade.parts import file_reader, part_names, with_exits, write_parts
 from compressor.cascade.plan import CascadePlan, EncoderWork, layers_to_try, plan_cascade
 from compressor.data.batches import Encodings, pad
 from compressor.export.onnx import quiet
@@ -78,15 +78,19 @@ def build_cascade(
     """
     layers, make = layers_to_try(spec.exits, work.layers), PRECISIONS[spec.precision].make
     with tempfile.TemporaryDirectory() as place:
-        cut, reader, speed = fused, None, 1.0
+        cut, reader = fused, None
         if make is not None:
-            cut = Path(place) / "model.onnx"
+            whole, cut = Path(place) / "exits.onnx", Path(place) / "model.onnx"
+            with_exits(fused, model, family, layers, whole)
             with quiet():
-                make(fused, cut)
-            reader = file_reader(cut, work.layers, layers, torch.get_num_threads())
-            speed = measured_speed(cut, fused, text, track=track)
+                make(whole, cut)
+            reader = file_reader(cut, layers, torch.get_num_threads())
+            bare = Path(place) / "bare"
+            bare.mkdir()
+            write_parts(cut, model, family, [], bare)  # the layers alone: all in one part
+            work = measured_work(cut, bare / part_names(0)[0], fused, text, work, len(layers), track=track)
         behind = full if spec.unsure_to_full is True or (spec.unsure_to_full == "auto" and make is not None) else None
-        work = replace(work, speed=speed, full=behind and behind[1])
+        work = replace(work, full=behind and behind[1])
         fits, held = fit_exits(model, family, text, layers, targets, reader=reader, track=track)
         plan = plan_cascade(fits, held, text.lengths[held.rows], work, spec, certified_rows)
         taken = [fit for fit in fits if fit.head.layer in plan.exits]
@@ -95,21 +99,32 @@ def build_cascade(
     return Built(plan, taken, work)
 
 
-def measured_speed(
-    file: Path, opponent: Path, text: Encodings, *, seconds: float = 10.0, track: Track = silent
-) -> float:
-    """Return the median time of `file` on a CPU as a share of that of `opponent`: single texts spread over `text`, interleaved.
+def measured_work(
+    file: Path,
+    layers: Path,
+    opponent: Path,
+    text: Encodings,
+    work: EncoderWork,
+    exits: int,
+    *,
+    seconds: float = 15.0,
+    track: Track = silent,
+) -> EncoderWork:
+    """Return `work`, that of the float32 file `opponent`, with what its layers and its exits take in `file` on a CPU.
 
-    What it decides is which exits are tried and whether unsure texts start again; no certificate depends on it.
+    `file` has so many `exits` (`with_exits`), `layers` is the same without them. Single texts spread over `text`, interleaved.
+    What is found decides which exits are taken and how many texts start again; no certificate depends on it.
     """
     rows = np.linspace(0, len(text) - 1, min(TIMED, len(text))).astype(int)
-    subjects = {
-        name: onnx_subject(session(path, threads=torch.get_num_threads()))
-        for name, path in (("file", file), ("opponent", opponent))
-    }
+    threads = torch.get_num_threads()
     batches = [pad(text, np.array([row])) for row in rows]
+    files = {"opponent": opponent, "layers": layers, "exits": file}
+    subjects = {name: onnx_subject(session(path, threads=threads)) for name, path in files.items()}
     values = measure(
         subjects, batches, min_seconds=0, min_runs=2 * TIMED, max_seconds=seconds, track=track, description="precision"
     )
-    # round by round, as texts differ in length; a median, as whatever interrupts one of the two must not decide
-    return float(np.median(np.array(values["file"]) / np.array(values["opponent"])))
+    times = {name: np.array(values[name]) for name in subjects}
+    # round by round, as texts differ in length; medians, as whatever interrupts one of them must not decide
+    speed = float(np.median(times["layers"] / times["opponent"]))
+    share = float(np.median((times["exits"] - times["layers"]) / times["opponent"])) / exits
+    return replace(work, speed=speed, exit_work=max(0.0, share) * work.costs((), text.lengths[rows])[-1].mean())

@@ -95,6 +95,7 @@ def compute(run: Run, folder: Path) -> None:
             "model": spec.model,
             "precision": spec.precision,
             "speed": work.speed,
+            "exit_work": work.exit_work,
             "full": plan.exits[-1] == work.layers,
             "layers": work.layers,
             "fit_rows": len(text),

@@ -82,7 +82,7 @@ def result(run: Run) -> dict[str, Any]:
     source = run.teacher_source if made["model"] == "full" else find_model(str(run.path / "model"))
     plain, place = work_of(run, source), (left, np.arange(len(left)))
     operations = plain.costs(exits, run.evaluation.lengths)[place]
-    spent = replace(plain, speed=made["speed"]).costs(exits, run.evaluation.lengths)[place]
+    spent = replace(plain, speed=made["speed"], exit_work=made["exit_work"]).costs(exits, run.evaluation.lengths)[place]
     whole = full_work(run, run.evaluation)
     work = float(spent.sum() / whole.sum())
     files = [run.path / FOLDER / name for name in read_json(run.path / FOLDER / FITTED)["parts"]]

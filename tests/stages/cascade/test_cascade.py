@@ -471,10 +471,8 @@ def test_an_eight_bit_cascade_is_certified_with_its_rounding_and_says_so(task, t
     # the certificate is that of the finished files, the worse of both ways of answering
     run = prepare(load_recipe(out / "recipe.yaml"), out, "cpu", silent)
     teacher = predict(run.teacher, run.guard)
-    work, thresholds = (
-        work_of(run, run.teacher_source, made["speed"]),
-        [np.inf if value is None else value for value in made["certificate"]["thresholds"]],
-    )
+    thresholds = [np.inf if value is None else value for value in made["certificate"]["thresholds"]]
+    work = replace(work_of(run, run.teacher_source, made["speed"]), exit_work=made["exit_work"])
     outcomes = [
         measured_outcome(out / "onnx/cascade", work, (1, 2, 3), run.guard, teacher, batch_size=size) for size in (1, 32)
     ]
