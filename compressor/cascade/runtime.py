@@ -43,10 +43,9 @@ class CascadeClassifier:
     `directory` holds cascade.json, the ONNX parts and tokenizer.json, as `compressor run` writes them to
     onnx/cascade. Rows that no exit answers go on together, so no work is done twice; where the last part is the full model
     in float32 (`settings["full"]`), rows that the end of the others is unsure of start again there. A row's answer does not
-    depend on the batch that it comes in, but for the rounding of float32 sums; 8-bit parts (`settings["precision"]`) take
-    scales over the batch, so there texts near a threshold may be answered elsewhere beside other texts. `stats()` counts
-    where the rows left; `certified` says whether a bound on changed predictions holds (`settings["max_flips"]`), on texts
-    like those it was certified on, in batches of the sizes in `settings["certified_batches"]`.
+    depend on the batch that it comes in, but for the rounding of float32 sums. `settings["precision"]` is that of all parts
+    but the full model. `stats()` counts where the rows left; `certified` says whether a bound on changed predictions holds
+    (`settings["max_flips"]`), on texts like those it was certified on.
     """
 
     def __init__(

@@ -132,22 +132,18 @@ def threshold_path(outcome: Outcome) -> list[Thresholds]:
     return path
 
 
-def certify(
-    path: Sequence[Thresholds], outcome: Outcome, max_flips: float, confidence: float, *others: Outcome
-) -> Certificate:
+def certify(path: Sequence[Thresholds], outcome: Outcome, max_flips: float, confidence: float) -> Certificate:
     """Test the path in its order on rows that had no part in choosing it; stop at the first that fails.
 
     Each test asks whether the Clopper-Pearson bound of the flips is at most `max_flips`. Stopping at the first failure
     keeps the chance of any false claim at 1 - confidence without a correction (fixed-sequence testing; Angelopoulos et
     al. 2021, "Learn then Test", section 3). It holds for any distribution, if the rows are drawn like those to come.
-    `others` are the same rows answered in another way, such as in other batches: thresholds pass where each of them
-    does, which takes no correction either (intersection-union test; Berger 1982), and the flips are those of the worst.
     """
     rows = len(outcome.wrong_at_end)
     passed, tested = None, 0
     for thresholds in path:
         tested += 1
-        flips = max(way.flips(thresholds) for way in (outcome, *others))
+        flips = outcome.flips(thresholds)
         bound = rate_upper_bound(flips, rows, confidence)
         if bound > max_flips:
             break

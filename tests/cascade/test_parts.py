@@ -18,6 +18,7 @@ from compressor.cascade.parts import (
     write_parts,
 )
 from compressor.data.batches import pad
+from compressor.export.calibration import invented
 from compressor.export.onnx import Job, export_optimized, quiet
 from compressor.export.quantize import quantize
 from compressor.measurement.runtime import feeds
@@ -202,12 +203,13 @@ def test_names_of_the_parts():
 @pytest.mark.parametrize("exits", [(), (2,), (1, 3)])
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert"])
 def test_eight_bit_parts_round_as_the_whole_does_and_linear_maps_do_not(tiny, parts, tmp_path, model_type, exits):
-    model, family, encodings, _ = tiny(model_type)
+    model, family, encodings, folder = tiny(model_type)
     _, fused, heads = parts(model_type, exits or (2,))
     heads = heads[: len(exits)]
+    observed = invented(load_tokenizer(find_model(str(folder))), model.config.vocab_size, 24)
     with_exits(fused, model, family, [1, 2, 3], tmp_path / "exits.onnx")
     with quiet():
-        quantize(tmp_path / "exits.onnx", tmp_path / "int8.onnx")
+        quantize(tmp_path / "exits.onnx", tmp_path / "int8.onnx", observed)
     write_parts(tmp_path / "int8.onnx", model, family, heads, tmp_path, fused)
     read, float32 = file_reader(tmp_path / "int8.onnx", [1, 2, 3]), ort.InferenceSession(str(fused))
     names = [value.name for value in float32.get_inputs()]

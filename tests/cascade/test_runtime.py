@@ -18,6 +18,7 @@ from compressor.cascade.runtime import CascadeClassifier, margin
 from compressor.cascade.thresholds import Certificate
 from compressor.data.batches import encode, pad
 from compressor.errors import UserError
+from compressor.export.calibration import invented
 from compressor.export.onnx import Job, export_optimized, quiet
 from compressor.export.quantize import quantize
 from compressor.measurement.machine.libraries import CUDA
@@ -52,14 +53,14 @@ def exported(tmp_path_factory):
             if precision == "int8":
                 cut, again = home / "int8.onnx", fused
                 with quiet():
-                    quantize(fused, cut)
+                    quantize(fused, cut, invented(tokenizer, model.config.vocab_size, 24))
             write_parts(cut, model, family, [fit.head for fit in fits], folder, again)
             with quiet():
                 tokenizer.save_pretrained(folder)
             data = SimpleNamespace(label_names=("a", "b", "c"), text_columns=("text",))
             run = SimpleNamespace(tokenizer=tokenizer, data=data, provenance={"guard": "taken from the test file"})
             spec = SimpleNamespace(max_flips=0.1, confidence=0.95, precision=precision)
-            run.recipe = SimpleNamespace(data=SimpleNamespace(max_length=24), cascade=spec)
+            run.recipe, run.cascade = SimpleNamespace(data=SimpleNamespace(max_length=24)), spec
             thresholds = tuple(float(np.quantile(np.ptp(np.sort(fit.logits)[:, -2:], axis=1), 0.6)) for fit in fits)
             exits, thresholds = ((1, 2, 3), (*thresholds, 1.0)) if again else ((1, 2), thresholds)
             certificate = Certificate(thresholds, True, 0, 120, 0.03, 0.1, 0.95, 1)
@@ -264,13 +265,10 @@ def test_what_eight_bits_are_unsure_of_is_answered_by_the_full_model_in_float32(
     np.testing.assert_array_equal(mixed[exits == 2], eight[exits == 2])
 
 
-def test_settings_say_precision_and_the_batches_certified_and_stats_name_the_full_model(exported):
+def test_settings_say_the_precision_and_stats_name_the_full_model(exported):
     plain, eight = (CascadeClassifier(exported(precision=precision)[0]) for precision in ("float32", "int8"))
-    said = [{key: made.settings[key] for key in ("precision", "full", "certified_batches")} for made in (plain, eight)]
-    assert said == [
-        {"precision": "float32", "full": False, "certified_batches": [32]},
-        {"precision": "int8", "full": True, "certified_batches": [1, 32]},
-    ]
+    said = [{key: made.settings[key] for key in ("precision", "full")} for made in (plain, eight)]
+    assert said == [{"precision": "float32", "full": False}, {"precision": "int8", "full": True}]
     eight(TEXTS)
     assert [entry["layer"] for entry in eight.stats()["exits"]] == [1, 2, 3, 3]
     assert [entry.get("full", False) for entry in eight.stats()["exits"]] == [False, False, False, True]
@@ -283,7 +281,7 @@ def test_a_cascade_of_before_there_was_a_precision_opens(exported, tmp_path):
     for file in folder.iterdir():
         (tmp_path / file.name).symlink_to(file)
     settings = json.loads((folder / "cascade.json").read_text())
-    older = {key: value for key, value in settings.items() if key not in ("precision", "full", "certified_batches")}
+    older = {key: value for key, value in settings.items() if key not in ("precision", "full")}
     (tmp_path / "cascade.json").unlink()
     (tmp_path / "cascade.json").write_text(json.dumps(older))
     assert said(CascadeClassifier(tmp_path)(TEXTS)) == said(CascadeClassifier(folder)(TEXTS))

@@ -150,17 +150,6 @@ def test_certify_stops_at_the_first_failure_and_keeps_the_last_that_passed():
     assert found.bound == pytest.approx(beta.ppf(0.95, 2, 99))
 
 
-def test_thresholds_pass_where_every_way_of_answering_passes():
-    rows = 100
-    calm = Outcome(np.ones((1, rows)), np.zeros((1, rows), bool), np.zeros(rows, bool), np.ones((2, rows)))
-    rounded = replace(calm, margins=np.linspace(0.01, 1, rows)[None], wrong=np.arange(rows)[None] < 50)
-    path = [(INF,), (0.5,), (0.3,)]  # the second way has 0, 1 and 21 flips
-    alone, both = certify(path, calm, 0.05, 0.95), certify(path, calm, 0.05, 0.95, rounded)
-    assert (alone.thresholds, alone.flips, alone.tested) == ((0.3,), 0, 3)
-    assert (both.thresholds, both.flips, both.tested) == ((0.5,), 1, 3)
-    assert both == certify(path, rounded, 0.05, 0.95, calm)
-
-
 def test_where_nothing_passes_no_row_leaves_and_nothing_is_certified():
     wrong = np.arange(100) < 30
     bad = Outcome(np.ones((1, 100)), wrong[None], wrong, np.ones((2, 100)))

@@ -54,12 +54,6 @@ def cascade_reading(cascade: Mapping[str, Any]) -> list[str]:
             "Pearson); thresholds were tested in an order fixed beforehand, up to the first that failed "
             f"({count(certificate['tested'])} tests)."
         )
-        if len(certificate.get("batches", ())) > 1:
-            holds += (
-                " The rows were answered in batches of "
-                f"{' and of '.join(map(str, certificate['batches']))} texts, since 8-bit scales are those of the batch; the "
-                "worse of the two counts."
-            )
         if not uses_exits(cascade):
             holds += " No threshold that lets a text leave early passed, so none does."
     again = f" and {percent(measured['shares'][-1])} started again in float32" if cascade.get("full") else ""

@@ -1,7 +1,7 @@
 """Make the parts of a guarded early exit: the precision of their layers, exits fitted on what these layers give, the plan."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,22 +28,15 @@ TIMED = 40
 
 @dataclass(frozen=True)
 class Precision:
-    """How the file that is cut is made from the fused one in float32 (None: it is that one), and how rows are certified.
+    """How the file that is cut is made from the fused one in float32 (None: it is that one).
 
-    `batches`: sizes of the batches in which the certificate is measured; it holds for each of them. 8-bit activations have
-    one scale over the whole batch, so an answer depends on the texts beside it. Those files are certified row by row, which
-    is exact for texts that come alone, and in batches of texts of like length, as the runtime makes them. There the rows
-    that others leave behind have scales of their own, which is measured with all rows going on: a single answer may differ.
+    `make` also takes inputs that show what activations look like (`export/calibration.py`).
     """
 
-    make: Callable[[Path, Path], None] | None
-    batches: tuple[int, ...]
+    make: Callable[[Path, Path, Sequence[Mapping[str, np.ndarray]]], None] | None
 
 
-PRECISIONS = {  # keys = CascadeSpec.precision
-    "float32": Precision(None, (32,)),
-    "int8": Precision(quantize, (1, 32)),
-}
+PRECISIONS = {"float32": Precision(None), "int8": Precision(quantize)}  # keys = CascadeSpec.precision
 
 
 @dataclass(frozen=True)
@@ -65,6 +58,7 @@ def build_cascade(
     text: Encodings,
     certified_rows: int,
     *,
+    observed: Sequence[Mapping[str, np.ndarray]] = (),
     targets: np.ndarray | None = None,
     full: tuple[Path, EncoderWork] | None = None,
     track: Track = silent,
@@ -74,7 +68,7 @@ def build_cascade(
     `targets` [N, C] are the full model's logits for the text; None where `model` is the full model and runs in float32.
     `full` is the full model's fused file and its work, for texts that the end is unsure of; None where there are to be
     none. Exits are fitted and planned on the states of the file that is cut, in its precision. Thresholds are not certified
-    yet: `certified_rows` is how many rows will.
+    yet: `certified_rows` is how many rows will. `observed` are inputs by which the ranges of 8-bit activations are chosen.
     """
     layers, make = layers_to_try(spec.exits, work.layers), PRECISIONS[spec.precision].make
     with tempfile.TemporaryDirectory() as place:
@@ -83,7 +77,7 @@ def build_cascade(
             whole, cut = Path(place) / "exits.onnx", Path(place) / "model.onnx"
             with_exits(fused, model, family, layers, whole)
             with quiet():
-                make(whole, cut)
+                make(whole, cut, observed)
             reader = file_reader(cut, layers, torch.get_num_threads())
             bare = Path(place) / "bare"
             bare.mkdir()

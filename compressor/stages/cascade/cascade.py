@@ -1,7 +1,6 @@
 """The stage of the guarded early exit: fit its heads, cut the graph, certify thresholds."""
 
 import json
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -16,19 +15,20 @@ from compressor.cascade.plan import EncoderWork, outcome_of
 from compressor.cascade.runtime import SETTINGS, CascadeClassifier
 from compressor.cascade.thresholds import Certificate, Outcome, Thresholds, certify, rows_needed
 from compressor.data.batches import Encodings, padded_batches
+from compressor.export.calibration import invented
 from compressor.export.onnx import quiet
 from compressor.files import write_json
 from compressor.measurement.machine.providers import PROVIDERS
 from compressor.measurement.predictions import predict
 from compressor.measurement.statistics import rate_upper_bound
 from compressor.model.cls_row import relative_positions
-from compressor.model.load import find_model
+from compressor.model.load import find_model, longest_input
 from compressor.recipe.compression import Recipe
 from compressor.recipe.training import CascadeSpec
 from compressor.report.formats import layers_text
 from compressor.run.run import EXIT_TEXTS, Run
 from compressor.run.variants import FULL_ONNX
-from compressor.stages.cascade.build import PRECISIONS, Built, build_cascade
+from compressor.stages.cascade.build import Built, build_cascade
 from compressor.stages.cascade.shared import FITTED, FOLDER, full_work, fused_file, wanted, work_of
 from compressor.stages.stage import Stage, spec_json
 
@@ -77,15 +77,15 @@ def compute(run: Run, folder: Path) -> None:
         built = build_cascade(
             target, model, family, fused, work_of(run, source), spec, text, len(run.guard),
             targets=logits, full=(whole_file, work_of(run, run.teacher_source)), track=run.track,
+            observed=invented(run.tokenizer, run.source.config["vocab_size"], longest_input(run.source.config)),
         )  # fmt: skip
     plan, work = built.plan, built.work
     with quiet():
         run.tokenizer.save_pretrained(target)
     write_settings(run, target, plan.exits, work.layers)
     teacher = predict(run.teacher, run.guard, track=run.track, description="certificate, full model")
-    provider, batches = PROVIDERS[run.device], PRECISIONS[spec.precision].batches
-    outcomes = [measured_outcome(target, work, plan.exits, run.guard, teacher, provider, size) for size in batches]
-    certificate = certify(plan.path, outcomes[-1], spec.max_flips, spec.confidence, *outcomes[:-1])
+    outcome = measured_outcome(target, work, plan.exits, run.guard, teacher, PROVIDERS[run.device])
+    certificate = certify(plan.path, outcome, spec.max_flips, spec.confidence)
     write_settings(run, target, plan.exits, work.layers, certificate)
     whole = full_work(run, run.guard).mean()
     share = work.costs((), run.guard.lengths)[-1].mean() / whole  # the plan knows the work of this model alone
@@ -106,11 +106,10 @@ def compute(run: Run, folder: Path) -> None:
                 **asdict(certificate),
                 "source": run.provenance["guard"],
                 "thresholds": [json_number(value) for value in certificate.thresholds],
-                "batches": list(batches),
-                "shares": shares(outcomes[-1], certificate.thresholds),
-                "work": outcomes[-1].cost(certificate.thresholds) / whole,
+                "shares": shares(outcome, certificate.thresholds),
+                "work": outcome.cost(certificate.thresholds) / whole,
             },
-            "path": path_points(plan.path, outcomes, certificate, whole),
+            "path": path_points(plan.path, outcome, certificate, whole),
         },
     )
 
@@ -136,16 +135,14 @@ def measured_outcome(
     encodings: Encodings,
     wanted: np.ndarray,
     provider: str = "CPUExecutionProvider",
-    batch_size: int = 32,
 ) -> Outcome:
     """Return what the exported parts do on all rows, each row passed through every part.
 
     `provider` is where the cascade is to run: the GPU rounds otherwise, and the certificate covers what it is given.
-    `batch_size` decides in 8 bits, whose scales are those of the batch.
     """
     classifier = CascadeClassifier(directory, providers=(provider,), threads=torch.get_num_threads())
     found = [np.zeros_like(wanted) for _ in range(len(exits) + 1)]
-    for rows, batch in padded_batches(encodings, batch_size):
+    for rows, batch in padded_batches(encodings, 32):
         for part, logits in zip(found, classifier.every_logit(batch), strict=True):
             part[rows] = logits
     return outcome_of(work, exits, dict(zip(exits, found, strict=False)), found[-1], wanted, encodings.lengths)
@@ -171,7 +168,6 @@ def write_settings(
         "token_types": "token_type_ids" in run.tokenizer.model_input_names,
         "certified": certificate is not None and certificate.met,
         "certified_on": certificate and f"{certificate.rows:,} texts {run.provenance['guard']}",
-        "certified_batches": list(PRECISIONS[run.cascade.precision].batches),
         "max_flips": run.cascade.max_flips,
         "confidence": run.cascade.confidence,
     }
@@ -190,19 +186,19 @@ def shares(outcome: Outcome, thresholds: Thresholds) -> list[float]:
 
 
 def path_points(
-    path: list[Thresholds], outcomes: Sequence[Outcome], certificate: Certificate, whole: float
+    path: list[Thresholds], outcome: Outcome, certificate: Certificate, whole: float
 ) -> list[dict[str, Any]]:
     """Return flips, their bound and the work of the path's points on the certification rows, for the report.
 
-    Points far beyond the certificate are left out. Flips are the most that any of `outcomes` has, work that of the last.
+    Points far beyond the certificate are left out.
     """
     points = []
     for index, thresholds in enumerate(path):
-        flips = max(outcome.flips(thresholds) for outcome in outcomes)
+        flips = outcome.flips(thresholds)
         bound = rate_upper_bound(flips, certificate.rows, certificate.confidence)
         points.append({
             "thresholds": [json_number(value) for value in thresholds],
-            "flips": flips / certificate.rows, "bound": bound, "work": outcomes[-1].cost(thresholds) / whole,
+            "flips": flips / certificate.rows, "bound": bound, "work": outcome.cost(thresholds) / whole,
             "tested": index < certificate.tested,
         })  # fmt: skip
         if bound > 4 * certificate.max_flips and index >= certificate.tested:
