@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from compressor.cascade.thresholds import rows_needed
 from compressor.data.batches import Encodings, encode, join, same_tokens
 from compressor.data.splits import Split, first_rows
 from compressor.data.tasks import TaskData
@@ -102,11 +103,14 @@ class Run:
         ship = self.recipe.ship
         if ship is None:
             return self.recipe.cascade
-        limits = ship.limits
+        limits, level = ship.limits, corrected_confidence(ship.confidence, self.choices)
+        allowed = limits["max_drop"] if limits["max_flips"] is None else limits["max_flips"]
+        # thresholds go as far as their certificate lets them: half of what is allowed leaves room for the rows to come
+        half = allowed / 2 if self.data.guard and rows_needed(allowed / 2, level) <= len(self.data.guard) else allowed
         return CascadeSpec(
             model="compressed" if self.lost_units else "full",
-            max_flips=limits["max_drop"] if limits["max_flips"] is None else limits["max_flips"],
-            confidence=corrected_confidence(ship.confidence, self.choices),
+            max_flips=half,
+            confidence=level,
             fit_size=EXIT_TEXTS,
             precision="int8" if "int8" in self.variants else "float32",
         )

@@ -10,6 +10,8 @@ from compressor.recipe.ship import ShipSpec
 from compressor.selection.goals import corrected_confidence
 from compressor.selection.trials import Trial
 
+ALIKE = 0.04
+"""Share of the speed-up that is not worth a changed prediction."""
 TODAY = "today"
 """The candidate that changes nothing: what runs already."""
 
@@ -99,8 +101,11 @@ def keeps_to(spec: ShipSpec, trial: Trial, rows: int, *, labelled: bool) -> bool
 def decide(judged: Mapping[str, Judgement], speedups: Mapping[str, Sequence[float]]) -> str:
     """Return the composition to ship: the fastest of those that meet the goal; TODAY where none of them is faster.
 
-    `speedups` are the lower ends of the intervals over the baseline, so that a lucky measurement is not taken for speed.
+    Speed is the lower end of the interval of `speedups` over the baseline, so that a lucky measurement is not taken for it.
+    Of those within `ALIKE` of the fastest the one that changes least is taken, and of these the first, which is the plainest:
+    nothing is changed, or cut into parts, for a speed-up that is not there.
     """
-    passing = [name for name, found in judged.items() if found.why_not is None]
-    best = max(passing, key=lambda name: speedups[name][0], default=TODAY)
-    return best if best != TODAY and speedups[best][0] > 1 else TODAY
+    faster = [name for name, found in judged.items() if found.why_not is None and speedups[name][0] > 1]
+    best = max((speedups[name][0] for name in faster), default=1.0)
+    alike = [name for name in faster if speedups[name][0] >= (1 - ALIKE) * best]
+    return min(alike, key=lambda name: judged[name].flips, default=TODAY)

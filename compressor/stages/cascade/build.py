@@ -1,7 +1,11 @@
 """Make the parts of a guarded early exit: the precision of their layers, exits fitted on what these layers give, the plan."""
 
 import tempfile
+<<<<<<< HEAD
 from collections.abc import Callable, Mapping, Sequence
+=======
+from collections.abc import Callable, Sequence
+>>>>>>> cascade
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,14 +13,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from compressor.cascade.exits import ExitFit, fit_exits
-from compressor.cascade.parts import file_reader, part_names, with_exits, write_parts
+from compressor.cascade.exits import ExitFit, ExitHead, fit_exits
+from compressor.cascade.parts import HIDDEN, file_reader, part_names, with_exits, write_parts
 from compressor.cascade.plan import CascadePlan, EncoderWork, layers_to_try, plan_cascade
 from compressor.data.batches import Encodings, pad
 from compressor.export.onnx import quiet
 from compressor.export.quantize import quantize
-from compressor.measurement.runtime import session
-from compressor.measurement.timing.latency import measure
+from compressor.measurement.runtime import feeds, session
+from compressor.measurement.timing.latency import Batch, measure
 from compressor.measurement.timing.subjects import onnx_subject
 from compressor.model.families import Family
 from compressor.progress import Track, silent
@@ -79,10 +83,9 @@ def build_cascade(
             with quiet():
                 make(whole, cut, observed)
             reader = file_reader(cut, layers, torch.get_num_threads())
-            bare = Path(place) / "bare"
-            bare.mkdir()
-            write_parts(cut, model, family, [], bare)  # the layers alone: all in one part
-            work = measured_work(cut, bare / part_names(0)[0], fused, text, work, len(layers), track=track)
+            work = measured_work(
+                *_halves_and_whole(cut, model, family, layers, Path(place)), fused, text, work, track=track
+            )
         behind = full if spec.unsure_to_full is True or (spec.unsure_to_full == "auto" and make is not None) else None
         work = replace(work, full=behind and behind[1])
         fits, held = fit_exits(model, family, text, layers, targets, reader=reader, track=track)
@@ -93,32 +96,51 @@ def build_cascade(
     return Built(plan, taken, work)
 
 
+def _halves_and_whole(
+    cut: Path, model: nn.Module, family: Family, layers: Sequence[int], place: Path
+) -> tuple[list[Path], Path]:
+    """Write below `place` the layers of the file `cut` behind an exit in their midst that decides nothing, and in one part."""
+    width, classes = 3 * model.config.hidden_size, model.config.num_labels
+    head = ExitHead(layers[len(layers) // 2], torch.zeros(width, classes), torch.zeros(classes))
+    for name, heads in (("halves", [head]), ("whole", [])):
+        (place / name).mkdir()
+        write_parts(cut, model, family, heads, place / name)
+    return [place / "halves" / name for name in part_names(1)], place / "whole" / part_names(0)[0]
+
+
 def measured_work(
-    file: Path,
-    layers: Path,
+    halves: Sequence[Path],
+    whole: Path,
     opponent: Path,
     text: Encodings,
     work: EncoderWork,
-    exits: int,
     *,
     seconds: float = 15.0,
     track: Track = silent,
 ) -> EncoderWork:
-    """Return `work`, that of the float32 file `opponent`, with what its layers and its exits take in `file` on a CPU.
+    """Return `work`, that of the float32 file `opponent`, with what its layers and an exit take in another precision.
 
-    `file` has so many `exits` (`with_exits`), `layers` is the same without them. Single texts spread over `text`, interleaved.
-    What is found decides which exits are taken and how many texts start again; no certificate depends on it.
+    `whole` has the layers in that precision, `halves` are its two parts with an exit between them: what an exit costs is
+    more than its operations, as it reads weights for one token, and the states go out and in again. Single texts spread over
+    `text`, on the CPU, interleaved. It decides which exits are taken; no certificate depends on it.
     """
-    rows = np.linspace(0, len(text) - 1, min(TIMED, len(text))).astype(int)
-    threads = torch.get_num_threads()
+    rows, threads = np.linspace(0, len(text) - 1, min(TIMED, len(text))).astype(int), torch.get_num_threads()
     batches = [pad(text, np.array([row])) for row in rows]
-    files = {"opponent": opponent, "layers": layers, "exits": file}
-    subjects = {name: onnx_subject(session(path, threads=threads)) for name, path in files.items()}
+    front, back = (session(file, threads=threads) for file in halves)
+    names = [[value.name for value in part.get_inputs()] for part in (front, back)]
+
+    def one_by_one(batch: Batch) -> object:
+        states, _ = front.run(None, feeds(names[0], batch))
+        return back.run(None, feeds(names[1], {**batch, HIDDEN: states}))
+
+    subjects = {
+        name: onnx_subject(session(file, threads=threads)) for name, file in (("float32", opponent), ("whole", whole))
+    }
     values = measure(
-        subjects, batches, min_seconds=0, min_runs=2 * TIMED, max_seconds=seconds, track=track, description="precision"
-    )
-    times = {name: np.array(values[name]) for name in subjects}
+        {**subjects, "halves": one_by_one}, batches,
+        min_seconds=0, min_runs=2 * TIMED, max_seconds=seconds, track=track, description="precision",
+    )  # fmt: skip
     # round by round, as texts differ in length; medians, as whatever interrupts one of them must not decide
-    speed = float(np.median(times["layers"] / times["opponent"]))
-    share = float(np.median((times["exits"] - times["layers"]) / times["opponent"])) / exits
-    return replace(work, speed=speed, exit_work=max(0.0, share) * work.costs((), text.lengths[rows])[-1].mean())
+    full, layers, halved = (np.array(values[name]) for name in ("float32", "whole", "halves"))
+    speed, exit_share = float(np.median(layers / full)), float(np.median((halved - layers) / full))
+    return replace(work, speed=speed, exit_work=max(0.0, exit_share) * work.costs((), text.lengths[rows])[-1].mean())
