@@ -1,11 +1,7 @@
 """Make the parts of a guarded early exit: the precision of their layers, exits fitted on what these layers give, the plan."""
 
 import tempfile
-<<<<<<< HEAD
 from collections.abc import Callable, Mapping, Sequence
-=======
-from collections.abc import Callable, Sequence
->>>>>>> cascade
 from dataclasses import dataclass, replace
 from pathlib import Path
 
