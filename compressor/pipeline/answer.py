@@ -37,6 +37,7 @@ def answer_of(
         "key": key,
         "path": taken["path"] if taken else None,
         "engine": taken["engine"] if taken else baseline.engine,
+        "threads": taken["threads"] if taken else None,
         "precision": taken["precision"] if taken else baseline.dtype,
         "goal": spec.goal,
         "limits": spec.limits,

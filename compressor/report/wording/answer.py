@@ -29,6 +29,10 @@ def answer_details(answer: Mapping[str, Any]) -> list[str]:
         found.append(
             f"{answer['speedup']:.2f}x = {product}; against {baseline_words(answer['baseline'])}, {cell_words(answer)}."
         )
+    if answer["engine"] == "onnx" and answer["threads"] is not None:
+        found.append(
+            f"ONNX Runtime with {answer['threads']} thread{'s' * (answer['threads'] > 1)} (intra_op_num_threads)."
+        )
     if answer["accuracy_delta"] is not None:
         found.append(f"Accuracy {points(answer['accuracy_delta'])} ({points_interval(answer['ci95'])} at 95 %).")
     return [*found, *([answer["why"]] if answer["path"] else []), *answer["misses"]]

@@ -33,7 +33,8 @@ PLAIN, SPARED = "alltokens", "optimized"
 class Built:
     """A composition on disk. `path` is relative to the run directory, `key` its name among the variants of result.json.
 
-    `whole` says that no layer and no part of one is gone, `exits` that texts may leave early.
+    `whole` says that no layer and no part of one is gone, `exits` that texts may leave early. `threads` are those of its
+    ONNX Runtime sessions, None for as many as PyTorch has.
     """
 
     variant: str
@@ -43,6 +44,7 @@ class Built:
     precision: str
     whole: bool
     exits: bool = False
+    threads: int | None = None
 
 
 def built(run: Run) -> list[Built]:
@@ -102,8 +104,8 @@ def logits_of(run: Run, entry: Built, encodings: Encodings) -> np.ndarray:
 
 
 def subject_of(run: Run, entry: Built) -> Subject:
-    """Return what the benchmark times of a composition, with as many threads as PyTorch has."""
-    threads, provider = torch.get_num_threads(), PROVIDERS[run.device]
+    """Return what the benchmark times of a composition."""
+    threads, provider = entry.threads or torch.get_num_threads(), PROVIDERS[run.device]
     if entry.engine == "pytorch":
         return torch_subject(torch_model(run, entry))
     if entry.exits:

@@ -1,16 +1,18 @@
 """The stage that decides what to ship, before the evaluation split is read."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from compressor.files import read_json, write_json
 from compressor.measurement.machine.providers import PROVIDERS
-from compressor.measurement.timing.latency import WORKLOAD, Benchmark, Cell, benchmark, workload_batches
+from compressor.measurement.timing.latency import WORKLOAD, Cell, benchmark, workload_batches
 from compressor.recipe.compression import Recipe
 from compressor.run.arrays import load_array
 from compressor.run.run import Run
-from compressor.selection.ship import TODAY, decide, judge
+from compressor.selection.ship import ALIKE, TODAY, decide, judge
 from compressor.stages.cascade.cascade import tried
 from compressor.stages.cascade.shared import FITTED
 from compressor.stages.ship.built import Built, baseline_subject, built, bytes_of, logits_of, subject_of
@@ -33,8 +35,7 @@ def compute(run: Run, folder: Path) -> None:
     judged = {
         entry.variant: judge(spec, full, logits_of(run, entry, encodings), labels, run.choices) for entry in entries
     }
-    timed = _timed(run, entries)
-    rows = {name: timed.latency[name][0] for name in (TODAY, *judged)}
+    entries, rows = _timed(run, entries)
     chosen = decide(judged, {name: row["speedup_ci95"] for name, row in rows.items() if name != TODAY})
     written = {
         "chosen": chosen,
@@ -56,11 +57,24 @@ def compute(run: Run, folder: Path) -> None:
     write_json(folder / SHIP, written)
 
 
-def _timed(run: Run, entries: list[Built]) -> Benchmark:
-    """Time what runs today and everything built, interleaved, on the rows that decide at their real lengths."""
+def _timed(run: Run, entries: list[Built]) -> tuple[list[Built], dict[str, dict[str, Any]]]:
+    """Time what runs today and everything built, interleaved, on the rows that decide at their real lengths.
+
+    Returns the compositions with their threads, and the row of each by name. ONNX Runtime is tried with one thread and with
+    as many as PyTorch has: small models on short texts lose more by sharing the work than they gain.
+    """
     spec, size = run.recipe.benchmark, min(run.recipe.benchmark.batch_sizes)
-    subjects = {TODAY: baseline_subject(run), **{entry.variant: subject_of(run, entry) for entry in entries}}
-    return benchmark(
+    counts = sorted({1, torch.get_num_threads()}) if run.device == "cpu" else [torch.get_num_threads()]
+    ways = {
+        (entry.variant, count): replace(entry, threads=count)
+        for entry in entries
+        for count in (counts if entry.engine == "onnx" else counts[-1:])
+    }
+    subjects = {
+        TODAY: baseline_subject(run),
+        **{f"{name}, {n}": subject_of(run, way) for (name, n), way in ways.items()},
+    }
+    timed = benchmark(
         subjects,
         dict.fromkeys(subjects, TODAY),
         dict.fromkeys(subjects, PROVIDERS[run.device]),
@@ -68,13 +82,23 @@ def _timed(run: Run, entries: list[Built]) -> Benchmark:
         **spec.limits,
         seed=run.recipe.seed,
         track=run.track,
-    )
+    ).latency
+    rows, taken = {TODAY: timed[TODAY][0]}, []
+    for entry in entries:
+        own = {n: timed[f"{entry.variant}, {n}"][0] for name, n in ways if name == entry.variant}
+        best = max(row["speedup_ci95"][0] for row in own.values())
+        count = min(n for n, row in own.items() if row["speedup_ci95"][0] >= (1 - ALIKE) * best)
+        rows[entry.variant] = own[count]
+        taken.append(ways[entry.variant, count])
+    return taken, rows
 
 
 def chosen_entry(run: Run) -> Built | None:
     """Return what the run ships; None where it keeps what runs today."""
-    name = read_json(run.path / SHIP)["chosen"]
-    return next((entry for entry in built(run) if entry.variant == name), None)
+    ship = read_json(run.path / SHIP)
+    known = {field.name for field in fields(Built)}
+    found = next((entry for entry in ship["candidates"] if entry["variant"] == ship["chosen"]), None)
+    return found and Built(**{name: value for name, value in found.items() if name in known})
 
 
 def wanted(recipe: Recipe) -> bool:
