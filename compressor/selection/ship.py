@@ -1,6 +1,6 @@
 """What to ship: of the compositions that were built and measured, the fastest that keeps to the goal. No files, no models."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +10,8 @@ from compressor.recipe.ship import ShipSpec
 from compressor.selection.goals import corrected_confidence
 from compressor.selection.trials import Trial
 
-ALIKE = 0.04
-"""Share of the speed-up that is not worth a changed prediction."""
+ALIKE = 0.1
+"""Share of the speed-up that is not worth a file in parts, nor a changed prediction."""
 TODAY = "today"
 """The candidate that changes nothing: what runs already."""
 
@@ -98,14 +98,16 @@ def keeps_to(spec: ShipSpec, trial: Trial, rows: int, *, labelled: bool) -> bool
     return rate_upper_bound(flips, rows, spec.confidence) <= limits["max_drop"]
 
 
-def decide(judged: Mapping[str, Judgement], speedups: Mapping[str, Sequence[float]]) -> str:
+def decide(
+    judged: Mapping[str, Judgement], speedups: Mapping[str, Sequence[float]], parted: Collection[str] = ()
+) -> str:
     """Return the composition to ship: the fastest of those that meet the goal; TODAY where none of them is faster.
 
     Speed is the lower end of the interval of `speedups` over the baseline, so that a lucky measurement is not taken for it.
-    Of those within `ALIKE` of the fastest the one that changes least is taken, and of these the first, which is the plainest:
-    nothing is changed, or cut into parts, for a speed-up that is not there.
+    Of those within `ALIKE` of the fastest one that is a single file (not `parted`) is taken, and of these the one that
+    changes least: nothing is cut into parts, or changed, for a speed-up that hardly is one.
     """
     faster = [name for name, found in judged.items() if found.why_not is None and speedups[name][0] > 1]
     best = max((speedups[name][0] for name in faster), default=1.0)
     alike = [name for name in faster if speedups[name][0] >= (1 - ALIKE) * best]
-    return min(alike, key=lambda name: judged[name].flips, default=TODAY)
+    return min(alike, key=lambda name: (name in parted, judged[name].flips), default=TODAY)

@@ -36,7 +36,8 @@ def compute(run: Run, folder: Path) -> None:
         entry.variant: judge(spec, full, logits_of(run, entry, encodings), labels, run.choices) for entry in entries
     }
     entries, rows = _timed(run, entries)
-    chosen = decide(judged, {name: row["speedup_ci95"] for name, row in rows.items() if name != TODAY})
+    speedups = {name: row["speedup_ci95"] for name, row in rows.items() if name != TODAY}
+    chosen = decide(judged, speedups, {entry.variant for entry in entries if entry.exits})
     written = {
         "chosen": chosen,
         "part": part,
