@@ -28,6 +28,8 @@ from compressor.recipe.training import CascadeSpec
 from compressor.run.rundir import CHECKPOINTS, STAGES_FOLDER
 from compressor.selection.goals import corrected_confidence
 
+FIT_TEXTS = 1000
+"""Texts that refits and stand-ins are fitted to where the run decides what to ship."""
 EXIT_TEXTS = 4000
 """Texts that the exits are fitted on where the run decides what to ship."""
 TEACHER = "teacher"
@@ -156,14 +158,12 @@ class Run:
     def fitting(self) -> Encodings:
         """Tokens of the texts that refits, stand-ins and the head are fitted to: the calibration split.
 
-        A run that decides what to ship takes as many training texts in its place, since calibration decides there.
+        A run that decides what to ship takes training texts in its place, since calibration decides there.
         """
         if self.recipe.ship is None:
             return self.calibration
         train = self.data.train
-        return self.encode(
-            train.take(first_rows(train, same_tokens(self.tokenizer))[: self.recipe.data.calibration.size])
-        )
+        return self.encode(train.take(first_rows(train, same_tokens(self.tokenizer))[:FIT_TEXTS]))
 
     @cached_property
     def selection(self) -> Encodings:

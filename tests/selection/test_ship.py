@@ -68,8 +68,9 @@ def test_the_fastest_that_meets_the_goal_is_named_by_the_lower_end_of_its_interv
     assert decide({"a": bad, "b": bad, "c": bad}, speeds) == TODAY
     assert decide({"a": good}, {"a": (0.97, 1.2)}) == TODAY  # nothing is changed for a speed-up that is not there
     some = judge(ShipSpec(), FULL, flipped(2), None)
-    assert decide({"a": some, "b": good, "c": good}, {"a": (2.0, 2.1), "b": (1.93, 2.1), "c": (1.95, 2.1)}) == "b"
-    assert decide({"a": some, "b": good}, {"a": (2.0, 2.1), "b": (1.9, 2.1)}) == "a"
+    assert decide({"a": some, "b": good, "c": good}, {"a": (2.0, 2.1), "b": (1.81, 2.1), "c": (1.95, 2.1)}) == "b"
+    assert decide({"a": some, "b": good}, {"a": (2.0, 2.1), "b": (1.79, 2.1)}) == "a"
+    assert decide({"a": some, "b": good}, {"a": (2.0, 2.1), "b": (1.81, 2.1)}, {"b"}) == "a"
     assert decide({}, {}) == TODAY
 
 
