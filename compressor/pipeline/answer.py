@@ -83,7 +83,7 @@ def _misses(spec: ShipSpec, versus: Mapping[str, Any], times: Mapping[str, Any])
     """Return a sentence for each part of the goal that is missed, and whether all of them only lack rows to show them."""
     limits = spec.limits
     goals = GoalsSpec(max_flips=limits["max_flips"], max_drop=limits["max_drop"])
-    found = [f"ship.{miss}" for miss in accuracy_misses(goals, _Versus(versus))]
+    found = [] if versus["tier"] == "exact" else [f"ship.{miss}" for miss in accuracy_misses(goals, _Versus(versus))]
     observed = versus["flip_rate"] if versus["accuracy_delta"] is None else -versus["accuracy_delta"]
     within = limits["max_drop"] is None or observed <= limits["max_drop"]
     undecided = within and (limits["max_flips"] is None or versus["flip_rate"] <= limits["max_flips"])

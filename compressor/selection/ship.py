@@ -68,11 +68,10 @@ def _why_not(spec: ShipSpec, versus: Comparison, bound: float, level: float) -> 
     """Return why the goal is not met, None where it is, and whether more rows with the same shares would meet it."""
     max_flips, max_drop = spec.limits["max_flips"], spec.limits["max_drop"]
     changed = f"{versus.flips:,} of {versus.rows:,} predictions change"
+    if versus.flips == 0 and versus.max_abs_logit <= EXACT_LOGITS:  # what computes the same, few rows can show
+        return None, False
     if max_flips == 0:
-        if versus.flips:
-            return changed, False
-        wide = versus.max_abs_logit > EXACT_LOGITS
-        return (f"logits move by up to {versus.max_abs_logit:.2g}" if wide else None), False
+        return changed if versus.flips else f"logits move by up to {versus.max_abs_logit:.2g}", False
     if max_flips is not None and bound > max_flips:
         few = versus.flip_rate < max_flips
         return f"{changed}; at {level:.1%} confidence up to {bound:.2%} may, allowed are {max_flips:.2%}", few

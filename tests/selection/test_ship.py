@@ -55,6 +55,12 @@ def test_exact_asks_for_logits_too():
     assert judge(spec, FULL, flipped(1), None).why_not == "1 of 1,000 predictions change"
 
 
+def test_what_computes_the_same_needs_no_number_of_rows():
+    few = FULL[:20]
+    assert judge(ShipSpec(), few, few + 1e-5, None).why_not is None
+    assert judge(ShipSpec(), few, few + 1e-2, None).few_rows
+
+
 def test_logits_that_are_not_finite_never_ship():
     broken = FULL.copy()
     broken[3:5] = np.nan

@@ -120,6 +120,61 @@ def test_where_the_goal_allows_it_parts_of_the_model_go(tiny_task, tmp_path, com
     named = {entry["variant"]: entry for entry in result["ship"]["candidates"]}
     assert {"onnx/optimized", "full-onnx/optimized"} <= set(named)
     assert named["full-onnx/optimized"]["flips"] == 0
+    exits = result["ship"]["exits"]
+    assert exits["model"] == "compressed"
+    # half of what may change, at a level corrected for all that may be taken
+    assert exits["certificate"]["max_flips"] == pytest.approx(0.475)
+    assert exits["certificate"]["confidence"] == pytest.approx(named["onnx/optimized"]["confidence"])
+    assert ("onnx/cascade" in named) == exits["certificate"]["met"]
     answer = result["answer"]
     if answer["variant"].startswith("onnx/"):
         assert "layers and neurons" in [factor["name"] for factor in answer["factors"]]
+
+
+def test_without_text_that_can_certify_anything_no_exit_is_tried_and_selection_decides(tiny_task, tmp_path, command):
+    sets = [
+        "ship.goal=lossless",
+        "ship.units=[]",
+        "compensation.head=null",
+    ]  # the model may have seen the calibration rows
+    flags = [part for item in sets for part in ("--set", item)]
+    code, stdout, stderr = command(
+        "run", tiny_task / "recipe.yaml", "--out", tmp_path / "run", "--device", "cpu", "--json", *flags
+    )
+    assert code in {0, 3}, stderr
+    result = json.loads(stdout)
+    assert (result["ship"]["part"], result["ship"]["rows"]) == ("selection", 60)
+    assert result["ship"]["exits"] == {
+        "left_out": "no text is there that nothing was fitted to, so none can certify it"
+    }
+    named = {entry["variant"]: entry for entry in result["ship"]["candidates"]}
+    assert named["onnx/optimized"]["why_not"] is None  # it computes the same
+    # 60 rows of which none changes leave room for 5 % and more
+    others = [entry for entry in named.values() if entry["flips"] == 0 and entry["max_abs_logit"] > 1e-3]
+    assert all(entry["few_rows"] for entry in others)
+    assert result["answer"]["tier"] == "exact"
+    assert result["answer"]["met"] is True
+
+
+def test_a_baseline_that_pads_is_a_factor_of_its_own(tiny_task, tmp_path, command):
+    sets = ["ship.goal=exact", "benchmark.baseline.padding=max_length", "compensation.head=null"]
+    flags = [part for item in sets for part in ("--set", item)]
+    code, stdout, stderr = command(
+        "run", tiny_task / "recipe.yaml", "--out", tmp_path / "run", "--device", "cpu", "--json", *flags
+    )
+    assert code in {0, 3}, stderr
+    answer = json.loads(stdout)["answer"]
+    assert answer["baseline"]["padding"] == "max_length"
+    if answer["path"]:
+        assert answer["factors"][0]["name"] == "set-up"
+
+
+def test_a_fast_enough_file_is_asked_for_by_the_lower_end(tiny_task, tmp_path, command):
+    sets = ["ship.goal=exact", "ship.min_speedup=1000", "compensation.head=null"]
+    flags = [part for item in sets for part in ("--set", item)]
+    code, stdout, stderr = command(
+        "run", tiny_task / "recipe.yaml", "--out", tmp_path / "run", "--device", "cpu", *flags
+    )
+    assert code == 3
+    assert "goal missed: ship.min_speedup" in stderr
+    assert "goal exact missed" in " ".join(stdout.split()) or "Keep what runs today" in stdout
