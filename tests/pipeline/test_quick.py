@@ -12,10 +12,7 @@ from compressor.recipe.file import dump_recipe, load_recipe
 from compressor.recipe.quick import GOALS, labels_mapping
 from compressor.recipe.ship import ShipSpec
 
-FAST = (
-    "benchmark={batch_sizes: [1], lengths: [8], workload: false, min_seconds: 0, min_runs: 5, footprint: false}",
-    "ship.units=[layer]",
-)
+FAST = ("benchmark={batch_sizes: [1], lengths: [8], workload: false, min_seconds: 0, min_runs: 5, footprint: false}",)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +72,7 @@ def test_a_file_goes_through_to_the_report_and_a_second_call_finds_all_done(mode
     code, stdout, stderr = command(*arguments, *sets, "--dry-run", "--json")
     dry = json.loads(stdout)
     assert code == 0, stderr
-    assert Recipe.model_validate(dry["recipe"]).ship == ShipSpec(units=["layer"])
+    assert Recipe.model_validate(dry["recipe"]).ship == ShipSpec()
     assert sorted(tmp_path.iterdir()) == [reviews]
     code, stdout, stderr = command(*arguments, *sets)
     assert code == 0, stderr

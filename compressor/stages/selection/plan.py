@@ -73,8 +73,8 @@ def _make_composition(run: Run, folder: Path, captured: tuple[list[LayerCall], t
     smaller budget is not tried where a larger one misses it.
     """
     ship, labels = run.recipe.ship, run.data.selection.labels
-    spec = run.recipe.selection.model_copy(update={"units": ship.units, "search": "beam"})
-    savings = source_savings(spec, run.source) if ship.units and ship.goal != "exact" else {}
+    spec = run.recipe.selection.model_copy(update={"units": ship.parts, "search": "beam"})
+    savings = source_savings(spec, run.source) if ship.parts and ship.goal != "exact" else {}
     trials, logits = run_trials(run, _stand_ins(run, savings, spec.protect), captured)
     search = Search(trials)
     (whole,) = search([()], "full model")
