@@ -28,6 +28,8 @@ from compressor.recipe.training import CascadeSpec
 from compressor.run.rundir import CHECKPOINTS, STAGES_FOLDER
 from compressor.selection.goals import corrected_confidence
 
+AIMED = 0.6
+"""Share of the changed predictions that the goal allows which the certificate of an early exit aims at."""
 FIT_TEXTS = 1000
 """Texts that refits and stand-ins are fitted to where the run decides what to ship."""
 EXIT_TEXTS = 4000
@@ -93,11 +95,13 @@ class Run:
         return variants_for(wanted, self.device, processor()["instructions"])
 
     @property
-    def choices(self) -> int:
-        """How many compositions a run that decides what to ship may take: what the level of each bound is corrected for."""
-        ship, sides = self.recipe.ship, 2 if self.lost_units else 1
-        pytorch = 1 + sides if "pytorch" in ship.engines else 0
-        return max(1, pytorch + ("onnx" in ship.engines) * (sides * len(self.variants) + (ship.goal != "exact")))
+    def branches(self) -> int:
+        """How many series of compositions a run that decides what to ship tests: the level of each is corrected for that.
+
+        Files and models of the full model, those of the compressed one, and the early exit.
+        """
+        exits = self.recipe.ship.goal != "exact" and "onnx" in self.recipe.ship.engines and self.data.guard is not None
+        return 1 + bool(self.lost_units) + exits
 
     @property
     def cascade(self) -> CascadeSpec | None:
@@ -105,13 +109,15 @@ class Run:
         ship = self.recipe.ship
         if ship is None:
             return self.recipe.cascade
-        limits, level = ship.limits, corrected_confidence(ship.confidence, self.choices)
+        limits, level = ship.limits, corrected_confidence(ship.confidence, self.branches)
         allowed = limits["max_drop"] if limits["max_flips"] is None else limits["max_flips"]
-        # thresholds go as far as their certificate lets them: half of what is allowed leaves room for the rows to come
-        half = allowed / 2 if self.data.guard and rows_needed(allowed / 2, level) <= len(self.data.guard) else allowed
+        # thresholds go as far as their certificate lets them: a part of what is allowed is left to the rows to come
+        aimed = AIMED * allowed
+        if self.data.guard is None or rows_needed(aimed, level) > len(self.data.guard):
+            aimed = allowed
         return CascadeSpec(
             model="compressed" if self.lost_units else "full",
-            max_flips=half,
+            max_flips=aimed,
             confidence=level,
             fit_size=EXIT_TEXTS,
             precision="int8" if "int8" in self.variants else "float32",

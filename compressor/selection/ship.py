@@ -1,7 +1,7 @@
 """What to ship: of the compositions that were built and measured, the fastest that keeps to the goal. No files, no models."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,14 +37,15 @@ class Judgement:
 
 
 def judge(
-    spec: ShipSpec, full: np.ndarray, other: np.ndarray, labels: np.ndarray | None, choices: int = 1
+    spec: ShipSpec, full: np.ndarray, other: np.ndarray, labels: np.ndarray | None, branches: int = 1
 ) -> Judgement:
-    """Hold logits [N, C] of a composition against those of the full model; `choices` compositions may be taken.
+    """Hold logits [N, C] of a composition against those of the full model; one of so many `branches` it belongs to.
 
-    Every bound is one at a level corrected for them (`corrected_confidence`), since the one that is taken looks better than
-    it is. The bound of the changed predictions is that of Clopper and Pearson, that of the accuracy `paired_lower_bound`.
+    Every bound is one at a level corrected for the branches (`corrected_confidence`), since what is taken looks better than
+    it is; within a branch see `in_order`. The bound of the changed predictions is that of Clopper and Pearson, that of the
+    accuracy `paired_lower_bound`.
     """
-    level = corrected_confidence(spec.confidence, choices)
+    level = corrected_confidence(spec.confidence, branches)
     if not np.isfinite(other).all():
         broken = int((~np.isfinite(other).all(1)).sum())
         return Judgement(len(full), len(full), 1.0, None, -1.0, np.inf, level, f"no finite logits for {broken} rows")
@@ -83,6 +84,20 @@ def _why_not(spec: ShipSpec, versus: Comparison, bound: float, level: float) -> 
             f"{max_drop:.2%}"
         ), few
     return None, False
+
+
+def in_order(judged: Mapping[str, Judgement]) -> dict[str, Judgement]:
+    """Return the judgements of one branch, tested in their order, which is fixed beforehand: after a miss none passes.
+
+    That keeps the chance that any of them passes wrongly at the level of one, without a correction for their number
+    (fixed-sequence testing; Angelopoulos et al. 2021, "Learn then Test", section 3).
+    """
+    found, missed = {}, None
+    for name, own in judged.items():
+        late = missed is not None and own.why_not is None
+        found[name] = replace(own, why_not=f"not tested, since {missed} before it missed the goal") if late else own
+        missed = missed or (name if own.why_not is not None else None)
+    return found
 
 
 def keeps_to(spec: ShipSpec, trial: Trial, rows: int, *, labelled: bool) -> bool:

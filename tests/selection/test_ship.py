@@ -5,7 +5,7 @@ import pytest
 
 from compressor.measurement.statistics import rate_upper_bound
 from compressor.recipe.ship import LIMITS, ShipSpec
-from compressor.selection.ship import TODAY, decide, judge
+from compressor.selection.ship import TODAY, decide, in_order, judge
 
 FULL = np.tile([[2.0, 0.0]], (1000, 1))
 LABELS = np.zeros(1000, dtype=np.int64)
@@ -32,8 +32,8 @@ def test_lossless_is_a_bound_of_the_changed_predictions_not_their_share():
     assert not judge(ShipSpec(), FULL, flipped(11), None).few_rows
 
 
-def test_more_compositions_to_take_from_ask_for_more():
-    found = judge(ShipSpec(), FULL, flipped(4), None, choices=4)
+def test_more_branches_to_take_from_ask_for_more():
+    found = judge(ShipSpec(), FULL, flipped(4), None, branches=4)
     assert found.confidence == pytest.approx(0.9875)
     assert found.flip_bound == pytest.approx(rate_upper_bound(4, 1000, 0.9875))
     assert found.why_not is not None
@@ -80,6 +80,13 @@ def test_the_fastest_that_meets_the_goal_is_named_by_the_lower_end_of_its_interv
     assert decide({}, {}) == TODAY
 
 
+def test_after_a_miss_nothing_of_its_branch_passes():
+    good, bad = judge(ShipSpec(), FULL, FULL, None), judge(ShipSpec(), FULL, flipped(90), None)
+    found = in_order({"a": good, "b": bad, "c": good, "d": bad})
+    assert (found["a"], found["b"], found["d"]) == (good, bad, bad)
+    assert found["c"].why_not == "not tested, since b before it missed the goal"
+
+
 @pytest.mark.parametrize(("goal", "lost", "gained"), [("lossless", 0.0105, 0.0), ("near", 0.03, 0.0095)])
 @pytest.mark.parametrize("candidates", [1, 6])
 def test_what_is_slightly_worse_than_the_goal_is_signed_off_in_five_percent_at_most(goal, lost, gained, candidates):
@@ -93,7 +100,13 @@ def test_what_is_slightly_worse_than_the_goal_is_signed_off_in_five_percent_at_m
             draw = generator.random(rows)
             changes = np.where(right, draw < lost / 0.9, draw < gained / 0.1)
             other = np.where(changes[:, None], full[:, ::-1], full)
-            judged[str(number)] = judge(spec, full, other, labels if goal == "near" else None, candidates)
+            judged[str(number)] = judge(spec, full, other, labels if goal == "near" else None, branches=2)
+        names = list(judged)  # two branches, each tested in its order
+        judged = {
+            name: own
+            for part in (names[::2], names[1::2])
+            for name, own in in_order({n: judged[n] for n in part}).items()
+        }
         signed += decide(judged, dict.fromkeys(judged, (2.0, 2.1))) != TODAY
     # 5 % of 400 is 20; three standard deviations above are 33
     assert signed <= 33

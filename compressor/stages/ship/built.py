@@ -46,22 +46,30 @@ class Built:
     exits: bool = False
     threads: int | None = None
 
+    @property
+    def branch(self) -> str:
+        """The series of compositions that it is tested in."""
+        return "exits" if self.exits else "whole" if self.whole else "compressed"
+
 
 def built(run: Run) -> list[Built]:
-    """Return everything that this run could ship, on the engines that the recipe allows, from plain to small."""
+    """Return everything that this run could ship, on the engines that the recipe allows.
+
+    Within a branch they come in the order in which they are tested, from what changes least to what changes most.
+    """
     whole, engines, found = not run.lost_units, run.recipe.ship.engines, []
-    if "pytorch" in engines:
-        if not whole:
-            found.append(Built("pytorch/float32", "compressed", "model", "pytorch", "float32", whole))
-        if half := half_precision(run):
-            found.append(Built(f"pytorch/{half}", f"pytorch_{half}", "model", "pytorch", half, whole))
-    if "onnx" in engines:
-        found += [file_of("onnx", variant, whole) for variant in run.variants]
-        if not whole:
-            found += [file_of(FULL_ONNX, variant, True) for variant in run.variants]
-        if certified(run):
-            precision = read_json(run.path / FOLDER / SETTINGS).get("precision", "float32")
-            found.append(Built(FOLDER, CASCADE, FOLDER, "onnx", precision, whole, exits=True))
+    sides = [("onnx", whole)] if whole else [(FULL_ONNX, True), ("onnx", False)]
+    for folder, side in sides:
+        if "onnx" in engines:
+            found += [file_of(folder, variant, side) for variant in run.variants]
+        if "pytorch" in engines and side == whole:
+            if not side:
+                found.append(Built("pytorch/float32", "compressed", "model", "pytorch", "float32", side))
+            if half := half_precision(run):
+                found.append(Built(f"pytorch/{half}", f"pytorch_{half}", "model", "pytorch", half, side))
+    if "onnx" in engines and certified(run):
+        precision = read_json(run.path / FOLDER / SETTINGS).get("precision", "float32")
+        found.append(Built(FOLDER, CASCADE, FOLDER, "onnx", precision, whole, exits=True))
     return found
 
 

@@ -12,7 +12,7 @@ from compressor.measurement.timing.latency import WORKLOAD, Cell, benchmark, wor
 from compressor.recipe.compression import Recipe
 from compressor.run.arrays import load_array
 from compressor.run.run import Run
-from compressor.selection.ship import ALIKE, TODAY, decide, judge
+from compressor.selection.ship import ALIKE, TODAY, Judgement, decide, in_order, judge
 from compressor.stages.cascade.cascade import tried
 from compressor.stages.cascade.shared import FITTED
 from compressor.stages.ship.built import Built, baseline_subject, built, bytes_of, logits_of, subject_of
@@ -32,9 +32,12 @@ def compute(run: Run, folder: Path) -> None:
     spec, entries = run.recipe.ship, built(run)
     encodings, labels, part = run.deciding
     full = load_array(run.path, {"guard": "calibration_logits", "selection": "selection_logits"}[part])
-    judged = {
-        entry.variant: judge(spec, full, logits_of(run, entry, encodings), labels, run.choices) for entry in entries
-    }
+    judged: dict[str, Judgement] = {}
+    for branch in dict.fromkeys(entry.branch for entry in entries):
+        own = [entry for entry in entries if entry.branch == branch]
+        judged |= in_order({
+            entry.variant: judge(spec, full, logits_of(run, entry, encodings), labels, run.branches) for entry in own
+        })  # fmt: skip
     entries, rows = _timed(run, entries)
     speedups = {name: row["speedup_ci95"] for name, row in rows.items() if name != TODAY}
     chosen = decide(judged, speedups, {entry.variant for entry in entries if entry.exits})

@@ -122,8 +122,9 @@ def test_where_the_goal_allows_it_parts_of_the_model_go(tiny_task, tmp_path, com
     assert named["full-onnx/optimized"]["flips"] == 0
     exits = result["ship"]["exits"]
     assert exits["model"] == "compressed"
-    # half of what may change, at a level corrected for all that may be taken
-    assert exits["certificate"]["max_flips"] == pytest.approx(0.475)
+    # part of what may change is left to the rows to come, at a level corrected for the three branches
+    assert exits["certificate"]["max_flips"] == pytest.approx(0.57)
+    assert exits["certificate"]["confidence"] == pytest.approx(1 - 0.05 / 3)
     assert exits["certificate"]["confidence"] == pytest.approx(named["onnx/optimized"]["confidence"])
     assert ("onnx/cascade" in named) == exits["certificate"]["met"]
     answer = result["answer"]
