@@ -116,8 +116,9 @@ def _why(spec: ShipSpec, ship: Mapping[str, Any], taken: Mapping[str, Any] | Non
             f"{ship['rows']:,} {part}."
         )
     meeting = sum(entry["why_not"] is None for entry in ship["candidates"])
+    keep = "keeps" if meeting == 1 else "keep"
     return (
-        f"Of {len(ship['candidates'])} compositions built, {meeting} keep to {spec.goal} on {ship['rows']:,} {part}, and this "
-        f"is the fastest of them: {taken['flips']:,} changed there, at most {taken['flip_bound']:.2%} at "
+        f"Of {len(ship['candidates'])} compositions built, {meeting} {keep} to {spec.goal} on {ship['rows']:,} {part}, and "
+        f"this is the fastest of them: {taken['flips']:,} changed there, at most {taken['flip_bound']:.2%} at "
         f"{taken['confidence']:.1%} confidence."
     )
