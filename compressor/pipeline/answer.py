@@ -113,12 +113,18 @@ def _why(spec: ShipSpec, ship: Mapping[str, Any], taken: Mapping[str, Any] | Non
     if taken is None:
         return (
             f"None of {len(ship['candidates'])} compositions is both faster than what runs today and {spec.goal} on "
-            f"{ship['rows']:,} {part}."
+            f"{part}."
         )
-    meeting = sum(entry["why_not"] is None for entry in ship["candidates"])
-    keep = "keeps" if meeting == 1 else "keep"
+    passing = [entry for entry in ship["candidates"] if entry["why_not"] is None]
+    first = max(passing, key=lambda entry: entry["latency"]["speedup_ci95"][0])
+    keep = "keeps" if len(passing) == 1 else "keep"
+    best = (
+        "the fastest of them"
+        if first is taken
+        else "within a tenth of the fastest, plainer or nearer to the full model"
+    )
     return (
-        f"Of {len(ship['candidates'])} compositions built, {meeting} {keep} to {spec.goal} on {ship['rows']:,} {part}, and "
-        f"this is the fastest of them: {taken['flips']:,} changed there, at most {taken['flip_bound']:.2%} at "
+        f"Of {len(ship['candidates'])} compositions built, {len(passing)} {keep} to {spec.goal}, and this is {best}: "
+        f"{taken['flips']:,} of {taken['rows']:,} {part} changed, at most {taken['flip_bound']:.2%} at "
         f"{taken['confidence']:.1%} confidence."
     )

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compressor.cascade.thresholds import rows_needed
@@ -129,15 +128,17 @@ class Run:
         minutes = self.recipe.ship and self.recipe.ship.budget_minutes
         return minutes is not None and time.monotonic() - self.started > 60 * minutes
 
-    @property
-    def deciding(self) -> tuple[Encodings, np.ndarray | None, str]:
-        """The rows that decide what to ship, their labels where there are any, and the name of the part.
+    def deciding(self, *, exits: bool = False) -> list[str]:
+        """Return the parts of the data whose rows decide whether a composition may be shipped.
 
-        Those set aside to certify, which nothing was fitted to, where there are enough of them; else the selection split.
+        `guard`, calibration text that nothing is fitted to, and the selection split where the model was not trained on it
+        and nothing was fitted to it either: no mix was chosen by it and no exits learned from it. Without a guard it decides
+        alone, whatever the model knows of it.
         """
-        guarded = self.data.guard is not None
-        encodings, part = (self.guard, self.data.guard) if guarded else (self.selection, self.data.selection)
-        return encodings, part.labels, "guard" if guarded else "selection"
+        if self.data.guard is None:
+            return ["selection"]
+        new = self.recipe.finetune is not None or self.recipe.data.calibration.seen_in_training is False
+        return ["guard", "selection"] if new and not exits and not self.recipe.ship.parts else ["guard"]
 
     @property
     def full_variants(self) -> list[str]:

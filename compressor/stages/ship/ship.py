@@ -1,11 +1,14 @@
 """The stage that decides what to ship, before the evaluation split is read."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from compressor.data.batches import join
 from compressor.files import read_json, write_json
 from compressor.measurement.machine.providers import PROVIDERS
 from compressor.measurement.timing.latency import WORKLOAD, Cell, benchmark, workload_batches
@@ -19,22 +22,25 @@ from compressor.stages.ship.built import Built, baseline_subject, built, bytes_o
 from compressor.stages.stage import Stage, latency_inputs, spec_json
 
 SHIP = "ship.json"
+LOGITS = {"guard": "calibration_logits", "selection": "selection_logits"}
+"""Part of the data -> the full model's logits on it, as earlier stages kept them."""
 
 
 def inputs(run: Run) -> dict[str, Any]:
     """Return what the decision depends on."""
-    rows = run.data.guard or run.data.selection
-    return {"ship": spec_json(run.recipe.ship), "rows": rows.sha256, **latency_inputs(run)}
+    rows = [getattr(run.data, part).sha256 for part in run.deciding()] if wanted(run.recipe) else []
+    return {"ship": spec_json(run.recipe.ship), "rows": rows, **latency_inputs(run)}
 
 
 def compute(run: Run, folder: Path) -> None:
     """Judge everything built on the rows that decide, time it beside what runs today, and name one."""
     spec, entries = run.recipe.ship, built(run)
-    encodings, labels, part = run.deciding
-    full = load_array(run.path, {"guard": "calibration_logits", "selection": "selection_logits"}[part])
     judged: dict[str, Judgement] = {}
     for branch in dict.fromkeys(entry.branch for entry in entries):
         own = [entry for entry in entries if entry.branch == branch]
+        parts = run.deciding(exits=own[0].exits)
+        full = np.concatenate([load_array(run.path, LOGITS[part]) for part in parts])
+        encodings, labels = join([getattr(run, part) for part in parts]), _labels(run, parts)
         judged |= in_order({
             entry.variant: judge(spec, full, logits_of(run, entry, encodings), labels, run.branches) for entry in own
         })  # fmt: skip
@@ -43,9 +49,7 @@ def compute(run: Run, folder: Path) -> None:
     chosen = decide(judged, speedups, {entry.variant for entry in entries if entry.exits})
     written = {
         "chosen": chosen,
-        "part": part,
-        "rows": len(encodings),
-        "labelled": labels is not None,
+        "part": run.deciding()[0],
         "today": rows[TODAY],
         "exits": read_json(run.path / FITTED) if tried(run.recipe) else None,
         "candidates": [
@@ -59,6 +63,12 @@ def compute(run: Run, folder: Path) -> None:
         ],
     }
     write_json(folder / SHIP, written)
+
+
+def _labels(run: Run, parts: Sequence[str]) -> np.ndarray | None:
+    """Return the labels of all rows of the parts, None where one of them has none."""
+    found = [getattr(run.data, part).labels for part in parts]
+    return None if any(labels is None for labels in found) else np.concatenate(found)
 
 
 def _timed(run: Run, entries: list[Built]) -> tuple[list[Built], dict[str, dict[str, Any]]]:
@@ -82,7 +92,7 @@ def _timed(run: Run, entries: list[Built]) -> tuple[list[Built], dict[str, dict[
         subjects,
         dict.fromkeys(subjects, TODAY),
         dict.fromkeys(subjects, PROVIDERS[run.device]),
-        [Cell(size, WORKLOAD, workload_batches(run.deciding[0], size, seed=run.recipe.seed))],
+        [Cell(size, WORKLOAD, workload_batches(getattr(run, run.deciding()[0]), size, seed=run.recipe.seed))],
         **spec.limits,
         seed=run.recipe.seed,
         track=run.track,
@@ -116,7 +126,9 @@ STAGE = Stage(
     ("onnx", "full-onnx", "cascade"),
     inputs,
     compute,
-    lambda run: f"every composition over {len(run.deciding[0])} rows, and its time beside today's",
+    lambda run: (
+        f"every composition over {sum(len(getattr(run.data, part)) for part in run.deciding())} rows, and its time beside today's"
+    ),
     wanted,
     lambda run: {"ship": read_json(run.path / SHIP) if wanted(run.recipe) else None},
     seconds=lambda run: (run.recipe.benchmark.min_seconds, run.recipe.benchmark.max_seconds),
