@@ -154,6 +154,7 @@ def _targets_in(directory: Path) -> list[Target]:
     parts = directory / "onnx" / "cascade"
     # a run whose recipe no longer has one may still hold the files
     recipe, _ = read_yaml(directory / "recipe.yaml")
-    if (parts / SETTINGS).is_file() and recipe.get("cascade") is not None:
+    asked = recipe.get("cascade") is not None or recipe.get("ship") is not None
+    if (parts / SETTINGS).is_file() and asked:
         targets.append(Target(str(parts), parts, True, directory, "cascade", "optimized", cascade=True))
     return targets

@@ -12,7 +12,7 @@ tags: [compressor, layer-skipping]
 
 # {name}
 
-{base} without {gone} of {layers} encoder layers (numbered from 1), {head}
+{base} {gone}, {head}
 An ordinary `{model_class}`: no custom code is needed.{zeros}
 
 ```python
@@ -81,8 +81,9 @@ def model_card(
         name=name,
         base=base,
         model_class=model_class,
-        gone=unit_words(units),
-        layers=layers,
+        gone=f"without {unit_words(units)} of {layers} encoder layers (numbered from 1)"
+        if units
+        else f"with all of its {layers} encoder layers",
         zeros=ZEROS if padded else "",
         head=head,
         recipe=recipe,
