@@ -180,3 +180,20 @@ def test_a_fast_enough_file_is_asked_for_by_the_lower_end(tiny_task, tmp_path, c
     assert code == 3
     assert "goal missed: ship.min_speedup" in stderr
     assert "goal exact missed" in " ".join(stdout.split()) or "Keep what runs today" in stdout
+
+
+@pytest.mark.parametrize("more", [["ship.engines=[pytorch]"], ["export.cls_only_tail=false", "ship.engines=[onnx]"]])
+def test_other_engines_and_files_without_the_exact_tail(tiny_task, tmp_path, command, more):
+    sets = ["ship.goal=near", "ship.max_drop=0.9", "ship.max_flips=0.9", "ship.units=[]", "compensation.head=null", *more]
+    flags = [part for item in sets for part in ("--set", item)]
+    code, stdout, stderr = command(
+        "run", tiny_task / "recipe.yaml", "--out", tmp_path / "run", "--device", "cpu", "--json", *flags
+    )
+    assert code in {0, 3}, stderr
+    result = json.loads(stdout)
+    engine = "pytorch" if "pytorch" in more[0] else "onnx"
+    assert {entry["engine"] for entry in result["ship"]["candidates"]} <= {engine}
+    assert "exact tail" not in [factor["name"] for factor in result["answer"]["factors"]]
+    assert np.prod([factor["ratio"] for factor in result["answer"]["factors"]] or [1.0]) == pytest.approx(
+        result["answer"]["speedup"]
+    )
