@@ -59,12 +59,13 @@ class FinishedRun:
         return f"{self.summary['device'] or 'unknown device'}, {self.summary['threads'] or 'unknown number of'} threads"
 
 
-def compare_runs(directories: Sequence[Path], variant: str = "compressed") -> dict[str, Any]:
+def compare_runs(directories: Sequence[Path], variant: str | None = None) -> dict[str, Any]:
     """Return `variant` of every run side by side and of every later run paired with the first, as JSON-able values.
 
-    `runs` has an entry a run; shares are fractions, sizes bytes, latencies ms, all in `cell`, the first one that every
-    run measured (None: there is none). `paired` has an entry for each later run with the same evaluation rows and label
-    names; positive deltas are better than the first run. `notes` says why the others are missing and what else a reader
+    `variant` None stands for what a run ships, else for its compressed model. `runs` has an entry a run; shares are fractions,
+    sizes bytes, latencies ms, all in `cell`, the first one that every run measured (None: there is none). `paired` has an entry
+    for each later run with the same evaluation rows and label names; positive deltas are better than the first run. `notes`
+    says why the others are missing and what else a reader
     must know. Raises UserError for fewer than two directories, one named twice, one without a readable result or without
     `variant`, and predictions that contradict their result or each other.
     """
@@ -89,8 +90,10 @@ def compare_runs(directories: Sequence[Path], variant: str = "compressed") -> di
     }
 
 
-def read_run(directory: Path, number: int, variant: str) -> FinishedRun:
+def read_run(directory: Path, number: int, variant: str | None) -> FinishedRun:
     """Return `variant` of the run in `directory`, which is number `number` (from 1) of those compared.
+
+    None stands for what the run ships, where it decided that, and else for its compressed model.
 
     Raises UserError where result.json is missing, unreadable or incomplete, where the run has no such variant, and
     where predictions.npz is missing, corrupt or not the one that the result was made from.
@@ -98,6 +101,8 @@ def read_run(directory: Path, number: int, variant: str) -> FinishedRun:
     path = directory / RESULT
     with whole_result(str(path)):
         result = read_result(path)
+        answer = result["answer"]
+        variant = variant or (answer["key"] if answer else "compressed")
         summary = _summary(directory, result, variant)
         cells = {
             (row["batch"], row["length"]): {key: {"complete": True, **row}[key] for key in LATENCY}
@@ -105,8 +110,10 @@ def read_run(directory: Path, number: int, variant: str) -> FinishedRun:
         }
         label_names = list(result["data"].get("label_names") or [])
         full_sha256, sha256 = (result["variants"][name]["predictions_sha256"] for name in ("full", variant))
-    logits, labels = _read_predictions(directory / PREDICTIONS, "full" if is_cascade(variant) else variant)
-    if is_cascade(variant):
+    logits, labels = _read_predictions(
+        directory / PREDICTIONS, "full" if is_cascade(variant) and not answer else variant
+    )
+    if is_cascade(variant) and not answer:
         logits, _ = _read_predictions(directory / f"{MEASURED}.npz", "logits")
     rows = summary["evaluation"]["rows"]
     whole = logits.ndim == 2 and logits.dtype.kind == "f" and logits.size > 0 and len(logits) == rows
@@ -214,7 +221,7 @@ def _summary(directory: Path, result: dict[str, Any], name: str) -> dict[str, An
             f"{nearest(name, variants) or '.'}"
         )
     variant, plan, environment = variants[name], result["plan"], result["environment"]
-    whole = is_cascade(name) and result["cascade"]["model"] == "full"
+    whole = is_cascade(name) and result["cascade"] is not None and result["cascade"]["model"] == "full"
     versus, evaluation = variant["versus_full"], result["data"]["splits"]["evaluation"]
     return {
         "name": result["name"],

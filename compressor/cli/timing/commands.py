@@ -88,8 +88,9 @@ def bench(
 def compare(
     run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Two or more finished runs.")],
     variant: Annotated[
-        str, typer.Option("--variant", help="Which model of every run, such as onnx_int8.")
-    ] = "compressed",
+        str | None,
+        typer.Option("--variant", help="Which model of every run, such as onnx_int8; by default what it ships."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show finished runs side by side, row by row with the first where they were evaluated on the same rows."""

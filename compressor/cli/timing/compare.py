@@ -48,7 +48,7 @@ def _runs_table(names: Sequence[str], runs: Sequence[Mapping[str, Any]], cell: M
             (f"p50 ({cell['batch']} x {cell['length']})", *(_median(run["latency"]) for run in runs)),
             ("speed-up [95 %]", *(speedup_text(run["latency"]) or BLANK for run in runs)),
         ]
-    title = f"{runs[0]['variant']}, each run against its own full model"
+    title = f"{' and '.join(dict.fromkeys(run['variant'] for run in runs))}, each run against its own full model"
     return table(title, ["", *map(_wrapped, names)], [tuple(map(_wrapped, row)) for row in rows])
 
 

@@ -184,7 +184,14 @@ def test_a_fast_enough_file_is_asked_for_by_the_lower_end(tiny_task, tmp_path, c
 
 @pytest.mark.parametrize("more", [["ship.engines=[pytorch]"], ["export.cls_only_tail=false", "ship.engines=[onnx]"]])
 def test_other_engines_and_files_without_the_exact_tail(tiny_task, tmp_path, command, more):
-    sets = ["ship.goal=near", "ship.max_drop=0.9", "ship.max_flips=0.9", "ship.units=[]", "compensation.head=null", *more]
+    sets = [
+        "ship.goal=near",
+        "ship.max_drop=0.9",
+        "ship.max_flips=0.9",
+        "ship.units=[]",
+        "compensation.head=null",
+        *more,
+    ]
     flags = [part for item in sets for part in ("--set", item)]
     code, stdout, stderr = command(
         "run", tiny_task / "recipe.yaml", "--out", tmp_path / "run", "--device", "cpu", "--json", *flags
