@@ -27,7 +27,7 @@ from compressor.recipe.training import CascadeSpec
 from compressor.run.rundir import CHECKPOINTS, STAGES_FOLDER
 from compressor.selection.goals import corrected_confidence
 
-AIMED = 0.8
+AIMED = 0.6
 """Share of the changed predictions that the goal allows which the certificate of an early exit aims at."""
 FIT_TEXTS = 1000
 """Texts that refits and stand-ins are fitted to where the run decides what to ship."""
