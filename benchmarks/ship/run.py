@@ -8,9 +8,9 @@ in 8 bits by Optimum. results/ship.json keeps predictions and raw times, tables/
 """
 
 import argparse
-import dataclasses
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from compressor.files import read_json, write_json
 from compressor.measurement.machine.environment import environment, torch_threads
 from compressor.measurement.machine.providers import PROVIDERS
 from compressor.measurement.runtime import predict_onnx, session
-from compressor.measurement.timing.latency import measure, workload_batches
+from compressor.measurement.timing.latency import Batch, measure, workload_batches
 from compressor.measurement.timing.subjects import onnx_subject, torch_subject
 from compressor.progress import silent, track_for_terminal
 from compressor.recipe.compression import Recipe
@@ -62,13 +62,14 @@ def measured(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     run = prepare(recipe, out, arguments.device, silent)
     entry, labels = chosen_entry(run), run.data.evaluation.labels
-    subjects, predictions = _others(run, out)
+    batches = workload_batches(run.evaluation, 1, limit=256)
+    subjects, predictions = _others(run, out, batches)
     logits = evaluation_logits(run)
     path = steps(run, entry) if entry else []
     subjects |= {name: subject_of(run, built) for name, built in path}
     values = measure(
         subjects,
-        workload_batches(run.evaluation, 1, limit=256),
+        batches,
         min_seconds=arguments.seconds,
         min_runs=200,
         max_seconds=max(60.0, 3 * arguments.seconds),
@@ -88,17 +89,10 @@ def measured(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _others(run: Run, out: Path) -> tuple[dict[str, Any], dict[str, str]]:
+def _others(run: Run, out: Path, batches: Sequence[Batch]) -> tuple[dict[str, Any], dict[str, str]]:
     """Return what is timed beside ours, and the predictions of Optimum's file."""
-    padded_run = dataclasses.replace(
-        run,
-        recipe=run.recipe.model_copy(
-            update={
-                "benchmark": run.recipe.benchmark.model_copy(update={"baseline": BaselineSpec(padding="max_length")})
-            }
-        ),
-    )
-    subjects = {TODAY: torch_subject(run.teacher), PADDED: baseline_subject(padded_run)}
+    padding = BaselineSpec(padding="max_length")
+    subjects = {TODAY: torch_subject(run.teacher), PADDED: baseline_subject(run, padding, batches)}
     if run.device != "cpu":
         return subjects, {}
     folder = out.with_name(f"{out.name}-optimum")

@@ -17,7 +17,7 @@ from compressor.data.files import KINDS, Table, bad_rows, expanded, read_lines, 
 from compressor.data.labels import MAPPED
 from compressor.data.rows import to_rows
 from compressor.data.sniff import Found
-from compressor.data.splits import Same, Split, row_hash
+from compressor.data.splits import Same, Split, hash_order, row_hash
 from compressor.errors import UserError
 
 NAMES = {
@@ -185,8 +185,9 @@ def _sample(rows: Split, most: int, file: str = "") -> tuple[Split, str]:
     """Return at most `most` rows, those of the lowest hash in their order, and a clause where some are left out."""
     if len(rows) <= most:
         return rows, ""
-    order = sorted(range(len(rows)), key=lambda row: row_hash(rows.texts[row], SEED))
-    return rows.take(sorted(order[:most])), f"a sample of {most:,} of the {len(rows):,} rows of the {file} file"
+    return rows.take(
+        sorted(hash_order(rows, SEED)[:most])
+    ), f"a sample of {most:,} of the {len(rows):,} rows of the {file} file"
 
 
 def _read(path: Path) -> Table:

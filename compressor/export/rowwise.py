@@ -97,10 +97,16 @@ def quantised_rows(graph: Graph, tensor: str, *, one_sided: bool, columns: Colum
     return Rows(values, scale, zero, factor, shift, stretch)
 
 
+def _scales(weights: np.ndarray, axis: int, *, keepdims: bool = False) -> np.ndarray:
+    """Return the scale that takes the largest number along `axis` to 127; 1 where all are 0."""
+    scales = np.abs(weights).max(axis, keepdims=keepdims) / 127
+    scales[scales == 0] = 1
+    return scales
+
+
 def rounded(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return int8 weights [K, N] and the scale of each output channel [N]."""
-    scales = np.abs(weights).max(0) / 127
-    scales[scales == 0] = 1
+    scales = _scales(weights, 0)
     return np.rint(weights / scales).astype(np.int8), scales.astype(np.float32)
 
 
@@ -126,8 +132,7 @@ def block_product(graph: Graph, tensor: str, weights: np.ndarray, output: str) -
     padded = np.zeros((outer, blocks * BLOCK), dtype=np.float32)
     padded[:, :inner] = weights.T
     padded = padded.reshape(outer, blocks, BLOCK)
-    scales = np.abs(padded).max(2) / 127
-    scales[scales == 0] = 1
+    scales = _scales(padded, 2)
     values = (np.rint(padded / scales[..., None]) + 128).astype(np.uint8)  # 128 stands for 0
     inputs = [tensor, graph.constant(f"{output}_int8", values), graph.constant(f"{output}_scales", scales)]
     graph.add(
@@ -137,8 +142,7 @@ def block_product(graph: Graph, tensor: str, weights: np.ndarray, output: str) -
 
 def table_rows(graph: Graph, table: np.ndarray, indices: str, name: str, output: str) -> None:
     """Append `output` = rows of an int8 embedding table [V, H] with one scale a row, made float32 as they are read."""
-    scales = np.abs(table).max(1, keepdims=True) / 127
-    scales[scales == 0] = 1
+    scales = _scales(table, 1, keepdims=True)
     values = graph.constant(f"{name}_int8", np.rint(table / scales).astype(np.int8))
     factors = graph.constant(f"{name}_scales", scales.astype(np.float32))
     read = graph.add("Gather", [values, indices], f"{output}_int8", axis=0)

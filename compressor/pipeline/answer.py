@@ -1,6 +1,7 @@
 """The one answer of a run: what to ship, how much faster than today it is, what that costs, and whether that meets the goal."""
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from compressor.measurement.statistics import rate_upper_bound
@@ -83,7 +84,11 @@ def _misses(spec: ShipSpec, versus: Mapping[str, Any], times: Mapping[str, Any])
     """Return a sentence for each part of the goal that is missed, and whether all of them only lack rows to show them."""
     limits = spec.limits
     goals = GoalsSpec(max_flips=limits["max_flips"], max_drop=limits["max_drop"])
-    found = [] if versus["tier"] == "exact" else [f"ship.{miss}" for miss in accuracy_misses(goals, _Versus(versus))]
+    found = (
+        []
+        if versus["tier"] == "exact"
+        else [f"ship.{miss}" for miss in accuracy_misses(goals, SimpleNamespace(**versus))]
+    )
     observed = versus["flip_rate"] if versus["accuracy_delta"] is None else -versus["accuracy_delta"]
     within = limits["max_drop"] is None or observed <= limits["max_drop"]
     undecided = within and (limits["max_flips"] is None or versus["flip_rate"] <= limits["max_flips"])
@@ -98,13 +103,6 @@ def _misses(spec: ShipSpec, versus: Mapping[str, Any], times: Mapping[str, Any])
         )
         undecided = False
     return found, undecided
-
-
-class _Versus:
-    """A comparison as result.json holds it, read by attribute."""
-
-    def __init__(self, entry: Mapping[str, Any]) -> None:
-        self.__dict__.update(entry)
 
 
 def _why(spec: ShipSpec, ship: Mapping[str, Any], taken: Mapping[str, Any] | None) -> str:

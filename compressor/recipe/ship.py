@@ -61,6 +61,11 @@ class ShipSpec(Spec):
         return [*(self.units if self.units is not None else get_args(Unit) if self.goal == "near" else [])]
 
     @property
+    def exits(self) -> bool:
+        """Whether an early exit may be shipped."""
+        return self.goal != "exact" and "onnx" in self.engines
+
+    @property
     def limits(self) -> dict[str, float | None]:
         """The largest share of changed predictions and the largest drop of the accuracy, None for any."""
         own = {"max_flips": self.max_flips, "max_drop": self.max_drop}

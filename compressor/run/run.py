@@ -99,8 +99,7 @@ class Run:
 
         Files and models of the full model, those of the compressed one, and the early exit.
         """
-        exits = self.recipe.ship.goal != "exact" and "onnx" in self.recipe.ship.engines and self.data.guard is not None
-        return 1 + bool(self.lost_units) + exits
+        return 1 + bool(self.lost_units) + (self.recipe.ship.exits and self.data.guard is not None)
 
     @property
     def cascade(self) -> CascadeSpec | None:
@@ -169,8 +168,12 @@ class Run:
         """
         if self.recipe.ship is None:
             return self.calibration
-        train = self.data.train
-        return self.encode(train.take(first_rows(train, same_tokens(self.tokenizer))[:FIT_TEXTS]))
+        return self.encode(self.train_texts.take(list(range(min(FIT_TEXTS, len(self.train_texts))))))
+
+    @cached_property
+    def train_texts(self) -> Split:
+        """The training rows, each text once."""
+        return self.data.train.take(first_rows(self.data.train, same_tokens(self.tokenizer)))
 
     @cached_property
     def selection(self) -> Encodings:
@@ -190,8 +193,8 @@ class Run:
     @cached_property
     def exit_text(self) -> Encodings:
         """Tokens of the texts that the cascade's exits are fitted on, none twice: training text, then the selection split."""
-        size, parts, train = self.cascade.fit_size, [], self.data.train
-        for part in (train.take(first_rows(train, same_tokens(self.tokenizer))), self.data.selection):
+        size, parts = self.cascade.fit_size, []
+        for part in (self.train_texts, self.data.selection):
             parts.append(self.encode(part.take(list(range(min(size, len(part)))))))
             size -= len(parts[-1])
         return join(parts)

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from compressor.errors import UserError
-from compressor.files import PROGRESS, check_target, publish, read_json, stage_key, write_text
+from compressor.files import PROGRESS, check_target, publish, read_json, stage_key, write_json, write_text
 
 STAGES_FOLDER = ".stages"
 TRIALS = "trials.json"
@@ -115,7 +114,7 @@ class RunDir:
         ]
         # killed in between, what stands there is of two results, and no user's: so the account comes first, without a key
         before = {*self._forget(name), *(file.relative_to(folder).as_posix() for file in made)}
-        write_text(manifest_file, json.dumps({"key": None, "files": dict.fromkeys(sorted(before))}, indent=1))
+        write_json(manifest_file, {"key": None, "files": dict.fromkeys(sorted(before))})
         files: dict[str, dict[str, Any]] = {}
         for output in outputs:
             target = self.path / output
@@ -124,7 +123,7 @@ class RunDir:
             for file in publish(folder / output, target, known):
                 path = (target / file).relative_to(self.path).as_posix()
                 files[path] = self._account(path)
-        write_text(manifest_file, json.dumps({"key": key, "seconds": seconds, "files": files}, indent=1))
+        write_json(manifest_file, {"key": key, "seconds": seconds, "files": files})
 
     def amend(self, name: str, file: str, text: str) -> None:
         """Write a text file of a finished stage anew; it stays that stage's result. `file` is relative to the directory."""
@@ -133,7 +132,7 @@ class RunDir:
             return
         write_text(self.path / file, text)
         manifest["files"][file] = self._account(file)
-        write_text(self._stages / f"{name}.json", json.dumps(manifest, indent=1))
+        write_json(self._stages / f"{name}.json", manifest)
 
     def _forget(self, name: str) -> list[str]:
         """Take the key of a stage away, so that it is computed anew; return the files that it wrote, which stay known."""
@@ -143,7 +142,7 @@ class RunDir:
         except (OSError, ValueError, KeyError, TypeError):
             manifest_file.unlink(missing_ok=True)
             return []
-        write_text(manifest_file, json.dumps({"key": None, "files": dict.fromkeys(files)}, indent=1))
+        write_json(manifest_file, {"key": None, "files": dict.fromkeys(files)})
         return files
 
     def forget(self) -> None:

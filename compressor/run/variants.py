@@ -17,6 +17,8 @@ from compressor.run.run import Run
 
 FULL_ONNX = "full-onnx"
 """Folder of the full model's ONNX files."""
+SPARED, ALL_ROWS = "full_onnx_optimized", "full_onnx_alltokens"
+"""The full model's fused float32 file with and without the exact savings."""
 
 
 def onnx_files(run: Run) -> dict[str, Path]:

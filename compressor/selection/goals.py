@@ -112,13 +112,20 @@ def _best_of(trials: list[Trial], goals: GoalsSpec, corrected: float, rows: int,
     return min(judged, key=_distance)
 
 
-def _judge(trial: Trial, goals: GoalsSpec, corrected: float, rows: int, readout: bool) -> Candidate:
+def trial_bound(trial: Trial, rows: int, confidence: float, *, readout: bool = True) -> tuple[int, float | None, float]:
+    """Return the changed predictions of a trial over `rows` rows, its accuracy delta, and the one-sided lower bound of that.
+
+    They hold after the readout, or with the stock head. Without labels the delta is None and each change counts as lost.
+    """
     gained, lost = (trial.gained, trial.lost) if readout else (trial.raw_gained, trial.raw_lost)
     flips = round(rows * (1 - (trial.agreement if readout else trial.raw_agreement)))
     if gained is None or lost is None:
-        delta, bound = None, -rate_upper_bound(flips, rows, corrected)
-    else:
-        delta, bound = (gained - lost) / rows, paired_lower_bound(gained, lost, rows, corrected)
+        return flips, None, -rate_upper_bound(flips, rows, confidence)
+    return flips, (gained - lost) / rows, paired_lower_bound(gained, lost, rows, confidence)
+
+
+def _judge(trial: Trial, goals: GoalsSpec, corrected: float, rows: int, readout: bool) -> Candidate:
+    flips, delta, bound = trial_bound(trial, rows, corrected, readout=readout)
     misses, excess = [], 0.0
     if goals.max_drop is not None and bound < -goals.max_drop:
         misses.append(

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from compressor.measurement.statistics import EXACT_LOGITS, Comparison, compare, paired_lower_bound, rate_upper_bound
+from compressor.measurement.statistics import EXACT_LOGITS, Comparison, compare, rate_upper_bound
 from compressor.recipe.ship import ShipSpec
-from compressor.selection.goals import corrected_confidence
+from compressor.selection.goals import corrected_confidence, trial_bound
 from compressor.selection.trials import Trial
 
 ALIKE = 0.1
@@ -100,16 +100,12 @@ def in_order(judged: Mapping[str, Judgement]) -> dict[str, Judgement]:
     return found
 
 
-def keeps_to(spec: ShipSpec, trial: Trial, rows: int, *, labelled: bool) -> bool:
+def keeps_to(spec: ShipSpec, trial: Trial, rows: int) -> bool:
     """Return whether a trial on the selection split (`rows` rows) leaves room for the goal, before anything is built."""
-    limits, flips = spec.limits, round(rows * (1 - trial.agreement))
+    limits, (flips, _, bound) = spec.limits, trial_bound(trial, rows, spec.confidence)
     if limits["max_flips"] is not None and rate_upper_bound(flips, rows, spec.confidence) > limits["max_flips"]:
         return False
-    if limits["max_drop"] is None:
-        return True
-    if labelled and trial.gained is not None:
-        return -paired_lower_bound(trial.gained, trial.lost, rows, spec.confidence) <= limits["max_drop"]
-    return rate_upper_bound(flips, rows, spec.confidence) <= limits["max_drop"]
+    return limits["max_drop"] is None or -bound <= limits["max_drop"]
 
 
 def decide(

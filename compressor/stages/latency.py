@@ -21,7 +21,7 @@ from compressor.model.units import lost_parts
 from compressor.recipe.ship import BaselineSpec
 from compressor.report.formats import is_full
 from compressor.run.run import Run
-from compressor.run.variants import onnx_files
+from compressor.run.variants import ALL_ROWS, SPARED, onnx_files
 from compressor.selection.ship import TODAY
 from compressor.stages.ship.built import baseline_subject, subject_of
 from compressor.stages.ship.factors import answer_times, steps
@@ -34,12 +34,14 @@ PROTOCOL = (
     "over rounds, against the full model in the same format; the noise floor is that full model against itself."
 )
 
-SPARED, ALL_ROWS = "full_onnx_optimized", "full_onnx_alltokens"
-"""The full model's fused file with and without the exact savings."""
-
 
 def compute(run: Run, folder: Path) -> None:
     """Time every model and file, interleaved, and start each once in a process of its own; keep the raw values."""
+    spec, inputs = run.recipe.benchmark, list(pad(run.evaluation, np.arange(1)))
+    cells = grid_cells(spec, run.teacher.config.vocab_size, inputs, run.recipe.seed)
+    if spec.workload:
+        cells += [Cell(size, WORKLOAD, workload_batches(run.evaluation, size)) for size in spec.batch_sizes]
+    batches = [batch for cell in cells for batch in cell.batches]
     provider, files, threads = PROVIDERS[run.device], onnx_files(run), torch.get_num_threads()
     pytorch, path = f"PyTorch {run.device.upper()}", []
     subjects: dict[str, Subject] = {"full": torch_subject(run.teacher)}
@@ -50,7 +52,7 @@ def compute(run: Run, folder: Path) -> None:
         base = "full"
         if run.recipe.benchmark.baseline != BaselineSpec():
             base = TODAY
-            subjects[base], providers[base] = baseline_subject(run), pytorch
+            subjects[base], providers[base] = baseline_subject(run, run.recipe.benchmark.baseline, batches), pytorch
         for _, entry in path:
             subjects.setdefault(entry.key, subject_of(run, entry))
             providers.setdefault(entry.key, provider if entry.engine == "onnx" else pytorch)
@@ -62,10 +64,6 @@ def compute(run: Run, folder: Path) -> None:
             subjects[name] = onnx_subject(session(file, provider=provider, threads=threads))
             providers[name] = provider
         against = opponents(subjects)
-    spec, inputs = run.recipe.benchmark, list(pad(run.evaluation, np.arange(1)))
-    cells = grid_cells(spec, run.teacher.config.vocab_size, inputs, run.recipe.seed)
-    if spec.workload:
-        cells += [Cell(size, WORKLOAD, workload_batches(run.evaluation, size)) for size in spec.batch_sizes]
     batch, length = cells[0].batches[0]["input_ids"].shape if cells else (1, run.recipe.data.max_length)
     shared = {"provider": provider, "device": run.device, "threads": threads, "batch": batch, "length": length}
     folders = {"full": run.teacher_source.path, "compressed": run.path / "model"}

@@ -14,15 +14,13 @@ from compressor.measurement.predictions import flipped_examples, predict
 from compressor.measurement.runtime import predict_onnx, session
 from compressor.report.formats import is_full
 from compressor.run.run import Run
-from compressor.run.variants import FULL_ONNX, onnx_files
+from compressor.run.variants import FULL_ONNX, SPARED, onnx_files
 from compressor.stages.ship.built import logits_of
 from compressor.stages.ship.ship import chosen_entry
 from compressor.stages.stage import Stage
 
 PREDICTIONS, LABELS = "predictions.npz", "labels"
 """Logits of the evaluation split by variant, and beside them the gold labels where there are any."""
-SPARED = "full_onnx_optimized"
-"""The full model's fused float32 file, whose parity shows that the graphs are right."""
 EXPLAINED = "explain.json"
 """Charges of the nodes for some changed and some confidently wrong predictions."""
 
@@ -32,13 +30,13 @@ def compute(run: Run, folder: Path) -> None:
     shipped = None if run.recipe.ship is None else chosen_entry(run)
     logits = {"full": predict(run.teacher, run.evaluation, track=run.track, description="evaluation, full")}
     if run.recipe.ship is not None and not run.lost_units:
-        logits["compressed"] = logits["full"].copy()  # the same weights
+        logits["compressed"] = logits["full"]  # the same weights
     else:
         logits["compressed"] = predict(
             run.compressed, run.evaluation, track=run.track, description="evaluation, compressed"
         )
     parities, files = {}, onnx_files(run)
-    if run.recipe.ship is not None:  # what was not named before is not looked at now
+    if run.recipe.ship is not None:  # what was not named before is not looked at, but for the graph's parity
         named = {SPARED, shipped.key} if shipped else set()
         files = {name: file for name, file in files.items() if name in named}
     for name, file in files.items():

@@ -26,17 +26,10 @@ TIMED = 40
 """Texts on which the speed of a precision is measured, one at a time."""
 
 
-@dataclass(frozen=True)
-class Precision:
-    """How the file that is cut is made from the fused one in float32 (None: it is that one).
-
-    `make` also takes inputs that show what activations look like (`export/calibration.py`).
-    """
-
-    make: Callable[[Path, Path, Sequence[Mapping[str, np.ndarray]]], None] | None
-
-
-PRECISIONS = {"float32": Precision(None), "int8": Precision(quantize)}  # keys = CascadeSpec.precision
+Make = Callable[[Path, Path, Sequence[Mapping[str, np.ndarray]]], None]
+"""Writes a file in another precision; takes inputs that show what activations look like (`export/calibration.py`)."""
+PRECISIONS: dict[str, Make | None] = {"float32": None, "int8": quantize}
+"""Precision (keys = CascadeSpec.precision) -> how the file that is cut is made of the fused float32 one; None: it is that."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +63,7 @@ def build_cascade(
     none. Exits are fitted and planned on the states of the file that is cut, in its precision. Thresholds are not certified
     yet: `certified_rows` is how many rows will. `observed` are inputs by which the ranges of 8-bit activations are chosen.
     """
-    layers, make = layers_to_try(spec.exits, work.layers), PRECISIONS[spec.precision].make
+    layers, make = layers_to_try(spec.exits, work.layers), PRECISIONS[spec.precision]
     with tempfile.TemporaryDirectory() as place:
         cut, reader = fused, None
         if make is not None:

@@ -22,10 +22,11 @@ from compressor.measurement.machine.providers import PROVIDERS
 from compressor.measurement.predictions import predict
 from compressor.measurement.statistics import rate_upper_bound
 from compressor.model.cls_row import relative_positions
-from compressor.model.load import find_model, longest_input
+from compressor.model.load import longest_input
 from compressor.recipe.compression import Recipe
 from compressor.recipe.training import CascadeSpec
 from compressor.report.formats import layers_text
+from compressor.run.arrays import load_array
 from compressor.run.run import EXIT_TEXTS, Run
 from compressor.run.variants import FULL_ONNX
 from compressor.stages.cascade.build import Built, build_cascade
@@ -66,7 +67,7 @@ def compute(run: Run, folder: Path) -> None:
         write_json(folder / FITTED, {"left_out": reason})
         return
     full = spec.model == "full"
-    source = run.teacher_source if full else find_model(str(run.path / "model"))
+    source = run.teacher_source if full else run.compressed_source
     model, family = (run.teacher if full else run.compressed), run.family
     text, own = run.exit_text, full and spec.precision == "float32"
     logits = None if own else predict(run.teacher, text, track=run.track, description="full model")
@@ -83,7 +84,10 @@ def compute(run: Run, folder: Path) -> None:
     with quiet():
         run.tokenizer.save_pretrained(target)
     write_settings(run, target, plan.exits, work.layers)
-    teacher = predict(run.teacher, run.guard, track=run.track, description="certificate, full model")
+    if run.recipe.ship is not None:  # calibration is the guard, and the pass that scored the layers kept its answers
+        teacher = load_array(run.path, "calibration_logits")
+    else:
+        teacher = predict(run.teacher, run.guard, track=run.track, description="certificate, full model")
     outcome = measured_outcome(target, work, plan.exits, run.guard, teacher, PROVIDERS[run.device])
     certificate = certify(plan.path, outcome, spec.max_flips, spec.confidence)
     write_settings(run, target, plan.exits, work.layers, certificate)
@@ -208,8 +212,7 @@ def path_points(
 
 def tried(recipe: Recipe) -> bool:
     """Return whether the recipe asks for an early exit, or leaves it to the run what to ship and lets predictions change."""
-    ship = recipe.ship
-    return wanted(recipe) or (ship is not None and ship.goal != "exact" and "onnx" in ship.engines)
+    return wanted(recipe) or (recipe.ship is not None and recipe.ship.exits)
 
 
 def cost(run: Run) -> str:

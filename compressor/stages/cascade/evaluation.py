@@ -15,10 +15,9 @@ from compressor.measurement.runtime import session
 from compressor.measurement.statistics import percentile_interval, share_interval
 from compressor.measurement.timing.latency import WORKLOAD, Cell, benchmark, workload_batches
 from compressor.measurement.timing.subjects import onnx_subject
-from compressor.model.load import find_model
 from compressor.report.formats import CASCADE
 from compressor.run.run import Run
-from compressor.run.variants import FULL_ONNX, answer_entry, variant_flops
+from compressor.run.variants import FULL_ONNX, SPARED, answer_entry, variant_flops
 from compressor.stages.cascade.shared import FITTED, FOLDER, MEASURED, answers, full_work, fused_file, wanted, work_of
 from compressor.stages.predictions import evaluation_logits
 from compressor.stages.stage import Stage, latency_inputs
@@ -79,7 +78,7 @@ def result(run: Run) -> dict[str, Any]:
     made, latency = read_json(run.path / FITTED), read_json(run.path / f"{MEASURED}.json")
     logits, left = measured_answers(run)
     exits = [entry["layer"] for entry in made["exits"]]
-    source = run.teacher_source if made["model"] == "full" else find_model(str(run.path / "model"))
+    source = run.teacher_source if made["model"] == "full" else run.compressed_source
     plain, place = work_of(run, source), (left, np.arange(len(left)))
     operations = plain.costs(exits, run.evaluation.lengths)[place]
     spent = replace(plain, speed=made["speed"], exit_work=made["exit_work"]).costs(exits, run.evaluation.lengths)[place]
@@ -89,10 +88,10 @@ def result(run: Run) -> dict[str, Any]:
     variant = {
         **answer_entry(run, logits, evaluation_logits(run)["full"], CASCADE),
         "parameters": stored_parameters(files),
-        "encoder_flops": round(float(operations.sum() / whole.sum()) * variant_flops(run, "full_onnx_optimized", ())),
+        "encoder_flops": round(float(operations.sum() / whole.sum()) * variant_flops(run, SPARED, ())),
         "bytes": sum(part.stat().st_size for file in files for part in file.parent.glob(f"{file.name}*")),
         # the opponent is the full model in the same kind of file, whether or not the recipe exports that one
-        "latency": [{**row, "against": "full_onnx_optimized"} for row in latency["rows"]],
+        "latency": [{**row, "against": SPARED} for row in latency["rows"]],
     }
     versus = variant["versus_full"]
     evaluation = {

@@ -72,7 +72,7 @@ def _make_composition(run: Run, folder: Path, captured: tuple[list[LayerCall], t
     Damage is that of the trials on the selection split, so nothing is built that would miss the goal there already. A
     smaller budget is not tried where a larger one misses it.
     """
-    ship, labels = run.recipe.ship, run.data.selection.labels
+    ship = run.recipe.ship
     spec = run.recipe.selection.model_copy(update={"units": ship.parts, "search": "beam"})
     savings = source_savings(spec, run.source) if ship.parts and ship.goal != "exact" else {}
     trials, logits = run_trials(run, _stand_ins(run, savings, spec.protect), captured)
@@ -84,7 +84,7 @@ def _make_composition(run: Run, folder: Path, captured: tuple[list[LayerCall], t
         if run.late or keep < least_left(tried, savings, run.source.layers):
             break
         found = find_mix(trials, savings, tried, any_shape(run.source.config), _gains(run))
-        if not keeps_to(ship, found.chosen, trials.rows, labelled=labels is not None):
+        if not keeps_to(ship, found.chosen, trials.rows):
             break
         plan = found
     write_json(folder / "plan.json", asdict(plan))

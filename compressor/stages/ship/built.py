@@ -1,8 +1,7 @@
 """What a run has built that could be shipped: models and files, how they answer and how they are timed."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -17,8 +16,9 @@ from compressor.measurement.machine.providers import PROVIDERS
 from compressor.measurement.predictions import predict
 from compressor.measurement.runtime import predict_onnx, session
 from compressor.measurement.timing.latency import Batch, Subject
-from compressor.measurement.timing.subjects import onnx_subject, padded, torch_subject
+from compressor.measurement.timing.subjects import onnx_subject, padded, replaying, torch_subject
 from compressor.model.load import load_classifier
+from compressor.recipe.ship import BaselineSpec
 from compressor.report.formats import CASCADE
 from compressor.run.run import Run
 from compressor.run.variants import FULL_ONNX
@@ -27,6 +27,8 @@ from compressor.stages.cascade.shared import answers as cascade_answers
 
 PLAIN, SPARED = "alltokens", "optimized"
 """The fused float32 files: of all that the model computes, and without what changes no prediction."""
+FILES = {"int8": "int8", "float16": "fp16"}
+"""Precision -> the file that is in it; the others are in float32."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,12 @@ class Built:
         return "exits" if self.exits else "whole" if self.whole else "compressed"
 
 
+FULL = Built("pytorch", "full", "", "pytorch", "float32", whole=True)
+"""The full model in PyTorch, float32, each batch padded to its longest text."""
+COMPRESSED = Built("pytorch/float32", "compressed", "model", "pytorch", "float32", whole=False)
+"""The same of what is left of it."""
+
+
 def built(run: Run) -> list[Built]:
     """Return everything that this run could ship, on the engines that the recipe allows.
 
@@ -64,7 +72,7 @@ def built(run: Run) -> list[Built]:
             found += [file_of(folder, variant, side) for variant in run.variants]
         if "pytorch" in engines and side == whole:
             if not side:
-                found.append(Built("pytorch/float32", "compressed", "model", "pytorch", "float32", side))
+                found.append(COMPRESSED)
             if half := half_precision(run):
                 found.append(Built(f"pytorch/{half}", f"pytorch_{half}", "model", "pytorch", half, side))
     if "onnx" in engines and certified(run):
@@ -75,7 +83,7 @@ def built(run: Run) -> list[Built]:
 
 def file_of(folder: str, variant: str, whole: bool) -> Built:
     """Return the ONNX file of a `variant` below `folder`."""
-    precision = {"int8": "int8", "fp16": "float16"}.get(variant, "float32")
+    precision = next((name for name, file in FILES.items() if file == variant), "float32")
     key = f"{'full_' if folder == FULL_ONNX else ''}onnx_{variant}"
     return Built(f"{folder}/{variant}", key, f"{folder}/{variant}", "onnx", precision, whole)
 
@@ -105,9 +113,8 @@ def logits_of(run: Run, entry: Built, encodings: Encodings) -> np.ndarray:
         return predict(torch_model(run, entry), encodings, track=run.track, description=entry.variant)
     provider = PROVIDERS[run.device]
     if entry.exits:
-        return cascade_answers(CascadeClassifier(run.path / entry.path, providers=(provider,)), encodings, run.classes)[
-            0
-        ]
+        classifier = CascadeClassifier(run.path / entry.path, providers=(provider,))
+        return cascade_answers(classifier, encodings, run.classes)[0]
     return predict_onnx(session(run.path / entry.path / "model.onnx", provider=provider), encodings, track=run.track)
 
 
@@ -122,26 +129,16 @@ def subject_of(run: Run, entry: Built) -> Subject:
     return onnx_subject(session(run.path / entry.path / "model.onnx", provider=provider, threads=threads))
 
 
-def baseline_subject(run: Run) -> Subject:
-    """Return what the benchmark times of what runs today, as the recipe describes it."""
-    spec = run.recipe.benchmark.baseline
+def baseline_subject(run: Run, spec: BaselineSpec, batches: Sequence[Batch]) -> Subject:
+    """Return what the benchmark times of what runs today, as `spec` describes it, on one of `batches`."""
     model = run.teacher
     if spec.dtype != "float32":
         model = load_classifier(run.teacher_source, device=run.device).to(getattr(torch, spec.dtype))
     subject = torch_subject(model, compiled=spec.compile)
-    if spec.padding == "max_length":
-        pad_to = partial(padded, length=run.recipe.data.max_length, pad_id=run.tokenizer.pad_token_id)
-        return _padded_first(subject, pad_to)
-    return subject
-
-
-def _padded_first(subject: Subject, pad_to: Callable[[Batch], Batch]) -> Subject:
-    made: dict[int, Batch] = {}  # padding is no part of what is timed, and batches come again
-
-    def run(batch: Batch) -> object:
-        return subject(made.setdefault(id(batch), pad_to(batch)))
-
-    return run
+    if spec.padding == "dynamic":
+        return subject
+    length, pad_id = run.recipe.data.max_length, run.tokenizer.pad_token_id
+    return replaying(subject, batches, [padded(batch, length, pad_id) for batch in batches])
 
 
 def bytes_of(run: Run, entry: Built) -> int:

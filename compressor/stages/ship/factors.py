@@ -11,12 +11,10 @@ from compressor.measurement.timing.ratios import ratio
 from compressor.recipe.ship import BaselineSpec
 from compressor.run.run import Run
 from compressor.run.variants import FULL_ONNX
-from compressor.stages.ship.built import PLAIN, SPARED, Built, file_of
+from compressor.stages.ship.built import COMPRESSED, FILES, FULL, PLAIN, SPARED, Built, file_of
 
 WIDTHS = {"int8": "8 bits", "float16": "16 bits", "bfloat16": "16 bits"}
 """What a precision is called among the factors."""
-FULL = Built("pytorch", "full", "", "pytorch", "float32", whole=True)
-"""The full model in PyTorch, float32, each batch padded to its longest text."""
 
 
 def steps(run: Run, entry: Built) -> list[tuple[str, Built]]:
@@ -24,9 +22,7 @@ def steps(run: Run, entry: Built) -> list[tuple[str, Built]]:
     found = [("set-up", FULL)] if run.recipe.benchmark.baseline != BaselineSpec() else []
     if entry.engine == "pytorch":
         if not entry.whole:
-            found.append(
-                ("layers and neurons", Built("pytorch/float32", "compressed", "model", "pytorch", "float32", False))
-            )
+            found.append(("layers and neurons", COMPRESSED))
     else:
         found.append(("runtime", file_of(FULL_ONNX, PLAIN if run.tail else SPARED, True)))
         if run.tail:
@@ -34,8 +30,7 @@ def steps(run: Run, entry: Built) -> list[tuple[str, Built]]:
         if not entry.whole:
             found.append(("layers and neurons", file_of("onnx", SPARED, False)))
     if entry.precision != "float32":
-        variant = {"int8": "int8", "float16": "fp16"}.get(entry.precision)
-        plain = entry if not entry.exits else file_of("onnx", variant, entry.whole)
+        plain = entry if not entry.exits else file_of("onnx", FILES[entry.precision], entry.whole)
         found.append((WIDTHS[entry.precision], plain))
     if entry.exits:
         found.append(("early exit", entry))

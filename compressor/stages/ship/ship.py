@@ -84,15 +84,16 @@ def _timed(run: Run, entries: list[Built]) -> tuple[list[Built], dict[str, dict[
         for entry in entries
         for count in (counts if entry.engine == "onnx" else counts[-1:])
     }
+    batches = workload_batches(getattr(run, run.deciding()[0]), size, seed=run.recipe.seed)
     subjects = {
-        TODAY: baseline_subject(run),
+        TODAY: baseline_subject(run, spec.baseline, batches),
         **{f"{name}, {n}": subject_of(run, way) for (name, n), way in ways.items()},
     }
     timed = benchmark(
         subjects,
         dict.fromkeys(subjects, TODAY),
         dict.fromkeys(subjects, PROVIDERS[run.device]),
-        [Cell(size, WORKLOAD, workload_batches(getattr(run, run.deciding()[0]), size, seed=run.recipe.seed))],
+        [Cell(size, WORKLOAD, batches)],
         **spec.limits,
         seed=run.recipe.seed,
         track=run.track,

@@ -503,8 +503,7 @@ def test_rounding_that_changes_every_answer_is_in_the_certificate(task, tmp_path
         graph.graph.node.append(onnx.helper.make_node("Neg", [f"{last}_before"], [last]))
         onnx.save_model(graph, str(target))
 
-    row = replace(PRECISIONS["int8"], make=opposite)
-    monkeypatch.setitem(PRECISIONS, "int8", row)
+    monkeypatch.setitem(PRECISIONS, "int8", opposite)
     found = {}
     for again in ("false", "true"):
         sets = ["cascade.precision=int8", f"cascade.unsure_to_full={again}", "cascade.exits=[1]"]
