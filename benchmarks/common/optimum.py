@@ -1,4 +1,4 @@
-"""The full model's files as Optimum's documentation makes them: O2, and 8 bits for this processor."""
+"""The full model's files as Optimum's documentation makes them: O2, 8 bits for this processor, O4 (float16) for GPUs."""
 
 import shutil
 from pathlib import Path
@@ -35,3 +35,15 @@ def optimum_files(source: Path, folder: Path) -> str | None:
             (folder / "int8" / "model_quantized.onnx").rename(folder / "int8" / "model.onnx")
     shutil.rmtree(folder / "plain")
     return name
+
+
+def optimum_half(source: Path, folder: Path) -> None:
+    """Write folder/O4/model.onnx of the classifier in `source`: fused for a GPU, in float16. A GPU is needed."""
+    from optimum.onnxruntime import ORTModelForSequenceClassification, ORTOptimizer
+    from optimum.onnxruntime.configuration import AutoOptimizationConfig
+
+    with quiet():
+        model = ORTModelForSequenceClassification.from_pretrained(source, export=True)
+        config = AutoOptimizationConfig.O4()
+        ORTOptimizer.from_pretrained(model).optimize(save_dir=folder / "O4", optimization_config=config)
+        (folder / "O4" / "model_optimized.onnx").rename(folder / "O4" / "model.onnx")

@@ -18,8 +18,8 @@ import torch
 
 from benchmarks.common.digits import digits
 from benchmarks.common.glue import TASKS, add_sources, recipe_of
-from benchmarks.common.optimum import optimum_files
-from benchmarks.ship.tables import put_tables
+from benchmarks.common.optimum import optimum_files, optimum_half
+from benchmarks.ship.tables import RIVALS, put_tables
 from compressor import run_recipe
 from compressor.files import read_json, write_json
 from compressor.measurement.machine.environment import environment, torch_threads
@@ -41,6 +41,7 @@ RESULTS = Path(__file__).parents[1] / "results" / "ship.json"
 MODELS = (*TASKS, "sst2-12layers", "qnli-12layers")
 PADDED = "PyTorch, padded to 128"
 TODAY = "PyTorch"
+HALF = "PyTorch float16"
 
 
 def recipe_for(model: str, arguments: argparse.Namespace) -> Recipe:
@@ -90,17 +91,20 @@ def measured(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _others(run: Run, out: Path, batches: Sequence[Batch]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return what is timed beside ours, and the predictions of Optimum's file."""
-    padding = BaselineSpec(padding="max_length")
+    """Return what is timed beside ours, and the predictions of Optimum's file for the device."""
+    padding, rival = BaselineSpec(padding="max_length"), RIVALS[run.device]
     subjects = {TODAY: torch_subject(run.teacher), PADDED: baseline_subject(run, padding, batches)}
-    if run.device != "cpu":
-        return subjects, {}
     folder = out.with_name(f"{out.name}-optimum")
-    if not (folder / "int8" / "model.onnx").is_file():
+    file = folder / rival.rpartition(" ")[2] / "model.onnx"
+    if run.device == "cpu" and not file.is_file():
         optimum_files(run.teacher_source.path, folder)
-    opened = session(folder / "int8" / "model.onnx", provider=PROVIDERS[run.device], threads=torch.get_num_threads())
-    subjects["Optimum int8"] = onnx_subject(opened)
-    return subjects, {"Optimum int8": digits(predict_onnx(opened, run.evaluation))}
+    elif run.device == "cuda":
+        subjects[HALF] = baseline_subject(run, BaselineSpec(dtype="float16"), batches)
+        if not file.is_file():
+            optimum_half(run.teacher_source.path, folder)
+    opened = session(file, provider=PROVIDERS[run.device], threads=torch.get_num_threads())
+    subjects[rival] = onnx_subject(opened)
+    return subjects, {rival: digits(predict_onnx(opened, run.evaluation))}
 
 
 def main() -> None:

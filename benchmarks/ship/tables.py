@@ -13,19 +13,24 @@ from compressor.measurement.statistics import delta_interval, discordant
 from compressor.measurement.timing.ratios import ratio
 from compressor.report.wording.answer import answer_line
 
-OPTIMUM = "Optimum int8"
+RIVALS = {"cpu": "Optimum int8", "cuda": "Optimum O4"}
+"""Device -> the full model's file that Optimum makes for it: O4 is the fused graph in float16."""
 
 
 def put_tables(results: Mapping[str, Any]) -> None:
     """Rewrite the tables of every device and goal that there are results of."""
     for key, models in results.items():
         device, goal = key.split()
-        if (device, goal) == ("cpu", "lossless"):
-            markdown.put("ship_lines", lines_text(models))
-            markdown.put("ship_speed", speed_table(models))
-            markdown.put("ship_cost", cost_table(models))
-        else:
-            print(f"{key}\n\n{lines_text(models)}\n\n{speed_table(models)}\n\n{cost_table(models)}")
+        texts = {
+            "lines": lines_text(models),
+            "speed": speed_table(models, RIVALS[device]),
+            "cost": cost_table(models, RIVALS[device]),
+        }
+        if goal != "lossless":
+            print(key, *texts.values(), sep="\n\n")
+            continue
+        for part, text in texts.items():
+            markdown.put(f"ship_{part}" if device == "cpu" else f"ship_{device}_{part}", text)
 
 
 def lines_text(models: Mapping[str, Any]) -> str:
@@ -33,11 +38,11 @@ def lines_text(models: Mapping[str, Any]) -> str:
     return "\n".join(f"- {name}: {answer_line(entry['answer'])}" for name, entry in models.items())
 
 
-def speed_table(models: Mapping[str, Any]) -> str:
-    """Return the speed-up of every model over PyTorch with its factors, and over padding to 128 tokens and Optimum."""
+def speed_table(models: Mapping[str, Any], rival: str) -> str:
+    """Return the speed-up of every model over PyTorch with its factors, over padding to 128 tokens, and over `rival`."""
     kinds = list(dict.fromkeys(name for entry in models.values() for name in entry["factors"]))
-    columns = ["model", "shipped", "over PyTorch [95 %]", *kinds, "over PyTorch padded to 128", "over Optimum int8"]
-    rows, pooled = [], {"PyTorch": [], "PyTorch, padded to 128": [], OPTIMUM: []}
+    columns = ["model", "shipped", "over PyTorch [95 %]", *kinds, "over PyTorch padded to 128", f"over {rival}"]
+    rows, pooled = [], {"PyTorch": [], "PyTorch, padded to 128": [], rival: []}
     for name, entry in models.items():
         values, chain = entry["values_ms"], ["PyTorch", *entry["factors"]]
         ours = chain[-1]
@@ -53,17 +58,17 @@ def speed_table(models: Mapping[str, Any]) -> str:
                 gains[base] = f"{gain.value:.2f}x [{gain.lo:.2f}, {gain.hi:.2f}]"
         rows.append([
             name, entry["answer"]["variant"], gains["PyTorch"], *(factors.get(kind, "") for kind in kinds),
-            gains["PyTorch, padded to 128"], gains.get(OPTIMUM, ""),
+            gains["PyTorch, padded to 128"], gains.get(rival, ""),
         ])  # fmt: skip
     means = [f"**{math.exp(np.mean(found)):.2f}x**" if found else "" for found in pooled.values()]
     rows.append(["geometric mean", "", means[0], *[""] * len(kinds), *means[1:]])
     return markdown.table(columns, rows)
 
 
-def cost_table(models: Mapping[str, Any]) -> str:
-    """Return what the shipped file and Optimum's change, each against the full model in PyTorch, pooled as well."""
-    columns = ["model", "rows", "changed", "accuracy, points [95 %]", "changed, Optimum int8", "accuracy, Optimum int8"]
-    rows, total = [], {"ours": np.zeros(3, int), OPTIMUM: np.zeros(3, int)}
+def cost_table(models: Mapping[str, Any], rival: str) -> str:
+    """Return what the shipped file and `rival` change, each against the full model in PyTorch, pooled as well."""
+    columns = ["model", "rows", "changed", "accuracy, points [95 %]", f"changed, {rival}", f"accuracy, {rival}"]
+    rows, total = [], {"ours": np.zeros(3, int), rival: np.zeros(3, int)}
     size = 0
     for name, entry in models.items():
         labels, full = classes_of(entry["labels"]), classes_of(entry["predictions"]["full"])
