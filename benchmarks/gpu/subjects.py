@@ -17,8 +17,8 @@ from compressor.measurement.machine.libraries import CUDA
 from compressor.measurement.machine.providers import CPU
 from compressor.measurement.runtime import session
 from compressor.measurement.timing.cuda_graph import graph_subject
-from compressor.measurement.timing.latency import Batch, Subject, grid_batches
-from compressor.measurement.timing.subjects import onnx_subject, settle, torch_subject
+from compressor.measurement.timing.latency import Batch, Subject, grid_batches, settle
+from compressor.measurement.timing.subjects import onnx_subject, torch_subject
 from compressor.model.load import find_model, load_classifier
 
 FAILURES = UserError, torch.OutOfMemoryError, ort_errors.Fail, ort_errors.RuntimeException

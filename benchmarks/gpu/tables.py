@@ -43,11 +43,14 @@ def section(results: Mapping[str, Any], picture: Path | None) -> str:
     parts = [f"### {results['device_name']}: {results['size']}, {results['label']}", results["note"], about(results)]
     if "latency" in results:
         for precision in ("fp16", "fp32"):
+            if not present(results, precision):
+                parts.append(f"**{precision}**: not measured yet; the same command measures what is left.")
+                continue
             heading = f"**{precision}**, p50 in milliseconds (batch x tokens). {AGAINST}"
             parts += [heading, latency_table(results, precision)]
         if picture is not None:
             parts.append(f"![p50 by layers kept](../{picture.relative_to(HERE)})")
-    if "workload" in results:
+    if results.get("workload", {}).get("cells"):
         lengths = results["workload"]["lengths"]
         heading = (
             f"**Texts at their real lengths** ({lengths['source']}), in brackets against padded fp32 eager PyTorch:"

@@ -16,8 +16,8 @@ from compressor.measurement.machine.providers import PROVIDERS, provider_problem
 from compressor.measurement.runtime import session
 from compressor.measurement.timing.cuda_graph import graph_session, graph_subject
 from compressor.measurement.timing.footprint import ColdStart, footprints
-from compressor.measurement.timing.latency import Batch, Cell, Subject, benchmark, grid_cells
-from compressor.measurement.timing.subjects import onnx_subject, padded, replaying, settle, torch_subject
+from compressor.measurement.timing.latency import Batch, Cell, Subject, benchmark, grid_cells, settle
+from compressor.measurement.timing.subjects import onnx_subject, padded, replaying, torch_subject
 from compressor.model.load import find_model, load_classifier, longest_input, read_config
 from compressor.progress import Track, silent
 from compressor.recipe.compression import BenchmarkSpec
@@ -215,7 +215,7 @@ def _subjects(
             if target.path not in models:
                 models[target.path] = load_classifier(find_model(str(target.path), field="DIR"), device=device)
             subject = torch_subject(models[target.path], compiled=target.mode.compiled)
-        if target.graph or target.mode.compiled:
+        if device != "cpu" or target.mode.compiled:  # a shape that is met for the first time takes longer
             settle(subject, own[target.name])
         subjects[target.name] = replaying(subject, batches, own[target.name])
     return subjects

@@ -71,7 +71,10 @@ def compute(run: Run, folder: Path) -> None:
     starts |= {name: ColdStart("onnx", str(file), **shared) for name, file in files.items()}
     # before the long part: a model that cannot be started should not cost a whole benchmark
     started = footprints(starts, seed=run.recipe.seed, track=run.track) if spec.footprint else None
-    measured = benchmark(subjects, against, providers, cells, **spec.limits, seed=run.recipe.seed, track=run.track)
+    measured = benchmark(
+        subjects, against, providers, cells, **spec.limits,
+        every_shape=run.device != "cpu", seed=run.recipe.seed, track=run.track,
+    )  # fmt: skip
     times = None
     if run.recipe.ship is not None:
         names = [name for name, _ in path]

@@ -60,6 +60,7 @@ def benchmark(
     min_runs: int,
     max_seconds: float,
     narrow: float | None = None,
+    every_shape: bool = False,
     warmup: int = 5,
     seed: int = 0,
     track: Track = silent,
@@ -70,6 +71,8 @@ def benchmark(
     `providers` says in words what each runs on. Every opponent is timed twice, for the noise floor that its comparisons
     are held against; where nothing is compared the first subject is. The seconds are those of a cell, all subjects
     together; see `measure`. A cell also ends, after `min_runs`, once every compared ratio is known to +- `narrow` of itself.
+    `every_shape` runs each subject once on every shape of a cell before that is timed: a GPU picks and loads kernels when it
+    meets a shape for the first time, which would count for whichever subject is slowest at that.
     """
     rivals = dict.fromkeys(against[name] for name in subjects if against.get(name, name) != name)
     opponents = list(rivals) or [next(iter(subjects))]
@@ -84,6 +87,8 @@ def benchmark(
             gains = [ratio(values[base], values[name], seed, average) for name, base in against.items() if base != name]
             return all(gain.hi - gain.lo < 2 * narrow * gain.value for gain in gains)
 
+        for subject in subjects.values() if every_shape else ():
+            settle(subject, cell.batches)
         values = measure(
             {**subjects, **{twin_of(name): subjects[name] for name in opponents}},
             cell.batches,
@@ -118,6 +123,13 @@ def benchmark(
             }
             rows[name].append(row)
     return Benchmark(rows, floors, raw)
+
+
+def settle(subject: Subject, batches: Sequence[Batch]) -> None:
+    """Run a subject once on every shape of its `batches`: what compiles or captures a shape does it before it is timed."""
+    shapes = {tuple(batch["input_ids"].shape): batch for batch in reversed(batches)}
+    for batch in shapes.values():
+        subject(batch)
 
 
 def summary(values_ms: Sequence[float], texts: int) -> dict[str, float]:

@@ -105,10 +105,3 @@ def replaying(subject: Subject, batches: Sequence[Batch], own: Sequence[Batch]) 
     """Return a subject that takes one of `batches` and runs its counterpart of `own`: the same place in the list."""
     counterparts = {id(batch): counterpart for batch, counterpart in zip(batches, own, strict=True)}
     return lambda batch: subject(counterparts[id(batch)])
-
-
-def settle(subject: Subject, batches: Sequence[Batch]) -> None:
-    """Run a subject once on every shape of its `batches`: what compiles or captures a shape does it before it is timed."""
-    shapes = {tuple(batch["input_ids"].shape): batch for batch in reversed(batches)}
-    for batch in shapes.values():
-        subject(batch)

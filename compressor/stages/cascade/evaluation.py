@@ -51,6 +51,7 @@ def _time(run: Run, classifier: CascadeClassifier, provider: str) -> dict[str, A
             dict.fromkeys(("full", CASCADE), provider),
             [Cell(size, WORKLOAD, workload_batches(run.evaluation, size)) for size in spec.batch_sizes],
             **spec.limits,
+            every_shape=run.device != "cpu",
             seed=run.recipe.seed,
             track=run.track,
         )

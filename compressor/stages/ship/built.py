@@ -67,6 +67,9 @@ def built(run: Run) -> list[Built]:
     """
     whole, engines, found = not run.lost_units, run.recipe.ship.engines, []
     sides = [("onnx", whole)] if whole else [(FULL_ONNX, True), ("onnx", False)]
+    if "onnx" in engines and run.tail and run.device != "cpu":
+        # where launching operations takes longer than computing them, the tail's fewer rows do not pay for its more nodes
+        found.append(file_of(FULL_ONNX, PLAIN, whole=True))
     for folder, side in sides:
         if "onnx" in engines:
             found += [file_of(folder, variant, side) for variant in run.variants]

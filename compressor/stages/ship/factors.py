@@ -24,8 +24,9 @@ def steps(run: Run, entry: Built) -> list[tuple[str, Built]]:
         if not entry.whole:
             found.append(("layers and neurons", COMPRESSED))
     else:
-        found.append(("runtime", file_of(FULL_ONNX, PLAIN if run.tail else SPARED, True)))
-        if run.tail:
+        fused = file_of(FULL_ONNX, PLAIN if run.tail else SPARED, True)
+        found.append(("runtime", fused))
+        if run.tail and entry.key != fused.key:
             found.append(("exact tail", file_of(FULL_ONNX, SPARED, True)))
         if not entry.whole:
             found.append(("layers and neurons", file_of("onnx", SPARED, False)))

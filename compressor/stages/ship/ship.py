@@ -95,6 +95,7 @@ def _timed(run: Run, entries: list[Built]) -> tuple[list[Built], dict[str, dict[
         dict.fromkeys(subjects, PROVIDERS[run.device]),
         [Cell(size, WORKLOAD, batches)],
         **spec.limits,
+        every_shape=run.device != "cpu",
         seed=run.recipe.seed,
         track=run.track,
     ).latency

@@ -320,3 +320,17 @@ def test_a_cell_ends_early_once_its_ratios_are_known(slow, narrow, rounds):
         clock=clock,
     )
     assert measured.latency["fast"][0]["runs"] == pytest.approx(rounds, abs=1)
+
+
+def test_every_shape_is_run_once_before_it_is_timed():
+    shapes = []
+    batches = [{"input_ids": np.zeros(shape, dtype=np.int64)} for shape in ((1, 3), (1, 5), (1, 3))]
+    subjects = {"only": lambda batch: shapes.append(batch["input_ids"].shape)}
+    for every, before in ((False, 0), (True, 2)):
+        shapes.clear()
+        benchmark(
+            subjects, {}, {"only": "fake"}, [Cell(1, "workload", batches)],
+            min_seconds=0, min_runs=1, max_seconds=1e9, warmup=0, every_shape=every,
+        )  # fmt: skip
+        assert len(shapes) == before + 2 * 5, "the subject and its twin, five rounds at least"
+        assert sorted(shapes[:before]) == [(1, 3), (1, 5)][:before]

@@ -11,7 +11,8 @@ from compressor.errors import UserError
 from compressor.export.onnx import export_variants
 from compressor.measurement.runtime import session
 from compressor.measurement.timing.cuda_graph import graph_session, graph_subject
-from compressor.measurement.timing.subjects import TORCH_MODES, onnx_subject, padded, replaying, settle, torch_subject
+from compressor.measurement.timing.latency import settle
+from compressor.measurement.timing.subjects import TORCH_MODES, onnx_subject, padded, replaying, torch_subject
 
 
 def batch(rows, length, first=5):

@@ -1,14 +1,17 @@
 """A run that decides what to ship, whole, on a tiny random model."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from compressor.recipe.compression import Recipe
 from compressor.recipe.file import load_recipe
+from compressor.recipe.ship import BaselineSpec
 from compressor.report.wording.answer import answer_line
-from compressor.stages.ship.factors import answer_times
+from compressor.stages.ship.built import built
+from compressor.stages.ship.factors import answer_times, steps
 
 SETS = [
     *("--set", "ship.goal=exact", "--set", "data.calibration.seen_in_training=false"),
@@ -204,3 +207,21 @@ def test_other_engines_and_files_without_the_exact_tail(tiny_task, tmp_path, com
     assert np.prod([factor["ratio"] for factor in result["answer"]["factors"]] or [1.0]) == pytest.approx(
         result["answer"]["speedup"]
     )
+
+
+def test_off_the_cpu_the_file_without_the_tail_is_a_candidate_and_its_own_factor(tmp_path, monkeypatch):
+    monkeypatch.setattr("compressor.stages.ship.built.certified", lambda run: False)
+    spec = SimpleNamespace(engines=["onnx"])
+    run = SimpleNamespace(
+        recipe=SimpleNamespace(ship=spec, benchmark=SimpleNamespace(baseline=BaselineSpec())),
+        lost_units=[], variants=["optimized", "fp16"], tail="reassociated", device="cuda",
+    )  # fmt: skip
+    found = built(run)
+    assert [entry.variant for entry in found] == ["full-onnx/alltokens", "onnx/optimized", "onnx/fp16"]
+    assert [name for name, _ in steps(run, found[0])] == ["runtime"]
+    assert [name for name, _ in steps(run, found[1])] == ["runtime", "exact tail"]
+    assert [name for name, _ in steps(run, found[2])] == ["runtime", "exact tail", "16 bits"]
+    assert [entry.variant for entry in built(SimpleNamespace(**{**vars(run), "device": "cpu"}))] == [
+        "onnx/optimized",
+        "onnx/fp16",
+    ]
