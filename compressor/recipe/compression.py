@@ -211,6 +211,16 @@ class Recipe(Spec):
     feed-forward blocks do, the role of each layer. `compressor analyze` does the same for a finished run."""
 
     @model_validator(mode="after")
+    def _baseline_holds_every_length(self) -> "Recipe":
+        longest = max(self.benchmark.lengths, default=0)
+        if self.benchmark.baseline.padding == "max_length" and longest > self.data.max_length:
+            raise ValueError(
+                f"benchmark.lengths has {longest} tokens, which the baseline's padding to data.max_length "
+                f"({self.data.max_length}) cannot hold: lower one or raise the other"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_who_decides(self) -> "Recipe":
         if self.ship is None:
             return self

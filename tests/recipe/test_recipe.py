@@ -161,3 +161,14 @@ def test_values_that_the_yaml_library_chokes_on_are_refused(tmp_path, text):
     (tmp_path / "recipe.yaml").write_text("name: a\n")
     with pytest.raises(UserError, match="--set name: the value .* is not valid YAML"):
         load_recipe(tmp_path / "recipe.yaml", [f"name={text}"])
+
+
+def test_a_baseline_that_pads_must_hold_every_length(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "name: x\nmodel: {path: m}\ndata: {task: sst2, source: d, max_length: 64}\n"
+        "benchmark: {lengths: [32, 128], baseline: {padding: max_length}}\n"
+    )
+    with pytest.raises(UserError, match=r"benchmark\.lengths has 128 tokens.*data\.max_length \(64\)"):
+        load_recipe(recipe)
+    assert load_recipe(recipe, ["benchmark.lengths=[32,64]"]).benchmark.lengths == [32, 64]
