@@ -9,6 +9,9 @@ from compressor.recipe.compression import GoalsSpec
 from compressor.recipe.ship import BaselineSpec, ShipSpec
 from compressor.selection.goals import accuracy_misses
 
+NOT_AS = {"speed": "fast", "size": "small"}
+"""What is preferred (ShipSpec.prefer) -> what the others that keep to the goal are not."""
+
 
 def answer_of(
     spec: ShipSpec,
@@ -41,6 +44,7 @@ def answer_of(
         "threads": taken["threads"] if taken else None,
         "precision": taken["precision"] if taken else baseline.dtype,
         "goal": spec.goal,
+        "prefer": spec.prefer,
         "limits": spec.limits,
         "met": None if misses and undecided else not misses,
         "misses": misses,
@@ -72,7 +76,7 @@ def answer_of(
                 "rows": entry["rows"],
                 "flip_bound": entry["flip_bound"],
                 "bytes": entry["bytes"],
-                "why_not": entry["why_not"] or "meets the goal, and is not as fast",
+                "why_not": entry["why_not"] or f"meets the goal, and is not as {NOT_AS[spec.prefer]}",
             }
             for entry in sorted(candidates.values(), key=lambda entry: -entry["latency"]["speedup"])
             if entry is not taken
@@ -116,11 +120,12 @@ def _why(spec: ShipSpec, ship: Mapping[str, Any], taken: Mapping[str, Any] | Non
     passing = [entry for entry in ship["candidates"] if entry["why_not"] is None]
     first = max(passing, key=lambda entry: entry["latency"]["speedup_ci95"][0])
     keep = "keeps" if len(passing) == 1 else "keep"
-    best = (
-        "the fastest of them"
-        if first is taken
-        else "within a tenth of the fastest, plainer or nearer to the full model"
-    )
+    if spec.prefer == "size":
+        best = "the smallest of them"
+    elif first is taken:
+        best = "the fastest of them"
+    else:
+        best = "within a tenth of the fastest, plainer or nearer to the full model"
     return (
         f"Of {len(ship['candidates'])} compositions built, {len(passing)} {keep} to {spec.goal}, and this is {best}: "
         f"{taken['flips']:,} of {taken['rows']:,} {part} changed, at most {taken['flip_bound']:.2%} at "

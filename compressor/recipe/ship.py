@@ -37,6 +37,8 @@ class ShipSpec(Spec):
     """In place of the goal's, the largest share of changed predictions."""
     max_drop: Share | None = None
     """In place of the goal's, the largest drop of the accuracy; without labels each changed prediction counts as lost."""
+    prefer: Literal["speed", "size"] = "speed"
+    """Which of those that keep to the goal and are faster than today: the fastest, or the one of the fewest bytes."""
     min_speedup: Annotated[Float, Field(gt=0)] | None = None
     """Smallest speed-up over benchmark.baseline that the lower end of its interval must reach."""
     engines: Annotated[list[Literal["pytorch", "onnx"]], Field(min_length=1), named_once("engine")] = [

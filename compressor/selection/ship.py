@@ -109,15 +109,21 @@ def keeps_to(spec: ShipSpec, trial: Trial, rows: int) -> bool:
 
 
 def decide(
-    judged: Mapping[str, Judgement], speedups: Mapping[str, Sequence[float]], parted: Collection[str] = ()
+    judged: Mapping[str, Judgement],
+    speedups: Mapping[str, Sequence[float]],
+    parted: Collection[str] = (),
+    sizes: Mapping[str, int] | None = None,
 ) -> str:
     """Return the composition to ship: the fastest of those that meet the goal; TODAY where none of them is faster.
 
     Speed is the lower end of the interval of `speedups` over the baseline, so that a lucky measurement is not taken for it.
     Of those within `ALIKE` of the fastest one that is a single file (not `parted`) is taken, and of these the one that
-    changes least: nothing is cut into parts, or changed, for a speed-up that hardly is one.
+    changes least: nothing is cut into parts, or changed, for a speed-up that hardly is one. Given `sizes` in bytes, it is
+    the smallest instead, and of equal ones the fastest.
     """
     faster = [name for name, found in judged.items() if found.why_not is None and speedups[name][0] > 1]
+    if sizes is not None:
+        return min(faster, key=lambda name: (sizes[name], -speedups[name][0]), default=TODAY)
     best = max((speedups[name][0] for name in faster), default=1.0)
     alike = [name for name in faster if speedups[name][0] >= (1 - ALIKE) * best]
     return min(alike, key=lambda name: (name in parted, judged[name].flips), default=TODAY)

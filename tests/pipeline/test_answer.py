@@ -118,3 +118,10 @@ def test_what_runs_today_and_the_cell_in_words():
     assert words == "PyTorch bfloat16, compiled, padded to data.max_length"
     assert cell_words({"cell": {"batch": 1, "length": "workload"}}) == "one text at a time, real lengths"
     assert cell_words({"cell": {"batch": 8, "length": 32}}) == "8 texts at a time, 32 tokens"
+
+
+def test_where_size_is_preferred_the_words_say_so():
+    found = answer(ShipSpec(prefer="size"))
+    assert "and this is the smallest of them: 2 of 1,750" in found["why"]
+    assert found["alternatives"][1]["why_not"] == "meets the goal, and is not as small"
+    assert found["prefer"] == "size"

@@ -80,6 +80,16 @@ def test_the_fastest_that_meets_the_goal_is_named_by_the_lower_end_of_its_interv
     assert decide({}, {}) == TODAY
 
 
+def test_where_size_is_preferred_the_smallest_of_what_passes_is_taken():
+    good, bad = judge(ShipSpec(), FULL, FULL, None), judge(ShipSpec(), FULL, flipped(90), None)
+    speeds = {"fast": (4.0, 4.1), "small": (2.0, 2.1), "slow": (0.9, 1.0), "wrong": (5.0, 5.1), "as small": (1.5, 1.6)}
+    sizes = {"fast": 90, "small": 25, "slow": 10, "wrong": 10, "as small": 25}
+    judged = {name: bad if name == "wrong" else good for name in speeds}
+    assert decide(judged, speeds, sizes=sizes) == "small"
+    assert decide(judged, speeds) == "fast"
+    assert decide({"slow": good, "wrong": bad}, speeds, sizes=sizes) == TODAY
+
+
 def test_after_a_miss_nothing_of_its_branch_passes():
     good, bad = judge(ShipSpec(), FULL, FULL, None), judge(ShipSpec(), FULL, flipped(90), None)
     found = in_order({"a": good, "b": bad, "c": good, "d": bad})

@@ -46,7 +46,9 @@ def compute(run: Run, folder: Path) -> None:
         })  # fmt: skip
     entries, rows = _timed(run, entries)
     speedups = {name: row["speedup_ci95"] for name, row in rows.items() if name != TODAY}
-    chosen = decide(judged, speedups, {entry.variant for entry in entries if entry.exits})
+    sizes = {entry.variant: bytes_of(run, entry) for entry in entries}
+    parted = {entry.variant for entry in entries if entry.exits}
+    chosen = decide(judged, speedups, parted, sizes if spec.prefer == "size" else None)
     written = {
         "chosen": chosen,
         "part": run.deciding()[0],
@@ -56,7 +58,7 @@ def compute(run: Run, folder: Path) -> None:
             {
                 **asdict(entry),
                 **asdict(judged[entry.variant]),
-                "bytes": bytes_of(run, entry),
+                "bytes": sizes[entry.variant],
                 "latency": rows[entry.variant],
             }
             for entry in entries
