@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DIRS ?= runs/demo
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test quick run recipes bench bench-ship bench-skip bench-glue bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-units bench-placement bench-placement-gpu bench-gpu lint format clean
+.PHONY: help install demo test quick run recipes bench bench-ship bench-skip bench-glue bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-units bench-placement bench-placement-gpu bench-gpu docs lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -73,6 +73,9 @@ bench-memory: $(STAMP)  ## peak memory of the scoring pass at 1,000 and 10,000 r
 
 bench-gpu: $(STAMP)  ## [PART=latency] [ARGS="--precision fp16"]: BERT-base on a GPU, random weights; refuses without one
 	$(BIN)/python -m benchmarks.gpu.run $(if $(PART),--part $(PART)) $(ARGS)
+
+docs: $(STAMP)  ## write the recipe reference anew, from the classes that read recipes
+	$(BIN)/python docs/make_recipes.py
 
 lint: $(STAMP)  ## style and format
 	$(BIN)/ruff check .

@@ -1,20 +1,21 @@
-"""Put a table that a benchmark made between its marks in one of the pages in tables/."""
+"""Put a table that a benchmark made between its marks in one of the pages in tables/, or in the README."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 TABLES = Path(__file__).parents[1] / "tables"
+README = Path(__file__).parents[2] / "README.md"
 
 
 def put(name: str, text: str) -> None:
     """Replace what stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->` in the page that has these marks."""
     start, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    for page in sorted(TABLES.glob("*.md")):
+    for page in [*sorted(TABLES.glob("*.md")), README]:
         before, found, rest = page.read_text(encoding="utf-8").partition(start)
         if found and end in rest:
             page.write_text(f"{before}{start}\n{text}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
             return
-    raise SystemExit(f"{TABLES}: no page has the marks {start} and {end}")
+    raise SystemExit(f"{TABLES}, {README}: no page has the marks {start} and {end}")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

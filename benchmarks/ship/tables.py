@@ -29,6 +29,8 @@ def put_tables(results: Mapping[str, Any]) -> None:
         if goal != "lossless":
             print(key, *texts.values(), sep="\n\n")
             continue
+        if device == "cpu":
+            markdown.put("expect", expect_table(models))
         for part, text in texts.items():
             markdown.put(f"ship_{part}" if device == "cpu" else f"ship_{device}_{part}", text)
 
@@ -36,6 +38,23 @@ def put_tables(results: Mapping[str, Any]) -> None:
 def lines_text(models: Mapping[str, Any]) -> str:
     """Return the line of every model."""
     return "\n".join(f"- {name}: {answer_line(entry['answer'])}" for name, entry in models.items())
+
+
+def expect_table(models: Mapping[str, Any]) -> str:
+    """Return what a reader may expect, a line a model: the gain over PyTorch in both ways of padding, changes and sizes."""
+    columns = ["classifier", "shipped", "faster [95 %]", "than padding to 128", "changed", "MB, of"]
+    rows = []
+    for name, entry in models.items():
+        values, answer = entry["values_ms"], entry["answer"]
+        ours = values[entry["factors"][-1]]
+        gain, padded = (ratio(values[base], ours, 0, np.mean) for base in ("PyTorch", "PyTorch, padded to 128"))
+        full, other = classes_of(entry["predictions"]["full"]), classes_of(entry["predictions"]["ours"])
+        rows.append([
+            name, answer["variant"], f"{gain.value:.1f}x [{gain.lo:.1f}, {gain.hi:.1f}]", f"{padded.value:.1f}x",
+            f"{int((full != other).sum())} of {len(full):,}{'' if answer['met'] is not False else ', goal missed'}",
+            f"{answer['bytes'] / 1e6:.0f} of {answer['baseline_bytes'] / 1e6:.0f}",
+        ])  # fmt: skip
+    return markdown.table(columns, rows)
 
 
 def speed_table(models: Mapping[str, Any], rival: str) -> str:

@@ -27,6 +27,7 @@ class SeparabilitySpec(Spec):
     """How the [CLS] states of each layer are scored."""
 
     score: Score = "trace_ratio"
+    """The measure: variance between the classes over variance within them (`trace_ratio`), or another."""
     labels: Literal["gold", "teacher"] = "gold"
     """`teacher` takes the full model's predictions as classes: no labels needed."""
 
@@ -135,7 +136,9 @@ class BenchmarkSpec(Spec):
     """Where latency is measured."""
 
     batch_sizes: list[PositiveInt] = [1, 8, 32]
+    """Texts in one call."""
     lengths: list[Annotated[int, Field(ge=4)]] = [32, 128]
+    """Tokens of made-up texts without padding; empty: real lengths alone."""
     workload: bool = True
     """Also replay the real lengths of the evaluation texts with dynamic padding."""
     min_seconds: Annotated[Float, Field(ge=0)] = 5
@@ -175,6 +178,7 @@ class GoalsSpec(Spec):
     max_p95_ms: Annotated[Float, Field(gt=0)] | None = None
     """Largest 95th percentile of the latency of a batch, in every cell."""
     confidence: Annotated[Float, Field(gt=0.5, lt=1)] = 0.95
+    """Of the bounds."""
 
 
 FREE = "protect", "beam_width", "rank_by", "widths"
@@ -194,6 +198,7 @@ class Recipe(Spec):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Names the run and its default folder, runs/NAME."""
     seed: Seed = 0
+    """Of everything that is drawn: splits, initial weights, orders."""
     model: ModelSpec
     finetune: FinetuneSpec | None = None
     data: DataSpec

@@ -23,6 +23,7 @@ class SelectionSplitSpec(Spec):
     """Rows cut from train that choose among plans and hyper-parameters."""
 
     size: PositiveInt = 2000
+    """Largest number of rows."""
 
 
 class DataSpec(Spec):

@@ -20,11 +20,13 @@ class BaselineSpec(Spec):
     """What runs today: the speed-up of the answer is against it."""
 
     engine: Literal["pytorch"] = "pytorch"
+    """What runs it."""
     padding: Literal["dynamic", "max_length"] = "dynamic"
     """`dynamic`: each batch is padded to its longest text; `max_length`: to data.max_length."""
     compile: bool = False
     """Run it through `torch.compile`, which takes a C++ compiler on a CPU."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of its weights and states."""
 
 
 class ShipSpec(Spec):

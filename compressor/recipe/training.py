@@ -11,11 +11,15 @@ class FinetuneSpec(Spec):
     """Fine-tune the model on `train` before compressing it."""
 
     epochs: PositiveInt = 3
+    """Passes over the text."""
     lr: Annotated[Float, Field(gt=0)] = 5e-5
+    """Learning rate of AdamW at its highest."""
     batch_size: PositiveInt = 32
+    """Texts a step."""
     freeze_embeddings: bool = False
     """Keep the embedding tables as they are: faster, and enough for short fine-tuning."""
     weight_decay: Annotated[Float, Field(ge=0)] = 0.01
+    """Decay of the weights by AdamW; biases and norms have none."""
     warmup: Share = 0.1
     """Share of the steps during which the learning rate rises to `lr`; it then falls linearly to 0."""
 
@@ -24,10 +28,12 @@ class HeadSpec(Spec):
     """The compensation head: a few nodes on the final [CLS] state, folded into the stock classifier."""
 
     nodes: Annotated[int, Field(ge=2)] = 8
+    """Nodes of the head: 4 to 16 are readable."""
     trainer: Literal["gradient", "forward", "readout"] = "gradient"
     """`gradient`: all nodes at once by an optimiser, from the readout on; `forward`: node by node in closed form (charge
     flow); `readout`: the best linear readout alone, C - 1 nodes for C classes."""
     optimizer: Literal["adamw", "lbfgs"] = "lbfgs"
+    """Of the trainer `gradient`."""
     targets: Literal["teacher", "gold"] = "teacher"
     """Learn the full model's probabilities (no labels needed) or the gold labels."""
     epochs: PositiveInt = 200
@@ -47,6 +53,7 @@ class RefitSpec(Spec):
     """Closed-form refit of feed-forward outputs to the full model's states, on calibration text, without labels."""
 
     method: Literal["closed_form"] = "closed_form"
+    """Ridge regression; there is no other."""
     layers: Literal["gaps", "later"] = "gaps"
     """`gaps`: the layer in front of every gap; `later`: every kept layer from the first gap on."""
     cls_weight: Annotated[Float, Field(ge=1)] = 10.0
@@ -59,16 +66,21 @@ class DistillSpec(Spec):
     text: list[Literal["train", "calibration"]] = ["train", "calibration"]
     """The parts of the data to learn from; neither needs labels."""
     epochs: PositiveInt = 3
+    """Passes over the text."""
     lr: Annotated[Float, Field(gt=0)] = 1e-4
+    """Learning rate of AdamW at its highest."""
     batch_size: PositiveInt = 32
+    """Texts a step."""
     temperature: Annotated[Float, Field(gt=0)] = 2.0
     """Softens both sets of probabilities (Hinton et al. 2015)."""
     logits_weight: Annotated[Float, Field(ge=0)] = 1.0
+    """Weight of the divergence from the full model's softened probabilities."""
     states_weight: Annotated[Float, Field(ge=0)] = 1.0
     """Weight of the mean squared distance between the states that kept layers should lead to, in units of their variance."""
     gold_weight: Annotated[Float, Field(ge=0)] = 0.0
     """Weight of the cross-entropy with gold labels, on the rows that have them."""
     weight_decay: Annotated[Float, Field(ge=0)] = 0.01
+    """Decay of the weights by AdamW; biases and norms have none."""
     warmup: Share = 0.1
     """Share of the steps during which the learning rate rises to `lr`; it then falls linearly to 0."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
