@@ -76,10 +76,18 @@ def evaluation_logits(run: Run) -> dict[str, np.ndarray]:
 
 
 def result(run: Run) -> dict[str, Any]:
-    """Return the files' parity with PyTorch, the predictions that changed, and some of them explained."""
+    """Return the files' parity with PyTorch, the predictions that changed, and some of them explained.
+
+    Changed by what is shipped, where the run decided that, else by the compressed model in PyTorch.
+    """
     logits, rows, names = evaluation_logits(run), run.data.evaluation, run.data.label_names
+    key = "compressed"
+    if run.recipe.ship is not None:
+        shipped = chosen_entry(run)
+        key = shipped.key if shipped else "full"
+    changed = logits[key]
     return {
-        "flipped": flipped_examples(logits["full"], logits["compressed"], rows.labels, rows.texts, rows.ids, names),
+        "flipped": flipped_examples(logits["full"], changed, rows.labels, rows.texts, rows.ids, names),
         "explain": read_json(run.path / EXPLAINED),
         "parity": read_json(run.path / "parity.json"),
     }

@@ -131,6 +131,7 @@ def test_where_the_goal_allows_it_parts_of_the_model_go(tiny_task, tmp_path, com
     assert exits["certificate"]["confidence"] == pytest.approx(named["onnx/optimized"]["confidence"])
     assert ("onnx/cascade" in named) == exits["certificate"]["met"]
     answer = result["answer"]
+    assert len(result["flipped"]) == min(50, answer["flips"]), "the changed texts are those of what is shipped"
     if answer["variant"].startswith("onnx/"):
         assert "layers and neurons" in [factor["name"] for factor in answer["factors"]]
 
