@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from compressor.analysis.explain import explained_examples
+from compressor.cascade.runtime import CascadeClassifier
 from compressor.export.parity import check_parity, parity
 from compressor.files import read_json, write_json
 from compressor.measurement.machine.providers import PROVIDERS
@@ -15,12 +16,14 @@ from compressor.measurement.runtime import predict_onnx, session
 from compressor.report.formats import is_full
 from compressor.run.run import Run
 from compressor.run.variants import FULL_ONNX, SPARED, onnx_files
+from compressor.stages.cascade.shared import answers
 from compressor.stages.ship.built import logits_of
 from compressor.stages.ship.ship import chosen_entry
 from compressor.stages.stage import Stage
 
-PREDICTIONS, LABELS = "predictions.npz", "labels"
-"""Logits of the evaluation split by variant, and beside them the gold labels where there are any."""
+PREDICTIONS, LABELS, LEFT = "predictions.npz", "labels", "left"
+"""Logits of the evaluation split by variant, and beside them the gold labels where there are any, and where an early exit is
+shipped the index of the part that answered each row."""
 EXPLAINED = "explain.json"
 """Charges of the nodes for some changed and some confidently wrong predictions."""
 
@@ -48,10 +51,14 @@ def compute(run: Run, folder: Path) -> None:
             check_parity(variant, found)
         if own == "compressed":
             parities[variant] = asdict(found) | ({"max_abs": None} if overflows else {})
-    if shipped and shipped.key not in logits:
+    beside = {} if run.data.evaluation.labels is None else {LABELS: run.data.evaluation.labels}
+    if shipped and shipped.exits:
+        classifier = CascadeClassifier(run.path / shipped.path, providers=(PROVIDERS[run.device],))
+        logits[shipped.key], beside[LEFT] = answers(classifier, run.evaluation, run.classes)
+    elif shipped and shipped.key not in logits:
         logits[shipped.key] = logits_of(run, shipped, run.evaluation)
     labels = run.data.evaluation.labels
-    np.savez(folder / PREDICTIONS, **logits, **({} if labels is None else {LABELS: labels}))
+    np.savez(folder / PREDICTIONS, **logits, **beside)
     write_json(folder / "parity.json", parities)
     head, data = read_json(run.path / "model.json")["head"], run.data
     examples = []
@@ -72,7 +79,13 @@ def compute(run: Run, folder: Path) -> None:
 def evaluation_logits(run: Run) -> dict[str, np.ndarray]:
     """Return the logits [N, C] of every variant on the evaluation split."""
     with np.load(run.path / PREDICTIONS, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files if name != LABELS}
+        return {name: file[name] for name in file.files if name not in {LABELS, LEFT}}
+
+
+def shipped_parts(run: Run) -> np.ndarray | None:
+    """Return the index of the part that answered each evaluation row, int64 [N]; None where no early exit is shipped."""
+    with np.load(run.path / PREDICTIONS, allow_pickle=False) as file:
+        return file[LEFT] if LEFT in file.files else None
 
 
 def result(run: Run) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The stage that measures the guarded early exit on the evaluation split, beside its certificate."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,18 +79,12 @@ def result(run: Run) -> dict[str, Any]:
         return {"cascade": None}
     made, latency = read_json(run.path / FITTED), read_json(run.path / f"{MEASURED}.json")
     logits, left = measured_answers(run)
-    exits = [entry["layer"] for entry in made["exits"]]
-    source = run.teacher_source if made["model"] == "full" else run.compressed_source
-    plain, place = work_of(run, source), (left, np.arange(len(left)))
-    operations = plain.costs(exits, run.evaluation.lengths)[place]
-    spent = replace(plain, speed=made["speed"], exit_work=made["exit_work"]).costs(exits, run.evaluation.lengths)[place]
-    whole = full_work(run, run.evaluation)
-    work = float(spent.sum() / whole.sum())
+    took = spent_work(run, made, left)
     files = [run.path / FOLDER / name for name in read_json(run.path / FOLDER / FITTED)["parts"]]
     variant = {
         **answer_entry(run, logits, evaluation_logits(run)["full"], CASCADE),
         "parameters": stored_parameters(files),
-        "encoder_flops": round(float(operations.sum() / whole.sum()) * variant_flops(run, SPARED, ())),
+        "encoder_flops": took.pop("encoder_flops"),
         "bytes": sum(part.stat().st_size for file in files for part in file.parent.glob(f"{file.name}*")),
         # the opponent is the full model in the same kind of file, whether or not the recipe exports that one
         "latency": [{**row, "against": SPARED} for row in latency["rows"]],
@@ -98,13 +93,33 @@ def result(run: Run) -> dict[str, Any]:
     evaluation = {
         **{key: versus[key] for key in ("rows", "flips", "flip_rate")},
         "flip_ci95": share_interval(versus["flips"], versus["rows"]),
+        **took,
+    }
+    guarded = {**made, "evaluation": evaluation, "noise_floor": latency["noise_floor"]}
+    return {"cascade": guarded, "variants": {CASCADE: variant}}
+
+
+def spent_work(run: Run, made: Mapping[str, Any], left: np.ndarray) -> dict[str, Any]:
+    """Return what the evaluation rows took of the work of early exits, `left` [N] being the part that answered each.
+
+    `made` is what was fitted (cascade.json of the run). `shares` of the rows by part, the `work` they took as a share of the
+    full model's, its inverse with an interval, and `encoder_flops`, that share of the full model's operations as the
+    other variants state them.
+    """
+    exits = [entry["layer"] for entry in made["exits"]]
+    source = run.teacher_source if made["model"] == "full" else run.compressed_source
+    plain, place = work_of(run, source), (left, np.arange(len(left)))
+    operations = plain.costs(exits, run.evaluation.lengths)[place]
+    spent = replace(plain, speed=made["speed"], exit_work=made["exit_work"]).costs(exits, run.evaluation.lengths)[place]
+    whole = full_work(run, run.evaluation)
+    work = float(spent.sum() / whole.sum())
+    return {
         "shares": [float((left == part).mean()) for part in range(len(exits) + 1)],
         "work": work,
         "compute_ratio": 1 / work,
         "compute_ratio_ci95": list(ratio_interval(whole, spent, run.recipe.seed)),
+        "encoder_flops": round(float(operations.sum() / whole.sum()) * variant_flops(run, SPARED, ())),
     }
-    guarded = {**made, "evaluation": evaluation, "noise_floor": latency["noise_floor"]}
-    return {"cascade": guarded, "variants": {CASCADE: variant}}
 
 
 def ratio_interval(whole: np.ndarray, spent: np.ndarray, seed: int) -> tuple[float, float]:
