@@ -10,7 +10,7 @@ import typer
 from compressor.console import print_json, say, show
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
 INTERRUPTED = 130
 
@@ -23,7 +23,7 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
 
 
-def answer(as_json: bool, found: Any, parts: Callable[[], "Iterable[Table | str]"]) -> None:  # noqa: ANN401
+def answer(as_json: bool, found: Any, parts: Callable[[], "Iterable[RenderableType]"]) -> None:  # noqa: ANN401
     """Print what was found: as JSON, or else as the tables and sentences that `parts` makes of it."""
     if as_json:
         print_json(found)

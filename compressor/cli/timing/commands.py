@@ -52,6 +52,7 @@ def bench(
     is timed on real texts alone: random tokens say nothing of its exits.
     """
     from compressor.bench.bench import Options, bench_directories, write_bench
+    from compressor.bench.targets import shipped_names
     from compressor.bench.texts import read_texts
     from compressor.cli.timing.tables import bench_tables
     from compressor.files import check_out
@@ -82,7 +83,8 @@ def bench(
         say(f"TensorRT: left out, {measured['no_tensorrt']}.")
     for name in measured["left_out"]:
         say(f"{name}: left out, a cascade is timed on real texts alone; give some with --texts FILE.")
-    answer(as_json, measured, lambda: [*bench_tables(measured), *map(str, written)])
+    shipped = shipped_names(directories)
+    answer(as_json, measured, lambda: [*bench_tables(measured, shipped), *map(str, written)])
 
 
 def compare(
