@@ -139,11 +139,11 @@ def plan_table(plan: Mapping[str, Any]) -> Grid:
 def _plan_words(plan: Mapping[str, Any]) -> str:
     """Return how the plan came about: what was searched, how much of it was tried, and what that took."""
     mix, took = plan["mix"], f"{plan['seconds']:.1f} s, {plan['predicted_seconds']:.1f} s predicted"
-    if plan["layers_asked"] == "ship" and plan["sets_evaluated"] == 1:
+    if plan["layers_asked"] == "ship" and plan["sets_evaluated"] == 1:  # whatever an older plan calls its search
         return f"nothing was searched, all {plan['layers']} layers stay; {took}"
     asked = f"{plan['sets_total']} skip this many layers" if plan["layers_asked"] != "auto" else "of all sizes"
     if plan["layers_asked"] == "ship":
-        asked = "none of them keeps to the goal"
+        asked = "none that leaves out a part keeps to the goal"
     if mix:
         asked = f"{mix['meeting']} of them within the budget; {mix['kept']:.1%} of the encoder's {mix['of']} remain"
     return (

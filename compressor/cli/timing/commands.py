@@ -11,9 +11,7 @@ from compressor.errors import UserError, whole_result
 
 
 def bench(
-    directories: Annotated[
-        list[Path], typer.Argument(metavar="DIR...", help="Model, ONNX, cascade or run directories.")
-    ],
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR", help="Model, ONNX, cascade or run directories.")],
     batch_sizes: Annotated[list[int] | None, typer.Option("--batch", help="Batch size; repeatable.")] = None,
     lengths: Annotated[list[int] | None, typer.Option("--length", help="Tokens; repeatable.")] = None,
     min_seconds: Annotated[float, typer.Option(help="Shortest measurement of a cell.")] = 5.0,
@@ -88,7 +86,7 @@ def bench(
 
 
 def compare(
-    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Two or more finished runs.")],
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR", help="Two or more finished runs.")],
     variant: Annotated[
         str | None,
         typer.Option("--variant", help="Which model of every run, such as onnx_int8; by default what it ships."),
