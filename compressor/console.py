@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 ROOM = 160
 """Columns of a table in a pipe or a file."""
-TOKEN = re.compile(r"\d\S* (?:MB|GiB|GF|M|ms|s|%|points)(?!\w)\S*|\S*\[[-+\u2212\d.,x% ]+\]\S*|\S+")
-"""What stays on one line: a word, a number with its unit, an interval in brackets."""
+TOKEN = re.compile(r"\d\S* (?:MB|GiB|GF|M|ms|s|%|points)(?!\w)\S*|\S*\[[-+\u2212\d.,x% ]+\]\S*|[^ ]+")
+"""What stays on one line: a number with its unit, an interval in brackets, a word with all that a no-break space ties to it."""
+TIE = "\u00a0"
 SEAM = re.compile(r".{4,}[/_,:-]", re.DOTALL)
 """Where a word that is too long for its column is broken."""
 
@@ -55,9 +56,9 @@ def print_json(value: Any) -> None:  # noqa: ANN401
     typer.echo(json.dumps(value, indent=1, ensure_ascii=not whole))
 
 
-def show(*parts: "RenderableType | Path") -> None:
+def show(*parts: "RenderableType | Path", stderr: bool = False) -> None:
     """Print tables and sentences on stdout; words are never cut, so a path longer than the window stays whole."""
-    console = _console()
+    console = _console(stderr=stderr)
     for part in parts:
         console.print(Sentence(str(part)) if isinstance(part, str | Path) else part, crop=False)
 
@@ -68,7 +69,7 @@ def wrap(text: str, width: int, *, broken: bool = True) -> list[str]:
 
     lines = []
     for given in text.split("\n"):
-        if cell_len(given) <= width:
+        if cell_len(given) <= width:  # with the spaces that it has
             lines.append(given)
             continue
         line = ""
@@ -82,7 +83,7 @@ def wrap(text: str, width: int, *, broken: bool = True) -> list[str]:
             *full, line = _pieces(token, width) if broken else [token]
             lines += full
         lines.append(line)
-    return lines
+    return [line.replace(TIE, " ") for line in lines]
 
 
 def _pieces(token: str, width: int) -> list[str]:

@@ -62,7 +62,7 @@ class Grid:
         if self.title:
             yield Sentence(self.title, "bold")
         yield self._table(shown, widths) if widths else self._records(room)
-        gone = [column.name for index, column in enumerate(self.columns) if widths and index not in shown]
+        gone = [self.columns[index].name for index in filled(self.rows, self.columns) if widths and index not in shown]
         more = [f"not shown at this width: {', '.join(gone)} (--json has all)"] if gone else []
         for note in [*self.notes, *more]:
             yield Sentence(note)
@@ -86,7 +86,7 @@ class Grid:
         for index, width in zip(shown, widths, strict=True):
             column = self.columns[index]
             made.add_column(
-                "\n".join(wrap(column.name, width)), width=width, no_wrap=True, justify="left" if column.words else "right",
+                Text("\n".join(wrap(column.name, width))), width=width, no_wrap=True, justify="left" if column.words else "right",
                 vertical="top", overflow="fold",
             )  # fmt: skip
         for number, row in enumerate(self.rows):
@@ -107,11 +107,17 @@ class Grid:
         return Text("\n\n".join(blocks))
 
 
+def filled(rows: Sequence[Sequence[str]], columns: Sequence[Column]) -> list[int]:
+    """Return the columns that have a text in some row, the first always: what nobody measured needs no column."""
+    return [index for index in range(len(columns)) if not index or not rows or any(row[index] for row in rows)]
+
+
 def fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], room: int) -> tuple[list[int], list[int]]:
     """Return which columns are shown in `room` columns of a terminal, and how wide each is.
 
-    Columns of a rank go, the highest first, until words have a comfortable width and numbers stand on one line; then numbers
-    with an interval take two lines and words what is left. No widths: not even so there is room for all that are essential.
+    Empty columns go, then those of a rank, the highest first, until words have a comfortable width and numbers stand on one
+    line; then numbers with an interval take two lines and words what is left. No widths: not even so there is room for all
+    that are essential.
     """
     least, good, best = [], [], []
     for index, column in enumerate(columns):
@@ -121,7 +127,7 @@ def fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], room: int) -> 
         least.append(min(token, LONGEST) if column.words else token)
         good.append(max(least[-1], min(whole, COMFORT) if column.words else whole))
         best.append(max(good[-1], whole, cell_len(column.name)))
-    shown = list(range(len(columns)))
+    shown = filled(rows, columns)
 
     def needs(widths: Sequence[int]) -> int:
         return sum(widths[index] for index in shown) + GAP * (len(shown) - 1)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from compressor.analysis.explain import Explanation, TokenEffect
 from compressor.cli.tables import Column, Grid, numbers, words
+from compressor.console import TIE
 
 CLASSES_SHOWN = 6
 """Classes beside each other; a model of more shows the predicted one and the runner-up, JSON has all."""
@@ -59,4 +60,7 @@ def _hidden(found: Explanation) -> str:
 
 
 def _tokens(effects: Sequence[TokenEffect]) -> str:
-    return ", ".join(f"{effect.token or '(space)'} [{effect.position}] {effect.effect:+.4f}" for effect in effects)
+    # what belongs to one token stays on one line
+    return ", ".join(
+        f"{effect.token or '(space)'}{TIE}[{effect.position}]{TIE}{effect.effect:+.4f}" for effect in effects
+    )

@@ -43,18 +43,16 @@ def _cell_table(rows: Rows, cell: tuple[int, int | str], shipped: Collection[str
             f"{row['p99_ms']:.2f}",
             f"{row['texts_per_s']:.0f}",
             speedup_text(row),
-            short.get(row["against"], "") if row["speedup_ci95"] else "",
+            short[row["against"]] if speedup_text(row) and not one else "",
             f"{row['p90_ms']:.2f}",
             str(row["runs"]) + ("" if row["complete"] else " (cut)"),
             row["provider"],
         )
         for name, row in timed
     ]
-    # one opponent is in the title, and needs no column
-    lines = [tuple(cell for place, cell in enumerate(line) if place != 5 or not one) for line in lines]
     columns = [
         *words("model"), *numbers("p50 ms"), *numbers("p99", "texts/s", rank=1), *numbers("speed-up [95 %]"),
-        *([] if one else words("over", rank=2)), *numbers("p90", "runs", rank=3), *words("runs on", rank=4),
+        *words("over", rank=2), *numbers("p90", "runs", rank=3), *words("runs on", rank=4),
     ]  # fmt: skip
     over = f"; speed-up over {short[next(iter(opponents))]}" if one else ""
     over = over or ("; speed-up over the full model of the same run in the same format" if opponents else "")
@@ -76,15 +74,19 @@ def footprint_table(rows: Mapping[str, Mapping[str, Any]], shipped: Collection[s
             f"{row['load_s']:.2f} s",
             f"{1000 * row['first_call_s']:.1f} ms",
             megabytes(row["peak_bytes"]),
-            megabytes(row["imported_bytes"]),
             megabytes(row["gpu_bytes"]),
+            megabytes(row["imported_bytes"]),
         )
         for name, row in started
     ]
     first = next(iter(rows.values()))
     title = f"cold start and memory, each in a process of its own (median of {first['children']})"
-    columns = [*words("model"), *numbers("load", "first call", "peak memory"), *numbers("of it imports", rank=1)]
-    columns += numbers("GPU memory", rank=0 if any(row["gpu_bytes"] for row in rows.values()) else 2)
+    columns = [
+        *words("model"),
+        *numbers("load", "first call", "peak memory"),
+        *numbers("GPU memory"),
+        *numbers("of it imports", rank=1),
+    ]
     styles = {place: SHIPS for place, (name, _) in enumerate(started) if name in shipped}
     return Grid(title, columns, lines, styles=styles)
 
