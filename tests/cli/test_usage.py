@@ -27,7 +27,7 @@ def test_a_command_line_that_cannot_be_read_is_told_in_one_sentence(command, arg
 @pytest.mark.parametrize("arguments", [[], ["analyze"]])
 def test_a_group_without_a_command_gets_its_help(command, arguments):
     code, stdout, stderr = command(*arguments)
-    assert (code, "error" in stdout + stderr) == (2, False)
+    assert (code, "error: " in stdout + stderr) == (2, False)
     assert stdout + stderr == command(*arguments, "--help")[1]
 
 

@@ -91,10 +91,12 @@ def test_every_command_fits_the_terminal(folder, terminal, name, width):
 def test_the_table_of_a_run_shows_its_numbers_at_80_columns(terminal):
     code, text = terminal(80, *COMMANDS["run"])
     header = next(line for line in text.splitlines() if line.startswith("variant"))
-    assert (code, header.split("  ")[0]) == (0, "variant")
-    assert all(name in header for name in ("accuracy", "agreement", "p50", "speed-up"))
+    assert code == 0
+    assert all(name in header for name in ("accuracy [95 %]", "agreement", "p50"))
+    # how fast three tiny layers are is luck: a ratio is claimed in its column or counted as noise
+    assert "speed-up [95 %]" in header or re.search(r"(\d) of \1 ratios within the noise", text)
+    assert re.search(r"not shown at this width: (file, )?parameters, encoder FLOPs \(--json has all\)", text)
     assert "(ships)" in text
-    assert "not shown at this width: file, parameters, encoder FLOPs (--json has all)" in text
 
 
 HELPS = (

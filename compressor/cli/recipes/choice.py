@@ -6,17 +6,8 @@ from typing import Any
 import numpy as np
 
 from compressor.cli.tables import FEW, SHIPS, Column, Grid, numbers, words
-from compressor.report.formats import (
-    BLANK,
-    bare_points,
-    correlation,
-    correlation_interval,
-    milliseconds,
-    percent,
-    points,
-    ratio,
-)
-from compressor.report.tables.selection import audit_rows, frontier_rows, main_series, regret_sizes, row_rho
+from compressor.report.formats import BLANK, bare_points, correlation, milliseconds, percent, points, ratio
+from compressor.report.tables.selection import OWN, audit_rows, frontier_rows, main_series, regret_sizes, row_rho
 
 SIZES_SHOWN = 12
 """Sizes beside each other in one table; a model of more layers shows some of them, the first and the last included."""
@@ -38,12 +29,12 @@ def audit_tables(audit: Mapping[str, Any]) -> list[Grid]:
         for row in rows
     ]
     best = next((f"layer {row['hit']['best']}" for row in rows if row["hit"]), "the layer of least damage")
-    columns = [
-        *words("score"),
-        *numbers("rho, single layers [95 %]", "rho, all blocks [95 %]"),
-        *words(f"first pick is {best}", "among first three"),
-    ]
-    title = f"scores against the measured damage (KL after the readout) of {layers} layers, {audit['rows']:,} texts"
+    columns = [*words("score"), *numbers("rho, single layers [95 %]", "rho, all blocks [95 %]")]
+    columns += words("first pick", "first three")
+    title = (
+        f"scores against the measured damage (KL after the readout) of {layers} layers, {audit['rows']:,} texts; is {best}, "
+        "which does least, the first pick, is it among the first three?"
+    )
     tables = [Grid(title, columns, ranks)]
     sizes = regret_sizes(rows)
     if sizes:
@@ -80,7 +71,7 @@ def frontier_table(frontier: Sequence[Mapping[str, Any]], timing: Mapping[str, A
     columns = [
         *numbers("skipped", "FLOPs"),
         *(numbers("predicted") if view["cell"] else []),
-        *(Column(view["series"][key], rank=max(0, place - 1)) for place, key in enumerate(shown)),
+        *(Column(view["series"][key], rank=0 if key in {shown[0], OWN} else place) for place, key in enumerate(shown)),
     ]
     title = "agreement with the full model (selection split, after the readout) by layers skipped"
     return Grid(title + (f"; predicted latency at {view['cell']}" if view["cell"] else ""), columns, rows)
@@ -121,4 +112,5 @@ def candidates_table(selection: Mapping[str, Any]) -> Grid:
 def _rho(value: Mapping[str, Any]) -> str:
     if value["rho"] is None:
         return BLANK
-    return correlation(value["rho"]) + (f" [{correlation_interval(value['ci95'])}]" if value["ci95"] else "")
+    bounds = f" [{', '.join(map(correlation, value['ci95']))}]" if value["ci95"] else ""
+    return correlation(value["rho"]) + bounds

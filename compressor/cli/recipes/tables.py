@@ -55,7 +55,11 @@ def result_table(result: Mapping[str, Any]) -> Grid:
     gone = f"{len(units)} of {layers} layers skipped (layer {', '.join(map(str, units))})"
     if result["plan"].get("mix"):
         gone = f"{unit_words(units)} of {layers} layers left out"
-    at = f"; times at {cell_name(first['batch'], first['length'])}, each over the full model's" if first else ""
+    at = (
+        f"; {cell_name(first['batch'], first['length'])}; speed-up over the full model in the same format"
+        if first
+        else ""
+    )
     notes = noise_note([latency for name, latency in timed.items() if not is_full(name)])
     return Grid(f"{result['name']}: {gone}{at}", columns, rows, notes, {order.index(ships): SHIPS} if ships else {})
 
