@@ -114,7 +114,7 @@ def scores_table(scores: Mapping[str, Any], skipped: Sequence[int] = ()) -> Grid
         )
         for entry in scores["layers"]
     ]
-    title = f"separability by {scores['labels']} labels, {scores['rows']} rows; gain is that of {scores['score']}"
+    title = f"separability by {scores['labels']} labels, {scores['rows']} rows; gain is that of {score_name(scores['score'])}"
     # where there is little room, the score that the recipe goes by stays
     others = (Column(score_name(score), rank=int(score != scores["score"])) for score in OWN_SCORES)
     return Grid(title, [*words("layer"), *others, *numbers("gain")], rows)
@@ -169,7 +169,7 @@ def prediction_table(timing: Mapping[str, Any], units: Sequence[Unit]) -> Grid:
         )
         for cell in timing["cells"]
     ]
-    title = f"predicted latency without {unit_words(units)}, {timing['provider']}, {timing['threads']} threads"
+    title = f"predicted latency without {unit_words(units)}, {timing['provider']}, {timing['threads']} thread{'s' * (timing['threads'] > 1)}"
     columns = [*words("batch x tokens"), *numbers("full ms", "one layer ms", "predicted ms", "predicted speed-up")]
     return Grid(title, columns, rows)
 
@@ -186,5 +186,8 @@ def stages_table(stages: Sequence[StageStatus]) -> Grid:
     ]
     total = expected_seconds(stages)
     beside = f", beside {', '.join(total['unknown'])}" if total["unknown"] else ""
-    title = f"stages: {span(total['low'], total['high'])} to go{beside}"
+    todo = any(not stage.cached for stage in stages)
+    title = (
+        f"stages: {span(total['low'], total['high'])} to go{beside}" if todo else "stages: all are kept, none is to do"
+    )
     return Grid(title, [*words("stage", "result", "work"), *numbers("time")], rows)
