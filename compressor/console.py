@@ -23,6 +23,8 @@ ROOM = 160
 TOKEN = re.compile(r"\d\S* (?:MB|GiB|GF|M|ms|s|%|points)(?!\w)\S*|\S*\[[-+\u2212\d.,x% ]+\]\S*|[^ ]+")
 """What stays on one line: a number with its unit, an interval in brackets, a word with all that a no-break space ties to it."""
 TIE = "\u00a0"
+CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+"""What would move a terminal's cursor or colour what follows; a label of a model or a text may hold it."""
 SEAM = re.compile(r".{4,}[/_,:-]", re.DOTALL)
 """Where a word that is too long for its column is broken."""
 
@@ -38,7 +40,7 @@ class Sentence:
         """Yield the lines that the terminal has room for; one line in a pipe."""
         from rich.text import Text
 
-        lines = [self.text] if options.no_wrap else wrap(self.text, options.max_width, broken=False)
+        lines = [plain(self.text)] if options.no_wrap else wrap(self.text, options.max_width, broken=False)
         yield Text("\n".join(lines), style=self.style, overflow="ignore", no_wrap=True)
 
 
@@ -63,12 +65,17 @@ def show(*parts: "RenderableType | Path", stderr: bool = False) -> None:
         console.print(Sentence(str(part)) if isinstance(part, str | Path) else part, crop=False)
 
 
+def plain(text: str) -> str:
+    """Return the text with a space for everything that is no sign but a command to the terminal; line ends stay."""
+    return CONTROL.sub(" ", text)
+
+
 def wrap(text: str, width: int, *, broken: bool = True) -> list[str]:
     """Return the text in lines of at most `width`, broken between words; longer words too, unless they may not be `broken`."""
     from rich.cells import cell_len
 
     lines = []
-    for given in text.split("\n"):
+    for given in plain(text).split("\n"):
         if cell_len(given) <= width:  # with the spaces that it has
             lines.append(given)
             continue

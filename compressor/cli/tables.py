@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from compressor.console import TOKEN, Sentence, wrap
+from compressor.console import TOKEN, Sentence, plain, wrap
 
 WIDE = 100
 """Columns of a terminal from which a table may have more than FEW columns."""
@@ -121,12 +121,12 @@ def fit(columns: Sequence[Column], rows: Sequence[Sequence[str]], room: int) -> 
     """
     least, good, best = [], [], []
     for index, column in enumerate(columns):
-        cells = [row[index] for row in rows]
-        token = max((cell_len(part) for cell in (column.name, *cells) for part in TOKEN.findall(cell)), default=0)
+        name, *cells = map(plain, (column.name, *(row[index] for row in rows)))
+        token = max((cell_len(part) for cell in (name, *cells) for part in TOKEN.findall(cell)), default=0)
         whole = max((cell_len(line) for cell in cells for line in cell.split("\n")), default=0)
         least.append(min(token, LONGEST) if column.words else token)
         good.append(max(least[-1], min(whole, COMFORT) if column.words else whole))
-        best.append(max(good[-1], whole, cell_len(column.name)))
+        best.append(max(good[-1], whole, cell_len(name)))
     shown = filled(rows, columns)
 
     def needs(widths: Sequence[int]) -> int:

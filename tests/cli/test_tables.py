@@ -131,6 +131,14 @@ def test_markup_and_emoji_of_hostile_names_are_printed_as_they_are(printed):
     assert [name for name in ("[red]t[/]", "[b]x", "[bold]:smile:[/x]", "[link=x]y") if name not in text] == []
 
 
+def test_a_name_cannot_steer_the_terminal(printed):
+    hostile = "a\x1b[31mb\x07c\td\x9b2Je\r"
+    for width in (None, 80):
+        text = printed(width, Grid(hostile, words(hostile), [(hostile,)]), hostile)
+        assert re.findall(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text) == []
+        assert text.count("a [31mb c d 2Je") == 4
+
+
 def test_a_ratio_has_its_interval_in_brackets_and_noise_none():
     row = {"speedup": 0.5, "speedup_ci95": [0.48, 0.51], "claimed": False, "slower": True}
     assert ratio_text(0.5, [0.48, 0.51]) == "0.50x [0.48, 0.51]"

@@ -169,7 +169,8 @@ def prediction_table(timing: Mapping[str, Any], units: Sequence[Unit]) -> Grid:
         )
         for cell in timing["cells"]
     ]
-    title = f"predicted latency without {unit_words(units)}, {timing['provider']}, {timing['threads']} thread{'s' * (timing['threads'] > 1)}"
+    threads = f"{timing['threads']} thread{'s' * (timing['threads'] > 1)}"
+    title = f"predicted latency without {unit_words(units)}, {timing['provider']}, {threads}"
     columns = [*words("batch x tokens"), *numbers("full ms", "one layer ms", "predicted ms", "predicted speed-up")]
     return Grid(title, columns, rows)
 
