@@ -2,6 +2,8 @@
 
 import compressor  # noqa: F401  # isort: skip  # first, since it turns off what reports home
 
+import os
+
 import pytest
 from tiny import letter_rows, save_model
 
@@ -9,6 +11,8 @@ from compressor.cli.app import main
 from compressor.data.batches import encode
 from compressor.model.families import family_of
 from compressor.model.load import find_model, load_classifier, load_tokenizer
+
+os.environ.pop("COLUMNS", None)  # a width that the caller's shell exports would wrap what tests look for
 
 
 @pytest.fixture(scope="session")

@@ -228,6 +228,7 @@ def _summary(directory: Path, result: dict[str, Any], name: str) -> dict[str, An
         "directory": str(directory),
         "task": result["data"]["task"],
         "variant": name,
+        "ships": bool(result["answer"]) and name == result["answer"]["key"],
         "evaluation": {key: evaluation[key] for key in ("rows", "sha256")},
         "skip": [] if is_full(name) or whole else list(plan_units(plan)),
         "layers": plan["layers"],

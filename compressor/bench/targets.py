@@ -1,15 +1,17 @@
 """What `compressor bench` times: the models that directories hold, the ways to run them, and who is compared with whom."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compressor.cascade.runtime import SETTINGS
-from compressor.errors import UserError, nearest
+from compressor.errors import UserError, nearest, whole_result
 from compressor.measurement.machine.libraries import TENSORRT
 from compressor.measurement.machine.providers import PROVIDERS
 from compressor.measurement.timing.subjects import TORCH_MODES, TorchMode
 from compressor.recipe.file import read_yaml
+from compressor.report.build import read_result
 from compressor.run.run import TEACHER
 from compressor.run.variants import FULL_ONNX
 
@@ -132,6 +134,23 @@ def against(targets: Sequence[Target], opponent: Path | None = None) -> dict[str
     # a full model is what others are measured by: it finds itself here, and has no other opponent
     full = {(target.run, target.variant): target.name for target in targets if target.side == "full"}
     return {target.name: full.get((target.run, target.variant), targets[0].name) for target in targets}
+
+
+def shipped_names(directories: Sequence[Path]) -> set[str]:
+    """Return the names of the targets that finished runs among `directories` decided to ship.
+
+    A result that cannot be read names none: timing does not need it.
+    """
+    names = set()
+    for path in (directory / "result.json" for directory in directories):
+        with suppress(UserError), whole_result(str(path)):
+            result = read_result(path)
+            answer, exported = result["answer"], result["shipped"]
+            if answer and answer["path"] and (answer["engine"] == "onnx" or answer["precision"] == "float32"):
+                names.add(str(path.parent / answer["path"]))
+            elif exported:
+                names.add(str(path.parent / "onnx" / exported["variant"]))
+    return names
 
 
 def _targets_in(directory: Path) -> list[Target]:

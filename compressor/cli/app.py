@@ -12,10 +12,11 @@ import typer
 from compressor.cli.analyze.commands import analyze
 from compressor.cli.directories.commands import explain, export, report
 from compressor.cli.machine.commands import doctor, schema
-from compressor.cli.options import interruptible
+from compressor.cli.options import HELP_WIDTH, Panels, interruptible
 from compressor.cli.quick.commands import quick
 from compressor.cli.recipes.commands import audit, finetune, plan, run, score, validate
 from compressor.cli.timing.commands import bench, compare
+from compressor.console import say
 from compressor.errors import UserError
 
 SURROGATES = re.compile("[\ud800-\udfff]")
@@ -24,14 +25,17 @@ SURROGATES = re.compile("[\ud800-\udfff]")
 REFUSED = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOTDIR}
 """What a system has against a path, whoever asks for it first."""
 
+UsageError = typer.BadParameter.__base__
+"""What Typer raises for a command line that it cannot read; it shows only this one heir."""
+
 app = typer.Typer(
+    cls=Panels,
     name="compressor",
     help="Skip layers of a fine-tuned BERT, make up for them, and ship ONNX with the evidence.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": HELP_WIDTH},
 )
 
 
@@ -51,14 +55,17 @@ def main_options(
     """Skip layers of a fine-tuned BERT, make up for them, and ship ONNX with the evidence."""
 
 
-COMMANDS = (
-    *(quick, run, validate, plan, score, audit, finetune),
-    *(export, bench, compare, explain, report, schema, doctor),
-)
-"""In the order in which `--help` lists them."""
-for command in COMMANDS:
-    app.command()(interruptible(command))
-app.add_typer(analyze)
+COMMANDS = {
+    "A run": (quick, run, validate, plan),
+    "Parts of a run": (finetune, score, audit, export),
+    "What is finished": (bench, compare, explain, report),
+    "Machine and editor": (doctor, schema),
+}
+"""Panel of `--help` -> its commands, in the order in which they are listed."""
+for panel, commands in COMMANDS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(interruptible(command))
+app.add_typer(analyze, rich_help_panel="What is finished")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -72,9 +79,11 @@ def main(arguments: list[str] | None = None) -> None:
         if undecodable is not None:
             shown = SURROGATES.sub("?", undecodable)
             raise UserError(f"the argument {shown!r} holds bytes that are no UTF-8 text; give it in UTF-8.")
-        app(args=arguments, prog_name="compressor")
+        sys.exit(app(args=arguments, prog_name="compressor", standalone_mode=False))
     except UserError as error:
         _fail(str(error), 2)
+    except UsageError as error:
+        _fail_usage(error)
     except Exception as error:  # the boundary of the program: anything else is our fault
         where = getattr(error, "filename", None)
         if _disk_full(error):
@@ -98,6 +107,15 @@ def _disk_full(error: BaseException | None) -> bool:
     return False
 
 
+def _fail_usage(error: typer.BadParameter) -> None:
+    """End with what is wrong with the command line in one sentence; a command without any arguments gets its help."""
+    if error.ctx is not None and error.message == error.ctx.get_help():
+        typer.echo(error.message, err=True)
+        sys.exit(2)
+    said, where = error.format_message().rstrip("."), error.ctx.command_path if error.ctx else "compressor"
+    _fail(f"{said[:1].lower()}{said[1:]}; `{where} --help` shows what it takes.", 2)
+
+
 def _fail(message: str, code: int) -> None:
-    typer.echo(f"error: {message}", err=True)
+    say(f"error: {message}")
     sys.exit(code)

@@ -1,18 +1,22 @@
 """Arguments and options that several commands share, and what `--json` does."""
 
+import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from compressor.console import print_json, say, show
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
 INTERRUPTED = 130
+HELP_WIDTH = 100
+"""Most columns of `--help`: longer lines are hard to read."""
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML recipe.", show_default=False)]
 Overrides = Annotated[
@@ -23,12 +27,27 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
 
 
-def answer(as_json: bool, found: Any, parts: Callable[[], "Iterable[Table | str]"]) -> None:  # noqa: ANN401
+def answer(as_json: bool, found: Any, parts: Callable[[], "Iterable[RenderableType]"]) -> None:  # noqa: ANN401
     """Print what was found: as JSON, or else as the tables and sentences that `parts` makes of it."""
     if as_json:
         print_json(found)
     else:
         show(*parts())
+
+
+class Panels(TyperGroup):
+    """A group whose `--help` lists its commands by panel, each with its whole first sentence, in a terminal of any width."""
+
+    def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # noqa: ANN401, ARG002
+        """Write a list for each panel; Typer's own would cut the sentences."""
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for name, command in self.commands.items():
+            panel = getattr(command, "rich_help_panel", None)
+            sentence = command.get_short_help_str(limit=sys.maxsize)
+            panels.setdefault(panel if isinstance(panel, str) else "Commands", []).append((name, sentence))
+        for panel, rows in panels.items():
+            with formatter.section(panel):
+                formatter.write_dl(rows)
 
 
 def interruptible(command: Callable[..., None]) -> Callable[..., None]:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import numpy as np
 import pytest
@@ -173,8 +174,8 @@ def test_many_classes_show_two_in_the_table(tmp_path):
     folder = save_model(tmp_path / "many", num_labels=9)
     found = explain_directory(folder, TEXT)
     assert len(found.logits) == 9
-    _, made, *notes = explain_tables(found)
-    assert [column.header for column in made.columns][2:4] == [f"to {found.prediction}", f"to {found.runner_up}"]
+    _, _, made, *notes = explain_tables(found)
+    assert [column.name for column in made.columns][2:4] == [f"to {found.prediction}", f"to {found.runner_up}"]
     assert len(made.columns) == 6
     assert any("9 classes" in note for note in notes)
 
@@ -192,16 +193,17 @@ def test_command_prints_a_table_whose_last_row_is_the_sum(folded_directory, comm
     assert code == 0
     found = explain_directory(folded_directory, TEXT)
     assert stdout.startswith(f"{found.prediction}: confidence {found.confidence:.1%}")
-    rows = {
-        line.split("│")[1].strip(): [cell.strip() for cell in line.split("│")[2:]]
-        for line in stdout.splitlines()
-        if "│" in line
-    }
-    assert list(rows) == ["node 0", "node 1", "node 2", "node 3", "bias", "sum = logit"]
+    lines = stdout.splitlines()
+    table = lines[next(index for index, line in enumerate(lines) if line.startswith("\u2500")) + 1 : lines.index("", 3)]
+    rows = {cells[0]: cells[1:] for cells in (re.split(r"\s{2,}", line.strip()) for line in table)}
+    # the node that speaks most for the prediction first
+    order = sorted(found.nodes, key=lambda node: -node.charge_for)
+    assert list(rows) == [*(f"node {node.node}" for node in order), "bias", "sum = logit"]
     for column in (1, 2, 3, 4):
-        numbers = [float(cells[column]) for cells in rows.values()]
+        # only nodes have an activation, in front of the charges
+        numbers = [float(cells[column if name.startswith("node") else column - 1]) for name, cells in rows.items()]
         assert sum(numbers[:-1]) == pytest.approx(numbers[-1], abs=5e-4)
-    assert "margin: " in rows["sum = logit"][-2]
+    assert "margin: " in rows["sum = logit"][-1]
 
 
 def test_command_json_is_the_account_and_the_same_each_time(folded_directory, command):

@@ -7,8 +7,17 @@ import torch
 from tiny import save_model
 
 import compressor.bench.bench
-from compressor.bench.targets import Target, against, find_targets, in_modes, with_opponent, with_tensorrt
-from compressor.cli.timing.tables import footprint_table, noise_lines
+from compressor.bench.targets import (
+    Target,
+    against,
+    find_targets,
+    in_modes,
+    shipped_names,
+    with_opponent,
+    with_tensorrt,
+)
+from compressor.cli.tables import filled
+from compressor.cli.timing.tables import footprint_table, latency_tables, noise_lines
 from compressor.errors import UserError
 from compressor.export.onnx import export_variants
 from compressor.files import write_files
@@ -272,8 +281,64 @@ def test_tables_of_the_terminal():
         "noise floor of b (timed against itself): 0.900x to 1.000x",
     ]
     measured = {"load_s": 0.5, "first_call_s": 0.01, "peak_bytes": None, "imported_bytes": None, "gpu_bytes": 3e9}
-    made = footprint_table({"a": {**measured, "children": 3}})
-    assert [list(column.cells) for column in made.columns] == [["a"], ["0.50 s"], ["10.0 ms"], [""], [""], ["3000 MB"]]
+    made = footprint_table({"a": {**measured, "children": 3}}, {"a"})
+    assert made.rows == [("a (ships)", "0.50 s", "10.0 ms", "", "3000 MB", "")]
+    assert filled(made.rows, made.columns) == [0, 1, 2, 4]  # what nobody measured has no column
+
+
+def test_a_table_of_latencies_is_the_fastest_first_and_names_its_opponent_once():
+    def row(p50, against, **more):
+        timed = {
+            "batch": 1,
+            "length": 8,
+            "p50_ms": p50,
+            "p90_ms": p50,
+            "p99_ms": p50,
+            "texts_per_s": 1e3 / p50,
+            "runs": 5,
+        }
+        return {**timed, "complete": True, "provider": "CPU", "against": against, "claimed": False, **more}
+
+    full, itself = "runs/a/full", {"speedup": 1.0, "speedup_ci95": None}
+    claimed = {"speedup": 2.0, "speedup_ci95": [1.9, 2.1], "claimed": True}
+    noise = {"speedup": 1.01, "speedup_ci95": [0.97, 1.05]}
+    slower = {"speedup": 0.5, "speedup_ci95": [0.48, 0.51], "slower": True}
+    rows = {
+        full: [row(10.0, full, **itself)], "runs/a/fast": [row(5.0, full, **claimed)],
+        "runs/a/same": [row(9.9, full, **noise)], "runs/a/slow": [row(20.0, full, **slower)],
+    }  # fmt: skip
+    (made,) = latency_tables(rows, {"runs/a/fast"})
+    assert made.title == "latency, batch 1, 8 tokens; speed-up over full"
+    assert [line[0] for line in made.rows] == ["fast (ships)", "same", "full", "slow"]
+    assert [line[4] for line in made.rows] == ["2.00x [1.90, 2.10]", "", "", "0.50x [0.48, 0.51] (slower)"]
+    assert made.notes == ["1 of 3 ratios within the noise of the opponent, so not claimed and left blank"]
+    other = {
+        **rows,
+        "runs/b/full": [row(8.0, "runs/b/full", **itself)],
+        "runs/b/fast": [row(4.0, "runs/b/full", **claimed)],
+    }
+    (made,) = latency_tables(other)
+    assert made.title.endswith("over the full model of the same run in the same format")
+    assert {line[5] for line in made.rows} == {"", "a/full", "b/full"}
+
+
+def test_what_a_run_ships_is_found_and_a_result_that_cannot_be_read_names_nothing(tmp_path):
+    result = {
+        key: {}
+        for key in ("name", "recipe", "environment", "data", "layers", "plan", "variants", "stages", "benchmark")
+    }
+    result |= {"schema": 1, "variants": {"full": {}, "compressed": {}}}
+    for name, answer in {
+        "file": {"path": "onnx/int8", "engine": "onnx", "precision": "int8"},
+        "half": {"path": "model", "engine": "pytorch", "precision": "bfloat16"},  # not what the directory holds
+        "kept": {"path": None, "engine": "pytorch", "precision": "float32"},
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "result.json").write_text(json.dumps({**result, "answer": answer}))
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "result.json").write_text("{")
+    folders = [tmp_path / name for name in ("file", "half", "kept", "bad", "none")]
+    assert shipped_names(folders) == {str(tmp_path / "file" / "onnx" / "int8")}
 
 
 @pytest.mark.gpu

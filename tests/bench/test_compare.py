@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from compressor.bench.compare import compare_runs
-from compressor.cli.timing.compare import CELL_WIDTH, RUNS_ABREAST
 from compressor.measurement.predictions import fingerprint
 
 GOLD = [0, 0, 0, 0, 1, 1, 1, 1]
@@ -176,7 +175,7 @@ def test_real_lengths_are_one_cell_only_where_the_texts_are_the_same(tmp_path, c
     a, b = (make_run(tmp_path / name, cells=workload) for name in "ab")
     other = make_run(tmp_path / "other", cells=workload, sha="cd" * 32)
     assert compare_runs([a, b])["cell"] == {"batch": 1, "length": "workload"}
-    assert "p50 (1 x workload)" in compare(a, b)[1]
+    assert "times at batch 1, real lengths" in compare(a, b)[1]
     compared = compare_runs([a, b, other])
     assert (compared["cell"], [run["latency"] for run in compared["runs"]]) == (None, [None] * 3)
     assert compared["notes"][-1].startswith("No latency is shown")
@@ -195,27 +194,35 @@ def test_latencies_of_different_runs_come_with_a_warning(tmp_path, runs):
         assert f"'{tmp_path}/other {number}'`" in warned[0]
 
 
-def test_the_table_marks_noise_and_cut_measurements_and_keeps_every_number(tmp_path, compare):
+def test_ratios_within_the_noise_are_left_out_and_counted(tmp_path, compare):
     noise = [latency_row(1, 32, 12.345, speedup=1.02, speedup_ci95=[0.95, 1.09], claimed=False, complete=False)]
-    many = {"skip": tuple(range(1, 24, 2)), "layers": 24, "latency": noise, "name": "[red] and a long name that wraps"}
-    folders = [make_run(tmp_path / str(number), **many) for number in range(RUNS_ABREAST + 1)]
+    many = {"skip": tuple(range(1, 24, 2)), "layers": 24, "name": "[red] and a long name that wraps"}
+    folders = [make_run(tmp_path / str(number), **many, latency=noise) for number in range(3)]
+    folders.append(make_run(tmp_path / "fast", **many))
     code, stdout, _ = compare(*folders)
-    assert (code, "…" in stdout) == (0, False)
-    table_lines = [line for line in stdout.splitlines() if line.startswith(("│", "┃"))]
-    assert max(map(len, table_lines)) <= 160
-    assert stdout.count("1.02x [0.95, 1.09]") == stdout.count("12.35 ms (cut)") == RUNS_ABREAST + 1
-    assert stdout.count("(noise)") == RUNS_ABREAST + 1
-    assert all(
-        text in stdout for text in (f"{RUNS_ABREAST + 1}: [red]", str(folders[-1]), "12 of 24", "identical predictions")
+    assert (code, "\u2026" in stdout, "1.02x" in stdout) == (0, False, False)
+    assert "3 of 4 ratios within the noise of the opponent, so not claimed and left blank" in stdout
+    assert stdout.count("12.35 ms (cut)") == 3
+    assert all(text in stdout for text in ("3: [red]", str(folders[-1]), "12 of 24", "identical predictions"))
+
+
+def test_the_fastest_run_stands_first_and_what_ships_is_marked(tmp_path, compare):
+    slow = make_run(tmp_path / "slow", name="slow")
+    fast = make_run(
+        tmp_path / "fast", name="fast", latency=[latency_row(1, 32, 5.0, speedup=2.4, speedup_ci95=[2.3, 2.5])]
     )
-    assert len("1.02x [0.95, 1.09]") <= CELL_WIDTH
+    change_result(fast, lambda result: result.update(answer={"key": "compressed"}))
+    code, stdout, _ = compare(slow, fast, "--variant", "compressed")
+    assert code == 0
+    assert stdout.index("2: fast (ships)") < stdout.index("1: slow")
+    assert "slow (ships)" not in stdout
 
 
 def test_the_table_shows_runs_pairs_and_notes(runs, compare):
     code, stdout, stderr = compare(*runs)
     assert (code, stderr) == (0, "")
     shown = ("75.0% [65.0%, 85.0%]", "2 of 6 (layers 2 and 4)", "20.9 M", "2.39 GF", "83.8 MB", "11.00 ms", "1.20x [1.10, 1.30]",
-             "p50 (1 x 32)", "+12.50 points", "62.5%", "not distinguishable", "note: ", f"2: {runs[1]}")  # fmt: skip
+             "batch 1, 32 tokens", "+12.50 points", "62.5%", "not distinguishable", "note: ", f"2: {runs[1]}")  # fmt: skip
     assert [text for text in shown if text not in stdout] == []
 
 

@@ -171,9 +171,9 @@ def test_words_stand_left_and_numbers_right():
     table = SectionTable("t", ["word", "number"], [["a", "1"]])
     folded = SectionTable("f", ["word"], [["b"]], folded=True)
     lines = section_lines(Section("ffn", "FFN", "One. Two.", tables=[table, folded]))
-    assert lines[0] == "One. Two."
-    assert [column.justify for column in lines[1].columns] == ["left", "right"]
-    assert len(lines) == 2
+    assert lines[:2] == ["One. Two.", ""]
+    assert [column.words for column in lines[2].columns] == [True, False]
+    assert len(lines) == 3
 
 
 def test_page_needs_a_place(tiny_task, tmp_path, command, monkeypatch):

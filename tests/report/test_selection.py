@@ -1,15 +1,13 @@
 """Audit, frontier, goals on the selection split and predicted latency: in the report and on the terminal."""
 
-import io
 import re
 from pathlib import Path
 
 import pytest
 from report_cases import HOSTILE, built, check_figures, check_pages, pages, whole_result
-from rich.console import Console
-from rich.table import Table
 
 from compressor.cli.recipes.choice import audit_tables, candidates_table, frontier_table
+from compressor.cli.tables import Grid
 from compressor.report import formats
 from compressor.report.build import OPTIONAL, build_report
 from compressor.report.context import report_context
@@ -160,11 +158,10 @@ SHAPES = {
 }
 
 
-def shown(made: Table) -> str:
-    """A table as 160 columns of text, its lines' spaces squeezed."""
-    buffer = io.StringIO()
-    Console(file=buffer, width=160).print(made, markup=False)
-    return re.sub(r" +", " ", buffer.getvalue().replace("│", "|"))
+def shown(made: Grid) -> str:
+    """A table's title, names and rows, with bars between the cells."""
+    names = [column.name for column in made.columns]
+    return "\n".join([made.title, *(f"| {' | '.join(cells)} |" for cells in (names, *made.rows))])
 
 
 def correlated(**scores: tuple) -> list[dict]:
@@ -415,9 +412,9 @@ def test_formats(said: str, text: str) -> None:
 
 def test_terminal_audit() -> None:
     ranks, regret = map(shown, audit_tables(audit_of()))
-    assert "| block influence | 0.88 [0.60 to 0.95] | 0.69 [0.59 to 0.79] | yes | yes |" in ranks
+    assert "| block influence | 0.88 [0.60, 0.95] | 0.69 [0.59, 0.79] | yes | yes |" in ranks
     assert "| H-score | – | – | no | yes |" in ranks
-    assert "first pick is layer 2" in ranks
+    assert "is layer 2, which does least, the first pick" in ranks
     assert "| separability (trace ratio) | 7.40 | 0.00 |" in regret
     (only,) = audit_tables({**audit_of(), "frontier": [], "hits": [], "correlations": []})
     assert "| random order | – | – | – | – |" in shown(only)
@@ -427,8 +424,29 @@ def test_terminal_audit_of_many_layers_shows_the_first_and_the_last_size() -> No
     audit = audit_of()
     template = audit["frontier"][4]
     audit["frontier"] = [{**template, "size": size} for size in range(24)]
-    header = [str(column.header) for column in audit_tables(audit)[1].columns]
-    assert header == ["score", "1", "3", "5", "7", "9", "11", "13", "15", "17", "19", "21", "23"]
+    columns = audit_tables(audit)[1].columns
+    assert [column.name for column in columns] == [
+        "score",
+        "1",
+        "3",
+        "5",
+        "7",
+        "9",
+        "11",
+        "13",
+        "15",
+        "17",
+        "19",
+        "21",
+        "23",
+    ]
+    assert [column.name for column in columns if not column.rank] == [
+        "score",
+        "1",
+        "9",
+        "15",
+        "23",
+    ]  # where it is narrow
 
 
 def test_terminal_frontier() -> None:
@@ -445,11 +463,11 @@ def test_terminal_candidates() -> None:
     text = shown(candidates_table(candidates()))
     assert "6 sets tried on 1,000 rows (after the readout); bound at 99.1667%, so that 6 sets hold" in text
     assert "| 2 (chosen) | −0.40 points | −1.17 points | 1.60 % | 1.41x | met |" in text
-    assert "| 2, 3 | – | −24.00 points | 20.00 % | – | max_drop: a|b, allowed is 2.00% |" in text
+    assert "| 2, 3 | – | −24.00 points | 20.00 % | – | max_drop: a|b, allowed is 2.00%\n<script>" in text
     many = {**candidates(), "candidates": [{**candidates()["candidates"][1], "size": size} for size in range(23)]}
     made = candidates_table(many)
-    assert made.row_count == 12
-    assert "12 of 23 sizes" in str(made.title)
+    assert len(made.rows) == 12
+    assert "12 of 23 sizes" in made.title
 
 
 def test_rows_that_the_model_may_have_learned_are_called_out_wherever_they_decide():

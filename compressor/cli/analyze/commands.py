@@ -5,12 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
-from compressor.cli.options import AsJson, Device, Overrides, answer, interruptible
+from compressor.cli.options import AsJson, Device, Overrides, Panels, answer, interruptible
 from compressor.console import say
 
 ALARM = 3
 
 analyze = typer.Typer(
+    cls=Panels,
     name="analyze",
     help="Explain a model: its confident errors, what its feed-forward blocks do, the role of each layer, where blocks belong.",
     no_args_is_help=True,

@@ -3,22 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich.table import Table
-
-from compressor.cli.tables import table
+from compressor.cli.tables import Grid, numbers, words
 
 
-def export_table(written: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Return one line per ONNX variant: size, parity with PyTorch, fused nodes, path."""
+def export_table(written: Mapping[str, Mapping[str, Any]]) -> Grid:
+    """Return one line per ONNX variant, the smallest first: size, parity with PyTorch, path, fused nodes."""
     rows = [
         (
             name,
             f"{entry['bytes'] / 1e6:.1f} MB",
             f"{entry['parity']['max_abs']:.2g}",
             f"{entry['parity']['agreement']:.1%}",
-            ", ".join(f"{count} {kind}" for kind, count in entry["fused"].items() if count),
             entry["path"],
+            ", ".join(f"{count} {kind}" for kind, count in entry["fused"].items() if count),
         )
-        for name, entry in written.items()
+        for name, entry in sorted(written.items(), key=lambda item: item[1]["bytes"])
     ]
-    return table("ONNX", ["variant", "file", "largest logit difference", "same labels", "fused nodes", "path"], rows)
+    columns = [*words("variant"), *numbers("file", "largest logit difference", "same labels"), *words("path")]
+    return Grid("ONNX", [*columns, *words("fused nodes", rank=1)], rows)

@@ -12,6 +12,7 @@ from compressor.cli.recipes.commands import print_outcome
 from compressor.console import print_json, say, show
 
 if TYPE_CHECKING:
+    from compressor.cli.tables import Grid
     from compressor.pipeline.quick import Finding
 
 
@@ -86,16 +87,17 @@ def quick(
             found = {"found": as_dicts(made.findings), "recipe": made.recipe.model_dump(mode="json")}
             print_json({**found, "stages": [asdict(stage) for stage in stages], "seconds": expected_seconds(stages)})
         else:
-            show(*found_lines(made.findings))
+            show(found_table(made.findings))
             typer.echo(dump_recipe(made.recipe), nl=False)
             show(stages_table(stages))
         return
-    for line in found_lines(made.findings):
-        (say if as_json else show)(line)
+    show(found_table(made.findings), stderr=as_json)
     print_outcome(run_quick(made, device=device, track=track_for_terminal(), say=say), as_json)
 
 
-def found_lines(findings: "Sequence[Finding]") -> list[str]:
-    """Return a line for each thing that was found: what, which, why."""
-    wide = max(len(finding.what) for finding in findings)
-    return [f"{finding.what:<{wide}}  {finding.found}  ({finding.why})" for finding in findings]
+def found_table(findings: "Sequence[Finding]") -> "Grid":
+    """Return a row for each thing that was found: what, which, why."""
+    from compressor.cli.tables import Column, Grid, words
+
+    rows = [(finding.what, finding.found, finding.why) for finding in findings]
+    return Grid("", [*words("", "found"), Column("why", words=True, below=True)], rows)

@@ -11,9 +11,7 @@ from compressor.errors import UserError, whole_result
 
 
 def bench(
-    directories: Annotated[
-        list[Path], typer.Argument(metavar="DIR...", help="Model, ONNX, cascade or run directories.")
-    ],
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR", help="Model, ONNX, cascade or run directories.")],
     batch_sizes: Annotated[list[int] | None, typer.Option("--batch", help="Batch size; repeatable.")] = None,
     lengths: Annotated[list[int] | None, typer.Option("--length", help="Tokens; repeatable.")] = None,
     min_seconds: Annotated[float, typer.Option(help="Shortest measurement of a cell.")] = 5.0,
@@ -52,6 +50,7 @@ def bench(
     is timed on real texts alone: random tokens say nothing of its exits.
     """
     from compressor.bench.bench import Options, bench_directories, write_bench
+    from compressor.bench.targets import shipped_names
     from compressor.bench.texts import read_texts
     from compressor.cli.timing.tables import bench_tables
     from compressor.files import check_out
@@ -82,11 +81,12 @@ def bench(
         say(f"TensorRT: left out, {measured['no_tensorrt']}.")
     for name in measured["left_out"]:
         say(f"{name}: left out, a cascade is timed on real texts alone; give some with --texts FILE.")
-    answer(as_json, measured, lambda: [*bench_tables(measured), *map(str, written)])
+    shipped = shipped_names(directories)
+    answer(as_json, measured, lambda: [*bench_tables(measured, shipped), *map(str, written)])
 
 
 def compare(
-    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Two or more finished runs.")],
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR", help="Two or more finished runs.")],
     variant: Annotated[
         str | None,
         typer.Option("--variant", help="Which model of every run, such as onnx_int8; by default what it ships."),

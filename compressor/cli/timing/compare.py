@@ -1,67 +1,102 @@
 """Tables of `compressor compare` for the terminal."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
+from compressor.cli.tables import SHIPS, Grid, accuracy_text, noise_note, numbers, speedup_text, words
+from compressor.report.formats import BLANK, cell_name, layers_text, p_value
 
-from compressor.cli.tables import accuracy_text, speedup_text, table
-from compressor.report.formats import BLANK, layers_text, p_value
-
-RUNS_ABREAST = 5
-CELL_WIDTH = 24
-"""Five columns of this width and the names of the rows fit into 160 columns; longer texts are wrapped."""
+Run = Mapping[str, Any]
 
 
-def compare_tables(compared: Mapping[str, Any]) -> list[Table | str]:
-    """Return what `compare_runs` found: runs as columns, their directories, a row a paired run, the notes."""
+def compare_tables(compared: Mapping[str, Any]) -> list[Grid | str]:
+    """Return what `compare_runs` found: what each run reached, best first, what it is, each pair, directories and notes."""
     runs, cell, paired = compared["runs"], compared["cell"], compared["paired"]
-    names = [f"{number}: {run['name']}" for number, run in enumerate(runs, 1)]
-    parts: list[Table | str] = [
-        _runs_table(names[start : start + RUNS_ABREAST], runs[start : start + RUNS_ABREAST], cell)
-        for start in range(0, len(runs), RUNS_ABREAST)
-    ]
-    parts += [f"{number}: {run['directory']}" for number, run in enumerate(runs, 1)]
+    variants = dict.fromkeys(run["variant"] for run in runs)
+    names = {
+        number: f"{number}: {run['name']}" + (f", {run['variant']}" if len(variants) > 1 else "") + _ships(run)
+        for number, run in enumerate(runs, 1)
+    }
+    best = sorted(enumerate(runs, 1), key=lambda entry: _rank(entry[1]))
+    parts: list[Grid | str] = [_reached_table(names, best, cell, [*variants]), _made_table(names, best)]
     if paired:
-        title = f"paired with run 1 on the same {paired[0]['rows']:,} rows; positive is better than run 1"
-        columns = ["run", "agreement", "flips", "gained", "lost", "accuracy delta [95 %]", "McNemar p", "verdict"]
-        parts.append(table(title, columns, [_paired_row(_wrapped(names[row["run"] - 1]), row) for row in paired]))
+        parts.append(_paired_table(names, paired))
+    parts += [f"{number}: {run['directory']}" for number, run in enumerate(runs, 1)]
     return [*parts, *(f"note: {note}" for note in compared["notes"])]
 
 
-def _runs_table(names: Sequence[str], runs: Sequence[Mapping[str, Any]], cell: Mapping[str, Any] | None) -> Table:
+def _ships(run: Run) -> str:
+    return " (ships)" if run["ships"] else ""
+
+
+def _rank(run: Run) -> tuple[float, float]:
+    """Return a sort key: the largest speed-up first, then the fewest changed predictions."""
+    speedup = (run["latency"] or {}).get("speedup") or 0.0
+    return -speedup, run["flips"] or 0
+
+
+def _reached_table(
+    names: Mapping[int, str], runs: Sequence[tuple[int, Run]], cell: Mapping[str, Any] | None, variants: Sequence[str]
+) -> Grid:
     rows = [
-        ("task", *(run["task"] for run in runs)),
-        ("evaluation rows", *(f"{run['evaluation']['rows']:,}" for run in runs)),
-        ("skipped layers", *(_skipped(run) for run in runs)),
-        ("accuracy [95 %]", *(accuracy_text(run) for run in runs)),
-        ("agreement", *(BLANK if run["agreement"] is None else f"{run['agreement']:.1%}" for run in runs)),
-        ("flips", *(BLANK if run["flips"] is None else f"{run['flips']:,}" for run in runs)),
-        ("tier", *(run["tier"] or BLANK for run in runs)),
-        ("parameters", *(f"{run['parameters'] / 1e6:.1f} M" for run in runs)),
-        ("encoder FLOPs", *(f"{run['encoder_flops'] / 1e9:.2f} GF" for run in runs)),
-        ("file", *(f"{run['bytes'] / 1e6:.1f} MB" for run in runs)),
+        (
+            names[number],
+            accuracy_text(run),
+            BLANK if run["flips"] is None else f"{run['flips']:,}",
+            f"{run['bytes'] / 1e6:.1f} MB",
+            speedup_text(run["latency"]),
+            _median(run["latency"]) if cell else "",
+            BLANK if run["agreement"] is None else f"{run['agreement']:.1%}",
+            run["tier"] or BLANK,
+        )
+        for number, run in runs
     ]
-    if cell:
-        rows += [
-            (f"p50 ({cell['batch']} x {cell['length']})", *(_median(run["latency"]) for run in runs)),
-            ("speed-up [95 %]", *(speedup_text(run["latency"]) or BLANK for run in runs)),
-        ]
-    title = f"{' and '.join(dict.fromkeys(run['variant'] for run in runs))}, each run against its own full model"
-    return table(title, ["", *map(_wrapped, names)], [tuple(map(_wrapped, row)) for row in rows])
+    columns = [*words("run"), *numbers("accuracy [95 %]", "changed", "file", "speed-up [95 %]")]
+    columns += [*numbers("p50", rank=1), *numbers("agreement", rank=2), *words("tier", rank=3)]
+    if not cell:  # no time is known
+        rows = [(*row[:4], *row[6:]) for row in rows]
+        columns = columns[:4] + columns[6:]
+    title = f"{' and '.join(variants)}, each run against its own full model"
+    title += f"; times at {cell_name(cell['batch'], cell['length'])}" if cell else ""
+    styles = {place: SHIPS for place, (_, run) in enumerate(runs) if run["ships"]}
+    return Grid(title, columns, rows, noise_note([run["latency"] for _, run in runs]), styles)
+
+
+def _made_table(names: Mapping[int, str], runs: Sequence[tuple[int, Run]]) -> Grid:
+    rows = [
+        (
+            names[number],
+            run["task"],
+            f"{run['evaluation']['rows']:,}",
+            _skipped(run),
+            f"{run['parameters'] / 1e6:.1f} M",
+            f"{run['encoder_flops'] / 1e9:.2f} GF",
+        )
+        for number, run in runs
+    ]
+    columns = [*words("run", "task"), *numbers("evaluation rows"), *words("skipped layers")]
+    return Grid("what they are", [*columns, *numbers("parameters"), *numbers("encoder FLOPs", rank=1)], rows)
+
+
+def _paired_table(names: Mapping[int, str], paired: Sequence[Mapping[str, Any]]) -> Grid:
+    best = sorted(paired, key=lambda row: (-(row["accuracy_delta"] or 0), row["flips"]))
+    columns = [*words("run"), *numbers("changed", "accuracy delta [95 %]", "McNemar p"), *words("verdict")]
+    columns += [*numbers("gained", "lost", rank=1), *numbers("agreement", rank=2)]
+    title = f"paired with run 1 on the same {paired[0]['rows']:,} rows; positive is better than run 1"
+    return Grid(title, columns, [_paired_row(names[row["run"]], row) for row in best])
 
 
 def _paired_row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
-    counts = f"{row['agreement']:.1%}", f"{row['flips']:,}"
+    changed, agreement = f"{row['flips']:,}", f"{row['agreement']:.1%}"
     if row["ci95"] is None:
-        return name, *counts, BLANK, BLANK, BLANK, BLANK, row["verdict"]
+        return name, changed, BLANK, BLANK, row["verdict"], BLANK, BLANK, agreement
     low, high = row["ci95"]
     delta = f"{100 * row['accuracy_delta']:+.2f} points [{100 * low:+.2f}, {100 * high:+.2f}]"
-    return name, *counts, f"{row['gained']:,}", f"{row['lost']:,}", delta, p_value(row["mcnemar_p"]), row["verdict"]
+    counts = f"{row['gained']:,}", f"{row['lost']:,}"
+    return name, changed, delta, p_value(row["mcnemar_p"]), row["verdict"], *counts, agreement
 
 
-def _skipped(run: Mapping[str, Any]) -> str:
+def _skipped(run: Run) -> str:
     which = f" ({layers_text(run['skip'])})" if run["skip"] else ""
     if any(isinstance(unit, str) for unit in run["skip"]):
         return layers_text(run["skip"])
@@ -70,7 +105,3 @@ def _skipped(run: Mapping[str, Any]) -> str:
 
 def _median(latency: Mapping[str, Any]) -> str:
     return f"{latency['p50_ms']:.2f} ms{'' if latency['complete'] else ' (cut)'}"
-
-
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, CELL_WIDTH, break_on_hyphens=False)

@@ -1,7 +1,7 @@
 """The stage that chooses what goes, by forward passes over the selection split."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from compressor.files import read_json, write_json
 from compressor.model.capture import LayerCall, fit_calls
 from compressor.model.sublayers import any_shape
 from compressor.recipe.compression import BudgetSpec, SelectionSpec
+from compressor.recipe.ship import ShipSpec
 from compressor.run.arrays import ARRAYS, save_array
 from compressor.run.checks import source_savings
 from compressor.run.run import Run
@@ -24,6 +25,11 @@ from compressor.stages.selection import timing
 from compressor.stages.selection.answers import answer_notes, check_answers
 from compressor.stages.selection.trials import run_evidence, run_trials, selection_calls
 from compressor.stages.stage import Stage
+
+NOTHING = "none"
+"""What a plan has for its search where the full model alone was tried."""
+COUNTED = "sets_evaluated", "sets_known", "layer_applications", "predicted_seconds", "seconds"
+"""What the searches of a run that decides what to ship add up to."""
 
 
 def inputs(run: Run) -> dict[str, Any]:
@@ -79,12 +85,16 @@ def _make_composition(run: Run, folder: Path, captured: tuple[list[LayerCall], t
     search = Search(trials)
     (whole,) = search([()], "full model")
     plan = search.plan(spec, whole, None, None, layers_asked="ship", sets_total=1, goals=None, trace=(whole,))
+    plan = replace(plan, search=NOTHING)
     for keep in sorted(ship.keep, reverse=True) if savings else []:
         tried = spec.model_copy(update={"budget": BudgetSpec(keep=keep)})
         if run.late or keep < least_left(tried, savings, run.source.layers):
             break
         found = find_mix(trials, savings, tried, any_shape(run.source.config), _gains(run))
         if not keeps_to(ship, found.chosen, trials.rows):
+            if plan.search == NOTHING:  # all layers stay, though not unsearched
+                counted = {name: getattr(plan, name) + getattr(found, name) for name in COUNTED}
+                plan = replace(plan, search=found.search, sets_total=found.sets_total, **counted)
             break
         plan = found
     write_json(folder / "plan.json", asdict(plan))
@@ -123,8 +133,12 @@ def _make_mix(run: Run, folder: Path, captured: tuple[list[LayerCall], torch.Ten
     save_array(folder, "selection_logits", logits)
 
 
-def search_work(spec: SelectionSpec, layers: int) -> str:
+def search_work(spec: SelectionSpec, layers: int, ship: ShipSpec | None = None) -> str:
     """Return how much a search tries, in words."""
+    if ship is not None:
+        if not ship.parts or ship.goal == "exact":
+            return "no search, the full model alone"
+        return f"beam search of width {spec.beam_width} over mixes of {', '.join(ship.parts)}, while the goal is kept,"
     if spec.budget is not None:
         return f"beam search of width {spec.beam_width} over mixes of {', '.join(spec.units)}"
     if spec.search == "exhaustive":
@@ -135,13 +149,19 @@ def search_work(spec: SelectionSpec, layers: int) -> str:
     return f"{spec.search} search, 1 set"
 
 
+def cost(run: Run) -> str:
+    """Return what the stage tries, on how many rows."""
+    work = search_work(run.recipe.selection, run.source.layers, run.recipe.ship)
+    return f"{work} over {len(run.data.selection)} selection rows"
+
+
 STAGE = Stage(
     "plan",
     ("plan.json", f"{ARRAYS}/selection_logits.npy"),
     ("scores",),
     inputs,
     compute,
-    lambda run: f"{search_work(run.recipe.selection, run.source.layers)} over {len(run.data.selection)} selection rows",
+    cost,
     result=lambda run: {"plan": read_json(run.path / "plan.json")},
     notes=answer_notes,
 )

@@ -45,6 +45,24 @@ def test_the_answer_names_a_file_that_opens_and_answers_like_the_full_model(ship
     assert result["ship"]["part"] == "guard"
 
 
+def test_a_plan_says_what_was_searched(shipped, tiny_task, tmp_path, command):
+    plan = shipped[1]["plan"]
+    assert (plan["search"], plan["sets_evaluated"], plan["units"]) == ("none", 1, [])
+    recipe, exact = tiny_task / "recipe.yaml", ("--out", shipped[0], *SETS)
+    stages = json.loads(command("plan", recipe, *exact, "--json")[1])["stages"]
+    work = {stage["name"]: stage["cost"] for stage in stages}
+    assert work["plan"] == "no search, the full model alone over 60 selection rows"
+    assert "nothing was searched, all 3 layers stay" in command("plan", recipe, *exact)[1]
+    # a goal that no set keeps to: all layers stay, after a search
+    near = "--out", tmp_path, *SETS, "--set", "ship={goal: near, max_flips: 0.0001, max_drop: 0.0001, keep: [0.9]}"
+    code, stdout, stderr = command("plan", recipe, *near, "--json")
+    assert code == 0, stderr
+    plan, work = json.loads(stdout)["plan"], {stage["name"]: stage["cost"] for stage in json.loads(stdout)["stages"]}
+    assert (plan["search"], plan["units"], plan["sets_evaluated"] > 1) == ("beam", [], True)
+    assert work["plan"].startswith("beam search of width 8 over mixes of layer, ")
+    assert "none that leaves out a part keeps to the goal" in " ".join(command("plan", recipe, *near)[1].split())
+
+
 def test_the_factors_multiply_to_the_speed_up(shipped):
     answer = shipped[1]["answer"]
     product = np.prod([factor["ratio"] for factor in answer["factors"]]) if answer["factors"] else 1.0
@@ -119,6 +137,7 @@ def test_where_the_goal_allows_it_parts_of_the_model_go(tiny_task, tmp_path, com
     assert code in {0, 3}, stderr
     result = json.loads(stdout)
     assert result["plan"]["units"]
+    assert result["plan"]["search"] == "beam"
     assert result["plan"]["mix"]["kept"] <= 0.7
     named = {entry["variant"]: entry for entry in result["ship"]["candidates"]}
     assert {"onnx/optimized", "full-onnx/optimized"} <= set(named)
