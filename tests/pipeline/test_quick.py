@@ -77,7 +77,7 @@ def test_a_file_goes_through_to_the_report_and_a_second_call_finds_all_done(mode
     assert sorted(tmp_path.iterdir()) == [reviews]
     code, stdout, stderr = command(*arguments, *sets)
     assert code == 0, stderr
-    assert re.search(r"^label +when +by its name", stdout, re.MULTILINE)
+    assert re.search(r"^label +when +a guess, since", stdout, re.MULTILINE), stdout
     assert "report: " in stdout
     parts = {name: pd.read_parquet(tmp_path / "run" / "data" / f"{name}.parquet") for name in ("train", "validation")}
     assert [*parts["train"].columns] == ["review", "when"]
