@@ -20,13 +20,16 @@ from compressor.recipe.compression import Recipe
 
 OWN = "model train validation goal out tokenizer text label labels seen name device progress".split()  # noqa: SIM905
 """Arguments of `compress`; every other is a part of the recipe."""
+OPTIONS = "text|labels|label|out|goal|device|name"
 SAID = (
-    (re.compile(r"--labels ((?:[^\s,]+=[^\s,]+,?)+)(\.\.\.)?"), lambda found: f"labels={_as_dict(found[1])}"),
+    (re.compile(r"--labels ([\w.-]+=[\w.-]+(?:,[\w.-]+=[\w.-]+)*)(?:,\.\.\.)?(?=[,:])"), lambda found: f"labels={_as_dict(found[1])}"),
     (re.compile(r"--text COL --text COL2"), "text=['COL', 'COL2']"),
     (re.compile(rf"--(text|label) (COL|{NONE})\b"), r"\1='\2'"),
+    (re.compile(r"--(goal|device) (\w+)"), r"\1='\2'"),
     (re.compile(r"--unseen"), "seen=False"),
     (re.compile(r"--set "), ""),
-    (re.compile(r"--(labels|text|label|out|goal|device|name)\b"), r"\1"),
+    (re.compile(rf"--({OPTIONS}):"), r"\1:"),
+    (re.compile(rf"--({OPTIONS})\b ?(?=[^ ])"), r"\1="),
     (re.compile(r"^MODEL\b"), "model"),
     (re.compile(r"^DATA\b"), "data"),
 )
@@ -101,7 +104,7 @@ def in_python(sentence: str) -> str:
 
 def _as_dict(pairs: str) -> str:
     """Return `bad=negative,good=positive` as a dict in Python."""
-    return repr(dict(pair.rsplit("=", 1) for pair in pairs.strip(",").split(",")))
+    return repr(dict(pair.rsplit("=", 1) for pair in pairs.split(",")))
 
 
 def _is_path(model: Any) -> bool:  # noqa: ANN401

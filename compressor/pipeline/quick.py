@@ -33,12 +33,10 @@ from compressor.recipe.compression import Recipe
 from compressor.recipe.file import Overrides, recipe_of
 from compressor.recipe.quick import check_goal, quick_values
 from compressor.run.checks import check_classifier, prepare
-from compressor.run.rundir import open_run_dir
+from compressor.run.rundir import GIVEN, open_run_dir
 
 FOLDER = "data"
 """Folder of a run with the parts that were cut, and name of the stage that wrote them."""
-GIVEN = "given"
-"""Folder of a run with the model that was given, where it lies nowhere else, and name of its stage."""
 COVERED = 0.995
 """Share of the texts that the longest input holds whole."""
 SELECTED = 2000
