@@ -22,7 +22,10 @@ OWN = "model train validation goal out tokenizer text label labels seen name dev
 """Arguments of `compress`; every other is a part of the recipe."""
 OPTIONS = "text|labels|label|out|goal|device|name"
 SAID = (
-    (re.compile(r"--labels ([\w.-]+=[\w.-]+(?:,[\w.-]+=[\w.-]+)*)(?:,\.\.\.)?(?=[,:])"), lambda found: f"labels={_as_dict(found[1])}"),
+    (
+        re.compile(r"--labels ([\w.-]+=[\w.-]+(?:,[\w.-]+=[\w.-]+)*)(?:,\.\.\.)?(?=[,:])"),
+        lambda found: f"labels={_as_dict(found[1])}",
+    ),
     (re.compile(r"--text COL --text COL2"), "text=['COL', 'COL2']"),
     (re.compile(rf"--(text|label) (COL|{NONE})\b"), r"\1='\2'"),
     (re.compile(r"--(goal|device) (\w+)"), r"\1='\2'"),
