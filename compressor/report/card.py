@@ -1,4 +1,4 @@
-"""A finished run as a small card for notebooks: its line, three numbers and its variants. Nothing in it is fetched or run."""
+"""A finished run as a small card for notebooks: line, three numbers, variants, warnings. Nothing in it is fetched or run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -38,11 +38,15 @@ def card_html(result: Mapping[str, Any], line: str, report: str) -> str:
     )
     head = Markup("").join(Markup("<th>{}</th>").format(name) for name in HEAD)
     rows = Markup("").join(_row(row) for row in variant_rows(result).values())
+    warnings = Markup("").join(
+        Markup("<p class='cmpr-soft'><b>Warning.</b> {}</p>").format(cut(warning, 400))
+        for warning in result["data"].get("warnings") or ()
+    )
     return str(
         Markup(
             "{}<div class='cmpr-card'><p><strong>{}</strong></p><div class='cmpr-facts'>{}</div><div class='cmpr-scroll'><table>"
-            "<thead><tr>{}</tr></thead><tbody>{}</tbody></table></div><p class='cmpr-soft'>{} · {}</p></div>"
-        ).format(STYLE, line, facts, head, rows, result["name"], report)
+            "<thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>{}<p class='cmpr-soft'>{} · {}</p></div>"
+        ).format(STYLE, line, facts, head, rows, warnings, result["name"], report)
     )
 
 

@@ -110,11 +110,14 @@ def test_every_column_is_explained_where_python_is():
 
 @pytest.mark.parametrize("answer", [None, ANSWER])
 def test_the_card_holds_the_line_three_numbers_and_the_variants(tmp_path, answer):
-    done = run(tmp_path, answer=answer)
+    data = {**whole_result()["data"], "warnings": ["Few rows."]}
+    done = run(tmp_path, answer=answer, data=data)
     page = Reader(done._repr_html_())
     text = " ".join(page.words)
     assert page.words[page.words.index(done.line)]
-    assert page.seen.count("b") == 3
+    warnings = done.result["data"]["warnings"]
+    assert page.seen.count("b") == 3 + len(warnings)
+    assert [warning for warning in warnings if warning not in text] == []
     assert page.seen.count("tr") == 1 + len(done.result["variants"])
     assert {"script", "img", "link"}.isdisjoint(page.seen)
     assert "http" not in text
@@ -126,7 +129,8 @@ def test_the_card_holds_the_line_three_numbers_and_the_variants(tmp_path, answer
 
 
 def test_the_card_escapes_and_the_prompt_is_short(tmp_path):
-    done = run(tmp_path, name=HOSTILE * 9, answer={**ANSWER, "path": HOSTILE})
+    data = {**whole_result()["data"], "warnings": [HOSTILE]}
+    done = run(tmp_path, name=HOSTILE * 9, answer={**ANSWER, "path": HOSTILE}, data=data)
     assert "<script" not in done._repr_html_()
     assert "&lt;script&gt;" in done._repr_html_()
     assert len(repr(done)) <= 200
