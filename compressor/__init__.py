@@ -1,9 +1,10 @@
 """Shrink fine-tuned BERT-like classifiers by skipping layers, with the evidence of what it costs and gains.
 
 ```python
-from compressor import load_recipe, run_recipe
+from compressor import compress
 
-result = run_recipe(load_recipe("recipes/demo.yaml")).result
+done = compress("my-model", train="reviews.csv")
+print(done.line)
 ```
 """
 
@@ -13,18 +14,34 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from compressor.errors import UserError
     from compressor.model.load import load_model
-    from compressor.pipeline.pipeline import RunResult, run_recipe
+    from compressor.pipeline.compress import compress
+    from compressor.pipeline.finished import RunResult, open_run
+    from compressor.pipeline.pipeline import run_recipe
     from compressor.recipe.compression import Recipe
     from compressor.recipe.file import load_recipe
 
-__all__ = ["Recipe", "RunResult", "UserError", "load_model", "load_recipe", "run_recipe"]
+    __version__: str
+
+__all__ = [
+    "Recipe",
+    "RunResult",
+    "UserError",
+    "__version__",
+    "compress",
+    "load_model",
+    "load_recipe",
+    "open_run",
+    "run_recipe",
+]
 
 _HOMES = {
     "Recipe": "compressor.recipe.compression",
-    "RunResult": "compressor.pipeline.pipeline",
+    "RunResult": "compressor.pipeline.finished",
     "UserError": "compressor.errors",
+    "compress": "compressor.pipeline.compress",
     "load_model": "compressor.model.load",
     "load_recipe": "compressor.recipe.file",
+    "open_run": "compressor.pipeline.finished",
     "run_recipe": "compressor.pipeline.pipeline",
 }
 
@@ -40,8 +57,19 @@ for name, value in QUIET.items():
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
     # PEP 562: `import compressor` stays instant, torch and transformers come with the first use
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("compressor")
+        except PackageNotFoundError:  # run from its source alone
+            return "not installed"
     if name not in _HOMES:
         raise AttributeError(f"module 'compressor' has no attribute {name!r}")
     from importlib import import_module
 
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -35,6 +35,8 @@ class Table:
     """The index of a pandas table: columns for whoever names them."""
     hint: str = ""
     """What the file seems to be instead, where its header is odd."""
+    names: dict[str, list[str]] = field(default_factory=dict)
+    """Column -> what its ids are called, where the source says so."""
 
     @property
     def rows(self) -> int:

@@ -63,15 +63,17 @@ class Parts:
         return {name: part for name, part in parts.items() if part is not None}
 
 
-def read_own(path: Path) -> dict[str, Table]:
+def read_own(path: Path, named_by: str = "DATA") -> dict[str, Table]:
     """Return the table of a file, or of each part's file of a folder; a single file is called `all`.
+
+    `named_by` is what messages call the argument that names the path.
 
     Read are csv, tsv, jsonl, json (a list of objects), parquet and txt (a text a line, in the column `text`). Raises
     UserError where there is nothing to read, two files could be one part, or a file is broken.
     """
     path = expanded(path)
     if not path.is_dir():
-        return {"all": _read(path)}
+        return {"all": _read(path, named_by)}
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
     stems = {file: SHARD.sub("", file.stem).casefold() for file in files}
     found = {}
@@ -85,13 +87,13 @@ def read_own(path: Path) -> dict[str, Table]:
             if named:
                 found.setdefault(part, named[0])
     if not found and len(files) == 1:
-        return {"all": _read(files[0])}
+        return {"all": _read(files[0], named_by)}
     if not found:
         have = f"it has {', '.join(file.name for file in files[:6])}" if files else f"it has no {', '.join(SUFFIXES)}"
         raise UserError(
             f"{path}: the folder has no file called train, validation or test ({have}); name one file instead."
         )
-    return {part: _read(file) for part, file in found.items()}
+    return {part: _read(file, named_by) for part, file in found.items()}
 
 
 def usable(table: Table, found: Found, part: str) -> tuple[Split, str]:
@@ -190,14 +192,14 @@ def _sample(rows: Split, most: int, file: str = "") -> tuple[Split, str]:
     ), f"a sample of {most:,} of the {len(rows):,} rows of the {file} file"
 
 
-def _read(path: Path) -> Table:
+def _read(path: Path, named_by: str) -> Table:
     suffix = path.suffix.lower()
     if suffix == ".txt":
-        lines = [line for line in read_lines(path, "DATA") if line.strip()]
+        lines = [line for line in read_lines(path, named_by) if line.strip()]
         if not lines:
             raise UserError(f"{path}: the file has no lines; give at least {LEAST} texts.")
         return Table(str(path), {"text": lines})
-    table = _read_json(path) if suffix == ".json" and path.is_file() else read_table(path, "DATA")
+    table = _read_json(path) if suffix == ".json" and path.is_file() else read_table(path, named_by)
     if table.hint:
         raise UserError(f"{path}: {table.hint}.")
     if suffix in {".csv", ".tsv"}:

@@ -1,8 +1,7 @@
 """One run from recipe to report, stage by stage: the only place that knows the order."""
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ from compressor.measurement.machine.doctor import resolve_device
 from compressor.measurement.machine.environment import environment, versions
 from compressor.measurement.machine.providers import PROVIDERS, require_provider
 from compressor.model.card import with_line
+from compressor.pipeline.finished import RESULT, RunResult
 from compressor.pipeline.result import build_result
 from compressor.progress import Track, silent
 from compressor.recipe.compression import Recipe
-from compressor.recipe.file import dump_recipe
+from compressor.recipe.file import Overrides, dump_recipe, load_recipe
 from compressor.report.build import build_report
 from compressor.report.wording.answer import answer_line
 from compressor.run.checks import prepare
@@ -68,25 +68,11 @@ def no_words(_line: str) -> None:
     """Say nothing."""
 
 
-@dataclass(frozen=True)
-class RunResult:
-    """A finished run: its directory, the content of result.json, and how each stage ended."""
-
-    path: Path
-    result: dict[str, Any]
-    stages: tuple[StageRecord, ...]
-
-    @property
-    def goals_met(self) -> bool:
-        """Whether the recipe's goals hold; True where it names none."""
-        parts = self.result.get("goals"), self.result.get("answer")
-        return all(part is None or part["met"] is not False for part in parts)
-
-
 def run_recipe(
-    recipe: Recipe,
+    recipe: str | Path | Mapping[str, Any] | Recipe,
     out: str | Path | None = None,
     *,
+    overrides: Overrides = (),
     device: str = "auto",
     fresh: bool = False,
     track: Track = silent,
@@ -94,8 +80,11 @@ def run_recipe(
 ) -> RunResult:
     """Carry a recipe through to its report in `out` (default runs/NAME); finished stages are loaded, not run again.
 
+    The recipe is a YAML file, a dict or a Recipe; `overrides` replace values of it, as in `load_recipe`.
+
     Raises UserError where the user's input is wrong, before anything expensive and before a file is made.
     """
+    recipe = load_recipe(recipe, overrides)
     path, device = default_out(recipe, out), resolve_device(device)
     if recipe.export.variants or recipe.cascade is not None:
         require_provider(PROVIDERS[device], f"--device {device}")
@@ -109,7 +98,7 @@ def run_recipe(
 def _concluded(run: Run) -> bool:
     """Tell whether result.json is there and speaks of this very recipe."""
     try:
-        return read_json(run.path / "result.json")["recipe"] == run.recipe.model_dump(mode="json")
+        return read_json(run.path / RESULT)["recipe"] == run.recipe.model_dump(mode="json")
     except (OSError, ValueError, KeyError):
         return False
 
@@ -120,7 +109,7 @@ def _conclude(run: Run, folder: RunDir, records: list[StageRecord]) -> dict[str,
     if result["answer"] is not None:
         card = (run.path / CARD).read_text(encoding="utf-8")
         folder.amend("model", CARD, with_line(card, answer_line(result["answer"])))
-    write_json(run.path / "result.json", result)
+    write_json(run.path / RESULT, result)
     build_report(run.path)
     return result
 

@@ -1,6 +1,7 @@
 """A run without a recipe: what a model and some text are is found, a recipe is made of it, and run."""
 
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from compressor.data.batches import encode, same_tokens
 from compressor.data.files import Table, expanded
+from compressor.data.memory import named
 from compressor.data.own import Parts, assign, read_own, usable
 from compressor.data.sniff import Found, find_columns
 from compressor.data.sniff_label import NONE, read_values
@@ -28,10 +30,10 @@ from compressor.pipeline.dry_run import StageStatus, dry_run
 from compressor.pipeline.pipeline import RunResult, Say, no_words, run_recipe
 from compressor.progress import Track, silent
 from compressor.recipe.compression import Recipe
-from compressor.recipe.file import recipe_of
+from compressor.recipe.file import Overrides, recipe_of
 from compressor.recipe.quick import check_goal, quick_values
 from compressor.run.checks import check_classifier, prepare
-from compressor.run.rundir import open_run_dir
+from compressor.run.rundir import GIVEN, open_run_dir
 
 FOLDER = "data"
 """Folder of a run with the parts that were cut, and name of the stage that wrote them."""
@@ -65,7 +67,7 @@ class Options:
     seen: bool | None = None
     """Whether the model was trained on these texts; None where that is not known."""
     name: str | None = None
-    overrides: tuple[str, ...] = ()
+    overrides: Overrides = ()
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,22 @@ class Quick:
     """The text and label columns that the parts are written with."""
     classes: tuple[str, ...]
     findings: tuple[Finding, ...]
+    given: ModelSource | None = None
+    """A model that is to be copied into the run directory; None for one that stays where it is."""
 
 
-def quick_recipe(model: str, data: str | Path, out: str | Path | None = None, options: Options = Options()) -> Quick:
-    """Look at a classifier and a file or folder of texts; return the recipe of a run. Nothing is written.
+def quick_recipe(
+    model: str,
+    data: str | Path | Mapping[str, Table],
+    out: str | Path | None = None,
+    options: Options = Options(),
+    *,
+    passing: bool = False,
+) -> Quick:
+    """Look at a classifier and texts; return the recipe of a run. Nothing is written.
+
+    The texts are a file, a folder, or tables by part as `read_own` calls them. With `passing` the model's directory will not
+    last, and is copied into the run.
 
     Raises UserError where the model is no classifier, no column is text, labels are not the model's classes, or the texts
     are too few.
@@ -95,21 +109,23 @@ def quick_recipe(model: str, data: str | Path, out: str | Path | None = None, op
     check_classifier(source, f"MODEL {model!r}")
     classes, tokenizer = tuple(source.label_names), load_tokenizer(source)
     same = cache(same_tokens(tokenizer))
-    tables = read_own(Path(data))
+    tables = read_own(Path(data)) if isinstance(data, str | Path) else data
+    tables = {part: named(table, classes) for part, table in tables.items()}
     main, splits, notes = _rows(tables, classes, options)
     parts = assign(splits, same)
-    name = options.name or default_name(model, data)
+    name = options.name or default_name(model, data if isinstance(data, str | Path) else None)
     path = Path(out) if out is not None else Path("runs") / name
     folder = path.absolute() / FOLDER
-    if expanded(Path(data)).resolve().is_relative_to(path.resolve()):
-        raise UserError(f"DATA {data}: the data lies in the run directory {path}; name another --out.")
+    for file in (Path(table.source) for table in tables.values()):
+        if file.is_file() and file.resolve().is_relative_to(path.resolve()):
+            raise UserError(f"DATA {file}: the data lies in the run directory {path}; name another --out.")
     max_length, why_length = _lengths(parts, tokenizer, source)
     texts = len(first_rows(parts.train, same))
     # without a test part the training part gives a third each to choosing, to calibration and to the fit of exits
     select = max(2, min(SELECTED, texts // (3 if parts.test is None else 2)))
     values = quick_values(
         name,
-        str(local_model(model)) if Path(model).expanduser().is_dir() else model,
+        _lasting(model, path, passing),
         {part: str(folder / f"{part}.parquet") for part in parts.by_name()},
         text=main.text,
         label=main.label if parts.labelled else None,
@@ -129,7 +145,14 @@ def quick_recipe(model: str, data: str | Path, out: str | Path | None = None, op
         Finding("goal", recipe.ship.goal if recipe.ship else "", "--goal exact, lossless or near"),
     )
     sources = {part: tables[parts.files[part]].source for part in parts.by_name()}
-    return Quick(recipe, path, parts, sources, main, classes, findings)
+    return Quick(recipe, path, parts, sources, main, classes, findings, source if passing else None)
+
+
+def _lasting(model: str, run: Path, passing: bool) -> str:
+    """Return what the recipe calls the model: a path that holds wherever the run is repeated, or a hub id."""
+    if passing:
+        return str(run.absolute() / GIVEN)
+    return str(local_model(model)) if Path(model).expanduser().is_dir() else model
 
 
 def run_quick(quick: Quick, *, device: str = "auto", track: Track = silent, say: Say = no_words) -> RunResult:
@@ -148,6 +171,8 @@ def run_quick(quick: Quick, *, device: str = "auto", track: Track = silent, say:
     )
     with open_run_dir(quick.path) as folder:
         folder.stage(FOLDER, key, [FOLDER], lambda made: _write(frames, made / FOLDER))
+        if given := quick.given:
+            folder.stage(GIVEN, given.sha256, [GIVEN], lambda made: shutil.copytree(given.path, made / GIVEN))
     return run_recipe(quick.recipe, quick.path, device=device, track=track, say=say)
 
 
@@ -157,11 +182,11 @@ def plan_quick(quick: Quick, *, device: str = "auto") -> list[StageStatus]:
         return dry_run(recipe, quick.path, device=device)
 
 
-def default_name(model: str, data: str | Path) -> str:
-    """Return the name of a run: that of the model and that of the data, in signs that names may have."""
-    model_name = Path(model).resolve().name if Path(model).is_dir() else Path(model).name
-    name = f"{model_name}-{expanded(Path(data)).resolve().stem}"
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-") or "quick"
+def default_name(model: str, data: str | Path | None) -> str:
+    """Return the name of a run: that of the model and that of the data's file, if any, in signs that names may have."""
+    names = [Path(model).resolve().name if Path(model).is_dir() else Path(model).name]
+    names += [] if data is None else [expanded(Path(data)).resolve().stem]
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(names)).strip("._-") or "quick"
 
 
 def as_dicts(findings: Sequence[Finding]) -> list[dict[str, Any]]:
@@ -238,7 +263,10 @@ def _elsewhere(quick: Quick) -> Iterator[Recipe]:
         named = {name: Path(getattr(quick.recipe.data, name) or "") for name in quick.parts.by_name()}
         moved = {name: str(Path(folder) / path.name) for name, path in named.items() if path.parent == target}
         try:
-            yield quick.recipe.model_copy(update={"data": quick.recipe.data.model_copy(update=moved)})
+            update = {"data": quick.recipe.data.model_copy(update=moved)}
+            if quick.given:
+                update["model"] = quick.recipe.model.model_copy(update={"path": str(quick.given.path)})
+            yield quick.recipe.model_copy(update=update)
         except UserError as error:
             message = str(error)
             for name, source in quick.sources.items():

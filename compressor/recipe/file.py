@@ -15,6 +15,9 @@ from compressor.recipe.placement import PlacementRecipe
 
 Kind = TypeVar("Kind", bound=Spec)
 
+Overrides = Sequence[str] | Mapping[str, Any]
+"""What replaces values of a recipe: `key.path=value`, one or more, or a dict."""
+
 KINDS: dict[str, type[Spec]] = {"compression": Recipe, "placement": PlacementRecipe}
 """What a recipe may describe: a compressed model, or an experiment with models from scratch."""
 TAKEN_BY = {"compression": "compressor run", "placement": "compressor analyze placement"}
@@ -23,15 +26,26 @@ UNION_TAGS = {"str", "list[str]", "constrained-int", "literal['auto']"}
 """What pydantic adds to the path of an error to name the branch of a union, as in ("data", "text", "list[str]")."""
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a YAML recipe and apply `key.path=value` overrides (values are read as YAML).
+def load_recipe(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Overrides = ()) -> Recipe:
+    """Return the recipe in a YAML file, in a dict of its keys, or as it is, with `overrides` applied.
+
+    These are `key.path=value` (values are read as YAML), or a dict, whose keys may be paths such as `benchmark.lengths` and
+    whose dicts set the keys that they name and leave the others.
 
     Raises UserError naming the file, line, field path and remedy when the file or a field is wrong.
     """
-    return load_spec(path, Recipe, overrides)
+    if isinstance(recipe, Recipe):
+        return recipe_of(recipe.model_dump(mode="json"), overrides, source="the recipe") if overrides else recipe
+    if isinstance(recipe, Mapping):
+        return recipe_of(recipe, overrides, source="the recipe")
+    if not isinstance(recipe, str | Path):
+        raise UserError(
+            f"recipe: a {type(recipe).__name__} is no recipe; give the path of a YAML file, a dict of its keys or a Recipe."
+        )
+    return load_spec(recipe, Recipe, overrides)
 
 
-def load_spec(path: str | Path, kind: type[Kind], overrides: Sequence[str] = ()) -> Kind:
+def load_spec(path: str | Path, kind: type[Kind], overrides: Overrides = ()) -> Kind:
     """Read a YAML file as a recipe of `kind`, as `load_recipe` does."""
     values, text = read_yaml(Path(path))
     likely = _kind_of(values)
@@ -40,16 +54,24 @@ def load_spec(path: str | Path, kind: type[Kind], overrides: Sequence[str] = ())
     return _validated(Path(path), values, text, kind, overrides)
 
 
-def load_any(path: str | Path, overrides: Sequence[str] = ()) -> Spec:
+def load_any(path: str | Path, overrides: Overrides = ()) -> Spec:
     """Read a YAML file as whichever kind of recipe it is, as `load_recipe` does."""
     values, text = read_yaml(Path(path))
     return _validated(Path(path), values, text, KINDS[_kind_of(values)], overrides)
 
 
-def recipe_of(values: Mapping[str, Any], overrides: Sequence[str] = (), *, source: str) -> Recipe:
+def recipe_of(values: Mapping[str, Any], overrides: Overrides = (), *, source: str) -> Recipe:
     """Return `values` as a recipe, overrides applied; `source` is what messages call them. Raises as `load_recipe` does."""
-    text = yaml.safe_dump(dict(values), sort_keys=False)
-    return _validated(Path(source), yaml.safe_load(text), text, Recipe, overrides)
+    return _validated(Path(source), _as_yaml(values), "", Recipe, overrides)
+
+
+def _as_yaml(value: Any) -> Any:  # noqa: ANN401
+    """Return a copy of a value as YAML would hold it: dicts, lists, and text for paths."""
+    if isinstance(value, Mapping):
+        return {key: _as_yaml(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_yaml(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _kind_of(values: Mapping[str, Any]) -> str:
@@ -82,13 +104,18 @@ def read_yaml(path: Path) -> tuple[dict, str]:
     return values, text
 
 
-def _validated(path: Path, values: dict, text: str, kind: type[Kind], overrides: Sequence[str]) -> Kind:
+def _validated(path: Path, values: dict, text: str, kind: type[Kind], overrides: Overrides) -> Kind:
     """Return `values` as a recipe of `kind`, overrides applied."""
-    overridden = [_apply_override(values, override) for override in overrides]
+    option = "" if isinstance(overrides, Mapping) else "--set "
+    if isinstance(overrides, Mapping):
+        overridden = [path for key, value in overrides.items() for path in _merge(values, _path(key), _as_yaml(value))]
+    else:
+        listed = [overrides] if isinstance(overrides, str) else overrides
+        overridden = [_apply_override(values, str(override)) for override in listed]
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError(_explain(error, kind, path, text, overridden)) from error
+        raise UserError(_explain(error, kind, path, text, [f"{option}{field}" for field in overridden])) from error
 
 
 def dump_recipe(recipe: Spec, *, leave_out: Mapping[str, Any] | None = None) -> str:
@@ -110,12 +137,32 @@ def _apply_override(values: dict, override: str) -> str:
         value = yaml.safe_load(text)
     except Exception as error:  # see `read_yaml`
         raise UserError(f"--set {key}: the value {reprlib.repr(text)} is not valid YAML; quote it.") from error
+    _set(values, parts, value)
+    return ".".join(parts)
+
+
+def _path(key: Any) -> list[str]:  # noqa: ANN401
+    """Return the parts of a key of overrides; raises UserError where it is no path."""
+    parts = key.split(".") if isinstance(key, str) else [""]
+    if not all(parts):
+        raise UserError(f"overrides: {key!r} is no key of a recipe; write a path such as 'selection.layers'.")
+    return parts
+
+
+def _merge(values: dict, parts: Sequence[str], value: Any) -> list[str]:  # noqa: ANN401
+    """Set a value at a path in `values`, in place, of a dict only what it names; return the paths of what was set."""
+    if isinstance(value, dict) and value:
+        return [path for key, item in value.items() for path in _merge(values, [*parts, key], item)]
+    _set(values, parts, value)
+    return [".".join(map(str, parts))]
+
+
+def _set(values: dict, parts: Sequence[str], value: Any) -> None:  # noqa: ANN401
     for part in parts[:-1]:
         if not isinstance(values.get(part), dict):
             values[part] = {}
         values = values[part]
     values[parts[-1]] = value
-    return ".".join(parts)
 
 
 def _explain(error: ValidationError, kind: type[Spec], path: Path, text: str, overridden: list[str]) -> str:
@@ -126,7 +173,8 @@ def _explain(error: ValidationError, kind: type[Spec], path: Path, text: str, ov
     location += [] if last in UNION_TAGS and first["type"] != "extra_forbidden" else [last]
     field = ".".join(str(part) for part in location)
     line = _line_of(text, location)
-    where = f"--set {field}" if field in overridden else f"{path}{f':{line}' if line else ''}: {field or 'recipe'}"
+    set_by = next((given for given in overridden if given.removeprefix("--set ") == field), None)
+    where = set_by or f"{path}{f':{line}' if line else ''}: {field or 'recipe'}"
     if first["type"] == "extra_forbidden":
         allowed = _fields_at(kind, location[:-1])
         hint = nearest(location[-1], allowed)

@@ -24,6 +24,7 @@ from compressor.model.sublayers import any_shape, shape_in
 from compressor.progress import Track
 from compressor.recipe.compression import Recipe, SelectionSpec
 from compressor.run.run import Run
+from compressor.run.rundir import GIVEN
 from compressor.selection.search import check_selection
 from compressor.selection.units import check_budget, flops_savings, part_names
 
@@ -37,7 +38,8 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
     head = recipe.compensation.head
     if head is not None:
         check_nodes(head.nodes, source.config[family_of(source.config["model_type"]).width_key])
-    if source.path.resolve().is_relative_to(path.resolve()):
+    inside = source.path.resolve().is_relative_to(path.resolve())
+    if inside and source.path.resolve() != path.resolve() / GIVEN:
         raise UserError(
             f"model.path {recipe.model.path!r}: the model lies in the run directory {path}; name another --out."
         )
