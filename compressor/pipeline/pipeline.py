@@ -12,6 +12,7 @@ from compressor.measurement.machine.doctor import resolve_device
 from compressor.measurement.machine.environment import environment, versions
 from compressor.measurement.machine.providers import PROVIDERS, require_provider
 from compressor.model.card import with_line
+from compressor.pipeline.deployed import note_threads
 from compressor.pipeline.result import build_result
 from compressor.progress import Track, silent
 from compressor.recipe.compression import Recipe
@@ -115,11 +116,12 @@ def _concluded(run: Run) -> bool:
 
 
 def _conclude(run: Run, folder: RunDir, records: list[StageRecord]) -> dict[str, Any]:
-    """Write result.json and the report of a run whose stages are all there, and its answer into the model card."""
+    """Write result.json and the report of a run whose stages are all there, and its answer into card and folders."""
     result = build_result(run, STAGES, records)
     if result["answer"] is not None:
         card = (run.path / CARD).read_text(encoding="utf-8")
         folder.amend("model", CARD, with_line(card, answer_line(result["answer"])))
+        note_threads(folder, read_json(run.path / ship.SHIP)["candidates"])
     write_json(run.path / "result.json", result)
     build_report(run.path)
     return result
