@@ -21,4 +21,4 @@ def note_threads(folder: RunDir, candidates: Sequence[Mapping[str, Any]]) -> Non
             if (folder.path / path / name).is_file():
                 settings = {**read_json(folder.path / path / name), "threads": best.get(path)}
                 for file, text in words_beside(folder.path / path, variant, settings).items():
-                    folder.amend(stage, f"{path}/{file}", text)
+                    folder.amend(stage, f"{path}/{file}", lambda _before, text=text: text)

@@ -137,13 +137,17 @@ class RunDir:
                 files[path] = self._account(path)
         write_json(manifest_file, {"key": key, "seconds": seconds, "files": files})
 
-    def amend(self, name: str, file: str, text: str) -> None:
-        """Write a text file of a finished stage anew; it stays that stage's result. `file` is relative to the directory.
+    def amend(self, name: str, file: str, change: Callable[[str], str]) -> None:
+        """Change the text of a file of a finished stage; it stays that stage's result. `file` is relative to the directory.
 
         A file that the stage did not write, since one of the user's stood in its place, is left alone.
         """
         manifest = read_json(self._stages / f"{name}.json")
-        if file not in manifest["files"] or (self.path / file).read_text(encoding="utf-8") == text:
+        if file not in manifest["files"]:
+            return
+        before = (self.path / file).read_text(encoding="utf-8")
+        text = change(before)
+        if text == before:
             return
         write_text(self.path / file, text)
         manifest["files"][file] = self._account(file)

@@ -128,7 +128,7 @@ def test_a_page_of_the_user_s_stays_and_is_not_amended(tmp_path):
     for key in ("1", "2"):
         assert not run.stage("s", key, ["out"], compute).cached
         for name in ("a", "b"):
-            run.amend("s", f"out/{name}/README.md", f"ours, amended {key}")
+            run.amend("s", f"out/{name}/README.md", lambda text, key=key: f"{text}, amended {key}")
         texts = [(tmp_path / f"out/{name}/README.md").read_text() for name in ("a", "b")]
         assert texts == ["mine", f"ours, amended {key}"]
         assert RunDir(tmp_path).stage("s", key, ["out"], compute).cached

@@ -5,10 +5,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 
 from compressor.recipe.compression import Recipe
 from compressor.recipe.file import load_recipe
 from compressor.recipe.ship import BaselineSpec
+from compressor.report.formats import percent, with_interval
 from compressor.report.wording.answer import answer_line
 from compressor.runtime import Classifier
 from compressor.stages.ship.built import built
@@ -81,6 +83,20 @@ def test_the_folders_know_their_threads_and_classify_with_them(shipped):
         assert (classify.threads, len(classify("a b c"))) == (threads, 1)
     assert any(file.parts[-2] == "alltokens" for file in found)  # what no one timed with several numbers
     assert best["onnx/optimized"] >= 1
+
+
+def test_the_card_has_what_was_measured_in_words_and_as_metadata(shipped):
+    out, result = shipped
+    card = ModelCard.load(out / "model" / "README.md")
+    own = result["variants"]["compressed"]
+    assert {found.metric_type: found.metric_value for found in card.data.eval_results} == {
+        "accuracy": own["accuracy"], "f1": own["f1"], "matthews_correlation": own["mcc"]
+    }  # fmt: skip
+    assert (card.data.pipeline_tag, card.data.library_name) == ("text-classification", "transformers")
+    assert (card.data.base_model, card.data.license, card.data.language) == (None, None, None)
+    assert f"| Accuracy | {with_interval(percent, own['accuracy'], own['accuracy_ci95'], ' %')} |" in card.text
+    assert card.text.count("## Results") == card.text.count(answer_line(result["answer"])) == 1
+    assert "max_length=32" in card.text
 
 
 def test_a_second_run_keeps_everything_with_the_line_in_the_card(shipped, tiny_task, command):
