@@ -14,6 +14,8 @@ PROGRESS = "progress.json"
 """The file that makes a folder a checkpoint of a training that is not over."""
 WRITTEN = ".written.json"
 """Names of the files that were written beside it: all that a later call may remove."""
+README = "README.md"
+"""What we write where no user did: theirs stays."""
 
 
 def stage_key(name: str, inputs: Mapping[str, Any]) -> str:
@@ -101,6 +103,14 @@ def usual_rights(made: Path) -> None:
     os.umask(mask)
     for path in (made, *made.rglob("*")):
         path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
+
+
+def spare_readmes(made: Path, target: Path, written: Collection[str]) -> None:
+    """Remove each README.md below `made` in whose place in `target` one stands that no earlier call wrote (`written`)."""
+    for file in made.rglob(README):
+        name = file.relative_to(made).as_posix()
+        if (target / name).exists() and name not in written:
+            file.unlink()
 
 
 def publish(made: Path, target: Path, written: Collection[str]) -> list[str]:

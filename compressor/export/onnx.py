@@ -14,12 +14,13 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from compressor.errors import UserError, nearest
+from compressor.export.beside import text_settings, write_beside
 from compressor.export.calibration import invented
 from compressor.export.half import to_half
 from compressor.export.optimize import count_operators, fuse, fused_nodes, onnx_bytes
 from compressor.export.quantize import quantize
 from compressor.export.tail import with_tail, without_dead_nodes
-from compressor.files import WRITTEN, check_target, publish, write_json, written_before
+from compressor.files import WRITTEN, check_target, publish, spare_readmes, write_json, written_before
 from compressor.measurement.cost import weight_bytes
 from compressor.measurement.machine.environment import int8_is_fast
 from compressor.model.checks import stored_precision
@@ -137,14 +138,18 @@ def export_variants(
     *,
     form: str | None = "reassociated",
     opset: int | None = None,
+    max_length: int | None = None,
+    texts: int | None = None,
     check: Callable[[str, Path], None] = lambda _name, _file: None,
     track: Track = silent,
 ) -> dict[str, VariantFile]:
-    """Write out_dir/VARIANT/{model.onnx, config.json, tokenizer files} for each variant, whole or not at all.
+    """Write out_dir/VARIANT/{model.onnx, config.json, tokenizer and what `write_beside` adds}, whole or not at all.
 
     `model_dir` is the directory of a fine-tuned classifier; variants already in `out_dir` are replaced. A step that
     variants share is done once, and its time counts for the first that needs it. `form` of the CLS-only tail (None: all
     rows) concerns the variants behind `optimized`; `opset` None leaves the version of the operators to Optimum.
+    `max_length` (tokens, None: as many as model and tokenizer allow) and `texts` a row (1, 2, None: unknown) are what
+    `Classifier` goes by. A README.md of the user's stays.
     `check(variant, file)` may raise before anything in `out_dir` is replaced.
 
     Raises UserError for an unknown variant, a directory that is no usable model or too little free disk space,
@@ -174,12 +179,18 @@ def export_variants(
         for name in variants:
             check(name, job.file(name))
         # only now, because a variant is made from the files of another
+        tokenizer = load_tokenizer(source)
+        longest = max_length or min(longest_input(source.config), tokenizer.model_max_length)
+        settings = text_settings(tokenizer, source.label_names, max_length=longest, texts=texts)
         for name in variants:
+            write_beside(job.work / name, name, settings)
+            before = written_before(out_dir / name)
+            spare_readmes(job.work / name, out_dir / name, before)
             written = job.work / name / WRITTEN
             files = sorted(path.name for path in (job.work / name).iterdir())
             write_json(written, [*files, WRITTEN])
             # exports of earlier versions kept no account: of theirs only weights beside the graph are in the way
-            publish(job.work / name, out_dir / name, written_before(out_dir / name) or ["model.onnx_data"])
+            publish(job.work / name, out_dir / name, before or ["model.onnx_data"])
     paths = {name: out_dir / name / "model.onnx" for name in variants}
     return {
         name: VariantFile(path, onnx_bytes(path), count_operators(path), exported[name], seconds[name])

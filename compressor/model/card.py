@@ -1,13 +1,21 @@
-"""The model card that travels with a compressed model."""
+"""The model card that travels with a compressed model; its front matter is the hub's metadata."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from compressor.files import README
 from compressor.model.units import Unit, unit_words
 
+SOURCE_KEYS = "language", "license", "license_name", "license_link"
+"""What a compressed model has of its source's metadata: what both must share."""
+FRONT_MATTER = re.compile(r"\s*---\n(.*?)\n---\n", re.DOTALL)
 CARD = """---
-library_name: transformers
-pipeline_tag: text-classification
-tags: [compressor, layer-skipping]
+{metadata}
 ---
 
 # {name}
@@ -20,6 +28,8 @@ from transformers import pipeline
 
 classify = pipeline("text-classification", model="path/to/this/folder")
 ```
+
+Texts are cut to {max_length} tokens, as when it was measured: `classify(..., truncation=True, max_length={max_length})`.
 
 What the removal costs in accuracy and gains in latency is in `result.json` and `report.html` of the run that made it.
 
@@ -35,18 +45,48 @@ ZEROS = """ Parts of layers that went are there as zeros, so
 files of the run leave them out."""
 
 
-OPEN, CLOSE = "<!-- answer -->", "<!-- /answer -->"
-"""Around the line of a run that decided what to ship, known only once the card is written."""
-
-
 def with_line(card: str, line: str) -> str:
     """Return a card with the answer of its run below the title, in place of an earlier one."""
-    before, mark, after = card.partition(OPEN)
-    if mark:
-        card = before + after.partition(CLOSE)[2].lstrip("\n")
-    head, title, rest = card.partition("\n# ")
+    head, title, rest = _without(card, "answer").partition("\n# ")
     name, _, body = rest.partition("\n")
-    return f"{head}{title}{name}\n\n{OPEN}\n{line}\n{CLOSE}\n{body}"
+    return f"{head}{title}{name}\n\n{_block('answer', line)}\n{body}"
+
+
+def with_results(card: str, text: str, results: Sequence[EvalResult]) -> str:
+    """Return a card with a section on what was measured in front of the recipe, and `results` in its metadata.
+
+    Both take the place of earlier ones: what a run measures is known only once the card is written.
+    """
+    head, recipe, rest = _without(card, "results").partition("\n## Recipe\n")
+    made = ModelCard(f"{head}\n{_block('results', text)}\n{recipe}{rest}")
+    made.data.eval_results = list(results) or None
+    made.data.metrics = [result.metric_type for result in results] or None
+    return str(made)
+
+
+def _block(name: str, text: str) -> str:
+    return f"<!-- {name} -->\n{text}\n<!-- /{name} -->"
+
+
+def _without(card: str, name: str) -> str:
+    """Return a card without the block of that name, which stands between comments that no reader sees."""
+    before, mark, after = card.partition(f"\n<!-- {name} -->")
+    return before + after.partition(f"<!-- /{name} -->\n")[2] if mark else card
+
+
+def source_metadata(directory: Path) -> dict[str, Any]:
+    """Return what the card of the model in `directory` says of `SOURCE_KEYS`; nothing where it says nothing usable."""
+    try:
+        matter = FRONT_MATTER.match((directory / README).read_text(encoding="utf-8"))
+        found = yaml.safe_load(matter[1]) if matter else {}
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    lists = {key: value if isinstance(value, list) else [value] for key, value in found.items() if key in SOURCE_KEYS}
+    return {
+        key: found[key] for key, values in lists.items() if values and all(isinstance(v, str) and v for v in values)
+    }
 
 
 def model_card(
@@ -61,8 +101,13 @@ def model_card(
     refitted: Sequence[int],
     distilled: bool,
     recipe: str,
+    max_length: int,
+    base_id: str | None,
+    source: Mapping[str, Any],
 ) -> str:
     """Return the README.md of a compressed model; `nodes` is None where the stock head stayed as it was.
+
+    `base_id` is what the hub calls the source, None for a directory; `source` what its card says (`source_metadata`).
 
     `units` are what went, `padded` says whether zeros stand for parts of layers in the directory.
 
@@ -77,7 +122,13 @@ def model_card(
     if refitted:
         which = f"layer{'' if len(refitted) == 1 else 's'} {', '.join(map(str, refitted))}"
         head = f"the feed-forward output of {which} refitted in closed form, {head}"
+    metadata = ModelCardData(
+        library_name="transformers", pipeline_tag="text-classification", tags=["compressor", "layer-skipping"],
+        model_name=name, base_model=base_id, **source,
+    )  # fmt: skip
     return CARD.format(
+        metadata=metadata.to_yaml(),
+        max_length=max_length,
         name=name,
         base=base,
         model_class=model_class,

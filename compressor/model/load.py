@@ -24,7 +24,7 @@ from compressor.model.families import family_of
 from compressor.model.sublayers import as_stored, loading_class, shape_in
 
 TOKENIZERS = "tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model"
-FETCHED = ["*.json", "*.txt", "*.model", "model*.safetensors", "pytorch_model*.bin"]
+FETCHED = ["*.json", "*.txt", "*.model", "model*.safetensors", "pytorch_model*.bin", "README.md"]
 
 
 NEUTRAL = {

@@ -10,7 +10,8 @@ from compressor.files import read_json, stage_key, write_json, write_text
 from compressor.measurement.machine.doctor import resolve_device
 from compressor.measurement.machine.environment import environment, versions
 from compressor.measurement.machine.providers import PROVIDERS, require_provider
-from compressor.model.card import with_line
+from compressor.model.card import with_line, with_results
+from compressor.pipeline.deployed import note_threads
 from compressor.pipeline.finished import RESULT, RunResult
 from compressor.pipeline.result import build_result
 from compressor.progress import Track, silent
@@ -18,6 +19,7 @@ from compressor.recipe.compression import Recipe
 from compressor.recipe.file import Overrides, dump_recipe, load_recipe
 from compressor.report.build import build_report
 from compressor.report.wording.answer import answer_line
+from compressor.report.wording.card import eval_results, results_section
 from compressor.run.checks import prepare
 from compressor.run.run import TEACHER, Run
 from compressor.run.rundir import RunDir, StageRecord, open_run_dir
@@ -104,11 +106,13 @@ def _concluded(run: Run) -> bool:
 
 
 def _conclude(run: Run, folder: RunDir, records: list[StageRecord]) -> dict[str, Any]:
-    """Write result.json and the report of a run whose stages are all there, and its answer into the model card."""
+    """Write result.json and the report of a run whose stages are all there, and its answer into card and folders."""
     result = build_result(run, STAGES, records)
-    if result["answer"] is not None:
-        card = (run.path / CARD).read_text(encoding="utf-8")
-        folder.amend("model", CARD, with_line(card, answer_line(result["answer"])))
+    answer = result["answer"]
+    folder.amend("model", CARD, lambda card: with_results(card, results_section(result), eval_results(result)))
+    if answer is not None:
+        folder.amend("model", CARD, lambda card: with_line(card, answer_line(answer)))
+        note_threads(folder, read_json(run.path / ship.SHIP)["candidates"])
     write_json(run.path / RESULT, result)
     build_report(run.path)
     return result

@@ -12,7 +12,16 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from compressor.errors import UserError
-from compressor.files import PROGRESS, check_target, publish, read_json, stage_key, write_json, write_text
+from compressor.files import (
+    PROGRESS,
+    check_target,
+    publish,
+    read_json,
+    spare_readmes,
+    stage_key,
+    write_json,
+    write_text,
+)
 
 STAGES_FOLDER = ".stages"
 TRIALS = "trials.json"
@@ -110,12 +119,15 @@ class RunDir:
         missing = [output for output in outputs if not (folder / output).exists()]
         if missing:
             raise RuntimeError(f"stage {name} did not write {', '.join(missing)}")
-        manifest_file = self._stages / f"{name}.json"
+        manifest_file, earlier = self._stages / f"{name}.json", self._forget(name)
+        for output in outputs:
+            known = [file.removeprefix(f"{output}/") for file in earlier]
+            spare_readmes(folder / output, self.path / output, known)
         made = [
             file for output in outputs for file in (folder / output, *(folder / output).rglob("*")) if file.is_file()
         ]
         # killed in between, what stands there is of two results, and no user's: so the account comes first, without a key
-        before = {*self._forget(name), *(file.relative_to(folder).as_posix() for file in made)}
+        before = {*earlier, *(file.relative_to(folder).as_posix() for file in made)}
         write_json(manifest_file, {"key": None, "files": dict.fromkeys(sorted(before))})
         files: dict[str, dict[str, Any]] = {}
         for output in outputs:
@@ -127,10 +139,17 @@ class RunDir:
                 files[path] = self._account(path)
         write_json(manifest_file, {"key": key, "seconds": seconds, "files": files})
 
-    def amend(self, name: str, file: str, text: str) -> None:
-        """Write a text file of a finished stage anew; it stays that stage's result. `file` is relative to the directory."""
+    def amend(self, name: str, file: str, change: Callable[[str], str]) -> None:
+        """Change the text of a file of a finished stage; it stays that stage's result. `file` is relative to the directory.
+
+        A file that the stage did not write, since one of the user's stood in its place, is left alone.
+        """
         manifest = read_json(self._stages / f"{name}.json")
-        if (self.path / file).read_text(encoding="utf-8") == text:
+        if file not in manifest["files"]:
+            return
+        before = (self.path / file).read_text(encoding="utf-8")
+        text = change(before)
+        if text == before:
             return
         write_text(self.path / file, text)
         manifest["files"][file] = self._account(file)

@@ -160,7 +160,7 @@ def test_inputs_are_those_of_training(exported, model_type, texts):
     expected, found = encode(rows, tokenizer, 24), classify.tokenize(texts)
     assert [row.ids for row in found] == expected.input_ids
     assert max(expected.lengths) == 24 or texts is TEXTS
-    batch, wanted = classify._padded(found), pad(expected, np.arange(len(rows)))
+    batch, wanted = classify.padded(found), pad(expected, np.arange(len(rows)))
     assert {name: value.tolist() for name, value in batch.items()} == {name: v.tolist() for name, v in wanted.items()}
     if texts is not PAIRS:
         assert len(classify(texts)) == len(texts)
@@ -218,7 +218,7 @@ def test_stats_count_the_rows_and_thresholds_decide(exported):
     assert stats["rows"] == len(TEXTS)
     assert [entry["rows"] for entry in stats["exits"]] == [layers.count(layer) for layer in (1, 2, 3)]
     assert sum(entry["share"] for entry in stats["exits"]) == pytest.approx(1)
-    batch = classify._padded(classify.tokenize(TEXTS))
+    batch = classify.padded(classify.tokenize(TEXTS))
     every = classify.every_logit(batch)
     for thresholds, part in (((0.0, 0.0), 0), ((np.inf, 0.0), 1), ((np.inf, np.inf), 2)):
         logits, exits = classify.compute(batch, thresholds)

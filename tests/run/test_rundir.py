@@ -8,7 +8,7 @@ import pytest
 
 from compressor.errors import UserError
 from compressor.files import PROGRESS, stage_key, write_json
-from compressor.run.rundir import CHECKPOINTS, STAGES_FOLDER, open_run_dir
+from compressor.run.rundir import CHECKPOINTS, STAGES_FOLDER, RunDir, open_run_dir
 
 
 def writer(text, folder_too=True):
@@ -112,6 +112,28 @@ def test_what_a_user_put_there_stays_when_stages_are_forgotten(tmp_path, how, mo
         assert not run.stage("s", "k", OUTPUTS, writer("two")).cached
         assert sorted(path.name for path in (run.path / "model").iterdir()) == ["notes.txt", "weights"]
         assert (run.path / "model" / "weights").read_text() == "two" * 3
+
+
+def test_a_page_of_the_user_s_stays_and_is_not_amended(tmp_path):
+    run = RunDir(tmp_path)
+    made = {"out/a/README.md": "ours", "out/b/README.md": "ours", "out/b/x": "x"}
+
+    def compute(folder):
+        for name, text in made.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+
+    (tmp_path / "out/a").mkdir(parents=True)
+    (tmp_path / "out/a/README.md").write_text("mine")
+    for key in ("1", "2"):
+        assert not run.stage("s", key, ["out"], compute).cached
+        for name in ("a", "b"):
+            run.amend("s", f"out/{name}/README.md", lambda text, key=key: f"{text}, amended {key}")
+        texts = [(tmp_path / f"out/{name}/README.md").read_text() for name in ("a", "b")]
+        assert texts == ["mine", f"ours, amended {key}"]
+        assert RunDir(tmp_path).stage("s", key, ["out"], compute).cached
+    (tmp_path / "out/a/README.md").write_text("mine, again")
+    assert RunDir(tmp_path).stage("s", "2", ["out"], compute).cached
 
 
 def test_a_link_in_place_of_an_output_is_not_written_through(tmp_path):

@@ -1,6 +1,5 @@
 """The stage of the guarded early exit: fit its heads, cut the graph, certify thresholds."""
 
-import json
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -12,9 +11,10 @@ import torch
 from compressor.cascade.exits import LEAST_ROWS
 from compressor.cascade.parts import part_names
 from compressor.cascade.plan import EncoderWork, outcome_of
-from compressor.cascade.runtime import SETTINGS, CascadeClassifier
+from compressor.cascade.runtime import CascadeClassifier
 from compressor.cascade.thresholds import Certificate, Outcome, Thresholds, certify, rows_needed
 from compressor.data.batches import Encodings, padded_batches
+from compressor.export.beside import text_settings, words_beside
 from compressor.export.calibration import invented
 from compressor.export.onnx import quiet
 from compressor.files import write_json
@@ -155,7 +155,7 @@ def measured_outcome(
 def write_settings(
     run: Run, folder: Path, exits: tuple[int, ...], layers: int, certificate: Certificate | None = None
 ) -> None:
-    """Write what the runtime needs to know beside the parts; without a certificate nothing leaves early."""
+    """Write cascade.json and README.md beside the parts; without a certificate nothing leaves early."""
     thresholds = (np.inf,) * len(exits) if certificate is None else certificate.thresholds
     settings = {
         "parts": part_names(sum(layer < layers for layer in exits), full=exits[-1] == layers),
@@ -164,18 +164,16 @@ def write_settings(
         "precision": run.cascade.precision,
         "full": exits[-1] == layers,
         "thresholds": [json_number(value) for value in thresholds],
-        "label_names": list(run.data.label_names),
-        "texts": len(run.data.text_columns),
-        "max_length": run.recipe.data.max_length,
-        "pad_id": run.tokenizer.pad_token_id,
-        "truncation_side": run.tokenizer.truncation_side,
-        "token_types": "token_type_ids" in run.tokenizer.model_input_names,
+        **text_settings(
+            run.tokenizer, run.data.label_names, max_length=run.recipe.data.max_length, texts=len(run.data.text_columns)
+        ),
         "certified": certificate is not None and certificate.met,
         "certified_on": certificate and f"{certificate.rows:,} texts {run.provenance['guard']}",
         "max_flips": run.cascade.max_flips,
         "confidence": run.cascade.confidence,
     }
-    (folder / SETTINGS).write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for name, text in words_beside(folder, "cascade", settings).items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def json_number(value: float) -> float | None:

@@ -12,7 +12,8 @@ from compressor.compensation.refits.refit import refit_gaps
 from compressor.files import read_json, write_json
 from compressor.measurement.cost import parameter_count
 from compressor.model.capture import LayerCall, fit_calls
-from compressor.model.card import model_card
+from compressor.model.card import model_card, source_metadata
+from compressor.model.load import local_model
 from compressor.model.sublayers import shape_of
 from compressor.model.surgery import kept_layers, leave_out, save_model
 from compressor.model.units import parts_of
@@ -63,6 +64,9 @@ def compute(run: Run, folder: Path) -> None:
         refitted=[refit["layer"] for refit in refits if refit["strength"] is not None],
         distilled=distillation is not None and distillation["kept"],
         recipe=card_recipe(run.recipe),
+        max_length=run.recipe.data.max_length,
+        base_id=None if local_model(run.recipe.model.path) else run.recipe.model.path,
+        source=source_metadata(run.source.path),
     )
     save_model(model, run.tokenizer, folder / "model", card)
     parameters = {"full": parameter_count(run.teacher), "compressed": parameter_count(model)}

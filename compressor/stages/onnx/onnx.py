@@ -14,7 +14,11 @@ from compressor.stages.stage import Stage, spec_json
 
 def inputs(run: Run) -> dict[str, Any]:
     """Return what the ONNX files depend on."""
-    return {"export": spec_json(run.recipe.export), "variants": run.variants}
+    texts = {
+        "max_length": run.recipe.data.max_length,
+        "texts": len(run.data.text_columns),
+    }  # in what lies beside the files
+    return {"export": spec_json(run.recipe.export), "variants": run.variants, **texts}
 
 
 def compute(run: Run, folder: Path) -> None:
@@ -33,7 +37,8 @@ def compute(run: Run, folder: Path) -> None:
 def export(run: Run, source: Path, target: Path, variants: list[str]) -> dict[str, dict[str, Any]]:
     """Write `variants` of the model at `source` below `target`; return the nodes of each by kind."""
     files = export_variants(
-        source, target, variants, form=run.tail, opset=run.recipe.export.opset, track=run.track
+        source, target, variants, form=run.tail, opset=run.recipe.export.opset, track=run.track,
+        max_length=run.recipe.data.max_length, texts=len(run.data.text_columns),
     )  # fmt: skip
     return {name: {"operators": file.operators, "exported": file.exported} for name, file in files.items()}
 

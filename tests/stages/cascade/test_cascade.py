@@ -1,6 +1,7 @@
 """The guarded early exit through the command line: result, report, bench, resume, and what is refused."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from typing import get_args
@@ -34,6 +35,7 @@ from compressor.recipe.training import CascadeSpec
 from compressor.report.tables.selection import exit_rows
 from compressor.report.wording.cascade import cascade_finding, cascade_line, cascade_reading
 from compressor.run.checks import prepare
+from compressor.runtime import Classifier
 from compressor.stages.cascade.build import PRECISIONS
 from compressor.stages.cascade.cascade import compute, measured_outcome
 from compressor.stages.cascade.shared import work_of
@@ -558,3 +560,15 @@ def test_without_labels_the_cascade_is_certified_all_the_same(task, tmp_path, co
     assert result["variants"]["onnx_cascade"]["latency"] == []
     assert result["cascade"]["certificate"]["met"]
     check_pages(*((out / name).read_text(encoding="utf-8") for name in ("report.html", "report.md")), 110)
+
+
+def test_the_lines_of_its_page_run_as_they_stand_and_answer_as_it_does(full, monkeypatch, capsys):
+    folder = full / "onnx/cascade"
+    texts = ["a b c", "z y x w", ""]
+    answers = [{"label": answer.label, "score": answer.score} for answer in CascadeClassifier(folder)(texts)]
+    assert Classifier(folder)(texts) == answers
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(folder)
+    exec(code, {})
+    assert set(eval(capsys.readouterr().out)[0]) == {"label", "score"}

@@ -5,11 +5,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 
 from compressor.recipe.compression import Recipe
 from compressor.recipe.file import load_recipe
 from compressor.recipe.ship import BaselineSpec
+from compressor.report.formats import percent, with_interval
 from compressor.report.wording.answer import answer_line
+from compressor.runtime import Classifier
 from compressor.stages.ship.built import built
 from compressor.stages.ship.factors import answer_times, steps
 
@@ -84,13 +87,45 @@ def test_the_line_is_the_same_everywhere(shipped):
         assert line in text, file
 
 
+def test_the_folders_know_their_threads_and_classify_with_them(shipped):
+    out, result = shipped
+    best = {entry["path"]: entry["threads"] for entry in result["ship"]["candidates"]}
+    found = sorted(out.glob("*/*/classifier.json"))
+    assert {file.parts[-3] for file in found} == {"onnx", "full-onnx"}
+    for file in found:
+        threads = best.get(f"{file.parts[-3]}/{file.parts[-2]}")
+        settings = json.loads(file.read_text())
+        assert (settings["threads"], settings["max_length"], settings["texts"]) == (threads, 32, 1)
+        assert (f"It takes {threads} thread" in (file.parent / "README.md").read_text()) == (threads is not None)
+        classify = Classifier(file.parent)
+        assert (classify.threads, len(classify("a b c"))) == (threads, 1)
+    assert any(file.parts[-2] == "alltokens" for file in found)  # what no one timed with several numbers
+    assert best["onnx/optimized"] >= 1
+
+
+def test_the_card_has_what_was_measured_in_words_and_as_metadata(shipped):
+    out, result = shipped
+    card = ModelCard.load(out / "model" / "README.md")
+    own = result["variants"]["compressed"]
+    assert {found.metric_type: found.metric_value for found in card.data.eval_results} == {
+        "accuracy": own["accuracy"], "f1": own["f1"], "matthews_correlation": own["mcc"]
+    }  # fmt: skip
+    assert (card.data.pipeline_tag, card.data.library_name) == ("text-classification", "transformers")
+    assert (card.data.base_model, card.data.license, card.data.language) == (None, None, None)
+    assert f"| Accuracy | {with_interval(percent, own['accuracy'], own['accuracy_ci95'], ' %')} |" in card.text
+    assert card.text.count("## Results") == card.text.count(answer_line(result["answer"])) == 1
+    assert "max_length=32" in card.text
+
+
 def test_a_second_run_keeps_everything_with_the_line_in_the_card(shipped, tiny_task, command):
     out, _ = shipped
-    before = (out / "model" / "README.md").read_text(encoding="utf-8")
+    pages = sorted([*out.glob("*/*/README.md"), *out.glob("*/*/classifier.json"), out / "model" / "README.md"])
+    before = {page: page.read_text(encoding="utf-8") for page in pages}
     code, _, stderr = command("run", tiny_task / "recipe.yaml", "--out", out, "--device", "cpu", *SETS)
     assert code == 0
-    assert "model: kept from before" in stderr
-    assert (out / "model" / "README.md").read_text(encoding="utf-8") == before
+    for stage in ("model", "full-onnx", "onnx", "ship"):
+        assert f"{stage}: kept from before" in stderr
+    assert {page: page.read_text(encoding="utf-8") for page in pages} == before
 
 
 @pytest.mark.parametrize(
@@ -149,6 +184,10 @@ def test_where_the_goal_allows_it_parts_of_the_model_go(tiny_task, tmp_path, com
     assert exits["certificate"]["confidence"] == pytest.approx(1 - 0.05 / 3)
     assert exits["certificate"]["confidence"] == pytest.approx(named["onnx/optimized"]["confidence"])
     assert ("onnx/cascade" in named) == exits["certificate"]["met"]
+    if exits["certificate"]["met"]:
+        classify = Classifier(tmp_path / "run" / "onnx" / "cascade")
+        assert classify.threads == named["onnx/cascade"]["threads"] is not None
+        assert f"It takes {classify.threads} thread" in (tmp_path / "run/onnx/cascade/README.md").read_text()
     answer = result["answer"]
     assert len(result["flipped"]) == min(50, answer["flips"]), "the changed texts are those of what is shipped"
     if answer["variant"].startswith("onnx/"):

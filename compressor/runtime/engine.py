@@ -1,0 +1,167 @@
+"""What every exported folder is run by: tokens, batches of like length, and the ONNX parts in turn."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from tokenizers import Encoding, Tokenizer
+
+from compressor.errors import UserError
+from compressor.measurement.machine.providers import require_provider
+from compressor.runtime.folder import TOKENIZER, opened
+from compressor.runtime.texts import Text, rows_of
+
+HIDDEN = ("hidden",)
+"""What a part gives the next one beside logits; the end of the layers gives nothing, and rows start again behind it."""
+Providers = Sequence[str | tuple[str, Mapping[str, Any]]]
+
+
+def margin(logits: np.ndarray) -> np.ndarray:
+    """Return the distance [N] of the largest of the logits [N, C] to the next: what an exit's threshold is held against."""
+    top = np.sort(logits, axis=1)[:, -2:]
+    return top[:, 1] - top[:, 0]
+
+
+class Engine:
+    """The parts of one folder and its tokenizer; `settings` is what `settings_in` read there.
+
+    Rows that no exit answers go on together, so no work is done twice; where the last part is the full model in float32
+    (`settings["full"]`), rows that the end of the others is unsure of start again there. A row's answer does not depend on
+    the batch that it comes in, but for the rounding of float32 sums and of 8 bits.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any], *, providers: Providers, threads: int | None) -> None:
+        self.folder, self.settings = folder, settings
+        self.threads = settings.get("threads") if threads is None else threads
+        if not providers or isinstance(providers, str):
+            raise UserError(
+                f"{folder}: providers is {providers!r}; name one or several in a list, such as CPUExecutionProvider."
+                if providers
+                else f"{folder}: providers is empty; name one, such as CPUExecutionProvider."
+            )
+        if self.threads is not None and (not isinstance(self.threads, int) or self.threads < 1):
+            raise UserError(f"{folder}: threads is {self.threads!r}; give a whole number from 1, or None.")
+        asked = providers[0] if isinstance(providers[0], str) else providers[0][0]  # or (name, options)
+        require_provider(asked, str(folder))
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.threads or 0
+        # the parts take turns: threads of one that spin on after its run would steal the cores of the next
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        self._sessions = [
+            opened(folder / name, partial(ort.InferenceSession, sess_options=options, providers=list(providers)))
+            for name in settings["parts"]
+        ]
+        other = [found for found in (session.get_providers()[0] for session in self._sessions) if found != asked]
+        if other:
+            raise UserError(
+                f"{folder}: asked for {asked}, but ONNX Runtime would run on {other[0]}; `compressor doctor` says why."
+            )
+        for session in self._sessions:
+            session.disable_fallback()  # a failing run raises, it does not move to another provider
+        self._inputs = [[value.name for value in session.get_inputs()] for session in self._sessions]
+        # null stands for a threshold that nothing reaches: JSON has no infinity
+        self._thresholds = [np.inf if value is None else value for value in settings["thresholds"]]
+        self._tokenizer = opened(folder / TOKENIZER, Tokenizer.from_file)
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(settings["max_length"], direction=settings.get("truncation_side", "right"))
+
+    def tokenize(self, texts: Sequence[Text]) -> list[Encoding]:
+        """Return the tokens of texts or pairs, cut to the length that the folder was made for, unpadded."""
+        return self._tokenizer.encode_batch(list(texts))
+
+    def compute(
+        self, batch: Mapping[str, np.ndarray], thresholds: Sequence[float] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the logits [B, C] and the index of the part that gave them [B] for inputs by name, int64 [B, S].
+
+        `thresholds` stand in for those of the settings.
+        """
+        thresholds = self._thresholds if thresholds is None else thresholds
+        rows = np.arange(len(batch["attention_mask"]))
+        logits = np.zeros((len(rows), len(self.settings["label_names"])), dtype=np.float32)
+        exits = np.full(len(rows), len(self._sessions) - 1)
+        if not len(rows):  # ONNX Runtime divides by the number of rows and kills the process
+            return logits, exits
+        current = dict(batch)
+        for part, session in enumerate(self._sessions[:-1]):
+            *hidden, found = session.run(None, self._feeds(part, current))
+            sure = margin(found).astype(np.float64) >= thresholds[part]  # in float64, as the certificate compares
+            logits[rows[sure]], exits[rows[sure]] = found[sure], part
+            if sure.all():
+                return logits, exits
+            rows = rows[~sure]
+            # the end of the layers gives logits alone: what it is unsure of starts again from the ids
+            current |= dict(zip(HIDDEN, hidden, strict=False))
+            current = _trimmed({name: values[~sure] for name, values in current.items()})
+        logits[rows] = self._sessions[-1].run(None, self._feeds(len(self._sessions) - 1, current))[0]
+        return logits, exits
+
+    def every_logit(self, batch: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Return the logits [B, C] of every part for all rows, as if no row left early: what a certificate needs."""
+        if not len(batch["attention_mask"]):
+            return [np.zeros((0, len(self.settings["label_names"])), dtype=np.float32) for _ in self._sessions]
+        current, found = dict(batch), []
+        for part, session in enumerate(self._sessions[:-1]):
+            *hidden, logits = session.run(None, self._feeds(part, current))
+            current |= dict(zip(HIDDEN, hidden, strict=False))
+            found.append(logits)
+        return [*found, self._sessions[-1].run(None, self._feeds(len(found), current))[0]]
+
+    def answers(self, texts: Text | Sequence[Text], batch_size: int) -> list[tuple[str, float, int]]:
+        """Return label, softmax of the logits at it, and index of the part that answered, of each text in its order.
+
+        Batches are made of texts of like length. Raises UserError for what is no text, or a pair where texts are wanted and
+        the other way round.
+        """
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise UserError(f"batch_size: {batch_size!r} is no whole number from 1.")
+        encoded = self.tokenize(rows_of(texts, self.settings.get("texts", 1), str(self.folder)))
+        found: list = [None] * len(encoded)
+        for rows in _by_length(encoded, batch_size):
+            logits, exits = self.compute(self.padded([encoded[row] for row in rows]))
+            best, scores = logits.argmax(1), softmax(logits)
+            for index, row in enumerate(rows):
+                label = self.settings["label_names"][best[index]]
+                found[row] = label, float(scores[index, best[index]]), int(exits[index])
+        return found
+
+    def padded(self, encoded: Sequence[Encoding]) -> dict[str, np.ndarray]:
+        """Return the inputs of a batch by name, int64 [B, S], padded on the right to its longest row."""
+        longest = max(len(row.ids) for row in encoded)
+
+        def stack(rows: list[list[int]], fill: int) -> np.ndarray:
+            return np.array([row + [fill] * (longest - len(row)) for row in rows], dtype=np.int64)
+
+        batch = {
+            "input_ids": stack([row.ids for row in encoded], self.settings["pad_id"]),
+            "attention_mask": stack([row.attention_mask for row in encoded], 0),
+        }
+        # a tokenizer may give segment ids that the model behind it does not embed
+        if self.settings.get("token_types", True):
+            batch["token_type_ids"] = stack([row.type_ids for row in encoded], 0)
+        return batch
+
+    def _feeds(self, part: int, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        lacking = np.zeros_like(batch["attention_mask"])  # token types that a batch lacks are 0
+        return {name: batch.get(name, lacking) for name in self._inputs[part]}
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return the probabilities [B, C] of logits [B, C]."""
+    shifted = np.exp(logits - logits.max(1, keepdims=True))
+    return shifted / shifted.sum(1, keepdims=True)
+
+
+def _by_length(encoded: Sequence[Encoding], batch_size: int) -> Iterator[list[int]]:
+    order = sorted(range(len(encoded)), key=lambda row: len(encoded[row].ids))
+    return (order[start : start + batch_size] for start in range(0, len(order), batch_size))
+
+
+def _trimmed(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Cut the columns on the right that are padding in every row that goes on: the long rows may have left."""
+    used = np.flatnonzero(batch["attention_mask"].any(axis=0))
+    stop = int(used[-1]) + 1 if len(used) else 1
+    return {name: values[:, :stop] for name, values in batch.items()}
