@@ -8,8 +8,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "compressor"
 ORDER = """
-errors console progress files < recipe < data < model < compensation measurement < selection cascade export report
-< run < analysis placement < stages < pipeline bench < cli
+errors console progress files < recipe < data < model < compensation measurement < selection cascade export
+< report < run < analysis placement < stages < pipeline bench < cli
 """
 """Every room; each imports from those before it. The same two lines stand in CONTRIBUTING.md."""
 RANK = {name: rank for rank, names in enumerate(ORDER.split("<")) for name in names.split()}

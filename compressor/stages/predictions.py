@@ -76,10 +76,17 @@ def evaluation_logits(run: Run) -> dict[str, np.ndarray]:
 
 
 def result(run: Run) -> dict[str, Any]:
-    """Return the files' parity with PyTorch, the predictions that changed, and some of them explained."""
+    """Return the files' parity with PyTorch, the predictions that changed, and some of them explained.
+
+    Those that changed are of the compressed model, or of what is shipped where the run decides that.
+    """
     logits, rows, names = evaluation_logits(run), run.data.evaluation, run.data.label_names
+    judged = "compressed"
+    if run.recipe.ship is not None:  # where nothing is shipped, nothing changes
+        shipped = chosen_entry(run)
+        judged = shipped.key if shipped else "full"
     return {
-        "flipped": flipped_examples(logits["full"], logits["compressed"], rows.labels, rows.texts, rows.ids, names),
+        "flipped": flipped_examples(logits["full"], logits[judged], rows.labels, rows.texts, rows.ids, names),
         "explain": read_json(run.path / EXPLAINED),
         "parity": read_json(run.path / "parity.json"),
     }
