@@ -22,14 +22,14 @@ def waterfall(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     picture fits every page without making its text smaller.
     """
     longest = max(step["to_ms"] for step in steps)
-    ends = [("today", 0.0, steps[0]["to_ms"], milliseconds(steps[0]["to_ms"]), ["today"])]
+    ends = [("today", 0.0, steps[0]["to_ms"], _ms(steps[0]["to_ms"]), ["today"])]
     for before, step in pairwise(steps):
         low, high = sorted((before["to_ms"], step["to_ms"]))
         faster = step["to_ms"] <= before["to_ms"]
         sign = "−" if faster else "+"
         words = [*textwrap.wrap(step["name"], 10 if len(steps) < 6 else 7), ratio(step["ratio"])]
-        ends.append(("saved" if faster else "lost", low, high, f"{sign}{milliseconds(high - low)}", words))
-    ends.append(("now", 0.0, steps[-1]["to_ms"], milliseconds(steps[-1]["to_ms"]), ["shipped"]))
+        ends.append(("saved" if faster else "lost", low, high, f"{sign}{_ms(high - low)}", words))
+    ends.append(("now", 0.0, steps[-1]["to_ms"], _ms(steps[-1]["to_ms"]), ["shipped"]))
     column = 100 / len(ends)
     made = []
     for index, (kind, low, high, number, words) in enumerate(ends):
@@ -49,3 +49,7 @@ def waterfall(steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         )
     rows = max(len(entry["lines"]) for entry in made)
     return {"columns": made, "floor": TOP + HEIGHT, "height": TOP + HEIGHT + 8 + 15 * rows}
+
+
+def _ms(time: float) -> str:
+    return milliseconds(time).removesuffix(" ms")
