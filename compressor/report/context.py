@@ -47,7 +47,7 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
     ]
     own = [row for row in comparisons if not guarded or row["variant"] == judged]
     best = max((row for row in own if row["claimed"]), key=lambda row: (row["complete"], row["speedup"]), default=None)
-    goals = result["goals"] or {}
+    goals = _in_words(result["goals"] or {}, variants)
     signed = goals if goals.get("met") is not None else None
     tokens = result["benchmark"].get("flops_tokens")
     flops_at = f" at {tokens} tokens" if tokens else ""
@@ -134,6 +134,15 @@ def _by_variant(entries: dict[str, Any]) -> dict[str, Any]:
     return dict(sorted(entries.items(), key=lambda item: formats.variant_order(item[0])))
 
 
+def _in_words(goals: dict[str, Any], variants: Collection[str]) -> dict[str, Any]:
+    """Return the goals with the variant that a miss begins with as the report calls it."""
+    misses = []
+    for miss in goals.get("misses") or []:
+        name, colon, rest = miss.partition(":")
+        misses.append(f"{formats.variant_name(name)}{colon}{rest}" if name in variants else miss)
+    return {**goals, "misses": misses}
+
+
 def _has_zeros(mix: dict[str, Any] | None) -> bool:
     """Return whether zeros stand in the model's directory for parts of layers."""
     return mix is not None and not Shape(tuple(mix["ffn_widths"]), tuple(mix["attention"])).uniform()
@@ -164,9 +173,14 @@ def selection_context(result: dict[str, Any]) -> dict[str, Any]:
 
 def cascade_context(result: dict[str, Any]) -> dict[str, Any]:
     """Return the sentences, exits and latency rows of the guarded early exit; empty where the run has none."""
-    cascade = result["cascade"]
+    cascade, answer = result["cascade"], result["answer"]
     if not cascade:
-        return {"cascade_reading": [], "cascade_exits": [], "cascade_latency": []}
+        shipped = result["ship"]["exits"] if answer and formats.is_cascade(answer["key"]) else None
+        return {
+            "cascade_reading": wording_cascade.cascade_reading(shipped) if shipped else [],
+            "cascade_exits": tables.exit_rows(shipped) if shipped else [],
+            "cascade_latency": [],
+        }
     noise = {(row["batch"], row["length"]): row["ci95"] for row in cascade["noise_floor"]}
     latency = [
         {
