@@ -123,7 +123,8 @@ def draw_figures(context: dict[str, Any]) -> dict[str, Figure]:
         for name, variant in context["variants"].items()
         if (versus := variant["versus_full"])
     ]
-    drawn["accuracy"] = figures.accuracy_figure(compared, context["versus"]["rows"])
+    if compared:
+        drawn["accuracy"] = figures.accuracy_figure(compared, context["versus"]["rows"])
     if context["latency"]:
         drawn["latency"] = figures.latency_figure(context["latency"])
     if context["comparisons"]:
