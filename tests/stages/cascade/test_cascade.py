@@ -95,7 +95,7 @@ def test_a_run_with_a_cascade_writes_everything(full):
     for text in (page, markdown):
         assert "Guarded early exit" in text
         assert "drawn like the calibration texts" in text
-    assert "CascadeClassifier" in page
+    assert "Classifier(&#34;onnx/cascade&#34;)" in page
     assert "onnx/cascade," not in page  # opens with the runtime, not with Optimum
 
 
