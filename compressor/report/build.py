@@ -53,25 +53,8 @@ FILTERS = (
     *("variant_name", "tie", "plain", "bare_points", "relative", "correlation", "correlation_interval", "score_name"),
 )
 """Functions of `formats` that the templates use by name."""
-COPY_SCRIPT = """
-for (const block of document.querySelectorAll("pre.copy")) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.textContent = "Copy";
-  button.addEventListener("click", async () => {
-    const code = block.querySelector("code");
-    try {
-      await navigator.clipboard.writeText(code.textContent);
-      button.textContent = "Copied";
-    } catch {
-      getSelection().selectAllChildren(code);
-      button.textContent = "Selected: press Ctrl+C";
-    }
-    setTimeout(() => { button.textContent = "Copy"; }, 2000);
-  });
-  block.parentElement.append(button);
-}
-"""
+PAGE_SCRIPT = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+"""Copies a box at a click, and unfolds what a link leads to and what is printed."""
 
 
 def build_report(run_dir: Path) -> list[Path]:
@@ -140,11 +123,12 @@ def draw_figures(context: dict[str, Any]) -> dict[str, Figure]:
         for name, variant in context["variants"].items()
         if (versus := variant["versus_full"])
     ]
-    drawn["accuracy"] = figures.accuracy_figure(compared, context["versus"]["rows"])
+    if compared:
+        drawn["accuracy"] = figures.accuracy_figure(compared, context["versus"]["rows"])
     if context["latency"]:
         drawn["latency"] = figures.latency_figure(context["latency"])
     if context["comparisons"]:
-        drawn["speedup"] = figures.speedup_figure(context["comparisons"])
+        drawn["speedup"] = figures.speedup_figure(context["comparisons"], context["same_format"])
     if head and head["selection_loss"]:
         unit = "node" if head["trainer"] == "forward" else "epoch"
         drawn["head"] = figures.head_figure(head["selection_loss"], head["best_epoch"], unit)
@@ -156,10 +140,10 @@ def draw_figures(context: dict[str, Any]) -> dict[str, Figure]:
 
 
 def render_html(context: dict[str, Any]) -> str:
-    """Return the page. Its policy lets a browser run the copy button alone and fetch nothing."""
-    digest = base64.b64encode(hashlib.sha256(COPY_SCRIPT.encode()).digest()).decode()
+    """Return the page. Its policy lets a browser run its one script alone and fetch nothing."""
+    digest = base64.b64encode(hashlib.sha256(PAGE_SCRIPT.encode()).digest()).decode()
     page = _environment().get_template("report.html.j2")
-    return page.render(**context, copy_script=Markup(COPY_SCRIPT), script_digest=digest)  # noqa: S704 (our own constant)
+    return page.render(**context, page_script=Markup(PAGE_SCRIPT), script_digest=digest)  # noqa: S704 (our own constant)
 
 
 def build_analysis(out: Path, name: str, analysis: Mapping[str, Any], title: str) -> list[Path]:
@@ -187,11 +171,12 @@ def audit_figures(
 
 def render_markdown(context: dict[str, Any]) -> str:
     """Return the Markdown summary; every value is escaped so that none can break a table or add markup."""
-    return _environment(finalize=_escape_markdown).get_template("report.md.j2").render(**context)
+    lines = {f"deploy_{key}": Markup(text) for key, text in (context["deploy"] or {}).items()}  # noqa: S704 (our own lines)
+    return _environment(finalize=_escape_markdown).get_template("report.md.j2").render(**context, **lines)
 
 
 def _escape_markdown(text: Any) -> Any:  # noqa: ANN401
-    if not isinstance(text, str):
+    if not isinstance(text, str) or isinstance(text, Markup):  # code as it is
         return text
     for sign, escaped in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("`", "\\`"), ("[", "\\["), ("_", "\\_")):
         text = text.replace(sign, escaped)

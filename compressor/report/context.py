@@ -1,5 +1,6 @@
 """What templates and figures show, put together from a result: rows, sentences and what is missing."""
 
+from collections.abc import Collection
 from typing import Any
 
 import yaml
@@ -7,6 +8,8 @@ import yaml
 from compressor.model.units import Shape, parts_of, plan_units, unit_of
 from compressor.report import formats
 from compressor.report.analyses import drawn_sections
+from compressor.report.figures.waterfall import waterfall
+from compressor.report.tables import first
 from compressor.report.tables import selection as tables
 from compressor.report.wording import cascade as wording_cascade
 from compressor.report.wording import export as wording_export
@@ -17,12 +20,15 @@ from compressor.report.wording.answer import answer_facts
 
 def report_context(result: dict[str, Any]) -> dict[str, Any]:
     """Return everything that the templates and figures show: the result, its latency rows and its sentences."""
-    variants, plan = _by_variant(result["variants"]), result["plan"]
+    variants, plan, answer = _by_variant(result["variants"]), result["plan"], result["answer"]
     full, compressed = variants["full"], variants["compressed"]
     judged = wording.judged_variant(result)
-    subject, guarded = variants[judged], result["cascade"]
+    if answer and answer["key"] != "compressed" and not plan_units(plan):
+        del variants["compressed"]  # the full model once more
+    subject, guarded = result["variants"][judged], result["cascade"]
     layers_left = plan["layers"] - (0 if guarded and guarded["model"] == "full" else len(plan["skip"]))
-    latency = latency_rows(variants)
+    # the early exit is timed in a benchmark of its own, on real texts, unless it is what the run ships
+    latency = latency_rows(variants, apart=() if answer else (formats.CASCADE,))
     median = {(row["variant"], row["cell"]): row["p50_ms"] for row in latency}
     # earlier results have one noise floor a cell, without a model, for all comparisons
     noise = {
@@ -36,11 +42,12 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
             "noise": noise.get((row["against"], row["cell"]), noise.get((None, row["cell"]))),
         }
         for row in latency
-        if not formats.is_full(row["variant"]) and row["speedup"] is not None and row["against"] not in (None, row["variant"])
-    ]  # fmt: skip
+        if row["variant"] == judged or not formats.is_full(row["variant"])
+        if row["speedup"] is not None and row["against"] not in (None, row["variant"])
+    ]
     own = [row for row in comparisons if not guarded or row["variant"] == judged]
     best = max((row for row in own if row["claimed"]), key=lambda row: (row["complete"], row["speedup"]), default=None)
-    goals = result["goals"] or {}
+    goals = _in_words(result["goals"] or {}, variants)
     signed = goals if goals.get("met") is not None else None
     tokens = result["benchmark"].get("flops_tokens")
     flops_at = f" at {tokens} tokens" if tokens else ""
@@ -50,8 +57,11 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
         "Speed": wording.speed_fact(own, best),
         "Size": wording.size_fact(full, subject, flops_at),
         "Goals": wording.goals_fact(signed),
-        **(answer_facts(result["answer"]) if result["answer"] else {}),
+        **(answer_facts(answer) if answer else {}),
     }
+    max_length = (result["recipe"].get("data") or {}).get("max_length", 128)
+    steps, deploy = first.steps(answer), first.deploy(result, latency, max_length)
+    signed_off = {"met": answer["met"], "misses": answer["misses"]} if answer else signed
     return {
         **result,
         "variants": variants,
@@ -61,7 +71,20 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
         "subject_name": "early exit" if guarded else "compressed",
         "layers_left": layers_left,
         "versus": subject["versus_full"],
-        "changed": compressed["versus_full"]["flips"],
+        "changed": answer["flips"] if answer else compressed["versus_full"]["flips"],
+        "numbers": first.numbers(result, subject, own),
+        "steps": steps,
+        "waterfall": waterfall(steps) if steps else None,
+        "changed_rows": first.changed_rows(result["flipped"]),
+        "deploy": deploy,
+        "built_rows": first.built_rows(result),
+        "signed_off": signed_off,
+        "tier": answer["tier"] if answer else subject["versus_full"]["tier"],
+        "nothing_shipped": bool(answer) and answer["path"] is None,
+        "plan_shown": not answer or bool(plan_units(plan)),
+        "same_format": all(
+            formats.format_of(row["variant"]) == formats.format_of(row["against"]) for row in comparisons
+        ),
         "labelled": full["accuracy"] is not None,
         "tier_meaning": wording.tier_meaning(subject["versus_full"]),
         "headline": wording.headline(result, own),
@@ -84,9 +107,11 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
         "formats": {formats.format_of(row["variant"]): row["variant"] for row in comparisons},
         "comparisons": comparisons,
         "footprint": _by_variant(result["benchmark"].get("footprint") or {}),
-        "onnx": [
-            name.removeprefix("onnx_") for name in variants if name.startswith("onnx_") and not formats.is_cascade(name)
-        ],
+        # the folders that load as they are, the one to deploy first
+        "onnx": sorted(
+            (f"onnx/{name[5:]}" for name in variants if name.startswith("onnx_") and not formats.is_cascade(name)),
+            key=lambda path: path != (deploy or {}).get("path"),
+        ),
         **cascade_context(result),
         "sections": drawn_sections(result["analysis"]),
         "shipping_reading": wording_export.shipping_reading(result["shipped"]),
@@ -99,13 +124,23 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
         ],
         "operator_rows": wording_export.operator_rows(result["operators"]),
         "flops_at": flops_at,
-        "max_length": (result["recipe"].get("data") or {}).get("max_length", 128),
+        "max_length": max_length,
+        "torch_code": first.torch_lines("model", "float32", max_length),
         "recipe_yaml": yaml.safe_dump(result["recipe"], sort_keys=False, allow_unicode=True),
     }
 
 
 def _by_variant(entries: dict[str, Any]) -> dict[str, Any]:
     return dict(sorted(entries.items(), key=lambda item: formats.variant_order(item[0])))
+
+
+def _in_words(goals: dict[str, Any], variants: Collection[str]) -> dict[str, Any]:
+    """Return the goals with the variant that a miss begins with as the report calls it."""
+    misses = []
+    for miss in goals.get("misses") or []:
+        name, colon, rest = miss.partition(":")
+        misses.append(f"{formats.variant_name(name)}{colon}{rest}" if name in variants else miss)
+    return {**goals, "misses": misses}
 
 
 def _has_zeros(mix: dict[str, Any] | None) -> bool:
@@ -138,9 +173,14 @@ def selection_context(result: dict[str, Any]) -> dict[str, Any]:
 
 def cascade_context(result: dict[str, Any]) -> dict[str, Any]:
     """Return the sentences, exits and latency rows of the guarded early exit; empty where the run has none."""
-    cascade = result["cascade"]
+    cascade, answer = result["cascade"], result["answer"]
     if not cascade:
-        return {"cascade_reading": [], "cascade_exits": [], "cascade_latency": []}
+        shipped = result["ship"]["exits"] if answer and formats.is_cascade(answer["key"]) else None
+        return {
+            "cascade_reading": wording_cascade.cascade_reading(shipped) if shipped else [],
+            "cascade_exits": tables.exit_rows(shipped) if shipped else [],
+            "cascade_latency": [],
+        }
     noise = {(row["batch"], row["length"]): row["ci95"] for row in cascade["noise_floor"]}
     latency = [
         {
@@ -158,8 +198,11 @@ def cascade_context(result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def latency_rows(variants: dict[str, dict]) -> list[dict]:
-    """Return every latency entry with its variant and cell name: cells by batch and length, formats side by side."""
+def latency_rows(variants: dict[str, dict], apart: Collection[str] = ()) -> list[dict]:
+    """Return every latency entry with its variant and cell name: cells by batch and length, formats side by side.
+
+    Variants `apart` are left out.
+    """
     rows = [
         {
             "complete": True,
@@ -170,7 +213,7 @@ def latency_rows(variants: dict[str, dict]) -> list[dict]:
             "cell": formats.cell_name(entry["batch"], entry["length"]),
         }
         for name, variant in variants.items()
-        if not formats.is_cascade(name)  # timed in a benchmark of its own, on real texts
+        if name not in apart
         for entry in variant["latency"]
     ]
 

@@ -242,12 +242,13 @@ def is_full(variant: str) -> bool:
 def format_of(variant: str) -> str:
     """Return the format of a variant: `PyTorch`, `ONNX int8`, ..."""
     name = variant.removeprefix("full_")
-    return "PyTorch" if name in {"full", "compressed"} else name.replace("onnx_", "ONNX ").replace("_", " ")
+    words = {"full": "PyTorch", "compressed": "PyTorch", CASCADE: "early exit", "onnx_alltokens": "ONNX all tokens"}
+    return words.get(name) or name.replace("onnx_", "ONNX ").replace("pytorch_", "PyTorch ").replace("_", " ")
 
 
 def variant_order(variant: str) -> tuple[int, str, bool]:
     """Return a sort key: formats from plain to small, the full model right before the compressed one."""
-    known = ("PyTorch", "ONNX fp32", "ONNX alltokens", "ONNX optimized", "ONNX fp16", "ONNX int8")
+    known = ("PyTorch", "ONNX fp32", "ONNX all tokens", "ONNX optimized", "ONNX fp16", "ONNX int8")
     name = format_of(variant)
     return known.index(name) if name in known else len(known), name, not is_full(variant)
 

@@ -114,11 +114,12 @@ def latency_figure(rows: list[dict]) -> Figure:
     return figure
 
 
-def speedup_figure(comparisons: list[dict]) -> Figure:
-    """Speed-up over the full model in the same format with its 95 % interval; hollow where it is not claimed.
+def speedup_figure(comparisons: list[dict], same_format: bool = True) -> Figure:
+    """Speed-up over the full model with its 95 % interval; hollow where it is not claimed.
 
     `comparisons` holds {variant, cell, speedup, speedup_ci95, claimed, noise}, the last the interval of the A/A ratio of
-    its opponent in its cell, or None.
+    its opponent in its cell, or None. `same_format` says whether every opponent is in the format of its row, else it is what
+    runs today.
     """
     cells = list(dict.fromkeys(row["cell"] for row in comparisons))
     formats = list(dict.fromkeys(format_of(row["variant"]) for row in comparisons))
@@ -140,7 +141,8 @@ def speedup_figure(comparisons: list[dict]) -> Figure:
     axes.axvline(1, color=INK, linewidth=1.2, zorder=2)
     axes.set_ylim(-0.6, len(cells) - 0.4)
     axes.set_yticks(range(len(cells)), cells[::-1])
-    axes.set_xlabel("speed-up over the full model in the same format (ratio of latencies, 95 % interval; 1 = as fast)")
+    over = "the full model in the same format" if same_format else "the full model as it runs today"
+    axes.set_xlabel(f"speed-up over {over} (ratio of latencies, 95 % interval; 1 = as fast)")
     handles = [
         Line2D([], [], linestyle="", marker=FORMAT_MARKERS[order % len(FORMAT_MARKERS)], label=name,
                color=FORMAT_COLOURS[order % len(FORMAT_COLOURS)], markersize=7)
@@ -172,7 +174,7 @@ def head_figure(selection_loss: list[float], best_epoch: int, unit: str = "epoch
                   markeredgecolor=SKIPPED, markeredgewidth=2, zorder=4, label=f"best: {unit} {best_epoch}")  # fmt: skip
         legend(axes, None)
     axes.set_xlabel(f"{unit} (n = {len(selection_loss)})")
-    axes.set_ylabel("loss on the selection split\n(cross-entropy, nats)")
+    axes.set_ylabel("loss on the selection split\n(cross-entropy)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 

@@ -137,7 +137,7 @@ def _calibration_table(analysis: Json) -> SectionTable:
                      _points(**changes["high_confidence_share"])])  # fmt: skip
     return SectionTable(
         "Calibration, and what one temperature changes",
-        ("model, temperature", "calibration error", "by chance", "p", "too sure by", "NLL, nats", "confident errors"),
+        ("model, temperature", "calibration error", "by chance", "p", "too sure by", "log loss", "confident errors"),
         rows,
         "The temperature is fitted on the selection split and read on the evaluation split; changes are paired, text by text. In "
         "brackets: 95 % intervals. By chance: the calibration error that a calibrated model shows on as many texts; p is that of "

@@ -125,7 +125,7 @@ def _removal_table(analysis: Mapping[str, Any]) -> SectionTable:
         title="Each block really removed",
         columns=[
             *("layer", "block", "changed predictions", INTERVAL, "fewer than removed, points", "accuracy change"),
-            *(INTERVAL, "p (Holm)", "KL, nats", "later attention entropy, nats", INTERVAL),
+            *(INTERVAL, "p (Holm)", "KL divergence", "later attention entropy", INTERVAL),
         ],
         rows=rows,
         note=f"n = {count(analysis['evaluation_rows'])} evaluation texts; {accuracy}. One mean: over all tokens; two means: one "

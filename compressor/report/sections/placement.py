@@ -184,7 +184,7 @@ def run_table(analysis: Json) -> SectionTable:
          count(run["parameters"]), seconds(run["seconds"])]
         for run in analysis["runs"]
     ]  # fmt: skip
-    columns = ["run", "status", "loss, nats", "right words", *tasks, "halvings", "parameters", "pre-training"]
+    columns = ["run", "status", "loss (cross-entropy)", "right words", *tasks, "halvings", "parameters", "pre-training"]
     return SectionTable("All runs", columns, rows, events_text(analysis), text_columns=(0, 1), folded=True)
 
 
@@ -210,10 +210,10 @@ def notes(analysis: Json) -> list[str]:
         f"{count(text['texts'])} texts, {count(text['sequences'])} sequences of {pretrain['length']} tokens, vocabulary "
         f"{count(text['vocabulary'])}; {pretrain['mask']:.0%} of the words masked. The loss is that of {count(rows[MLM])} masked "
         f"tokens of {count(text['held_out_sequences'])} held-out sequences, under one mask for all models; one that knows only "
-        f"how often tokens occur loses {text['unigram_loss']:.2f} nats, {reached}."
-        + (f" Fine-tuned on: {tasks}." if tasks else ""),
+        f"how often tokens occur has a loss of {text['unigram_loss']:.2f} (cross-entropy in nats, units of the natural "
+        f"logarithm), {reached}." + (f" Fine-tuned on: {tasks}." if tasks else ""),
         f"Runs of a seed start from the same embeddings and attention weights and see the same text, masks and order. A step "
         f"is unstable where loss or gradient are not finite, or the loss is above the mean of the last {guard['window']} by "
-        f"{guard['deviations']:g} deviations and {guard['rise']:g} nats: back to the last checkpoint, half the rate, at most "
+        f"{guard['deviations']:g} deviations and {guard['rise']:g}: back to the last checkpoint, half the rate, at most "
         f"{guard['halvings']} times. {events_text(analysis)}",
     ]

@@ -167,7 +167,8 @@ def exit_rows(cascade: Row) -> list[dict[str, Any]]:
     """
     full = cascade.get("full", False)
     ends = [*cascade["exits"], {"layer": cascade["layers"], "threshold": None, "explained": None}]
-    certified, measured = cascade["certificate"]["shares"], cascade["evaluation"]["shares"]
+    certified = cascade["certificate"]["shares"]
+    measured = cascade["evaluation"]["shares"] if "evaluation" in cascade else [None] * len(ends)
     return [
         {
             "name": "full model, float32"

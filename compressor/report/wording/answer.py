@@ -15,8 +15,8 @@ def answer_line(answer: Mapping[str, Any]) -> str:
     met = {False: f", goal {answer['goal']} missed", None: f", too few rows to show {answer['goal']}"}
     tier = f"{answer['tier']}{met.get(answer['met'], '')}"
     return (
-        f"Ship {answer['path']}: {milliseconds(answer['mean_ms'])} instead of {today} ({answer['speedup']:.1f}x "
-        f"[{low:.1f}, {high:.1f}]), {_size(answer['bytes'])} instead of {_size(answer['baseline_bytes'])}, "
+        f"Ship {answer['path']}: {milliseconds(answer['mean_ms'])} instead of {today} ({speed_words(answer['speedup'])} "
+        f"[{low:.1f}, {high:.1f}]), {size_words(answer['bytes'])} instead of {size_words(answer['baseline_bytes'])}, "
         f"{count(answer['flips'])} of {count(answer['rows'])} predictions changed ({tier})."
     )
 
@@ -40,14 +40,24 @@ def answer_details(answer: Mapping[str, Any]) -> list[str]:
 
 def answer_facts(answer: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Return number and sentence of the facts that the answer of a run decides: speed, size, goal."""
-    speed, *others = answer_details({**answer, "accuracy_delta": None, "misses": []}) or [answer["why"]]
+    low, high = answer["speedup_ci95"]
+    steps = " x ".join(f"{factor['name']} {factor['ratio']:.2f}" for factor in answer["factors"])
+    speed = (
+        f"95 % interval {speed_words(low)} to {speed_words(high)}, against {baseline_words(answer['baseline'])}, "
+        + (f"{cell_words(answer)}{': ' if steps else ''}{steps}. {answer['why']}")
+    )
     met = {True: "met", False: "missed", None: "undecided"}[answer["met"]]
-    size = f"Weights {_size(answer['baseline_bytes'])} → {_size(answer['bytes'])}, as they lie on disk."
+    size = f"Weights {size_words(answer['baseline_bytes'])} → {size_words(answer['bytes'])}, as they lie on disk."
     return {
-        "Speed": (f"{answer['speedup']:.2f}x", " ".join([speed, *others])),
+        "Speed": (speed_words(answer["speedup"]), speed),
         "Size": (change(answer["bytes"], answer["baseline_bytes"]), size),
         "Goals": (met, " ".join([f"Goal: {answer['goal']}.", *answer["misses"]])),
     }
+
+
+def speed_words(ratio: float) -> str:
+    """Return a speed-up as the line says it, such as `3.7x`."""
+    return f"{ratio:.1f}x"
 
 
 def cell_words(answer: Mapping[str, Any]) -> str:
@@ -63,6 +73,7 @@ def baseline_words(baseline: Mapping[str, Any]) -> str:
     return f"PyTorch {baseline['dtype']}{', compiled' if baseline['compile'] else ''}, {padding}"
 
 
-def _size(size: float) -> str:
+def size_words(size: float) -> str:
+    """Return bytes as the line says them, such as `25 MB`."""
     megabytes = size / 1e6
     return f"{megabytes:.0f} MB" if megabytes >= 9.95 else f"{megabytes:.1f} MB"

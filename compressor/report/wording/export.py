@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from compressor.report.formats import count, milliseconds, number, percent, ratio, ratio_interval
+from compressor.report.formats import count, milliseconds, number, percent, ratio, with_interval
 
 FORM_NAMES = {
     "reassociated": "without keys and values (products re-associated)",
@@ -44,7 +44,7 @@ def tail_reading(tail: Mapping[str, Any] | None) -> str:
     cells = tail.get("cells") or []
     if cells:
         figures = "; ".join(
-            f"batch {cell['batch']}, {cell['length']} tokens: {ratio(cell['ratio'])} {ratio_interval(cell['ci95'])}"
+            f"batch {cell['batch']}, {cell['length']} tokens: {with_interval(ratio, cell['ratio'], cell['ci95'])}"
             for cell in cells
         )
         said += (

@@ -176,7 +176,7 @@ def plan_reading(plan: dict) -> str:
         f"The ranked plan ({'lowest gain first' if by == OWN else f'by {score_name(by)}'}) skips "
         f"{layers_text(ranked['skip'])}, the chosen one {layers_text(chosen['skip'])}: agreement "
         f"{percent(ranked['agreement'])} against {percent(chosen['agreement'])}, "
-        f"a regret of {100 * regret['agreement']:.2f} points and {number(regret['kl'])} nats of KL on the selection split."
+        f"a regret of {100 * regret['agreement']:.2f} points and {number(regret['kl'])} of KL divergence on the selection split."
     )
 
 
@@ -209,7 +209,7 @@ def distillation_reading(distill: dict) -> str:
         f"The whole model was trained towards the full model's outputs for {len(distill['losses'])} epochs on "
         f"{count(distill['rows'])} texts ({' and '.join(distill['text'])}{labels}) in {distill['precision']}, at temperature "
         f"{number(distill['temperature'])}. Weights of the loss: {weights}. On the selection split: KL to the full model "
-        f"{number(distill['kl_before'])} → {number(distill['kl_after'])} nats, which decides; agreement "
+        f"{number(distill['kl_before'])} → {number(distill['kl_after'])}, which decides; agreement "
         f"{percent(distill['agreement_before'])} → {percent(distill['agreement_after'])}. Losses are means over each epoch, "
         "times their weights; those of the states are in units of their variance."
     )
