@@ -15,7 +15,7 @@ from compressor.report.formats import CASCADE, is_full
 from compressor.run.run import Run
 from compressor.run.rundir import StageRecord
 from compressor.run.variants import FULL_ONNX, answer_entry, variant_flops
-from compressor.stages.cascade.evaluation import measured_answers, spent_work
+from compressor.stages.cascade.evaluation import measured_answers, measured_work
 from compressor.stages.predictions import evaluation_logits, shipped_parts
 from compressor.stages.stage import Stage
 
@@ -32,9 +32,8 @@ def build_result(run: Run, stages: Sequence[Stage], records: Sequence[StageRecor
     }
     left = shipped_parts(run)
     if left is not None:  # what an early exit that is shipped took: the rows that left do not run through every layer
-        took = spent_work(run, parts["ship"]["exits"], left)
-        own[CASCADE]["encoder_flops"] = took.pop("encoder_flops")
-        parts["ship"]["exits"]["evaluation"] = took
+        found = measured_work(run, parts["ship"]["exits"], left, own[CASCADE]["versus_full"])
+        parts["ship"]["exits"]["evaluation"], own[CASCADE]["encoder_flops"] = found
     variants = {**own, **parts.get("variants", {})}
     if guarded:
         logits[CASCADE] = measured_answers(run)[0]

@@ -79,32 +79,29 @@ def result(run: Run) -> dict[str, Any]:
         return {"cascade": None}
     made, latency = read_json(run.path / FITTED), read_json(run.path / f"{MEASURED}.json")
     logits, left = measured_answers(run)
-    took = spent_work(run, made, left)
     files = [run.path / FOLDER / name for name in read_json(run.path / FOLDER / FITTED)["parts"]]
+    entry = answer_entry(run, logits, evaluation_logits(run)["full"], CASCADE)
+    evaluation, flops = measured_work(run, made, left, entry["versus_full"])
     variant = {
-        **answer_entry(run, logits, evaluation_logits(run)["full"], CASCADE),
+        **entry,
         "parameters": stored_parameters(files),
-        "encoder_flops": took.pop("encoder_flops"),
+        "encoder_flops": flops,
         "bytes": sum(part.stat().st_size for file in files for part in file.parent.glob(f"{file.name}*")),
         # the opponent is the full model in the same kind of file, whether or not the recipe exports that one
         "latency": [{**row, "against": SPARED} for row in latency["rows"]],
-    }
-    versus = variant["versus_full"]
-    evaluation = {
-        **{key: versus[key] for key in ("rows", "flips", "flip_rate")},
-        "flip_ci95": share_interval(versus["flips"], versus["rows"]),
-        **took,
     }
     guarded = {**made, "evaluation": evaluation, "noise_floor": latency["noise_floor"]}
     return {"cascade": guarded, "variants": {CASCADE: variant}}
 
 
-def spent_work(run: Run, made: Mapping[str, Any], left: np.ndarray) -> dict[str, Any]:
-    """Return what the evaluation rows took of the work of early exits, `left` [N] being the part that answered each.
+def measured_work(
+    run: Run, made: Mapping[str, Any], left: np.ndarray, versus: Mapping[str, Any]
+) -> tuple[dict[str, Any], int]:
+    """Return what result.json says of early exits on the evaluation rows, and the encoder's operations they took.
 
-    `made` is what was fitted (cascade.json of the run). `shares` of the rows by part, the `work` they took as a share of the
-    full model's, its inverse with an interval, and `encoder_flops`, that share of the full model's operations as the
-    other variants state them.
+    `made` is what was fitted (cascade.json of the run), `left` [N] the part that answered each row, `versus` the answers
+    against the full model's. `shares` are those of the rows by part, `work` is what they took as a share of the full
+    model's; the operations are that share of the full model's as the other variants state them.
     """
     exits = [entry["layer"] for entry in made["exits"]]
     source = run.teacher_source if made["model"] == "full" else run.compressed_source
@@ -113,13 +110,15 @@ def spent_work(run: Run, made: Mapping[str, Any], left: np.ndarray) -> dict[str,
     spent = replace(plain, speed=made["speed"], exit_work=made["exit_work"]).costs(exits, run.evaluation.lengths)[place]
     whole = full_work(run, run.evaluation)
     work = float(spent.sum() / whole.sum())
-    return {
+    evaluation = {
+        **{key: versus[key] for key in ("rows", "flips", "flip_rate")},
+        "flip_ci95": share_interval(versus["flips"], versus["rows"]),
         "shares": [float((left == part).mean()) for part in range(len(exits) + 1)],
         "work": work,
         "compute_ratio": 1 / work,
         "compute_ratio_ci95": list(ratio_interval(whole, spent, run.recipe.seed)),
-        "encoder_flops": round(float(operations.sum() / whole.sum()) * variant_flops(run, SPARED, ())),
     }
+    return evaluation, round(float(operations.sum() / whole.sum()) * variant_flops(run, SPARED, ()))
 
 
 def ratio_interval(whole: np.ndarray, spent: np.ndarray, seed: int) -> tuple[float, float]:
