@@ -31,8 +31,8 @@ def test_numbers_of_an_answer_are_those_of_its_line() -> None:
         assert "−75.0 %" in text
     assert page.count('<dd class="value">3.0x</dd>') == 1
     # 4 of 12 ms, and 22.7 of 90.868376 MB
-    assert '<i class="shipped" style="width: 33.33%">' in page
-    assert '<i class="shipped" style="width: 24.98%">' in page
+    assert '<i class="after" style="width: 33.33%">' in page
+    assert '<i class="after" style="width: 24.98%">' in page
     assert '<i class="rest" style="width: 0.46%">' in page
 
 
@@ -121,7 +121,11 @@ def test_the_lines_to_deploy_are_those_of_the_export() -> None:
 def test_a_run_without_an_answer_deploys_its_best_file(change: dict, path: str) -> None:
     result = {**whole_result(), "answer": None, "shipped": None, "cascade": None, **change}
     latency = [{**row, "variant": name} for name, entry in result["variants"].items() for row in entry["latency"]]
-    assert first.deploy(result, latency, 96) == {"path": path, "code": snippet(path)}
+    found = first.deploy(result, latency, 96)
+    assert (found["path"], found["code"]) == (path, snippet(path))
+    assert found["note"].endswith(
+        "" if "cascade" in path else "This file: 26 of 872 predictions changed (near), 76 MB."
+    )
 
 
 def test_a_pytorch_answer_is_loaded_in_its_precision() -> None:

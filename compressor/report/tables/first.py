@@ -15,22 +15,27 @@ Json = Mapping[str, Any]
 def numbers(result: Json, subject: Json, own: Sequence[Json]) -> list[dict[str, Any]]:
     """Return speed, changed predictions and size, each {name, value, text, bars}; none where nothing is shipped.
 
-    `subject` is the variant that the run is judged by, `own` its comparisons. A bar is {who, share, rest, text}: `share`
+    `subject` is the variant that the run is judged by, `own` its comparisons. A bar is {who, kind, share, rest, text}: `share`
     of the longer one of the two from 0 to 1, `rest` the part of it that is not as today. Without a measurement no bars.
     """
     answer, full = result["answer"], result["variants"]["full"]
     if answer and answer["path"] is None:
         return []
     if answer:
-        return [_speed(answer), _changed(answer), _size(answer["baseline_bytes"], answer["bytes"])]
-    return [_claimed_speed(own), _changed(subject["versus_full"]), _size(full["bytes"], subject["bytes"])]
+        shown = [_speed(answer), _changed(answer), _size(answer["baseline_bytes"], answer["bytes"])]
+    else:
+        shown = [_claimed_speed(own), _changed(subject["versus_full"]), _size(full["bytes"], subject["bytes"])]
+    names = ("today", "shipped") if answer else ("full", "compressed")
+    return [
+        {**one, "bars": [{**bar, "who": name} for name, bar in zip(names, one["bars"], strict=False)]} for one in shown
+    ]
 
 
 def _bars(before: float, after: float, texts: tuple[str, str], rest: float = 0.0) -> list[dict[str, Any]]:
     longest = max(before, after) or 1
     return [
-        {"who": who, "share": value / longest, "rest": left, "text": text}
-        for who, value, text, left in zip(("today", "shipped"), (before, after), texts, (0.0, rest), strict=True)
+        {"kind": kind, "share": value / longest, "rest": left, "text": text}
+        for kind, value, text, left in zip(("before", "after"), (before, after), texts, (0.0, rest), strict=True)
     ]
 
 
@@ -111,10 +116,10 @@ def changed_rows(flipped: Sequence[Json]) -> list[dict[str, Any]]:
 
 
 def deploy(result: Json, latency: Sequence[Json], max_length: int) -> dict[str, str] | None:
-    """Return {path, code}: the folder to deploy and the lines that use it; None where nothing is shipped.
+    """Return {path, code, note}: the folder to deploy and the lines that use it; None where nothing is shipped.
 
-    It is the folder of the answer, else the file that the recipe's goals chose, the early exit, the fastest file that was
-    timed, or without files the model.
+    The note says how it answers where the run is judged by another. The folder is that of the answer, else
+    the file that the recipe's goals chose, the early exit, the fastest file that was timed, or without files the model.
     """
     answer = result["answer"]
     if answer and answer["path"] is None:
@@ -122,7 +127,20 @@ def deploy(result: Json, latency: Sequence[Json], max_length: int) -> dict[str, 
     path = answer["path"] if answer else _folder(result, latency)
     onnx = answer["engine"] == "onnx" if answer else path != "model"
     precision = answer["precision"] if answer else "float32"
-    return {"path": path, "code": snippet(path) if onnx else torch_lines(path, precision, max_length)}
+    code = snippet(path) if onnx else torch_lines(path, precision, max_length)
+    return {"path": path, "code": code, "note": "" if answer or result["cascade"] else _own_numbers(result, path)}
+
+
+def _own_numbers(result: Json, path: str) -> str:
+    """Return what was measured of a file, since the run is judged by the model in PyTorch that it was made of."""
+    entry = result["variants"].get(path.replace("onnx/", "onnx_"))
+    if not entry:
+        return ""
+    versus = entry["versus_full"]
+    return (
+        f"The numbers above are of the model in PyTorch. This file: {count(versus['flips'])} of {count(versus['rows'])} "
+        f"predictions changed ({versus['tier']}), {size_words(entry['bytes'])}."
+    )
 
 
 def _folder(result: Json, latency: Sequence[Json]) -> str:
