@@ -13,6 +13,8 @@ from compressor.data.memory import given_tables
 from compressor.data.sniff_label import NONE
 from compressor.errors import UserError, first_line, nearest
 from compressor.model.families import family_of
+from compressor.model.sublayers import shape_of
+from compressor.model.units import Shape
 from compressor.pipeline.finished import RunResult
 from compressor.pipeline.quick import Options, default_name, quick_recipe, run_quick
 from compressor.progress import shown
@@ -20,6 +22,11 @@ from compressor.recipe.compression import Recipe
 
 OWN = "model train validation goal out tokenizer text label labels seen name device progress".split()  # noqa: SIM905
 """Arguments of `compress`; every other is a part of the recipe."""
+KINDS = {
+    **{"goal": str, "device": str, "out": str | Path | None, "name": str | None, "label": str | None},
+    **{"text": str | list | tuple | None, "labels": Mapping | None, "seen": bool | None, "progress": bool | None},
+}
+"""What the arguments are that no other check looks at."""
 OPTIONS = "text|labels|label|out|goal|device|name"
 SAID = (
     (
@@ -79,10 +86,11 @@ def compress(
     Raises:
         UserError: where the input is wrong, in one sentence, before anything is written.
     """
-    _check(overrides)
+    given = {"goal": goal, "device": device, "out": out, "name": name, "label": label}
+    _check({**given, "text": text, "labels": labels, "seen": seen, "progress": progress}, overrides)
     wanted = (text,) if isinstance(text, str) else tuple(text or ())
-    mapping = None if labels is None else _mapping(labels)
-    file = next((given for given in (train, validation) if isinstance(given, str | Path)), None)
+    mapping = None if labels is None else {str(value): str(name) for value, name in labels.items()}
+    file = next((data for data in (train, validation) if isinstance(data, str | Path)), None)
     with _directory(model, tokenizer) as directory:
         called = name or default_name(directory if _is_path(model) else model.config.model_type, file)
         options = Options(goal, wanted, label, mapping, seen, called, overrides)
@@ -114,19 +122,21 @@ def _is_path(model: Any) -> bool:  # noqa: ANN401
     return isinstance(model, str | Path)
 
 
-def _check(overrides: Mapping[str, Any]) -> None:
-    """Raise UserError for an argument that is neither one of `compress` nor a part of a recipe."""
+def _check(given: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Raise UserError for an argument of the wrong kind, or one that is neither of `compress` nor a part of a recipe."""
+    for name, value in given.items():
+        if not isinstance(value, KINDS[name]):
+            kind = (
+                getattr(KINDS[name], "__name__", str(KINDS[name]))
+                .replace("pathlib.", "")
+                .replace("collections.abc.", "")
+            )
+            raise UserError(f"{name}: give {kind}, not a {type(value).__name__}.")
     parts = Recipe.model_fields
     for name in overrides:
         if name.partition(".")[0] not in parts:
             hint = nearest(name, [*OWN, *parts]) or ";"
             raise UserError(f"{name}: compress has no such argument{hint} parts of the recipe are {', '.join(parts)}.")
-
-
-def _mapping(labels: Any) -> dict[str, str]:  # noqa: ANN401
-    if not isinstance(labels, Mapping):
-        raise UserError(f"labels: a {type(labels).__name__} says no meanings; give a dict of value -> class.")
-    return {str(value): str(name) for value, name in labels.items()}
 
 
 @contextmanager
@@ -144,13 +154,18 @@ def _directory(model: Any, tokenizer: PreTrainedTokenizerBase | None) -> Iterato
         raise UserError(
             f"model: a {type(model).__name__} is no path and no transformers model; of a PEFT model give merge_and_unload()."
         )
-    family_of(model.config.model_type)
+    family = family_of(model.config.model_type)
     stock = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(model.config), None)
     if type(model) is not stock:
         want = stock.__name__ if stock else "a stock sequence classifier"
         raise UserError(
             f"model: a {type(model).__name__} is not {want}, which its files are read as, and may compute something else; give "
             "the stock class."
+        )
+    config = model.config.to_dict()
+    if shape_of(model, family) != Shape.even(config[family.layers_key], config[family.ffn_key]):
+        raise UserError(
+            "model: layers of it have lost parts, which a stock directory cannot say; give the directory it is from."
         )
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise UserError(

@@ -11,6 +11,8 @@ from tiny import letter_rows, save_model
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification
 
 from compressor import UserError, compress, open_run, run_recipe
+from compressor.model.families import family_of
+from compressor.model.sublayers import cut_ffn
 from compressor.pipeline.compress import in_python
 
 FAST = {"batch_sizes": [1], "lengths": [8], "workload": False, "min_seconds": 0, "min_runs": 5, "footprint": False}
@@ -84,7 +86,10 @@ class Other(BertForSequenceClassification):
         ({"lable": "x"}, "lable: compress has no such argument; did you mean 'label'?"),
         ({"goal": "loss"}, "goal='loss': there is no such goal; did you mean 'lossless'?"),
         ({"labels": {"late": "soon"}}, "labels={'late': 'soon'}: the model has no such class"),
-        ({"labels": "late"}, "labels: a str says no meanings"),
+        ({"labels": "late"}, "labels: give Mapping | None, not a str."),
+        ({"text": 3}, "text: give str | list | tuple | None, not a int."),
+        ({"out": 5}, "out: give str | Path | None, not a int."),
+        ({"device": None}, "device: give str, not a NoneType."),
         ({"label": "text"}, "label='none'"),
         ({"text": "txt"}, "train (list): there is no column 'txt'; did you mean 'text'?"),
         ({"benchmark": {"min_secs": 1}}, "benchmark.min_secs: unknown key; did you mean 'min_seconds'?"),
@@ -118,6 +123,10 @@ def test_models_in_memory_that_their_files_do_not_say(model, tmp_path, monkeypat
         compress(Other.from_pretrained(model), ROWS, tokenizer=tokenizer)
     with pytest.raises(UserError, match="a BertModel is not BertForSequenceClassification"):
         compress(AutoModel.from_pretrained(model), ROWS, tokenizer=tokenizer)
+    narrow = AutoModelForSequenceClassification.from_pretrained(model)
+    cut_ffn(narrow.bert.encoder.layer[0], family_of("bert"), range(20))
+    with pytest.raises(UserError, match="layers of it have lost parts"):
+        compress(narrow, ROWS, tokenizer=tokenizer)
     tokenizer.add_tokens([f"new{number}" for number in range(60)])
     with pytest.raises(UserError, match=re.escape("model in memory: the tokenizer has 91 tokens, the model embeds 64")):
         compress(given, ROWS, tokenizer=tokenizer)
