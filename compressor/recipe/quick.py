@@ -35,7 +35,7 @@ def quick_values(
         "model": {"path": model},
         "data": data,
         "separability": {"labels": "teacher"},
-        "benchmark": {"batch_sizes": [1, 8], "lengths": [], "min_seconds": 2},
+        "benchmark": {"batch_sizes": [1, 8], "lengths": [], "min_seconds": 2, "footprint": False},
         "ship": {"goal": goal},
     }
 
