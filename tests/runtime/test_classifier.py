@@ -16,7 +16,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Text
 
 from compressor.errors import UserError
 from compressor.export import onnx as export
+from compressor.measurement.machine.libraries import CUDA
 from compressor.runtime import Classifier
+from compressor.runtime.engine import strict
 from compressor.runtime.texts import rows_of
 
 NAMES = {"num_labels": 3, "id2label": {0: "no", 1: "maybe", 2: "yes"}, "label2id": {"no": 0, "maybe": 1, "yes": 2}}
@@ -225,6 +227,11 @@ def test_threads_are_the_recorded_ones_unless_named(variant, tmp_path, monkeypat
     for folder, threads in ((recorded, None), (recorded, 1), (variant(1), None), (variant(1), 2)):
         Classifier(folder, threads=threads)
     assert taken == [3, 1, 0, 2]
+
+
+def test_a_gpu_multiplies_as_it_did_when_it_was_measured():
+    assert strict((CUDA, "CPUExecutionProvider")) == [(CUDA, {"use_tf32": "0"}), ("CPUExecutionProvider", {})]
+    assert strict([(CUDA, {"use_tf32": "1", "device_id": "1"})]) == [(CUDA, {"use_tf32": "1", "device_id": "1"})]
 
 
 ALLOWED = {"compressor", "numpy", "onnxruntime", "tokenizers"}
