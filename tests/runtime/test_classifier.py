@@ -204,6 +204,9 @@ def test_a_folder_that_is_not_whole_is_refused(variant, tmp_path):
     (tmp_path / "damaged" / "classifier.json").write_text("{}")
     with pytest.raises(UserError, match="not the settings of a classifier"):
         Classifier(tmp_path / "damaged")
+    for name, value in (("max_length", "24"), ("pad_id", None), ("label_names", 3)):
+        with pytest.raises(UserError, match=f"not the settings of a classifier .{name} is {value!r}"):
+            Classifier(copied(variant(1), tmp_path / name, **{name: value}))
     with pytest.raises(UserError, match="no such folder"):
         Classifier(tmp_path / "none")
     with pytest.raises(UserError, match=r"holds no classifier\.json; name a folder that"):
