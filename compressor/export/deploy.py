@@ -72,7 +72,9 @@ print(classify({example}, truncation=True, max_length={length}))
 ```
 
 """
-GPU = """ On a GPU install `onnxruntime-gpu` in the place of `onnxruntime`, and add
+GPU = """
+
+On a GPU install `onnxruntime-gpu` in the place of `onnxruntime`, and add
 `providers=("CUDAExecutionProvider",)`."""
 
 

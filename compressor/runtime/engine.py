@@ -10,7 +10,7 @@ import onnxruntime as ort
 from tokenizers import Encoding, Tokenizer
 
 from compressor.errors import UserError
-from compressor.measurement.machine.providers import require_provider
+from compressor.measurement.machine.providers import STRICT, require_provider
 from compressor.runtime.folder import TOKENIZER, opened
 from compressor.runtime.texts import Text, rows_of
 
@@ -50,8 +50,10 @@ class Engine:
         options.intra_op_num_threads = self.threads or 0
         # the parts take turns: threads of one that spin on after its run would steal the cores of the next
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        # a single file computes as it was measured, a cascade as it was certified
+        chosen = strict(providers) if len(settings["parts"]) == 1 else list(providers)
         self._sessions = [
-            opened(folder / name, partial(ort.InferenceSession, sess_options=options, providers=list(providers)))
+            opened(folder / name, partial(ort.InferenceSession, sess_options=options, providers=chosen))
             for name in settings["parts"]
         ]
         other = [found for found in (session.get_providers()[0] for session in self._sessions) if found != asked]
@@ -147,6 +149,12 @@ class Engine:
     def _feeds(self, part: int, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         lacking = np.zeros_like(batch["attention_mask"])  # token types that a batch lacks are 0
         return {name: batch.get(name, lacking) for name in self._inputs[part]}
+
+
+def strict(providers: Providers) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the providers with the options of `STRICT`, which what a caller gives goes before."""
+    pairs = [(entry, {}) if isinstance(entry, str) else entry for entry in providers]
+    return [(name, {**STRICT.get(name, {}), **options}) for name, options in pairs]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

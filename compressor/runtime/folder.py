@@ -14,6 +14,7 @@ ALWAYS = "label_names", "max_length", "pad_id"
 NEEDED = {CASCADE: ("exits", "layers", "parts", "thresholds", *ALWAYS), CLASSIFIER: ALWAYS}
 """What settings must hold. Others may be missing: `texts` (1, 2, or null where either may come), `truncation_side`,
 `token_types`, `threads`."""
+TYPES = {"label_names": list, "max_length": int, "pad_id": int, "thresholds": list}
 SINGLE = {"parts": [MODEL], "thresholds": []}
 """A single file is a cascade of one part, which no text leaves early."""
 
@@ -33,6 +34,9 @@ def settings_in(folder: Path, kinds: Collection[str] = (CASCADE, CLASSIFIER)) ->
         lacking = [key for key in NEEDED[name] if key not in settings]
         if lacking:
             raise KeyError(lacking[0])
+        wrong = next((key for key, kind in TYPES.items() if not isinstance(settings[key], kind)), None)
+        if wrong is not None:
+            raise ValueError(f"{wrong} is {settings[wrong]!r}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = "a cascade" if name == CASCADE else "a classifier"
         raise UserError(f"{folder / name}: not the settings of {what} ({error}); export it again.") from error

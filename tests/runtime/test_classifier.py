@@ -16,7 +16,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Text
 
 from compressor.errors import UserError
 from compressor.export import onnx as export
+from compressor.measurement.machine.libraries import CUDA
 from compressor.runtime import Classifier
+from compressor.runtime.engine import strict
 from compressor.runtime.texts import rows_of
 
 NAMES = {"num_labels": 3, "id2label": {0: "no", 1: "maybe", 2: "yes"}, "label2id": {"no": 0, "maybe": 1, "yes": 2}}
@@ -202,6 +204,9 @@ def test_a_folder_that_is_not_whole_is_refused(variant, tmp_path):
     (tmp_path / "damaged" / "classifier.json").write_text("{}")
     with pytest.raises(UserError, match="not the settings of a classifier"):
         Classifier(tmp_path / "damaged")
+    for name, value in (("max_length", "24"), ("pad_id", None), ("label_names", 3)):
+        with pytest.raises(UserError, match=f"not the settings of a classifier .{name} is {value!r}"):
+            Classifier(copied(variant(1), tmp_path / name, **{name: value}))
     with pytest.raises(UserError, match="no such folder"):
         Classifier(tmp_path / "none")
     with pytest.raises(UserError, match=r"holds no classifier\.json; name a folder that"):
@@ -225,6 +230,11 @@ def test_threads_are_the_recorded_ones_unless_named(variant, tmp_path, monkeypat
     for folder, threads in ((recorded, None), (recorded, 1), (variant(1), None), (variant(1), 2)):
         Classifier(folder, threads=threads)
     assert taken == [3, 1, 0, 2]
+
+
+def test_a_gpu_multiplies_as_it_did_when_it_was_measured():
+    assert strict((CUDA, "CPUExecutionProvider")) == [(CUDA, {"use_tf32": "0"}), ("CPUExecutionProvider", {})]
+    assert strict([(CUDA, {"use_tf32": "1", "device_id": "1"})]) == [(CUDA, {"use_tf32": "1", "device_id": "1"})]
 
 
 ALLOWED = {"compressor", "numpy", "onnxruntime", "tokenizers"}
