@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from compressor.pipeline.pipeline import run_recipe
     from compressor.recipe.compression import Recipe
     from compressor.recipe.file import load_recipe
+    from compressor.runtime import Classifier
 
     __version__: str
 
 __all__ = [
+    "Classifier",
     "Recipe",
     "RunResult",
     "UserError",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Classifier": "compressor.runtime",
     "Recipe": "compressor.recipe.compression",
     "RunResult": "compressor.pipeline.finished",
     "UserError": "compressor.errors",

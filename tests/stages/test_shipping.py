@@ -81,7 +81,7 @@ def test_words():
     assert shipping_reading(None) == tail_reading(None) == tail_reading({"form": None}) == ""
     cells = [{"batch": 1, "length": 32, "ratio": 0.5, "ci95": [0.4, 0.6]}]
     said = tail_reading({"form": "reassociated", "provider": "CPUExecutionProvider", "cells": cells})
-    assert "batch 1, 32 tokens: 0.50x 0.40x to 0.60x" in said
+    assert "batch 1, 32 tokens: 0.50x (0.40x to 0.60x)" in said
     assert parity_words({"max_abs": None}) == "not finite"
 
 
