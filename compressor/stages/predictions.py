@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from compressor.analysis.explain import explained_examples
-from compressor.cascade.runtime import CascadeClassifier
 from compressor.export.parity import check_parity, parity
 from compressor.files import read_json, write_json
 from compressor.measurement.machine.providers import PROVIDERS
@@ -16,8 +15,7 @@ from compressor.measurement.runtime import predict_onnx, session
 from compressor.report.formats import is_full
 from compressor.run.run import Run
 from compressor.run.variants import FULL_ONNX, SPARED, onnx_files
-from compressor.stages.cascade.shared import answers
-from compressor.stages.ship.built import logits_of
+from compressor.stages.ship.built import answers_of
 from compressor.stages.ship.ship import chosen_entry
 from compressor.stages.stage import Stage
 
@@ -51,13 +49,11 @@ def compute(run: Run, folder: Path) -> None:
             check_parity(variant, found)
         if own == "compressed":
             parities[variant] = asdict(found) | ({"max_abs": None} if overflows else {})
-    beside = {} if run.data.evaluation.labels is None else {LABELS: run.data.evaluation.labels}
-    if shipped and shipped.exits:
-        classifier = CascadeClassifier(run.path / shipped.path, providers=(PROVIDERS[run.device],))
-        logits[shipped.key], beside[LEFT] = answers(classifier, run.evaluation, run.classes)
-    elif shipped and shipped.key not in logits:
-        logits[shipped.key] = logits_of(run, shipped, run.evaluation)
+    left = None
+    if shipped and shipped.key not in logits:
+        logits[shipped.key], left = answers_of(run, shipped, run.evaluation)
     labels = run.data.evaluation.labels
+    beside = {name: values for name, values in ((LABELS, labels), (LEFT, left)) if values is not None}
     np.savez(folder / PREDICTIONS, **logits, **beside)
     write_json(folder / "parity.json", parities)
     head, data = read_json(run.path / "model.json")["head"], run.data

@@ -110,15 +110,16 @@ def torch_model(run: Run, entry: Built) -> PreTrainedModel:
     return load_classifier(source, device=run.device).to(getattr(torch, entry.precision))
 
 
-def logits_of(run: Run, entry: Built, encodings: Encodings) -> np.ndarray:
-    """Return the logits [N, C] that a composition gives."""
+def answers_of(run: Run, entry: Built, encodings: Encodings) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the logits [N, C] that a composition gives, and of early exits the part that gave each row's, int64 [N]."""
     if entry.engine == "pytorch":
-        return predict(torch_model(run, entry), encodings, track=run.track, description=entry.variant)
+        return predict(torch_model(run, entry), encodings, track=run.track, description=entry.variant), None
     provider = PROVIDERS[run.device]
     if entry.exits:
         classifier = CascadeClassifier(run.path / entry.path, providers=(provider,))
-        return cascade_answers(classifier, encodings, run.classes)[0]
-    return predict_onnx(session(run.path / entry.path / "model.onnx", provider=provider), encodings, track=run.track)
+        return cascade_answers(classifier, encodings, run.classes)
+    opened = session(run.path / entry.path / "model.onnx", provider=provider)
+    return predict_onnx(opened, encodings, track=run.track), None
 
 
 def subject_of(run: Run, entry: Built) -> Subject:

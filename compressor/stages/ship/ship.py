@@ -18,7 +18,7 @@ from compressor.run.run import Run
 from compressor.selection.ship import ALIKE, TODAY, Judgement, decide, in_order, judge
 from compressor.stages.cascade.cascade import tried
 from compressor.stages.cascade.shared import FITTED
-from compressor.stages.ship.built import Built, baseline_subject, built, bytes_of, logits_of, subject_of
+from compressor.stages.ship.built import Built, answers_of, baseline_subject, built, bytes_of, subject_of
 from compressor.stages.stage import Stage, latency_inputs, spec_json
 
 SHIP = "ship.json"
@@ -42,7 +42,7 @@ def compute(run: Run, folder: Path) -> None:
         full = np.concatenate([load_array(run.path, LOGITS[part]) for part in parts])
         encodings, labels = join([getattr(run, part) for part in parts]), _labels(run, parts)
         judged |= in_order({
-            entry.variant: judge(spec, full, logits_of(run, entry, encodings), labels, run.branches) for entry in own
+            entry.variant: judge(spec, full, answers_of(run, entry, encodings)[0], labels, run.branches) for entry in own
         })  # fmt: skip
     entries, rows = _timed(run, entries)
     speedups = {name: row["speedup_ci95"] for name, row in rows.items() if name != TODAY}
