@@ -1,0 +1,109 @@
+"""How the answer depends on what every layer computes: one forward pass, and a backward pass for each direction of the answer.
+
+To second order, a change dz [C] of a text's logits moves the model by `KL(p || q) = 1/2 dz' (diag(p) - p p') dz` nats from its
+own probabilities p. With a factor A of that matrix, `A A' = diag(p) - p p'`, this is half the squared length of `A' dz`: C - 1
+numbers, which add up over changes and are squared at the end. Their gradients with respect to a state tell what any change of
+that state does to the answer, to first order in the state (the generalised Gauss-Newton form: Schraudolph 2002, equation 9).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from compressor.data.batches import Encodings, padded_batches
+from compressor.model.families import Family, layer_list
+from compressor.progress import Track, silent
+
+ENTERING, ATTENDED, LEAVING = "entering", "attended", "leaving"
+"""States of a layer: in front of it, behind the norm that ends its attention block, and behind it."""
+MOST_DIRECTIONS = 8
+"""Directions that are followed back; more classes than that give up the ones that carry least."""
+
+Place = tuple[int, str]
+"""(layer from 1, state)."""
+
+
+@dataclass(frozen=True)
+class AnswerGradients:
+    """One batch: its `rows` and `mask` [B, S], `logits` [B, C], and by place the state [B, S, H] and its gradients.
+
+    `gradients` [K, B, S, H] are those of the K directions of the answer, of each text at all of its tokens.
+    """
+
+    rows: Tensor
+    mask: Tensor
+    logits: Tensor
+    states: dict[Place, Tensor]
+    gradients: dict[Place, Tensor]
+
+
+def answer_directions(logits: Tensor, most: int = MOST_DIRECTIONS) -> Tensor:
+    """Return A [B, C, K] with A A' = diag(p) - p p' for p = softmax(logits) [B, C]; K is C - 1, or `most` of the largest.
+
+    Two classes have one direction, `sqrt(p_0 p_1) (1, -1)` up to its sign.
+    """
+    shares = logits.double().softmax(-1)
+    values, vectors = torch.linalg.eigh(torch.diag_embed(shares) - shares[:, :, None] * shares[:, None, :])
+    count = min(logits.shape[-1] - 1, most)
+    return (vectors * values.clamp_min(0).sqrt()[:, None, :])[..., -count:].to(logits.dtype)
+
+
+def answer_gradients(
+    model: PreTrainedModel, family: Family, encodings: Encodings, *, batch_size: int = 32, track: Track = silent
+) -> Iterator[AnswerGradients]:
+    """Yield every batch with its states and the gradients of the answer's directions; memory is that of one batch.
+
+    The model is left as it is: no parameter gets a gradient.
+    """
+    layers = list(layer_list(model, family))
+    for rows, inputs in padded_batches(encodings, batch_size, track, "gradients of the answer"):
+        tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
+        seen: dict[Place, Tensor] = {}
+        hooks = [layers[0].register_forward_pre_hook(_leaf(seen), with_kwargs=True)]
+        for number, layer in enumerate(layers, start=1):
+            norm = layer.get_submodule(family.attention_norm)
+            hooks.append(norm.register_forward_hook(_keep(seen, (number, ATTENDED))))
+            hooks.append(layer.register_forward_hook(_keep(seen, (number, LEAVING))))
+        wanting = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        try:
+            model.requires_grad_(False)
+            with torch.enable_grad():
+                logits = model(**tensors).logits.float()
+                along = torch.einsum("bc,bck->k", logits, answer_directions(logits.detach()))
+                places = list(seen)
+                made = [
+                    torch.autograd.grad(value, [seen[place] for place in places], retain_graph=True) for value in along
+                ]
+        finally:
+            for hook in hooks:
+                hook.remove()
+            for parameter in wanting:
+                parameter.requires_grad_(True)
+        states = {place: state.detach() for place, state in seen.items()}
+        gradients = {place: torch.stack(parts) for place, *parts in zip(places, *made, strict=True)}
+        for found in (states, gradients):
+            for number in range(2, len(layers) + 1):
+                found[number, ENTERING] = found[number - 1, LEAVING]
+        yield AnswerGradients(torch.from_numpy(rows), tensors["attention_mask"], logits.detach(), states, gradients)
+
+
+def _leaf(seen: dict[Place, Tensor]):  # noqa: ANN202
+    """Return a hook that has layer 1 start from a tensor that gradients lead to."""
+
+    def start(_module: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        name = None if args else "hidden_states"
+        state = (args[0] if args else kwargs[name]).detach().requires_grad_()
+        seen[1, ENTERING] = state
+        return ((state, *args[1:]), kwargs) if args else (args, {**kwargs, name: state})
+
+    return start
+
+
+def _keep(seen: dict[Place, Tensor], place: Place):  # noqa: ANN202
+    def keep(_module: torch.nn.Module, _args: tuple, made: Tensor | tuple) -> None:
+        seen[place] = made if isinstance(made, Tensor) else made[0]
+
+    return keep
