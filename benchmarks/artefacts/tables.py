@@ -7,9 +7,10 @@ import numpy as np
 
 from benchmarks.common import markdown
 from benchmarks.common.digits import classes_of
-from compressor.measurement.cost import cls_row_flops, encoder_flops
+from compressor.measurement.cost import cls_row_flops, shape_flops
 from compressor.measurement.statistics import delta_interval, discordant
 from compressor.measurement.timing.ratios import Ratio, claimed, drawn_rounds, ratio
+from compressor.model.units import Shape
 
 DRAWS = 2000
 FORMS = "reassociated", "single_row"
@@ -139,8 +140,9 @@ def against_limit(
 
 def saved_share(model: Mapping[str, Any], tokens: int, form: str) -> float:
     """Return the share of the encoder's FLOPs that the tail leaves out at so many tokens."""
-    layer = encoder_flops(1, model["width"], model["ffn"], tokens)
-    row = cls_row_flops(model["width"], model["ffn"], model["heads"], tokens, form=form)
+    own = Shape.even(1, model["ffn"], model["heads"])
+    layer = shape_flops(own, model["width"], tokens)
+    row = cls_row_flops(own, model["width"], tokens, form)
     return (layer - row) / (model["layers"] * layer)
 
 

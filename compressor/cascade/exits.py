@@ -60,12 +60,11 @@ class ExitFeatures(nn.Module):
 
     def __init__(self, model: nn.Module, family: Family, layer: int) -> None:
         super().__init__()
-        self.layer = layer_list(model, family)[layer]
-        self.family, self.heads = family, model.config.num_attention_heads
+        self.layer, self.family = layer_list(model, family)[layer], family
 
     def forward(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         """Return the features [B, 3H]."""
-        return exit_features(self.layer, self.family, self.heads, hidden, attention_mask)
+        return exit_features(self.layer, self.family, hidden, attention_mask)
 
 
 def model_reader(model: nn.Module, family: Family, layers: Sequence[int]) -> Reader:
@@ -81,14 +80,14 @@ def model_reader(model: nn.Module, family: Family, layers: Sequence[int]) -> Rea
     return read
 
 
-def exit_features(following: nn.Module, family: Family, heads: int, hidden: Tensor, mask: Tensor) -> Tensor:
+def exit_features(following: nn.Module, family: Family, hidden: Tensor, mask: Tensor) -> Tensor:
     """Return what an exit reads [B, 3H]: [CLS], the mean of the tokens, and [CLS] behind the `following` layer.
 
     The last is exact and costs about one token of that layer: it is worth nearly a whole layer of exit quality.
     """
     kept = mask[:, :, None].to(hidden.dtype)
     mean = (hidden * kept).sum(1) / kept.sum(1)
-    return torch.cat([hidden[:, 0], mean, cls_row(following, family, heads, hidden, mask)[:, 0]], dim=1)
+    return torch.cat([hidden[:, 0], mean, cls_row(following, family, hidden, mask)[:, 0]], dim=1)
 
 
 class RidgeSums:

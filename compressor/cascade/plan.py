@@ -18,14 +18,14 @@ from compressor.cascade.thresholds import (
     threshold_path,
 )
 from compressor.errors import UserError
-from compressor.measurement.cost import cls_row_flops, encoder_flops
+from compressor.measurement.cost import cls_row_flops, shape_flops
 from compressor.model.units import Shape
 from compressor.recipe.training import CascadeSpec
 
 
 @dataclass(frozen=True)
 class EncoderWork:
-    """What decides the work of a model's encoder: width, heads, what each layer has, and whether it has a CLS-only tail.
+    """What decides the work of a model's encoder: width, what each layer has, and whether it has a CLS-only tail.
 
     `speed` is the time of an operation of its layers as a share of one in float32 (below 1 in 8 bits); `exit_work` is that of
     a try at an exit where it was measured, as the FLOPs in float32 that take as long (None: the FLOPs of its one row, which
@@ -34,7 +34,6 @@ class EncoderWork:
     """
 
     hidden: int
-    heads: int
     shape: Shape
     tail: bool = False
     speed: float = 1.0
@@ -56,9 +55,9 @@ class EncoderWork:
         early = [depth for depth in exits if depth < self.layers]
         tokens = lengths.astype(np.int64)
         layers, rows = np.zeros((2, self.layers, len(tokens)))
-        for index, (width, attention) in enumerate(zip(self.shape.ffn_widths, self.shape.attention, strict=True)):
-            layers[index] = encoder_flops(1, self.hidden, width, tokens, attention=attention)
-            rows[index] = cls_row_flops(self.hidden, width, self.heads, tokens, attention=attention)
+        for index, layer in enumerate(self.shape.each()):
+            layers[index] = shape_flops(layer, self.hidden, tokens)
+            rows[index] = cls_row_flops(layer, self.hidden, tokens)
         # an exit reads one row of the next layer
         spent_at = rows if self.exit_work is None else np.full_like(rows, self.exit_work)
         tried = np.cumsum([spent_at[depth] for depth in early], axis=0)

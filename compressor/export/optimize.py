@@ -6,8 +6,7 @@ from pathlib import Path
 import onnx
 
 from compressor.model.cls_row import relative_positions
-from compressor.model.sublayers import shape_in
-from compressor.model.units import Shape
+from compressor.model.sublayers import any_shape
 
 FUSED = "Attention", "SkipLayerNormalization", "BiasGelu", "MultiHeadAttention"
 
@@ -63,8 +62,7 @@ def expected_nodes(config: dict, *, tail: bool = False) -> dict[str, int]:
     A layer has one Attention, one BiasGelu and two SkipLayerNormalization; the norm behind a block that is gone adds a
     constant and no skip.
     """
-    layers = config.get("num_hidden_layers", config.get("n_layers"))
-    shape = shape_in(config) or Shape.even(layers, 1)
+    shape = any_shape(config)
     attending, feeding = sum(shape.attention), sum(width > 0 for width in shape.ffn_widths)
     return {
         # scores that depend on distances are no part of ONNX Runtime's node

@@ -27,14 +27,14 @@ INPUTS = "hidden", "mask"
 class ClsTail(nn.Module):
     """A layer that gives row 0 only, [B, 1, H]; takes the place of the last layer in a copy that is exported."""
 
-    def __init__(self, layer: nn.Module, family: Family, heads: int, form: str) -> None:
+    def __init__(self, layer: nn.Module, family: Family, form: str) -> None:
         super().__init__()
-        self.layer, self.family, self.heads, self.attend = layer, family, heads, FORMS[form]
+        self.layer, self.family, self.attend = layer, family, FORMS[form]
         self.mask: Tensor | None = None
 
     def forward(self, hidden: Tensor, *_: Any, **__: Any) -> tuple[Tensor]:  # noqa: ANN401
         """Return the row; the mask that layers are given has as many rows as tokens, `self.mask` [B, S] is the text's."""
-        return (cls_row(self.layer, self.family, self.heads, hidden, self.mask, self.attend),)
+        return (cls_row(self.layer, self.family, hidden, self.mask, self.attend),)
 
 
 class TailGraph(nn.Module):
@@ -73,7 +73,7 @@ def with_tail(model: PreTrainedModel, family: Family, form: str) -> PreTrainedMo
     """
     made = copy.deepcopy(model)
     layers = layer_list(made, family)
-    tail = layers[-1] = ClsTail(layers[-1], family, getattr(made.config, family.heads_key), form)
+    tail = layers[-1] = ClsTail(layers[-1], family, form)
 
     def keep_mask(_module: nn.Module, _args: tuple, kwargs: dict[str, Any]) -> None:
         tail.mask = kwargs["attention_mask"]
@@ -143,7 +143,7 @@ def choose_form(
 
 
 def _row_subject(model: PreTrainedModel, family: Family, form: str, provider: str, threads: int | None) -> Subject:
-    tail = ClsTail(copy.deepcopy(layer_list(model, family)[-1]), family, getattr(model.config, family.heads_key), form)
+    tail = ClsTail(copy.deepcopy(layer_list(model, family)[-1]), family, form)
     width = getattr(model.config, family.width_key)
     example = torch.zeros(2, 3, width), torch.ones(2, 3, dtype=torch.int64)
     graph = module_graph(TailGraph(tail).cpu().eval(), example, INPUTS, "row")

@@ -1,8 +1,10 @@
 """Parameters, floating-point operations, file sizes, and the latency to expect; no torch, so that reports load fast."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from compressor.model.units import Shape
 
 if TYPE_CHECKING:
     from torch import nn
@@ -11,36 +13,29 @@ FLOPS_TOKENS = 128
 """Sequence length at which encoder FLOPs are reported."""
 
 
-def encoder_flops(layers: int, hidden: int, ffn: int, tokens: int = FLOPS_TOKENS, *, attention: bool = True) -> int:
-    """Return the FLOPs (two per multiply-add) of the encoder layers for one sequence.
+def shape_flops(shape: Shape, hidden: int, tokens: int = FLOPS_TOKENS) -> int:
+    """Return the FLOPs (two per multiply-add) of encoder layers of this shape for one sequence; `tokens` may be an array.
 
-    A layer costs `s (8 d^2 + 4 d f) + 4 s^2 d` at s tokens, width d and FFN width f; with f = 4d that is
-    `24 s d^2 + 4 s^2 d`. Norms, softmax and activations are left out, as is usual. Without attention `4 s d f` is left.
+    At s tokens and width d, with heads of a numbers together and f neurons, a layer costs `s (8 d a + 4 d f) + 4 s^2 a`: the
+    maps of attention, those of the feed-forward block, scores and weighted sums. K of N heads have a = d K / N, all have
+    a = d, which with f = 4d gives `24 s d^2 + 4 s^2 d`. Norms, softmax and activations are left out, as is usual.
     """
-    attending = tokens * 8 * hidden**2 + 4 * tokens**2 * hidden if attention else 0
-    return layers * (attending + tokens * 4 * hidden * ffn)
+    attended = hidden * sum(shape.heads) // shape.full_heads
+    return tokens * 4 * hidden * (2 * attended + sum(shape.ffn_widths)) + 4 * tokens**2 * attended
 
 
-def shape_flops(widths: Sequence[int], attention: Sequence[bool], hidden: int) -> int:
-    """Return the FLOPs of encoder layers whose feed-forward blocks have `widths`, and which attend or do not."""
-    pairs = zip(widths, attention, strict=True)
-    return sum(encoder_flops(1, hidden, width, attention=attends) for width, attends in pairs)
+def cls_row_flops(layer: Shape, hidden: int, tokens: int = FLOPS_TOKENS, form: str = "reassociated") -> int:
+    """Return the FLOPs of the [CLS] row alone (`model/cls_row.py`) of one layer for one sequence; `tokens` may be an array.
 
-
-def cls_row_flops(
-    hidden: int, ffn: int, heads: int, tokens: int = FLOPS_TOKENS, form: str = "reassociated", *, attention: bool = True
-) -> int:
-    """Return the FLOPs of one layer's [CLS] row alone (`model/cls_row.py`) for one sequence.
-
-    Re-associated, six maps of a single row (query, key, value, attention output; both of the FFN) cost `8 d^2 + 4 d f`,
-    the scores and the weighted sum of the tokens `4 n s d` with n heads. With `single_row`, keys and values of all tokens
-    cost `4 s d^2`, the other maps `4 d^2 + 4 d f`, scores and sum `4 s d`.
+    Re-associated, six maps of a single row cost `8 d a + 4 d f` (query, the key's weights, the value's, attention output;
+    both of the FFN), and in K heads the scores and the weighted sum of the tokens, which are d wide, `4 K s d`. With
+    `single_row`, keys and values of all tokens cost `4 s d a`, the other maps `4 d a + 4 d f`, scores and sum `4 s a`.
     """
-    if not attention:
-        return 4 * hidden * ffn
+    heads, ffn = layer.heads[0], layer.ffn_widths[0]
+    attended = hidden * heads // layer.full_heads
     if form == "single_row":
-        return 4 * tokens * hidden**2 + 4 * hidden**2 + 4 * hidden * ffn + 4 * tokens * hidden
-    return 8 * hidden**2 + 4 * hidden * ffn + 4 * heads * tokens * hidden
+        return 4 * tokens * attended * (hidden + 1) + 4 * hidden * (attended + ffn)
+    return 4 * hidden * (2 * attended + ffn + heads * tokens)
 
 
 def parameter_count(model: "nn.Module") -> int:

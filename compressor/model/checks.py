@@ -18,6 +18,7 @@ from transformers.activations import ACT2FN
 from compressor.errors import UserError, first_line
 from compressor.files import read_json
 from compressor.model.families import Family, family_of
+from compressor.model.units import Shape
 
 WEIGHTS = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"
 PRECISIONS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float32"}
@@ -35,6 +36,8 @@ OTHER_TASKS = {
 }
 """`problem_type` -> what keeps a model of that kind from being judged by its label."""
 FLOAT8 = "F8_", "FLOAT8_"
+KEY = "compressor"
+"""The field of config.json that holds the shape."""
 
 
 def check_config(config: Mapping[str, Any], family: Family, where: str) -> None:
@@ -82,6 +85,61 @@ def _check_pruned_heads(pruned: Mapping[int, Any], layers: int, heads: int, wher
             raise UserError(f"{at}: {json.dumps(gone, default=str)} must be a list of heads from 0 to {heads - 1}.")
         if len(set(gone)) == heads:
             raise UserError(f"{at}: no head is left; one at least must stay.")
+
+
+def shape_in(config: Mapping[str, Any], where: str = "config.json") -> Shape | None:
+    """Return the shape that a configuration (config.json as a dict) announces, None for a stock one.
+
+    Raises UserError, beginning with `where`, for lists of the wrong length, widths or heads that are no whole numbers from
+    0 on, more heads than there are, or entries that are not known. Directories of earlier versions say of each layer
+    whether it attends (`attention`) and not with how many heads.
+    """
+    entry = config.get(KEY)
+    if entry is None:
+        return None
+    stock = stock_shape(config)
+    layers = len(stock.heads)
+    known = {"ffn_widths", "heads", "attention", "stored"}
+    if not isinstance(entry, Mapping) or set(entry) - known or "ffn_widths" not in entry:
+        raise UserError(f"{where}: {KEY} must hold ffn_widths and may hold heads, one value a layer, and stored.")
+    widths = check_widths(entry["ffn_widths"], layers, f"{where}: {KEY}.ffn_widths")
+    attention = entry.get("attention", [True] * layers)
+    if not isinstance(attention, list) or len(attention) != layers or {type(value) for value in attention} - {bool}:
+        raise UserError(f"{where}: {KEY}.attention must be {layers} times true or false, one for each layer.")
+    heads = entry.get("heads", [own * attends for own, attends in zip(stock.heads, attention, strict=True)])
+    if (
+        not isinstance(heads, list)
+        or len(heads) != layers
+        or any(type(own) is not int or not 0 <= own <= most for own, most in zip(heads, stock.heads, strict=True))
+    ):
+        raise UserError(
+            f"{where}: {KEY}.heads must be {layers} whole numbers, for each layer how many of its {max(stock.heads)} heads "
+            "are left, 0 for no attention."
+        )
+    stored = entry.get("stored", "stock")
+    if stored not in {"stock", "exact"}:
+        raise UserError(f"{where}: {KEY}.stored is {stored!r}; it must be stock or exact.")
+    return Shape(widths, tuple(heads), stock.full_heads, stored)
+
+
+def stock_shape(config: Mapping[str, Any]) -> Shape:
+    """Return the shape of the model that the stock class of transformers 4 makes: an even one but for pruned heads."""
+    family = family_of(config["model_type"])
+    heads, pruned = config[family.heads_key], config.get("pruned_heads") or {}
+    left = tuple(heads - len(pruned.get(layer, ())) for layer in range(config[family.layers_key]))
+    return Shape((config[family.ffn_key],) * len(left), left, heads)
+
+
+def check_widths(widths: Any, layers: int, where: str) -> tuple[int, ...]:  # noqa: ANN401
+    """Return the widths as a tuple; raises UserError unless there is a whole number from 0 on for each of `layers`."""
+    if not isinstance(widths, list | tuple):
+        raise UserError(f"{where}: give a list with one width for each of the {layers} layers.")
+    if len(widths) != layers:
+        raise UserError(f"{where}: {len(widths)} widths for {layers} layers; give one for each.")
+    for number, width in enumerate(widths, start=1):
+        if type(width) is not int or width < 0:
+            raise UserError(f"{where}: layer {number} has width {width!r}; give a whole number, 0 for no FFN.")
+    return tuple(widths)
 
 
 def check_single_label(config: Mapping[str, Any], where: str) -> None:

@@ -6,34 +6,38 @@ from typing import Any
 from torch import Tensor, nn
 
 from compressor.model.families import Family
-from compressor.model.sublayers import attends
+from compressor.model.sublayers import attends, heads_of
 
-Attend = Callable[[nn.Module, Family, int, Tensor, Tensor], Tensor]
-"""Attention of row 0 over all rows, in front of its output map: (layer, family, heads, hidden, mask) -> [B, 1, H]."""
+Attend = Callable[[nn.Module, Family, Tensor, Tensor], Tensor]
+"""Attention of row 0 over all rows, in front of its output map: (layer, family, hidden, mask) -> [B, 1, A], A <= H."""
 
 
-def single_row(layer: nn.Module, family: Family, heads: int, hidden: Tensor, mask: Tensor) -> Tensor:
-    """Return what the query of row 0 reads, [B, 1, H], from the keys and values of all rows of `hidden` [B, S, H]."""
+def single_row(layer: nn.Module, family: Family, hidden: Tensor, mask: Tensor) -> Tensor:
+    """Return what the query of row 0 reads, [B, 1, A], from the keys and values of all rows of `hidden` [B, S, H].
+
+    A is the size of all heads together: H, or less where heads are gone.
+    """
     query, keys, values = (
         layer.get_submodule(name)(rows)
         for name, rows in ((family.query, hidden[:, :1]), (family.key, hidden), (family.value, hidden))
     )
-    heads, size = _kept_heads(layer.get_submodule(family.key), heads)
-    query, keys, values = (rows.unflatten(-1, (heads, size)) for rows in (query, keys, values))
+    heads = heads_of(layer, family)
+    query, keys, values = (rows.unflatten(-1, (heads, -1)) for rows in (query, keys, values))
+    size = query.shape[-1]
     scores = (query / size**0.5).transpose(1, 2) @ keys.permute(0, 2, 3, 1)  # [B, heads, 1, S]
     attention = (scores + _penalty(mask, scores)[:, None, None]).softmax(-1)
     return (attention @ values.transpose(1, 2)).reshape(-1, 1, heads * size)
 
 
-def reassociated(layer: nn.Module, family: Family, heads: int, hidden: Tensor, mask: Tensor) -> Tensor:
+def reassociated(layer: nn.Module, family: Family, hidden: Tensor, mask: Tensor) -> Tensor:
     """Return the same as `single_row` without a key or a value of any row.
 
     With head h's query q, `q . (W_K x + b_K)` is `(W_K^T q) . x` plus a constant that the softmax ignores, and
     `sum a_i (W_V x_i + b_V)` is `W_V (sum a_i x_i) + b_V`, as the weights a sum to 1.
     """
     query, key, value = (layer.get_submodule(name) for name in (family.query, family.key, family.value))
-    width = key.in_features
-    heads, size = _kept_heads(key, heads)
+    heads, width = heads_of(layer, family), key.in_features
+    size = key.out_features // heads
     # heads in front, so that the texts of a batch are the rows of one product with each head's weights
     queries = (query(hidden[:, :1]) / size**0.5).view(-1, heads, size).transpose(0, 1)
     directions = queries @ key.weight.view(heads, size, width)  # [heads, B, H]
@@ -57,9 +61,7 @@ FORMS: dict[str, Attend] = {"reassociated": reassociated, "single_row": single_r
 """Ways to compute the same row; which is faster depends on the provider."""
 
 
-def cls_row(
-    layer: nn.Module, family: Family, heads: int, hidden: Tensor, mask: Tensor, attend: Attend = reassociated
-) -> Tensor:
+def cls_row(layer: nn.Module, family: Family, hidden: Tensor, mask: Tensor, attend: Attend = reassociated) -> Tensor:
     """Return row 0 [B, 1, H] of what `layer` makes of the states `hidden` [B, S, H], without the other rows.
 
     `mask` [B, S] is 1 where a token counts. Written with matrix products only, so that it exports to ONNX.
@@ -69,17 +71,11 @@ def cls_row(
         rows = layer(hidden, attention_mask=_penalty(mask, hidden)[:, None, None])
         return (rows if isinstance(rows, Tensor) else rows[0])[:, :1]
     # an attention block that is gone has nothing to read; its output map then gives its bias
-    context = attend(layer, family, heads, hidden, mask) if attends(layer, family) else hidden[:, :1, :0]
+    context = attend(layer, family, hidden, mask) if attends(layer, family) else hidden[:, :1, :0]
     attended = layer.get_submodule(family.attention_output)(context) + hidden[:, :1]
     attended = layer.get_submodule(family.attention_norm)(attended)
     inner = layer.get_submodule(family.ffn_activation)(layer.get_submodule(family.ffn_input)(attended))
     return layer.get_submodule(family.ffn_norm)(layer.get_submodule(family.ffn_output)(inner) + attended)
-
-
-def _kept_heads(key: nn.Linear, heads: int) -> tuple[int, int]:
-    """Return how many heads the layer has and their size: fewer than the model's `heads` where some were pruned."""
-    size = key.in_features // heads
-    return key.out_features // size, size
 
 
 def _penalty(mask: Tensor, scores: Tensor) -> Tensor:

@@ -42,6 +42,8 @@ class Family:
     value: str = "attention.self.value"
     attention_core: str = "attention.self"
     """Inside a layer: the module that holds these three, and whose output `attention_output` reads or gives."""
+    head_counts: tuple[str, str] = ("num_attention_heads", "all_head_size")
+    """Attributes of that module: how many heads it has, and their sizes together."""
     attention_output: str = "attention.output.dense"
     """Inside a layer: the linear map that ends the attention block, [H, H]."""
     attention_norm: str = "attention.output.LayerNorm"
@@ -84,6 +86,7 @@ FAMILIES: dict[str, Family] = {
         key="attention.k_lin",
         value="attention.v_lin",
         attention_core="attention",
+        head_counts=("n_heads", "dim"),
         attention_output="attention.out_lin",
         attention_norm="sa_layer_norm",
         ffn_input="ffn.lin1",

@@ -19,9 +19,17 @@ from transformers.utils import logging as transformers_logging
 
 from compressor.errors import UserError, first_line
 from compressor.files import read_json
-from compressor.model.checks import WEIGHTS, check_config, check_single_label, check_stored, misfit, stored_precision
+from compressor.model.checks import (
+    WEIGHTS,
+    check_config,
+    check_single_label,
+    check_stored,
+    misfit,
+    shape_in,
+    stored_precision,
+)
 from compressor.model.families import family_of
-from compressor.model.sublayers import as_stored, loading_class, shape_in
+from compressor.model.sublayers import as_stored, loading_class
 
 TOKENIZERS = "tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model"
 FETCHED = ["*.json", "*.txt", "*.model", "model*.safetensors", "pytorch_model*.bin", "README.md"]

@@ -1,9 +1,10 @@
-"""Layers with less inside: feed-forward blocks of any width (0: none), attention blocks left out.
+"""Layers with less inside: feed-forward blocks of any width and attention blocks of any number of heads (0: none).
 
 A model with such layers is the stock class with smaller linear maps in it, so stock `forward` code runs it. What is left
 of a block that went is its output bias, one vector for every token, and its norm: `LayerNorm(x + b)`. On disk the shape
 stands in config.json under `compressor`; the weights lie there filled up with zeros to the sizes that the stock class
-expects, whose outputs are the same, or (`stored: exact`) as they are.
+expects, whose outputs are the same, or (`stored: exact`) as they are. Heads that transformers 4 pruned (`pruned_heads`,
+which 5 does not know) are heads that are gone like others: they are read, and written as part of the shape.
 """
 
 import warnings
@@ -14,12 +15,9 @@ import torch
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel
 
-from compressor.errors import UserError
+from compressor.model.checks import KEY, shape_in, stock_shape
 from compressor.model.families import Family, family_of, layer_list
-from compressor.model.units import ATTENTION, Shape, neurons_left
-
-KEY = "compressor"
-"""The field of config.json that holds the shape."""
+from compressor.model.units import Shape, heads_left, neurons_left, pieces
 
 
 class Nothing(nn.Module):
@@ -58,54 +56,23 @@ def shape_of(model: nn.Module, family: Family) -> Shape:
     """Return the shape of a model, read from its modules."""
     layers = layer_list(model, family)
     widths = tuple(layer.get_submodule(family.ffn_output).in_features for layer in layers)
-    return Shape(widths, tuple(attends(layer, family) for layer in layers))
+    heads = tuple(heads_of(layer, family) for layer in layers)
+    return Shape(widths, heads, getattr(model.config, family.heads_key))
 
 
 def attends(layer: nn.Module, family: Family) -> bool:
-    """Return whether the layer has its attention block."""
+    """Return whether the layer has an attention block."""
     return not isinstance(layer.get_submodule(family.attention_core), NoAttention)
 
 
-def shape_in(config: Mapping[str, Any], where: str = "config.json") -> Shape | None:
-    """Return the shape that a configuration (config.json as a dict) announces, None for a stock one.
-
-    Raises UserError, beginning with `where`, for lists of the wrong length, widths that are no whole numbers from 0 on, or
-    entries that are not known.
-    """
-    entry = config.get(KEY)
-    if entry is None:
-        return None
-    family = family_of(config["model_type"])
-    layers = config[family.layers_key]
-    known = {"ffn_widths", "attention", "stored"}
-    if not isinstance(entry, Mapping) or set(entry) - known or "ffn_widths" not in entry:
-        raise UserError(f"{where}: {KEY} must hold ffn_widths and may hold attention, one value a layer, and stored.")
-    widths = check_widths(entry["ffn_widths"], layers, f"{where}: {KEY}.ffn_widths")
-    attention = entry.get("attention", [True] * layers)
-    if not isinstance(attention, list) or len(attention) != layers or {type(value) for value in attention} - {bool}:
-        raise UserError(f"{where}: {KEY}.attention must be {layers} times true or false, one for each layer.")
-    stored = entry.get("stored", "stock")
-    if stored not in {"stock", "exact"}:
-        raise UserError(f"{where}: {KEY}.stored is {stored!r}; it must be stock or exact.")
-    return Shape(widths, tuple(attention), stored)
+def heads_of(layer: nn.Module, family: Family) -> int:
+    """Return how many attention heads the layer has."""
+    return getattr(layer.get_submodule(family.attention_core), family.head_counts[0]) if attends(layer, family) else 0
 
 
 def any_shape(config: Mapping[str, Any]) -> Shape:
-    """Return the shape that a configuration announces, or the even one of a stock configuration; errors of `shape_in`."""
-    family = family_of(config["model_type"])
-    return shape_in(config) or Shape.even(config[family.layers_key], config[family.ffn_key])
-
-
-def check_widths(widths: Any, layers: int, where: str) -> tuple[int, ...]:  # noqa: ANN401
-    """Return the widths as a tuple; raises UserError unless there is a whole number from 0 on for each of `layers`."""
-    if not isinstance(widths, list | tuple):
-        raise UserError(f"{where}: give a list with one width for each of the {layers} layers.")
-    if len(widths) != layers:
-        raise UserError(f"{where}: {len(widths)} widths for {layers} layers; give one for each.")
-    for number, width in enumerate(widths, start=1):
-        if type(width) is not int or width < 0:
-            raise UserError(f"{where}: layer {number} has width {width!r}; give a whole number, 0 for no FFN.")
-    return tuple(widths)
+    """Return the shape that a configuration announces, or that of a stock configuration; errors of `shape_in`."""
+    return shape_in(config) or stock_shape(config)
 
 
 def cut_ffn(layer: nn.Module, family: Family, kept: Sequence[int]) -> None:
@@ -123,11 +90,30 @@ def cut_ffn(layer: nn.Module, family: Family, kept: Sequence[int]) -> None:
 
 def cut_part(layer: nn.Module, family: Family, part: str) -> None:
     """Take `part` (`model/units.py`) out of the layer, in place; of a narrower block the leading neurons stay."""
-    if part == ATTENTION:
-        cut_attention(layer, family)
-    else:
+    attention, ffn = pieces(part)
+    if attention:
+        cut_heads(layer, family, range(heads_left(part, heads_of(layer, family))))
+    if ffn:
         width = layer.get_submodule(family.ffn_output).in_features
         cut_ffn(layer, family, range(neurons_left(part, width)))
+
+
+def cut_heads(layer: nn.Module, family: Family, kept: Sequence[int]) -> None:
+    """Leave only the heads `kept` (from 0) of the layer's attention, in this order, in place; none: as `cut_attention`."""
+    if not len(kept):
+        cut_attention(layer, family)
+        return
+    core = layer.get_submodule(family.attention_core)
+    size, output = core.attention_head_size, layer.get_submodule(family.attention_output)
+    chosen = torch.as_tensor(list(kept), dtype=torch.long, device=output.weight.device)
+    columns = (chosen[:, None] * size + torch.arange(size, device=chosen.device)).flatten()
+    for name in (family.query, family.key, family.value):
+        linear = layer.get_submodule(name)
+        _put(layer, name, _linear(linear.weight.detach()[columns], linear.bias.detach()[columns]))
+    _put(layer, family.attention_output, _linear(output.weight.detach()[:, columns], output.bias))
+    for name, count in zip(family.head_counts, (len(chosen), len(columns)), strict=True):
+        setattr(core, name, count)
+    layer.train(layer.training)
 
 
 def cut_attention(layer: nn.Module, family: Family) -> None:
@@ -146,27 +132,28 @@ def cut_attention(layer: nn.Module, family: Family) -> None:
 
 
 def apply_shape(model: nn.Module, family: Family, shape: Shape) -> None:
-    """Give the layers of a stock `model` the widths and attention of `shape`, in place.
+    """Give the layers of a stock `model` the widths and heads of `shape`, in place.
 
-    Weights that fit are kept: the leading neurons of a block that shrinks. A block that grows gets new linear maps, with
-    torch's default initialisation (the model's own `_init_weights` is for the caller to apply).
+    Weights that fit are kept: the leading neurons and heads of a block that shrinks; no shape has more heads than a stock
+    model. A feed-forward block that grows gets new linear maps, with torch's default initialisation (the model's own
+    `_init_weights` is for the caller to apply).
     """
-    for layer, width, attention in zip(layer_list(model, family), shape.ffn_widths, shape.attention, strict=True):
+    for layer, width, heads in zip(layer_list(model, family), shape.ffn_widths, shape.heads, strict=True):
         has = layer.get_submodule(family.ffn_output).in_features
         if width < has:
             cut_ffn(layer, family, range(width))
         elif width > has:
             _set_ffn(layer, family, width)
-        if not attention and attends(layer, family):
-            cut_attention(layer, family)
+        if heads < heads_of(layer, family):
+            cut_heads(layer, family, range(heads))
 
 
 def write_shape(config: PretrainedConfig, family: Family, shape: Shape) -> None:
     """Write `shape` into a configuration, where a stock one does not say it all; its stock width is the widest block.
 
-    Of attention that is gone no head is pruned: its place in a stock model has all of them.
+    No head is pruned in it: the place of a layer in a stock model has all of them.
     """
-    config.pruned_heads = {layer: heads for layer, heads in config.pruned_heads.items() if shape.attention[layer]}
+    config.pruned_heads = {}
     setattr(config, family.ffn_key, max(1, *shape.ffn_widths))
     if shape.uniform():
         config.__dict__.pop(KEY, None)
@@ -177,7 +164,8 @@ def write_shape(config: PretrainedConfig, family: Family, shape: Shape) -> None:
 def padded_state(model: nn.Module, family: Family) -> dict[str, Tensor]:
     """Return the state dict with zeros for all that the stock class has more, so that it computes the same.
 
-    A neuron with zero weights behind it adds nothing; an attention block whose output map is zero adds its bias alone.
+    A neuron or a head with zero weights behind it adds nothing; an attention block whose output map is zero adds its bias
+    alone.
     """
     state, bias = dict(model.state_dict()), layer_list(model, family)[0].get_submodule(family.ffn_output).bias
     for name, size in padded_sizes(shape_of(model, family), family, len(bias)).items():
@@ -188,10 +176,10 @@ def padded_state(model: nn.Module, family: Family) -> dict[str, Tensor]:
 def padded_sizes(shape: Shape, family: Family, hidden: int) -> dict[str, tuple[int, ...]]:
     """Return name -> size of the weights that the stock class has where a model of `shape` may have less, or none."""
     wide, sizes = max(1, *shape.ffn_widths), {}
-    for index, attention in enumerate(shape.attention):
+    for index, heads in enumerate(shape.heads):
         own = {f"{family.ffn_input}.weight": (wide, hidden), f"{family.ffn_input}.bias": (wide,)}
         own[f"{family.ffn_output}.weight"] = hidden, wide
-        if not attention:
+        if heads < shape.full_heads:
             for name in (family.query, family.key, family.value):
                 own |= {f"{name}.weight": (hidden, hidden), f"{name}.bias": (hidden,)}
             own[f"{family.attention_output}.weight"] = hidden, hidden
@@ -263,6 +251,13 @@ def _set_ffn(layer: nn.Module, family: Family, width: int) -> None:
     _put(layer, family.ffn_input, first)
     _put(layer, family.ffn_output, output)
     layer.train(layer.training)
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """Return the linear map with this weight [O, I] and bias [O]; a parameter is taken as it is."""
+    made = nn.Linear(*reversed(weight.shape), device="meta")
+    made.weight, made.bias = nn.Parameter(weight), bias if isinstance(bias, nn.Parameter) else nn.Parameter(bias)
+    return made
 
 
 def _put(layer: nn.Module, name: str, module: nn.Module) -> None:

@@ -43,8 +43,6 @@ def drop_layers(model: PreTrainedModel, family: Family, skip: Sequence[int]) -> 
     owner, _, leaf = family.layers.rpartition(".")
     kept = nn.ModuleList([layer for layer in layer_list(made, family) if layer is not None])
     setattr(made.get_submodule(owner), leaf, kept)
-    pruned = made.config.pruned_heads
-    made.config.pruned_heads = {new: pruned[old - 1] for new, old in enumerate(keep) if old - 1 in pruned}
     setattr(made.config, family.layers_key, len(keep))
     write_shape(made.config, family, shape_of(made, family))
     return made.eval()

@@ -1,40 +1,57 @@
-"""Units of compression: a whole layer, or one of its parts. How they are named, ordered and counted; no torch.
+"""Units of compression: a whole layer, or parts of it. How they are named, ordered and counted; no torch.
 
 A unit is the number of a layer that goes as a whole (3), or text that names a layer and what it loses: `3.attention`,
-`3.ffn`, or `3.ffn:384` for a feed-forward block of which 384 neurons stay. A mix of units has at most one for a layer.
+`3.ffn`, `3.heads:4` for an attention block of which 4 heads stay, `3.ffn:384` for a feed-forward block of which 384 neurons
+stay, or one of each, attention first: `3.heads:4+ffn:384`. A mix of units has at most one for a layer.
 """
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from compressor.errors import UserError
+
 Unit = int | str
-ATTENTION, FFN = "attention", "ffn"
+ATTENTION, HEADS, FFN = "attention", "heads", "ffn"
+_PART = re.compile(rf"({ATTENTION}|{HEADS}:[1-9][0-9]*)?(?:(?:(?<=.)\+|^)({FFN}(?::[1-9][0-9]*)?))?")
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What each layer has: the width of its feed-forward block (0: none) and whether it attends.
+    """What each layer has: the width of its feed-forward block and its attention heads (0: no such block).
 
-    `stored` says how the weights lie on disk: `stock`, filled up with zeros, or `exact`.
+    `full_heads` is how many heads a layer of the stock model has, of the same size as those here. `stored` says how the
+    weights lie on disk: `stock`, filled up with zeros, or `exact`.
     """
 
     ffn_widths: tuple[int, ...]
-    attention: tuple[bool, ...]
+    heads: tuple[int, ...]
+    full_heads: int
     stored: Literal["stock", "exact"] = "stock"
 
+    @property
+    def attention(self) -> tuple[bool, ...]:
+        """Return whether each layer attends."""
+        return tuple(heads > 0 for heads in self.heads)
+
     def uniform(self) -> bool:
-        """Return whether a stock class has this shape: one width for all, above 0, and attention everywhere."""
-        return len(set(self.ffn_widths)) == 1 and self.ffn_widths[0] > 0 and all(self.attention)
+        """Return whether a stock class has this shape: one width for all, above 0, and all heads everywhere."""
+        return len(set(self.ffn_widths)) == 1 and self.ffn_widths[0] > 0 and set(self.heads) == {self.full_heads}
 
     @classmethod
-    def even(cls, layers: int, width: int) -> "Shape":
+    def even(cls, layers: int, width: int, heads: int) -> "Shape":
         """Return the shape of a stock model."""
-        return cls((width,) * layers, (True,) * layers)
+        return cls((width,) * layers, (heads,) * layers, heads)
+
+    def each(self) -> "list[Shape]":
+        """Return the shapes of the single layers."""
+        rows = zip(self.ffn_widths, self.heads, strict=True)
+        return [replace(self, ffn_widths=(width,), heads=(heads,)) for width, heads in rows]
 
     def as_config(self) -> dict[str, Any]:
         """Return the entry of config.json."""
-        entry = {"ffn_widths": list(self.ffn_widths), "attention": list(self.attention)}
+        entry = {"ffn_widths": list(self.ffn_widths), "heads": list(self.heads)}
         return entry if self.stored == "stock" else entry | {"stored": self.stored}
 
 
@@ -76,44 +93,77 @@ def plan_units(plan: Mapping[str, Any]) -> list[Unit]:
     return plan.get("units", plan["skip"])
 
 
+def pieces(part: str) -> tuple[str, str]:
+    """Return what goes of the attention block and of the feed-forward block, "" for nothing; ("", "") for a whole layer.
+
+    Raises UserError for text that names no part.
+    """
+    found = _PART.fullmatch(part)
+    if found is None:
+        raise UserError(
+            f"{part!r} is no part of a layer; name {ATTENTION} or {HEADS}:K, {FFN} or {FFN}:W (K heads or W neurons stay), "
+            f"or one of each, such as {HEADS}:4+{FFN}:384."
+        )
+    return found[1] or "", found[2] or ""
+
+
+def join_pieces(attention: str, ffn: str) -> str:
+    """Return the part of these two pieces, of which one may be ""."""
+    return "+".join(filter(None, (attention, ffn)))
+
+
+def heads_left(part: str, heads: int) -> int:
+    """Return how many heads an attention block of `heads` has when `part` is gone."""
+    return _left(pieces(part)[0], heads)
+
+
 def neurons_left(part: str, width: int) -> int:
     """Return how many neurons a feed-forward block of `width` has when `part` is gone."""
-    if part == FFN:
-        return 0
-    return int(part.removeprefix(f"{FFN}:")) if part.startswith(f"{FFN}:") else width
+    return _left(pieces(part)[1], width)
 
 
-def has_part(part: str, width: int, attention: bool) -> bool:
-    """Return whether a layer with a feed-forward block of `width` (0: none) and attention or none has `part` to lose."""
-    return attention if part == ATTENTION else not part or neurons_left(part, width) < width
+def _left(piece: str, size: int) -> int:
+    name, _, count = piece.partition(":")
+    return int(count or 0) if name else size
+
+
+def has_part(part: str, width: int, heads: int) -> bool:
+    """Return whether a layer of `width` neurons and `heads` (0: no such block) has `part` to lose, all pieces of it."""
+    attention, ffn = pieces(part)
+    return (not attention or _left(attention, heads) < heads) and (not ffn or _left(ffn, width) < width)
 
 
 def shape_left(units: Collection[Unit], full: Shape) -> Shape:
     """Return the shape of what is left of a model with the shape `full`."""
     losses = dict(map(split_unit, units))
-    rows = zip(full.ffn_widths, full.attention, strict=True)
-    kept = [(losses.get(layer), *row) for layer, row in enumerate(rows, start=1) if losses.get(layer) != ""]
+    rows = enumerate(zip(full.ffn_widths, full.heads, strict=True), start=1)
+    kept = [(losses.get(layer) or "", *row) for layer, row in rows if losses.get(layer) != ""]
     return Shape(
-        tuple(neurons_left(part or "", width) for part, width, _ in kept),
-        tuple(attends and part != ATTENTION for part, _, attends in kept),
+        tuple(neurons_left(part, width) for part, width, _ in kept),
+        tuple(heads_left(part, heads) for part, _, heads in kept),
+        full.full_heads,
     )
 
 
 def unit_words(units: Iterable[Unit]) -> str:
     """Return what goes in words: `layers 2 and 4, the FFN of layer 3 and all but 384 FFN neurons of layer 1`.
 
-    None is `no layer`.
+    None is `no layer`. What a layer loses of both its blocks is told apart: `all but 4 heads of layers 1 and 3`.
     """
     groups: dict[str, list[int]] = {}
     for layer, part in sorted(map(split_unit, units)):
-        groups.setdefault(part, []).append(layer)
-    return _and([_part_words(part, layers) for part, layers in groups.items()]) if groups else "no layer"
+        for piece in filter(None, pieces(part)) if part else [""]:
+            groups.setdefault(piece, []).append(layer)
+    return _and([_piece_words(piece, layers) for piece, layers in groups.items()]) if groups else "no layer"
 
 
-def _part_words(part: str, layers: Sequence[int]) -> str:
+def _piece_words(piece: str, layers: Sequence[int]) -> str:
     which = f"layer{'s' if len(layers) > 1 else ''} {_and(list(map(str, layers)))}"
-    named = {"": which, FFN: f"the FFN of {which}", ATTENTION: f"the attention of {which}"}
-    return named.get(part) or f"all but {neurons_left(part, 0)} FFN neurons of {which}"
+    name, _, count = piece.partition(":")
+    if not count:
+        return {"": which, FFN: f"the FFN of {which}", ATTENTION: f"the attention of {which}"}[name]
+    kind = {HEADS: "head", FFN: "FFN neuron"}[name]
+    return f"all but {count} {kind}{'s' if int(count) > 1 else ''} of {which}"
 
 
 def _and(words: Sequence[str]) -> str:

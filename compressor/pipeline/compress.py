@@ -12,9 +12,9 @@ from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedMo
 from compressor.data.memory import given_tables
 from compressor.data.sniff_label import NONE
 from compressor.errors import UserError, first_line, nearest
+from compressor.model.checks import stock_shape
 from compressor.model.families import family_of
 from compressor.model.sublayers import shape_of
-from compressor.model.units import Shape
 from compressor.pipeline.finished import RunResult
 from compressor.pipeline.quick import Options, default_name, quick_recipe, run_quick
 from compressor.progress import shown
@@ -163,7 +163,7 @@ def _directory(model: Any, tokenizer: PreTrainedTokenizerBase | None) -> Iterato
             "the stock class."
         )
     config = model.config.to_dict()
-    if shape_of(model, family) != Shape.even(config[family.layers_key], config[family.ffn_key]):
+    if shape_of(model, family) != stock_shape(config):
         raise UserError(
             "model: layers of it have lost parts, which a stock directory cannot say; give the directory it is from."
         )

@@ -20,7 +20,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerBase
 
-from compressor.model.sublayers import KEY, shaped_model
+from compressor.model.checks import KEY
+from compressor.model.sublayers import shaped_model
 from compressor.model.training.checkpoint import Checkpoint, Training
 from compressor.model.units import Shape
 from compressor.placement.masks import Masked, mask_words
@@ -84,7 +85,7 @@ def build(
         attention_probs_dropout_prob=encoder.dropout,
         initializer_range=encoder.initializer_range,
         pad_token_id=tokenizer.pad_token_id,
-        **{KEY: Shape(tuple(widths), (True,) * encoder.layers).as_config()},
+        **{KEY: Shape(tuple(widths), (encoder.heads,) * encoder.layers, encoder.heads).as_config()},
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)

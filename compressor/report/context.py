@@ -145,7 +145,10 @@ def _in_words(goals: dict[str, Any], variants: Collection[str]) -> dict[str, Any
 
 def _has_zeros(mix: dict[str, Any] | None) -> bool:
     """Return whether zeros stand in the model's directory for parts of layers."""
-    return mix is not None and not Shape(tuple(mix["ffn_widths"]), tuple(mix["attention"])).uniform()
+    if mix is None:
+        return False
+    heads = mix.get("heads") or map(int, mix["attention"])  # runs of earlier versions do not count them
+    return not Shape(tuple(mix["ffn_widths"]), tuple(heads), mix.get("full_heads", 1)).uniform()
 
 
 def selection_context(result: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from compressor.model.checks import check_single_label, check_stored
 from compressor.model.cls_row import relative_positions
 from compressor.model.families import family_of
 from compressor.model.load import ModelSource, find_model, load_tokenizer, longest_input
-from compressor.model.sublayers import any_shape, shape_in
+from compressor.model.sublayers import any_shape
 from compressor.progress import Track
 from compressor.recipe.compression import Recipe, SelectionSpec
 from compressor.run.run import Run
@@ -104,7 +104,7 @@ def _check_budget(spec: SelectionSpec, source: ModelSource) -> None:
     """Raise UserError where the budget cannot be reached, as far as that is known before anything is timed."""
     if spec.budget.of == "flops":
         check_budget(spec, source_savings(spec, source), source.layers)
-    elif shape_in(source.config) is not None:
+    elif not any_shape(source.config).uniform():
         raise UserError(
             f"selection.budget.of: {source.path} has already lost parts of layers, so that one layer's time says nothing of "
             "another's; set it to flops."

@@ -33,14 +33,14 @@ def onnx_files(run: Run) -> dict[str, Path]:
 
 def variant_flops(run: Run, name: str, units: Sequence[Unit]) -> int:
     """Return the encoder FLOPs of a variant without `units`; the last layer counts for one row where it has a tail."""
-    config, family = run.source.config, run.family
-    hidden = config[family.width_key]
+    config = run.source.config
+    hidden = config[run.family.width_key]
     shape = shape_left(units, any_shape(config))
+    flops = shape_flops(shape, hidden)
     if "onnx" not in name or name.rpartition("_")[2] in STOCK or run.tail is None:
-        return shape_flops(shape.ffn_widths, shape.attention, hidden)
-    attends, heads = shape.attention[-1], config[family.heads_key]
-    tail = cls_row_flops(hidden, shape.ffn_widths[-1], heads, form=run.tail, attention=attends)
-    return shape_flops(shape.ffn_widths[:-1], shape.attention[:-1], hidden) + tail
+        return flops
+    last = shape.each()[-1]
+    return flops - shape_flops(last, hidden) + cls_row_flops(last, hidden, form=run.tail)
 
 
 def answer_entry(run: Run, logits: np.ndarray, full: np.ndarray, name: str) -> dict[str, Any]:

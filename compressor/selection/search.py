@@ -43,8 +43,9 @@ class Mix:
     """What a budget asked for and what the chosen mix leaves.
 
     `keep` is the share of the encoder's cost that may remain, `kept` the share that remains (`of: latency`: the largest
-    over the cells). `ffn_widths` and `attention` are those of the layers that stay, `parts` all that could go, `meeting`
-    counts the mixes tried that meet the budget. `gain_rho`: Spearman correlation of gain and KL over `parts`.
+    over the cells). `ffn_widths`, `attention` (whether a layer attends) and `heads` (of `full_heads`) are those of the
+    layers that stay, `parts` all that could go, `meeting` counts the mixes tried that meet the budget. `gain_rho`: Spearman
+    correlation of gain and KL over `parts`.
     """
 
     units: tuple[str, ...]
@@ -53,6 +54,8 @@ class Mix:
     kept: float
     ffn_widths: tuple[int, ...]
     attention: tuple[bool, ...]
+    heads: tuple[int, ...]
+    full_heads: int
     parts: tuple[Part, ...]
     gain_rho: float | None
     meeting: int

@@ -14,7 +14,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.stats import spearmanr
 
 from compressor.errors import UserError
-from compressor.measurement.cost import encoder_flops, layers_saved, shape_flops
+from compressor.measurement.cost import layers_saved, shape_flops
 from compressor.model.units import ATTENTION, FFN, Shape, has_part, ordered, shape_left, split_unit, unit_of
 from compressor.recipe.compression import SelectionSpec
 from compressor.selection.search import Mix, Part, Search, SkipPlan
@@ -41,13 +41,11 @@ def flops_savings(full: Shape, hidden: int, parts: Sequence[str]) -> dict[tuple[
 
     `full` is the shape of the model, `hidden` the width of its states.
     """
-    whole, found = shape_flops(full.ffn_widths, full.attention, hidden), {}
+    whole, found = shape_flops(full, hidden), {}
     for part in parts:
-        for layer, own in enumerate(zip(full.ffn_widths, full.attention, strict=True), start=1):
-            if has_part(part, *own):
-                left = shape_left([unit_of(1, part)], Shape(*((value,) for value in own)))
-                saved = encoder_flops(1, hidden, own[0], attention=own[1])
-                saved -= shape_flops(left.ffn_widths, left.attention, hidden)
+        for layer, own in enumerate(full.each(), start=1):
+            if has_part(part, own.ffn_widths[0], own.heads[0]):
+                saved = shape_flops(own, hidden) - shape_flops(shape_left([unit_of(1, part)], own), hidden)
                 found[layer, part] = np.array([saved / whole])
     return found
 
@@ -130,6 +128,8 @@ def find_mix(
         kept=1 - float(_saved(chosen.skip, free).min()),
         ffn_widths=left.ffn_widths,
         attention=left.attention,
+        heads=left.heads,
+        full_heads=left.full_heads,
         parts=parts,
         gain_rho=_correlation(parts),
         meeting=len(meeting),

@@ -59,13 +59,13 @@ def test_what_is_linear_in_the_features_is_explained_and_the_rows_fall_where_the
     model, family, _, folder = tiny("bert")
     texts = [(text,) for text, _ in letter_rows(600)]
     many = encode(texts, load_tokenizer(find_model(str(folder))), 40)
-    heads, targets = model.config.num_attention_heads, np.zeros((len(many), 3), dtype=np.float32)
+    targets = np.zeros((len(many), 3), dtype=np.float32)
     weight = torch.randn(3 * model.config.hidden_size, 3, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         for rows, batch in padded_batches(many, 32):
             inputs = {name: torch.from_numpy(value) for name, value in batch.items()}
             state = model(**inputs, output_hidden_states=True).hidden_states[2]
-            x = exit_features(layer_list(model, family)[2], family, heads, state, inputs["attention_mask"])
+            x = exit_features(layer_list(model, family)[2], family, state, inputs["attention_mask"])
             targets[rows] = (x @ weight).numpy()
     fits, held = fit_exits(model, family, many, [1, 2], targets)
     assert [fit.head.layer for fit in fits] == [1, 2]

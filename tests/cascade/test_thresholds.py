@@ -55,7 +55,7 @@ def test_flips_cost_and_exits_by_hand():
 
 def test_work_by_hand():
     # width 2, one head; layers of s tokens cost s (8 * 4 + 4 * 2 f) + 8 s^2, without attention s (4 * 2 f)
-    whole = EncoderWork(2, 1, Shape((3, 0, 1), (True, True, False)))
+    whole = EncoderWork(2, Shape((3, 0, 1), (1, 1, 0), 1))
     lengths = np.array([1, 10])
     layers = np.array([[32 + 24 + 8, 560 + 800], [32 + 8, 320 + 800], [8, 80]])
     # one row: 8 * 4 + 4 * 2 f + 8 s, without attention 4 * 2 f
@@ -65,14 +65,14 @@ def test_work_by_hand():
         whole.costs((1, 2), lengths),
         [layers[0] + rows[1], layers[0] + layers[1] + rows[1] + rows[2], layers.sum(0) + rows[1] + rows[2]],
     )
-    tail = EncoderWork(2, 1, Shape((3, 0), (True, True)), tail=True)
+    tail = EncoderWork(2, Shape((3, 0), (1, 1), 1), tail=True)
     np.testing.assert_array_equal(tail.costs((1,), lengths), [layers[0] + rows[1], layers[0] + rows[1] + rows[1]])
 
 
 def test_work_in_eight_bits_and_of_a_second_start_by_hand():
     # 4 layers' worth in float32 behind 2 layers at a quarter of the time, each of one text of 1 token: 32 + 24 + 8 = 64
-    full = EncoderWork(2, 1, Shape((3,) * 4, (True,) * 4))
-    work = EncoderWork(2, 1, Shape((3, 3), (True, True)), speed=0.25, full=full)
+    full = EncoderWork(2, Shape.even(4, 3, 1))
+    work = EncoderWork(2, Shape.even(2, 3, 1), speed=0.25, full=full)
     one = np.array([1])
     assert work.costs((1,), one).ravel().tolist() == [16 + 64, 32 + 64]  # the exit reads one row in float32
     assert work.costs((1, 2), one).ravel().tolist() == [16 + 64, 32 + 64, 32 + 64 + 4 * 64]

@@ -14,13 +14,14 @@ from compressor.compensation.heads.head import Head, fold_head
 from compressor.data.batches import encode, pad
 from compressor.export import onnx as export
 from compressor.export.tail import CELLS, choose_form, with_tail, without_dead_nodes
-from compressor.measurement.cost import cls_row_flops, encoder_flops
+from compressor.measurement.cost import cls_row_flops, shape_flops
 from compressor.measurement.predictions import predict
 from compressor.measurement.runtime import predict_onnx, session
 from compressor.model.cls_row import FORMS
 from compressor.model.families import FAMILIES, family_of, layer_list
 from compressor.model.load import find_model, load_classifier, load_tokenizer
 from compressor.model.surgery import save_model as save
+from compressor.model.units import Shape
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -149,10 +150,11 @@ def test_both_forms_give_the_same_row_on_the_runtime(tmp_path):
 
 def test_saving_by_hand():
     # one multiply-add is two operations; BERT-base at 128 tokens
-    layer = encoder_flops(1, 768, 3072)
-    saved = (layer - cls_row_flops(768, 3072, 12)) / (12 * layer)
+    own = Shape.even(1, 3072, 12)
+    layer = shape_flops(own, 768)
+    saved = (layer - cls_row_flops(own, 768)) / (12 * layer)
     assert saved == pytest.approx(0.0825, abs=0.0001)
-    saved = (layer - cls_row_flops(768, 3072, 12, form="single_row")) / (12 * layer)
+    saved = (layer - cls_row_flops(own, 768, form="single_row")) / (12 * layer)
     assert saved == pytest.approx(0.069, abs=0.0005)
     # width 2, FFN 4, 3 tokens: keys and values 2 * 3 * 4, query and output 2 * 4, FFN 2 * 8, scores and sum 2 * 3 * 2
-    assert cls_row_flops(2, 4, 1, 3, form="single_row") == 2 * (24 + 8 + 16 + 12)
+    assert cls_row_flops(Shape.even(1, 4, 1), 2, 3, form="single_row") == 2 * (24 + 8 + 16 + 12)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressor.measurement.cost import encoder_flops, weight_bytes
+from compressor.measurement.cost import shape_flops, weight_bytes
 from compressor.measurement.predictions import fingerprint, flipped_examples
 from compressor.measurement.statistics import (
     TIERS,
@@ -17,6 +17,7 @@ from compressor.measurement.statistics import (
     rate_upper_bound,
     tier,
 )
+from compressor.model.units import Shape
 
 
 def logits_of(predictions, classes=2):
@@ -204,8 +205,8 @@ def test_fingerprint_follows_the_labels_alone():
 
 def test_flops_of_bert_base():
     # 24 s d^2 + 4 s^2 d a layer; 22.35 GF for 12 layers of BERT-base at 128 tokens
-    assert encoder_flops(1, 768, 3072, 128) == 24 * 128 * 768**2 + 4 * 128**2 * 768
-    assert encoder_flops(12, 768, 3072) / 1e9 == pytest.approx(22.35, abs=0.01)
+    assert shape_flops(Shape.even(1, 3072, 12), 768, 128) == 24 * 128 * 768**2 + 4 * 128**2 * 768
+    assert shape_flops(Shape.even(12, 3072, 12), 768) / 1e9 == pytest.approx(22.35, abs=0.01)
 
 
 def test_weight_bytes_prefers_safetensors(tmp_path):

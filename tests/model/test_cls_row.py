@@ -23,7 +23,7 @@ def test_the_row_is_that_of_the_whole_layer_under_padding(tiny, model_type, form
     for layer in layer_list(model, family):
         behind = apply_layer(layer, [call], [hidden])[0]
         with torch.inference_mode():
-            row = cls_row(layer, family, model.config.num_attention_heads, hidden, call.mask, FORMS[form])
+            row = cls_row(layer, family, hidden, call.mask, FORMS[form])
         torch.testing.assert_close(row, behind[:, :1], rtol=0, atol=2e-5)
         hidden = behind
 
@@ -38,6 +38,6 @@ def test_pruned_heads_are_left_out(tiny, form):
     for layer in layer_list(model, family)[:2]:
         behind = apply_layer(layer, [call], [hidden])[0]
         with torch.inference_mode():
-            row = cls_row(layer, family, model.config.num_attention_heads, hidden, call.mask, FORMS[form])
+            row = cls_row(layer, family, hidden, call.mask, FORMS[form])
         torch.testing.assert_close(row, behind[:, :1], rtol=0, atol=2e-5)
         hidden = behind

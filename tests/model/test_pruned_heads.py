@@ -1,4 +1,4 @@
-"""Models whose heads were pruned: what config.json says of a layer by its index goes where the layer goes."""
+"""Models whose heads transformers 4 pruned: they are read, and written with a shape, which 5 opens as well."""
 
 import copy
 import json
@@ -12,44 +12,57 @@ from transformers import AutoModelForSequenceClassification
 from compressor.errors import UserError
 from compressor.measurement.predictions import predict
 from compressor.model.families import FAMILIES
-from compressor.model.load import find_model, load_model, load_tokenizer
-from compressor.model.surgery import drop_layers, leave_out
+from compressor.model.load import find_model, load_model, load_tokenizer, read_config
+from compressor.model.sublayers import any_shape, shape_of
+from compressor.model.surgery import leave_out
 from compressor.model.surgery import save_model as save
+from compressor.model.units import Shape
 
 PRUNED = {0: [1], 2: [0, 3]}
 
 
+@pytest.mark.parametrize("stock", [True, False])
 @pytest.mark.parametrize("model_type", list(FAMILIES))
-@pytest.mark.parametrize(("skip", "left"), [((1,), {1: [0, 3]}), ((2,), {0: [1], 1: [0, 3]}), ((3,), {0: [1]})])
-def test_pruned_heads_are_renumbered_with_the_layers(tiny, tmp_path, model_type, skip, left):
+def test_pruned_heads_become_a_shape(tiny, tmp_path, model_type, stock):
     model, family, encodings, folder = tiny(model_type)
     model = copy.deepcopy(model)
     model.prune_heads(PRUNED)
-    made = drop_layers(model, family, skip)
-    assert {layer: sorted(heads) for layer, heads in made.config.pruned_heads.items()} == left
-    save(made, load_tokenizer(find_model(str(folder))), tmp_path / "model", "# card\n")
-    stock = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").eval()
-    for loaded in (stock, load_model(tmp_path / "model")):
-        np.testing.assert_array_equal(predict(loaded, encodings), predict(made, encodings))
+    made = leave_out(model, family, [2, "4.ffn:24"])
+    assert shape_of(made, family) == Shape((64, 64, 24), (3, 2, 4), 4)
+    save(made, load_tokenizer(find_model(str(folder))), tmp_path / "model", "# card\n", stock=stock)
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert not config.get("pruned_heads")
+    assert config["compressor"]["heads"] == [3, 2, 4]
+    wanted = predict(made, encodings)
+    ours = load_model(tmp_path / "model")
+    assert shape_of(ours, family) == shape_of(made, family)
+    np.testing.assert_array_equal(predict(ours, encodings), wanted)
+    if stock:
+        opened = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").eval()
+        np.testing.assert_allclose(predict(opened, encodings), wanted, atol=1e-5)
     assert sorted(model.config.pruned_heads) == [0, 2]  # the original stays as it was
 
 
-@pytest.mark.parametrize("stock", [True, False])
+@pytest.mark.parametrize("attention", [None, [True, False, True]])
 @pytest.mark.parametrize("model_type", ["bert", "distilbert"])
-def test_attention_that_is_gone_has_no_pruned_heads(tiny, tmp_path, model_type, stock):
-    model, family, encodings, folder = tiny(model_type)
-    model = copy.deepcopy(model)
+def test_directories_that_name_pruned_heads_are_read(tmp_path, model_type, attention):
+    """As transformers 4 writes them, and as earlier versions did for a model that had lost attention as well."""
+    folder = save_model(tmp_path / "model", model_type, layers=3)
+    model, family = load_model(folder), FAMILIES[model_type]
     model.prune_heads(PRUNED)
-    made = leave_out(model, family, ["1.attention", 2, "3.ffn"])
-    save(made, load_tokenizer(find_model(str(folder))), tmp_path / "model", "# card\n", stock=stock)
-    assert json.loads((tmp_path / "model" / "config.json").read_text())["pruned_heads"].keys() == {"1"}
-    wanted = predict(made, encodings)
-    np.testing.assert_allclose(predict(load_model(tmp_path / "model"), encodings), wanted, atol=1e-5)
-    if stock:
-        stock_model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").eval()
-        np.testing.assert_allclose(predict(stock_model, encodings), wanted, atol=1e-5)
-    again = drop_layers(load_model(tmp_path / "model"), family, (1,))
-    assert list(again.config.pruned_heads) == [0]
+    model.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["pruned_heads"].keys() == {"0", "2"}
+    if attention:
+        entry = {"ffn_widths": [64] * 3, "attention": attention}
+        (folder / "config.json").write_text(json.dumps({**config, "compressor": entry}))
+    wanted = Shape((64,) * 3, (3, 0 if attention else 4, 2), 4)
+    assert shape_of(load_model(folder), family) == any_shape(read_config(folder)) == wanted
+    # no more heads than the file has
+    entry = {"ffn_widths": [64] * 3, "heads": [4, 4, 2]}
+    (folder / "config.json").write_text(json.dumps({**config, "compressor": entry}))
+    with pytest.raises(UserError, match="compressor.heads must be 3 whole numbers"):
+        load_model(folder)
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,15 @@ from compressor.export.onnx import STOCK, export_variants
 from compressor.export.optimize import count_operators, expected_nodes
 from compressor.measurement.predictions import predict
 from compressor.measurement.runtime import predict_onnx, session
+from compressor.model.checks import check_widths, shape_in
 from compressor.model.families import family_of, layer_list
 from compressor.model.load import find_model, load_tokenizer, read_config
-from compressor.model.sublayers import check_widths, cut_attention, cut_ffn, shape_in, shape_of, shaped_model
+from compressor.model.sublayers import cut_attention, cut_ffn, shape_of, shaped_model
 from compressor.model.surgery import drop_layers, save_model
 from compressor.model.units import Shape
 
 FAMILIES_TRIED = "bert", "distilbert", "roberta", "electra"
-CUT = Shape((40, 64, 0, 64), (True, False, True, True))
+CUT = Shape((40, 64, 0, 64), (4, 0, 4, 4), 4)
 """Layer 1 is narrower, layer 2 does not attend, layer 3 has no feed-forward block."""
 
 
@@ -85,7 +86,7 @@ def test_stock_class_opens_the_directory_with_equal_results(tiny, tmp_path, kind
     ours = load_model(tmp_path / "cut")
     assert type(stock) is type(ours) is type(model)
     assert shape_of(ours, family) == CUT
-    assert shape_of(stock, family) == Shape((64,) * 4, (True,) * 4)
+    assert shape_of(stock, family) == Shape.even(4, 64, 4)
     wanted = predict(made, encodings)
     assert np.abs(predict(stock, encodings) - wanted).max() < 1e-4
     assert np.array_equal(predict(ours, encodings), wanted)
@@ -122,7 +123,7 @@ def test_one_width_for_all_needs_no_word_in_the_config(tiny, tmp_path):
 def test_layers_are_dropped_from_cut_models(tiny):
     model, family, encodings, _ = tiny("bert")
     made = drop_layers(cut(model, family), family, [1])
-    assert shape_of(made, family) == Shape((64, 0, 64), (False, True, True))
+    assert shape_of(made, family) == Shape((64, 0, 64), (0, 4, 4), 4)
     assert predict(made, encodings).shape == (24, 3)
 
 
@@ -175,7 +176,7 @@ def test_masked_language_models_take_widths_too(tmp_path):
 )
 def test_unusable_shapes_are_refused(entry, words):
     with pytest.raises(UserError, match=words):
-        shape_in({"model_type": "bert", "num_hidden_layers": 3, "compressor": entry})
+        shape_in({**BertConfig(num_hidden_layers=3).to_dict(), "compressor": entry})
 
 
 def test_widths_are_checked():

@@ -21,7 +21,7 @@ from compressor.model.surgery import save_model as save
 from compressor.model.units import Shape, shape_left
 
 GONE = ["1.ffn", "2.attention", "3.ffn:32"]
-LEFT = Shape((0, 64, 32, 64), (True, False, True, True))
+LEFT = Shape((0, 64, 32, 64), (4, 0, 4, 4), 4)
 QUICK = "export.variants=[fp32,optimized]"
 FLOPS = "selection={units: [layer, ffn, attention, width], widths: [0.25], budget: {keep: 0.6}, beam_width: 3}"
 
@@ -86,10 +86,7 @@ def check_result(result, out, units):
     model = load_model(out / "model")
     assert shape_of(model, family_of("bert")) == left
     flops = {name: result["variants"][name]["encoder_flops"] for name in ("full", "compressed")}
-    assert flops == {
-        "full": shape_flops(LEFT.ffn_widths, LEFT.attention, 32),
-        "compressed": shape_flops(left.ffn_widths, left.attention, 32),
-    }
+    assert flops == {"full": shape_flops(LEFT, 32), "compressed": shape_flops(left, 32)}
     assert result["variants"]["compressed"]["parameters"] == sum(part.numel() for part in model.parameters())
     assert all(entry["agreement"] == 1.0 and entry["max_abs"] < 1e-3 for entry in result["parity"].values())
 
@@ -100,12 +97,9 @@ def test_whole_layers_go_with_head_audit_analyses_and_cascade(task, tmp_path, co
     result = run(command, task, tmp_path / "run", *asked, cascade, QUICK)
     (skipped,) = result["plan"]["skip"]
     check_result(result, tmp_path / "run", [skipped])
-    whole = shape_flops(LEFT.ffn_widths, LEFT.attention, 32)
+    whole = shape_flops(LEFT, 32)
     # layers cost what is in them: the audit's sets of one layer differ
-    costs = {
-        whole - shape_flops([width], [attends], 32)
-        for width, attends in zip(LEFT.ffn_widths, LEFT.attention, strict=True)
-    }
+    costs = {whole - shape_flops(layer, 32) for layer in LEFT.each()}
     assert {point["encoder_flops"] for point in result["audit"]["frontier"] if point["size"] == 1} <= costs
     assert set(result["analysis"]) == {"ffn", "errors", "roles"}
     assert result["cascade"] is not None
@@ -205,7 +199,7 @@ def test_what_two_cuts_leave_is_what_one_would(tiny, tmp_path):
     whole = load_model(tmp_path / "bert-whole")
     again = leave_out(model, family, ["1.attention", 4])
     left = shape_left(["1.attention", 4], LEFT)
-    assert shape_of(again, family) == left == Shape((0, 64, 32), (False, False, True))
+    assert shape_of(again, family) == left == Shape((0, 64, 32), (0, 0, 4), 4)
     tokens = load_tokenizer(find_model(str(tmp_path / "bert")))
     save(again, tokens, tmp_path / "again", "card")
     assert np.array_equal(predict(load_model(tmp_path / "again"), encodings), predict(again, encodings))

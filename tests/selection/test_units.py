@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from compressor.compensation.refits.blocks import build_variants
 from compressor.errors import UserError
-from compressor.measurement.cost import encoder_flops
+from compressor.measurement.cost import shape_flops
 from compressor.model.capture import apply_layer, capture_calls, fit_calls, recorded
 from compressor.model.states.states import class_states
 from compressor.model.units import Shape, ordered, parts_of, shape_left, split_unit, unit_of, unit_words, whole_layers
@@ -35,7 +35,7 @@ def test_units_are_named_and_counted_by_hand():
     assert ordered(units) == ("1.ffn:384", 2, "3.ffn", 4, "5.ffn", "6.attention")
     assert whole_layers(units) == (4, 2)
     assert parts_of(units) == {5: "ffn", 1: "ffn:384", 3: "ffn", 6: "attention"}
-    assert shape_left(units, Shape((1536,) * 6, (True,) * 6)) == Shape((384, 0, 0, 1536), (True, True, True, False))
+    assert shape_left(units, Shape.even(6, 1536, 12)) == Shape((384, 0, 0, 1536), (12, 12, 12, 0), 12)
     assert unit_words(units) == (
         "all but 384 FFN neurons of layer 1, layers 2 and 4, the FFN of layers 3 and 5 and the attention of layer 6"
     )
@@ -50,8 +50,8 @@ def test_a_unit_is_what_its_parts_say(unit):
 def test_savings_are_those_of_the_operations_by_hand():
     # at 128 tokens and width 384: attention 128 * 8 * 384^2 + 4 * 128^2 * 384, FFN 128 * 4 * 384 * 1536
     attention, ffn = 176_160_768, 301_989_888
-    found = flops_savings(Shape.even(6, 1536), 384, ["", "attention", "ffn", "ffn:384"])
-    assert encoder_flops(6, 384, 1536) == 6 * (attention + ffn)
+    found = flops_savings(Shape.even(6, 1536, 12), 384, ["", "attention", "ffn", "ffn:384"])
+    assert shape_flops(Shape.even(6, 1536, 12), 384) == 6 * (attention + ffn)
     whole = 6 * (attention + ffn)
     wanted = {"": 1 / 6, "attention": attention / whole, "ffn": ffn / whole, "ffn:384": 0.75 * ffn / whole}
     assert {part: found[3, part].item() for part in wanted} == pytest.approx(wanted)
@@ -111,13 +111,13 @@ def every_mix(savings, layers):
 @pytest.mark.parametrize("keep", [0.85, 0.7, 0.55])
 def test_the_best_mix_is_found_where_damage_adds_up(units, keep):
     spec = SelectionSpec(units=units, budget={"keep": keep}, widths=[0.5, 0.125], beam_width=64)
-    savings = flops_savings(Shape.even(4, 256), 32, part_names(spec, 256))
+    savings = flops_savings(Shape.even(4, 256, 4), 32, part_names(spec, 256))
     generator = np.random.default_rng(len(units))
     layer_damage = generator.uniform(0.1, 1, 4)
     share = {"": 1.2, "ffn": 0.6, "attention": 0.5, "ffn:128": 0.15, "ffn:32": 0.3}
     damage = {key: layer_damage[key[0] - 1] * share[key[1]] for key in savings}
     trials = Additive(4, damage)
-    plan = find_mix(trials, savings, spec, Shape.even(4, 256))
+    plan = find_mix(trials, savings, spec, Shape.even(4, 256, 4))
     saved = {mix: sum(savings[split_unit(unit)].item() for unit in mix) for mix in every_mix(savings, 4)}
     meeting = [mix for mix, share in saved.items() if 1 - share <= keep + 1e-9]
     best = min(meeting, key=lambda mix: trials.trial(mix).kl)
@@ -155,7 +155,7 @@ def test_a_budget_that_can_be_reached_is_always_met(seed, layers, units, keep, b
     except UserError:
         return
     damage = {key: generator.uniform(0, 1) for key in savings}
-    plan = find_mix(Additive(layers, damage), savings, spec, Shape.even(layers, 256))
+    plan = find_mix(Additive(layers, damage), savings, spec, Shape.even(layers, 256, 4))
     saved = sum(savings[split_unit(unit)] for unit in plan.units)
     assert 1 - saved.min() == pytest.approx(plan.mix.kept)
     assert plan.mix.kept <= keep + 1e-6
@@ -185,7 +185,7 @@ def test_a_budget_that_only_different_parts_of_different_layers_reach_is_met():
     # each part saves 0.1 in one of two cells: two of a kind save 0.2 there, one of each 0.4 in both
     both = {"ffn": np.array([0.1, 0.3]), "attention": np.array([0.3, 0.1])}
     savings = {(layer, part): saved for layer in (1, 2) for part, saved in both.items()}
-    plan = find_mix(Additive(2, dict.fromkeys(savings, 0.1)), savings, spec, Shape.even(2, 64))
+    plan = find_mix(Additive(2, dict.fromkeys(savings, 0.1)), savings, spec, Shape.even(2, 64, 4))
     assert plan.mix.kept == pytest.approx(0.6)
 
 
@@ -216,8 +216,8 @@ def test_the_mix_by_gain_alone_by_hand():
 
 def test_protected_layers_stay():
     spec = SelectionSpec(units=["layer", "ffn"], budget={"keep": 0.7}, protect=[1])
-    savings = flops_savings(Shape.even(4, 64), 32, part_names(spec, 64))
-    plan = find_mix(Additive(4, dict.fromkeys(savings, 0.1)), savings, spec, Shape.even(4, 64))
+    savings = flops_savings(Shape.even(4, 64, 4), 32, part_names(spec, 64))
+    plan = find_mix(Additive(4, dict.fromkeys(savings, 0.1)), savings, spec, Shape.even(4, 64, 4))
     assert 1 not in [split_unit(unit)[0] for unit in plan.units]
 
 
@@ -234,7 +234,7 @@ def test_protected_layers_stay():
 def test_impossible_budgets_are_refused(units, keep, least):
     spec = SelectionSpec(units=units, budget={"keep": keep}, widths=[0.5, 0.25])
     with pytest.raises(UserError, match=f"selection.budget.keep: {keep:g} cannot be reached .* {least} of the flops"):
-        check_budget(spec, flops_savings(Shape.even(4, 64), 32, part_names(spec, 64)), 4)
+        check_budget(spec, flops_savings(Shape.even(4, 64, 4), 32, part_names(spec, 64)), 4)
 
 
 def test_gains_of_parts_add_up_to_those_of_layers(tiny):

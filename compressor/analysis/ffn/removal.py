@@ -14,7 +14,7 @@ from compressor.measurement.statistics import compare, delta_interval, discordan
 from compressor.model.capture import LayerCall, apply_layer, capture_call
 from compressor.model.cls_row import cls_row
 from compressor.model.families import Family, head_logits, layer_list
-from compressor.model.sublayers import attends
+from compressor.model.sublayers import attends, heads_of
 from compressor.progress import Track, silent
 
 
@@ -80,7 +80,6 @@ def run_removals(
     logits = {kind: np.zeros((len(layers), *full.shape), dtype=np.float32) for kind in stand_ins}
     entropy = {kind: np.zeros((len(layers), len(encodings))) for kind in stand_ins}
     fixed = {kind: torch.from_numpy(vectors).float().to(model.device) for kind, vectors in stand_ins.items()}
-    heads = getattr(model.config, family.heads_key)
     absolute = getattr(model.config, "position_embedding_type", "absolute") == "absolute"
     with torch.inference_mode():
         for rows, inputs in padded_batches(encodings, batch_size, track, "removal"):
@@ -90,11 +89,11 @@ def run_removals(
             full[rows] = batch_logits.float().cpu().numpy()
             states = [call.hidden, *(block.after for block in blocks)]
             pairs = zip(layers, states, strict=False) if absolute else ()
-            usual = [attention_entropy(*pair, family, heads, call.mask) for pair in pairs]
+            usual = [attention_entropy(*pair, family, call.mask) for pair in pairs]
             for kind, vectors in fixed.items():
                 for index, block in enumerate(blocks):
                     hidden = replaced(layers[index], family, block.before, vectors[index])
-                    hidden, shift = _later(layers[index + 1 :], family, heads, call, hidden, usual[index + 1 :])
+                    hidden, shift = _later(layers[index + 1 :], family, call, hidden, usual[index + 1 :])
                     logits[kind][index, rows] = head_logits(model, family, hidden).float().cpu().numpy()
                     entropy[kind][index, rows] = shift.cpu().numpy()
     return RemovalRun(full, logits, entropy if absolute else None)
@@ -107,7 +106,7 @@ def replaced(layer: nn.Module, family: Family, before: Tensor, vectors: Tensor) 
     return layer.get_submodule(family.ffn_norm)(summed)
 
 
-def attention_entropy(layer: nn.Module, hidden: Tensor, family: Family, heads: int, mask: Tensor) -> Tensor:
+def attention_entropy(layer: nn.Module, hidden: Tensor, family: Family, mask: Tensor) -> Tensor:
     """Return the entropy of the layer's attention on the states [B, S, H], mean over heads and tokens of each row, nats [B].
 
     `-sum p ln p` of p = softmax(q k / sqrt(size)) over the tokens that `mask` [B, S] keeps; absolute positions. NaN where
@@ -116,7 +115,7 @@ def attention_entropy(layer: nn.Module, hidden: Tensor, family: Family, heads: i
     if not attends(layer, family):
         return torch.full((len(hidden),), torch.nan, dtype=torch.float64, device=hidden.device)
     query, key = (
-        layer.get_submodule(name)(hidden).unflatten(-1, (heads, -1)).transpose(1, 2)
+        layer.get_submodule(name)(hidden).unflatten(-1, (heads_of(layer, family), -1)).transpose(1, 2)
         for name in (family.query, family.key)
     )
     scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
@@ -169,7 +168,7 @@ def _removal(run: RemovalRun, kind: str, layer: int, gold: np.ndarray | None) ->
 
 
 def _later(
-    layers: list[nn.Module], family: Family, heads: int, call: LayerCall, hidden: Tensor, usual: list[Tensor]
+    layers: list[nn.Module], family: Family, call: LayerCall, hidden: Tensor, usual: list[Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Return the final [CLS] states [B, H] behind `layers`, and the mean shift of their attention entropies [B].
 
@@ -179,9 +178,9 @@ def _later(
     shifts = [torch.full((len(hidden),), torch.nan, dtype=torch.float64, device=hidden.device)]
     for number, layer in enumerate(layers):
         if usual:
-            shifts.append(attention_entropy(layer, hidden, family, heads, call.mask) - usual[number])
+            shifts.append(attention_entropy(layer, hidden, family, call.mask) - usual[number])
         if usual and number == len(layers) - 1:
-            hidden = cls_row(layer, family, heads, hidden, call.mask)
+            hidden = cls_row(layer, family, hidden, call.mask)
         else:
             hidden = apply_layer(layer, [call], [hidden])[0]
     return hidden[:, 0], torch.stack(shifts).nanmean(0)

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from compressor.errors import UserError, first_line
 from compressor.files import read_json
+from compressor.model.checks import KEY
 from compressor.model.families import FAMILIES, Family
 from compressor.model.load import WEIGHTS, read_config
-from compressor.model.sublayers import KEY, any_shape, padded, padded_sizes, shape_of
+from compressor.model.sublayers import any_shape, padded, padded_sizes, shape_of
 from compressor.model.units import Shape
 
 HEADS = "num_attention_heads", "n_heads", "n_head"
@@ -156,7 +157,7 @@ def open_weights(directory: Path) -> Weights:
     else:
         files = dict.fromkeys(_names_in(directory / name), directory / name)
     shape = None
-    if KEY in config and config.get("model_type") in FAMILIES:
+    if (KEY in config or config.get("pruned_heads")) and config.get("model_type") in FAMILIES:
         config = read_config(directory, "model")
         shape = any_shape(config)
     return _weights(config, files, lambda tensor: _read_tensor(files[tensor], tensor), where, shape)

@@ -62,7 +62,7 @@ def refit_gaps(
     full, kept = list(layer_list(teacher, family)), list(layer_list(student, family))
     reach = reached_states(keep, len(full))
     shapes = shape_of(teacher, family), shape_of(student, family)
-    whole, left = (list(zip(shape.ffn_widths, shape.attention, strict=True)) for shape in shapes)
+    whole, left = (list(zip(shape.ffn_widths, shape.heads, strict=True)) for shape in shapes)
     chosen = [i for i, layer in enumerate(keep) if reach[i] > layer or left[i] != whole[layer - 1]]
     if chosen and spec.layers == "later":
         chosen = list(range(chosen[0], len(keep)))

@@ -38,9 +38,7 @@ def time_layers(
     already, times are means over the layers, and what a part saves is the mean over those that have it.
     """
     shape, rows = shape_of(model, family), []
-    owners = {
-        part: [has_part(part, *own) for own in zip(shape.ffn_widths, shape.attention, strict=True)] for part in parts
-    }
+    owners = {part: [has_part(part, *own) for own in zip(shape.ffn_widths, shape.heads, strict=True)] for part in parts}
     stacks = {part: _stack_without(model, family, part, owners[part]) for part in parts if any(owners[part])}
     for cell in cells:
         calls = [capture_call(model, family, np.arange(cell.batch), batch)[0] for batch in cell.batches]
@@ -59,7 +57,7 @@ def time_layers(
             description=f"one layer, batch {cell.batch}, {cell.length} tokens",
         )
         # layers take turns: where they differ, the median of all would be the time of some
-        turns = 1 if shape.uniform() else len(shape.attention)
+        turns = 1 if shape.uniform() else len(shape.heads)
         typical = {name: typical_ms(values[name], 1 if name == "full" else turns) for name in subjects}
         row = {"batch": cell.batch, "length": cell.length, "full_ms": typical["full"], "layer_ms": typical["layer"]}
         if parts:

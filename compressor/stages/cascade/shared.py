@@ -42,7 +42,7 @@ def work_of(run: Run, source: ModelSource, speed: float = 1.0) -> EncoderWork:
 
     def work(model: ModelSource) -> EncoderWork:
         config = model.config
-        return EncoderWork(config[family.width_key], config[family.heads_key], any_shape(config), tail)
+        return EncoderWork(config[family.width_key], any_shape(config), tail)
 
     return replace(work(source), speed=speed, full=work(run.teacher_source))
 

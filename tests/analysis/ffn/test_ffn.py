@@ -325,7 +325,7 @@ def test_entropy_of_attention_equals_that_of_the_models_own_weights(tiny, model_
             each = -(weights * weights.clamp_min(1e-30).log()).sum(-1).mean(1)
             own = (each * mask).sum(1) / mask.sum(1)
             torch.testing.assert_close(
-                attention_entropy(layer, hidden, family, 4, mask).float(), own, atol=1e-4, rtol=1e-4
+                attention_entropy(layer, hidden, family, mask).float(), own, atol=1e-4, rtol=1e-4
             )
 
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification
 from compressor import load_model
 from compressor.compensation import distill as distillation
 from compressor.export.optimize import expected_nodes
-from compressor.measurement.cost import encoder_flops
+from compressor.measurement.cost import shape_flops
 from compressor.measurement.predictions import predict
 from compressor.model.families import family_of
 from compressor.model.load import read_config
@@ -44,10 +44,10 @@ def test_the_plan_keeps_the_budget_and_the_model_is_what_it_says(finished):
     result = json.loads((finished / "result.json").read_text())
     plan, compressed = result["plan"], result["variants"]["compressed"]
     assert plan["mix"]["kept"] <= 0.6
-    assert plan["mix"]["kept"] == pytest.approx(compressed["encoder_flops"] / encoder_flops(3, 32, 64))
+    assert plan["mix"]["kept"] == pytest.approx(compressed["encoder_flops"] / shape_flops(Shape.even(3, 64, 4), 32))
     assert plan["skip"] == [unit for unit in plan["units"] if isinstance(unit, int)]
     model = load_model(finished / "model")
-    wanted = Shape(tuple(plan["mix"]["ffn_widths"]), tuple(plan["mix"]["attention"]))
+    wanted = Shape(tuple(plan["mix"]["ffn_widths"]), tuple(plan["mix"]["heads"]), 4)
     assert shape_of(model, family_of("bert")) == wanted
     assert compressed["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     parts = [split_unit(unit) for unit in plan["units"] if isinstance(unit, str)]
@@ -81,7 +81,7 @@ def test_the_report_says_what_went_and_how_to_load_it(finished):
     assert "mixes of feed-forward blocks, attention blocks, FFN widths tried within the budget" in page
     assert "What each part saves and costs alone" in page
     mix = plan["mix"]
-    zeros = not Shape(tuple(mix["ffn_widths"]), tuple(mix["attention"])).uniform()
+    zeros = not Shape(tuple(mix["ffn_widths"]), tuple(mix["heads"]), 4).uniform()
     assert zeros, "the mix has one width for all, which shows nothing here"
     assert "time is saved by the ONNX files and by compressor.load_model alone" in page
     assert 'compressor.load_model("path/to/this/folder")' in card
