@@ -56,6 +56,8 @@ class RefitSpec(Spec):
     """Ridge regression; there is no other."""
     layers: Literal["gaps", "later"] = "gaps"
     """`gaps`: the layer in front of every gap; `later`: every kept layer from the first gap on."""
+    blocks: Literal["ffn", "both"] = "ffn"
+    """The output map of the feed-forward block alone, or first that of attention, too: for layers that lost heads."""
     cls_weight: Annotated[Float, Field(ge=1)] = 10.0
     """Weight of the [CLS] rows against those of the other tokens."""
 

@@ -23,19 +23,18 @@ RankedSets = Callable[[int], SkipSet]
 
 @dataclass(frozen=True)
 class Part:
-    """What leaving out one part of one layer (or the `layer`) saves, and what it costs alone, by its trial.
+    """What leaving out one part of one layer (or the `layer`) saves, and the damage that it does alone, in nats.
 
     `saves` is a share of the encoder's cost (`of: latency`: the smallest over the cells), `gain` what it adds to the
-    separability of the [CLS] state, None for narrower blocks, of which no state speaks.
+    separability of the [CLS] state, None for heads and neurons, of which no state speaks; `damage` is the divergence from
+    the full model to second order, its stand-in fitted.
     """
 
     layer: int
     part: str
     saves: float
     gain: float | None
-    agreement: float
-    kl: float
-    raw_agreement: float
+    damage: float
 
 
 @dataclass(frozen=True)

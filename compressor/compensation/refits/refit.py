@@ -1,22 +1,33 @@
-"""Closed-form refit of a feed-forward output, so that a kept layer lands where the layers behind it would have led.
+"""Closed-form refit of the maps that end a layer's blocks, so that a kept layer lands where the full model would be.
 
 No labels, no gradients, no new parameter: behind a gap of skipped layers the model should be where the full model was.
 BERT's layers end in `LayerNorm(v)`, v = a + W_2 phi + b_2, with a the attention output and phi the activations inside the
 feed-forward block. The refit changes W_2 and b_2 alone, by ridge regression over the tokens of unlabelled text. A layer
 that has lost a part of itself has its own gap to close; one without any feed-forward block is refitted where it ends (`ends`).
+Where both blocks are asked for, the output map of attention is refitted first, towards the state that the full model has
+behind that layer's attention.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from compressor.compensation.refits.ends import refit_end
-from compressor.compensation.refits.equations import NormalEquations, Solution, add_to, entering, solve_held_out
-from compressor.model.capture import LayerCall, apply_layer
+from compressor.compensation.refits.equations import (
+    NormalEquations,
+    Solution,
+    add_to,
+    entering,
+    solve_held_out,
+    token_weights,
+)
+from compressor.compensation.refits.norms import refit_norm_to
+from compressor.model.capture import LayerCall, apply_layer, recorded
 from compressor.model.families import Family, layer_list
-from compressor.model.sublayers import shape_of
+from compressor.model.sublayers import attends, shape_of
 from compressor.progress import Track, silent
 from compressor.recipe.training import RefitSpec
 
@@ -25,9 +36,10 @@ from compressor.recipe.training import RefitSpec
 class Refit:
     """What was done at one layer; errors are weighted mean squares of what the norm's input lacks, on held-out rows.
 
-    `layer` is the kept layer whose feed-forward output was refitted, in the numbers of the full model; `target` the state
-    it should reach. `strength` is None where no refit lowered the held-out error, and the layer stayed as it was. `width`
-    counts its neurons; without any, its end was refitted, and errors are those behind the norm, summed over dimensions.
+    `layer` is the kept layer in the numbers of the full model, `block` that whose output map was refitted; `target` the state
+    that it should reach (of attention: the one inside the layer behind it). `strength` is None where no refit lowered the
+    held-out error, and the layer stayed as it was. `width` counts its neurons; without any, its end was refitted, and errors
+    are those behind the norm, summed over dimensions; so are those of attention that is gone, where only its norm is left.
     """
 
     layer: int
@@ -38,6 +50,7 @@ class Refit:
     error_after: float
     condition: float
     width: int
+    block: Literal["attention", "ffn"] = "ffn"
 
 
 @torch.no_grad()
@@ -66,29 +79,40 @@ def refit_gaps(
     chosen = [i for i, layer in enumerate(keep) if reach[i] > layer or left[i] != whole[layer - 1]]
     if chosen and spec.layers == "later":
         chosen = list(range(chosen[0], len(keep)))
+    both = spec.blocks == "both"
     done: list[Refit] = []
+    rows = sum(len(call.rows) for call in calls)
     wanted_states, states = ([call.hidden for call in calls] for _ in range(2))
     depth = 0
     for index in range(chosen[-1] + 1 if chosen else 0):
-        width = kept[index].get_submodule(family.ffn_output).in_features
-        sums = NormalEquations(), NormalEquations()
+        layer, width = kept[index], kept[index].get_submodule(family.ffn_output).in_features
+        attended: list[Tensor | None] = []
         for number, call in enumerate(track(calls, f"refit: layer {keep[index]}", total=len(calls))):
-            for layer in full[depth : reach[index]]:
-                wanted_states[number] = apply_layer(layer, [call], [wanted_states[number]])[0]
-            if index in chosen and width:
-                rows = regression(kept[index], family, call, states[number], wanted_states[number], spec.cls_weight)
-                sums[call.held].add(*rows)
+            with recorded(full[keep[index] - 1], outputs={"attended": family.attention_norm}) as seen:
+                for other in full[depth : reach[index]]:
+                    wanted_states[number] = apply_layer(other, [call], [wanted_states[number]])[0]
+            attended.append(seen.get("attended"))
         depth = reach[index]
-        if index in chosen:
-            if width:
-                made = refit_output(kept[index], family, *sums)
-            else:
-                made = refit_end(kept[index], family, calls, states, wanted_states, spec.cls_weight)
-            numbers = made.strength, made.error_before, made.error_after, made.condition
-            done.append(Refit(keep[index], reach[index], sum(len(call.rows) for call in calls), *numbers, width))
+        if index in chosen and both and width:  # without neurons `refit_end` has the attention output, too
+            made = refit_attention(layer, family, calls, states, attended, spec.cls_weight)
+            done.append(Refit(keep[index], keep[index], rows, *_numbers(made), width, "attention"))
+        if index in chosen and width:
+            sums = NormalEquations(), NormalEquations()
+            for number, call in enumerate(calls):
+                sums[call.held].add(
+                    *regression(layer, family, call, states[number], wanted_states[number], spec.cls_weight)
+                )
+            done.append(Refit(keep[index], reach[index], rows, *_numbers(refit_output(layer, family, *sums)), width))
+        elif index in chosen:
+            made = refit_end(layer, family, calls, states, wanted_states, spec.cls_weight)
+            done.append(Refit(keep[index], reach[index], rows, *_numbers(made), width))
         for number, call in enumerate(calls):
-            states[number] = apply_layer(kept[index], [call], [states[number]])[0]
+            states[number] = apply_layer(layer, [call], [states[number]])[0]
     return done
+
+
+def _numbers(made: Solution) -> tuple[float | None, float, float, float]:
+    return made.strength, made.error_before, made.error_after, made.condition
 
 
 def reached_states(keep: Sequence[int], layers: int) -> list[int]:
@@ -105,17 +129,55 @@ def refit_output(layer: nn.Module, family: Family, fit: NormalEquations, held: N
     return found
 
 
+def refit_attention(
+    layer: nn.Module,
+    family: Family,
+    calls: Sequence[LayerCall],
+    before: Sequence[Tensor],
+    wanted: Sequence[Tensor],
+    cls_weight: float,
+) -> Solution:
+    """Refit the attention output of a layer in place towards the states `wanted` [B, S, H] behind its attention norm.
+
+    `before` are the states in front of the layer, by batch. Of attention that is gone the norm is refitted.
+    """
+    norm = layer.get_submodule(family.attention_norm)
+    if not attends(layer, family):
+        batches = zip(calls, before, strict=True)
+        inside = (entering(layer, call, states, v=family.attention_norm)["v"] for call, states in batches)
+        usual, reached = refit_norm_to(norm, calls, inside, wanted, [token_weights(call, cls_weight) for call in calls])
+        return Solution(norm.weight.new_zeros(0), 0.0 if reached < usual else None, usual, reached, 1.0)
+    sums = NormalEquations(), NormalEquations()
+    places = family.attention_output, family.attention_norm
+    for call, states, target in zip(calls, before, wanted, strict=True):
+        sums[call.held].add(*regression(layer, family, call, states, target, cls_weight, places))
+    found = solve_held_out(*sums)
+    if found.strength is not None:
+        add_to(layer.get_submodule(family.attention_output), found.change, norm.weight)
+    return found
+
+
 def regression(
-    layer: nn.Module, family: Family, call: LayerCall, before: Tensor, target: Tensor, cls_weight: float
+    layer: nn.Module,
+    family: Family,
+    call: LayerCall,
+    before: Tensor,
+    target: Tensor,
+    cls_weight: float,
+    places: tuple[str, str] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return phi [N, F], what v [N, H] lacks in units of gamma, and the weight [N] of every token that is not padding.
+
+    `places` are the output map that phi enters and the norm behind it that v enters; None for those of the feed-forward
+    block.
 
     The layer's norm gives gamma (v - mu) / sigma + beta, so that it yields the target G where v is
     `u* = sigma (G - beta) / gamma + mu`, with v's own mu and sigma. What is wanted is gamma (u* - v), and a token weighs
     1 / sigma^2: squares are then those of the state behind the norm, and a dimension that gamma hides counts for little.
     """
-    norm = layer.get_submodule(family.ffn_norm)
-    seen = entering(layer, call, before, phi=family.ffn_output, v=family.ffn_norm)
+    output, ending = places or (family.ffn_output, family.ffn_norm)
+    norm = layer.get_submodule(ending)
+    seen = entering(layer, call, before, phi=output, v=ending)
     v = seen["v"].float()
     mu, variance = v.mean(-1, keepdim=True), v.var(-1, correction=0, keepdim=True) + norm.eps
     wanted = variance.sqrt() * (target.float() - norm.bias) + norm.weight * (mu - v)

@@ -4,7 +4,7 @@ The block gives W phi + b for activations phi [F]. With the second moments G of 
 W' misses are `sum_d gamma_d^2 (w'_d - w_d)' G (w'_d - w_d)`: every width of a block is solved from sub-blocks of G.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,8 @@ from compressor.compensation.refits.equations import STRENGTHS, NormalEquations,
 
 RIDGE = 1e-3
 """Ridge strength at which the backward elimination judges, in multiples of the mean squared activation."""
+ANCHORS = 0.25, 0.5, 0.75
+"""Places among the amounts of a block at which all ridge strengths are tried."""
 LAZY = 64
 """Eliminations after which the inverse is brought up to date as a whole."""
 
@@ -104,6 +106,32 @@ def ranked_neurons(sums: BlockSums, rank: str) -> Tensor:
     return torch.cat([order[sums.specialists[order]], order[~sums.specialists[order]]])
 
 
+def ranked_heads(sums: BlockSums, per_head: int) -> Tensor:
+    """Return the heads in the order in which they are kept, by the same elimination with a head of `per_head` inputs at a time.
+
+    Losing the inputs S of head h costs `tr(D_S' [G^-1]_SS^-1 D_S)`, D_S its refitted rows in units of gamma, and what stays
+    makes up for it (the structured form: Kurtic et al. 2023, equations 2 and 3).
+    """
+    output = sums.output.double() * sums.gamma.double()
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(_ridged(sums, RIDGE)))
+    rows = torch.cat([output, output.new_zeros(1, output.shape[1])])
+    places = torch.arange(len(output), device=output.device).split(per_head)
+    left, order = dict(enumerate(places)), []
+    while left:
+        costs = {head: (rows[own] * _within(inverse, own, rows[own])).sum() for head, own in left.items()}
+        pick = min(costs, key=lambda head: float(costs[head]))
+        own = left.pop(pick)
+        order.append(pick)
+        rows = rows - inverse[:, own] @ _within(inverse, own, rows[own])
+        inverse = inverse - inverse[:, own] @ _within(inverse, own, inverse[own])
+    return torch.tensor(order[::-1], device=output.device)
+
+
+def _within(inverse: Tensor, own: Tensor, values: Tensor) -> Tensor:
+    """Return [G^-1]_SS^-1 times `values`."""
+    return torch.linalg.solve(inverse[own][:, own], values)
+
+
 def cut_change(sums: BlockSums, kept: Tensor) -> Tensor:
     """Return how [W, b] changes, [F + 1, H], where the neurons that are not `kept` go and nothing else."""
     change = torch.cat([-sums.output.double(), sums.output.new_zeros(1, sums.output.shape[1]).double()])
@@ -118,27 +146,46 @@ def mean_change(sums: BlockSums, kept: Tensor) -> Tensor:
     return change
 
 
-def ridge_change(sums: BlockSums, kept: Tensor, strength: float) -> Tensor:
-    """Return the same where the kept columns and the bias make up for what went, by ridge regression towards no change."""
-    change = cut_change(sums, kept)
-    stay = torch.cat([kept.sort().values, kept.new_full((1,), len(change) - 1)])
-    system = _ridged(sums, strength)[stay][:, stay]
-    missing = -(sums.fit.gram[stay] @ change)
-    change[stay] = torch.cholesky_solve(missing, torch.linalg.cholesky(system))
-    return change
+def nested_changes(
+    sums: BlockSums, order: Tensor, counts: Collection[int]
+) -> Iterator[tuple[int, float | None, Tensor, float]]:
+    """Yield (count, ridge strength, change, its held-out error) where the first `count` inputs of `order` stay, for each.
 
+    The kept columns and the bias make up for what went, by ridge regression towards no change. Every system is the leading
+    block of one ordered matrix, so one factor a strength serves all counts. All strengths are tried at `ANCHORS` of the
+    counts; the others take that of the nearest. Where the mean of what went, as bias, does as well, that is yielded: None.
+    """
+    full = len(order)
+    inner = sorted(count for count in set(counts) if 0 < count < full)
+    anchors = {inner[round(share * (len(inner) - 1))] for share in ANCHORS} if inner else set()
+    places = torch.cat([order.new_full((1,), full), order])  # the bias always stays
+    system, factors, best = _ridged(sums, 0.0)[places][:, places], {}, {}
 
-def best_ridge(sums: BlockSums, kept: Tensor) -> tuple[float, Tensor]:
-    """Return the strength with the lowest error on held-out tokens, and its change."""
-    changes = {strength: ridge_change(sums, kept, strength) for strength in STRENGTHS}
-    best = min(changes, key=lambda strength: change_error(sums, changes[strength]))
-    return best, changes[best]
+    def solved(count: int, strength: float) -> tuple[Tensor, float]:
+        if strength not in factors:
+            factors[strength] = torch.linalg.cholesky(_ridged(sums, strength)[places][:, places])
+        change, stay, gone = cut_change(sums, order[:count]), places[: count + 1], places[count + 1 :]
+        missing = -(system[: count + 1, count + 1 :] @ change[gone])
+        change[stay] = torch.cholesky_solve(missing, factors[strength][: count + 1, : count + 1])
+        return change, change_error(sums, change)
+
+    for count in anchors:
+        best[count] = min(STRENGTHS, key=lambda strength: solved(count, strength)[1])
+    for count in sorted(set(counts)):
+        mean = mean_change(sums, order[:count])
+        made = count, None, mean, change_error(sums, mean)
+        if count in inner:
+            strength = best[min(anchors, key=lambda anchor: abs(anchor - count))]
+            change, error = solved(count, strength)
+            made = (count, strength, change, error) if error < made[3] else made
+        yield made
 
 
 def change_error(sums: BlockSums, change: Tensor) -> float:
     """Return the weighted mean square that a change [F + 1, H] of the output map makes behind the norm, held out."""
-    scaled = change * sums.gamma.double()
-    return float((scaled * (sums.held.gram @ scaled)).sum()) / sums.held.weight
+    changed = change.any(1)
+    scaled = change[changed] * sums.gamma.double()
+    return float((scaled * (sums.held.gram[changed][:, changed] @ scaled)).sum()) / sums.held.weight
 
 
 def _ridged(sums: BlockSums, strength: float) -> Tensor:

@@ -1,0 +1,231 @@
+"""Layers with fewer heads and neurons, in closed form: which stay at every amount, and the map behind them that makes up best.
+
+An attention block ends in `W_o c + b` for the contexts c of its heads, a feed-forward block in `W_2 phi + b` for the activations
+phi of its neurons. From the second moments of [c, 1] and [phi, 1] over unlabelled text, weighted as the norm behind divides,
+one elimination a block says in which order its heads or neurons go, and every amount of them is refitted from the same
+moments (`widths`). No labels and no gradients; one pass over the text, however much there is, for as many blocks as fit into
+memory.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from compressor.compensation.refits.equations import NormalEquations
+from compressor.compensation.refits.widths import (
+    BlockSums,
+    change_error,
+    cut_change,
+    mean_change,
+    nested_changes,
+    ranked_heads,
+    ranked_neurons,
+)
+from compressor.data.batches import Encodings, padded_batches
+from compressor.errors import UserError
+from compressor.model.capture import HELD_OUT, check_fit_rows, recorded
+from compressor.model.families import Family, layer_list
+from compressor.model.neurons import specialists
+from compressor.model.sublayers import cut_ffn, cut_heads, heads_of, shape_of
+from compressor.model.units import ATTENTION, FFN, HEADS, has_part, heads_left, neurons_left, pieces
+from compressor.progress import Track, silent
+
+MOMENTS_BUDGET = 2 * 2**30
+"""Bytes of moments that one pass over the text may hold; blocks that do not fit take another pass."""
+CLS_WEIGHT = 10.0
+"""How many times as much as another token a [CLS] row weighs in the fits."""
+
+Piece = tuple[int, str]
+"""(layer from 1, what goes of one of its blocks: `attention`, `heads:K`, `ffn` or `ffn:W`)."""
+_Block = tuple[int, bool]
+"""(layer from 1, whether it is the attention block)."""
+
+
+@dataclass(frozen=True)
+class Amount:
+    """One amount of one block: the heads or neurons `kept` (from 0), and the output map behind them.
+
+    `weight` [H, inputs kept] and `bias` [H] replace the output map. Errors are weighted mean squares behind the norm on
+    held-out text, summed over dimensions: with the rest cut out and nothing else, with its mean as bias, and as it is here,
+    refitted with ridge `strength`, or where that is None with the mean as bias.
+    """
+
+    kept: tuple[int, ...]
+    weight: Tensor
+    bias: Tensor
+    strength: float | None
+    error_cut: float
+    error_mean: float
+    error_refit: float
+
+
+class NarrowLayers(Mapping[tuple[int, str], nn.Module]):
+    """(layer, part) -> the layer without that part, its amounts as they were fitted; each is made when it is asked for."""
+
+    def __init__(self, model: PreTrainedModel, family: Family, amounts: Mapping[Piece, Amount]) -> None:
+        self._layers, self._family, self._amounts = layer_list(model, family), family, amounts
+
+    def __getitem__(self, key: tuple[int, str]) -> nn.Module:
+        number, part = key
+        found = [self._amounts[number, piece] if piece else None for piece in pieces(part)]
+        return narrowed(self._layers[number - 1], self._family, *found)
+
+    def __iter__(self) -> Iterator[Piece]:
+        return iter(self._amounts)
+
+    def __len__(self) -> int:
+        return len(self._amounts)
+
+
+@torch.no_grad()
+def narrowed(layer: nn.Module, family: Family, attention: Amount | None, ffn: Amount | None) -> nn.Module:
+    """Return a copy of the layer with these amounts of its attention and its feed-forward block; None leaves a block whole."""
+    made = deepcopy(layer)
+    for cut, place, amount in ((cut_heads, family.attention_output, attention), (cut_ffn, family.ffn_output, ffn)):
+        if amount is not None:
+            cut(made, family, amount.kept)
+            output = made.get_submodule(place)
+            output.bias = nn.Parameter(amount.bias.clone(), requires_grad=output.bias.requires_grad)
+            if amount.kept:
+                output.weight.copy_(amount.weight)
+    return made
+
+
+@torch.no_grad()
+def fit_amounts(
+    model: PreTrainedModel,
+    family: Family,
+    encodings: Encodings,
+    wanted: Mapping[int, Collection[str]],
+    *,
+    rank: str = "elimination",
+    batch_size: int = 32,
+    budget: int = MOMENTS_BUDGET,
+    track: Track = silent,
+) -> dict[Piece, Amount]:
+    """Return the amount of each piece of the parts that are `wanted`: layer (from 1) -> parts (`model/units.py`).
+
+    Every fifth row of `encodings` is held out of the fits, chooses the ridge strengths and gives the errors. `rank` names
+    the order of the neurons (`RANKINGS`). The model stays as it is; it runs over the text once, or more often where the
+    moments of its blocks need more than `budget` bytes. Raises UserError for fewer than five rows and for parts that a
+    layer does not have.
+    """
+    check_fit_rows(len(encodings))
+    blocks = _blocks(model, family, wanted)
+    layers, made = list(layer_list(model, family)), {}
+    for group in _groups(layers, family, list(blocks), budget):
+        sums = _moments(model, family, encodings, group, batch_size, track)
+        for block in track(group, "heads and neurons of every block", total=len(group)):
+            found, (number, attention) = sums.pop(block), block
+            layer, counted = layers[number - 1], heads_left if attention else neurons_left
+            each = len(found.output) // heads_of(layer, family) if attention else 1
+            order = ranked_heads(found, each) if attention else ranked_neurons(found, rank)
+            counts = {piece: counted(piece, len(order)) for piece in blocks[block]}
+            bias = layer.get_submodule(_output(family, attention)).bias
+            amounts = _amounts(found, order, each, counts.values(), bias)
+            made |= {(number, piece): amounts[count] for piece, count in counts.items()}
+    return made
+
+
+def _blocks(model: PreTrainedModel, family: Family, wanted: Mapping[int, Collection[str]]) -> dict[_Block, set[str]]:
+    """Return block -> the pieces of it that are wanted."""
+    layers, blocks = shape_of(model, family).each(), {}
+    for number, parts in wanted.items():
+        if not 1 <= number <= len(layers):
+            raise UserError(f"layer {number} does not exist; the model's layers are 1..{len(layers)}.")
+        (width,), (heads,) = layers[number - 1].ffn_widths, layers[number - 1].heads
+        for part in parts:
+            if not part or not has_part(part, width, heads):
+                raise UserError(
+                    f"layer {number} cannot lose {part!r}: it has {heads} heads and {width} feed-forward neurons; name "
+                    f"{ATTENTION} or {HEADS}:K with K below its heads, {FFN} or {FFN}:W with W below its width."
+                )
+            for attention, piece in zip((True, False), pieces(part), strict=True):
+                if piece:
+                    blocks.setdefault((number, attention), set()).add(piece)
+    return blocks
+
+
+def _groups(layers: Sequence[nn.Module], family: Family, blocks: list[_Block], budget: int) -> list[list[_Block]]:
+    """Return the blocks in groups whose moments, of fitted and of held-out rows, fit into `budget` bytes."""
+    groups, used = [], budget
+    for number, attention in sorted(blocks):
+        size = 16 * (layers[number - 1].get_submodule(_output(family, attention)).in_features + 1) ** 2
+        if used + size > budget:
+            groups.append([])
+            used = 0
+        groups[-1].append((number, attention))
+        used += size
+    return groups
+
+
+def _moments(
+    model: PreTrainedModel, family: Family, encodings: Encodings, blocks: list[_Block], batch_size: int, track: Track
+) -> dict[_Block, BlockSums]:
+    """Return the moments of what enters the output map of each block, from one pass over the text."""
+    layers = list(layer_list(model, family))
+    sums = {block: (NormalEquations(), NormalEquations()) for block in blocks}
+    cls: dict[_Block, Tensor | float] = dict.fromkeys(blocks, 0.0)
+    with ExitStack() as stack:
+        caught = {
+            (number, attention): stack.enter_context(
+                recorded(layers[number - 1], {"inside": _output(family, attention), "sum": _norm(family, attention)})
+            )
+            for number, attention in blocks
+        }
+        for rows, inputs in padded_batches(encodings, batch_size, track, "moments of every block"):
+            tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
+            model(**tensors)
+            mask = tensors["attention_mask"].bool()
+            held = torch.from_numpy(rows % HELD_OUT == HELD_OUT - 1).to(mask.device)
+            for block, seen in caught.items():
+                norm = layers[block[0] - 1].get_submodule(_norm(family, block[1]))
+                weight = 1 / (seen["sum"].float().var(-1, correction=0) + norm.eps)
+                weight[:, 0] *= CLS_WEIGHT
+                for part in (False, True):
+                    kept = mask & (held == part)[:, None]
+                    phi = seen["inside"][kept]
+                    if len(phi):
+                        sums[block][part].add(phi, phi.new_zeros(len(phi), 0), weight[kept])
+                cls[block] += seen["inside"][~held, 0].double().square().sum(0)
+    texts = len(encodings) - len(encodings) // HELD_OUT
+    return {
+        block: _block_sums(layers[block[0] - 1], family, block[1], *sums[block], cls[block] / texts) for block in blocks
+    }
+
+
+def _output(family: Family, attention: bool) -> str:
+    return family.attention_output if attention else family.ffn_output
+
+
+def _norm(family: Family, attention: bool) -> str:
+    return family.attention_norm if attention else family.ffn_norm
+
+
+def _block_sums(
+    layer: nn.Module, family: Family, attention: bool, fit: NormalEquations, held: NormalEquations, cls: Tensor
+) -> BlockSums:
+    output = layer.get_submodule(_output(family, attention)).weight.detach().T
+    guarded = torch.zeros(len(output), dtype=torch.bool, device=output.device)
+    if not attention:
+        guarded |= torch.from_numpy(specialists(layer, family)).to(output.device)
+    return BlockSums(fit, held, cls, output, layer.get_submodule(_norm(family, attention)).weight.detach(), guarded)
+
+
+def _amounts(sums: BlockSums, order: Tensor, each: int, counts: Collection[int], bias: Tensor) -> dict[int, Amount]:
+    """Return count -> amount where the first `count` heads (of `each` inputs) or neurons of `order` stay."""
+    inputs = (order[:, None] * each + torch.arange(each, device=order.device)).flatten()
+    made = {}
+    for count, strength, change, error in nested_changes(sums, inputs, [count * each for count in counts]):
+        units = order[: count // each].sort().values
+        kept = (units[:, None] * each + torch.arange(each, device=order.device)).flatten()
+        weight = (sums.output.double() + change[:-1])[kept].T.to(sums.output).contiguous()
+        cut, mean = (change_error(sums, plain(sums, kept)) for plain in (cut_change, mean_change))
+        new_bias = (bias.double() + change[-1]).to(bias)
+        made[count // each] = Amount(tuple(units.tolist()), weight, new_bias, strength, cut, mean, error)
+    return made
