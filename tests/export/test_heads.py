@@ -7,14 +7,17 @@ import onnx
 import pytest
 from heads import cut
 from onnx import numpy_helper
+from tiny import TEXTS
+from tiny import save_model as write_model
 
+from compressor.data.batches import encode
 from compressor.export.onnx import STOCK, export_variants
 from compressor.export.optimize import count_operators, expected_nodes
 from compressor.measurement.predictions import predict
 from compressor.measurement.runtime import predict_onnx, session
 from compressor.model.cls_row import FORMS
 from compressor.model.families import FAMILIES, layer_list
-from compressor.model.load import find_model, load_tokenizer, read_config
+from compressor.model.load import find_model, load_classifier, load_tokenizer, read_config
 from compressor.model.sublayers import cut_heads
 from compressor.model.surgery import save_model
 
@@ -34,7 +37,7 @@ def saved(request, tiny, tmp_path_factory):
 
 def check(path, form, variants, model, encodings):
     wanted, config = predict(model, encodings), read_config(path / "model")
-    for name, file in export_variants(path / "model", path / form, variants, form=form).items():
+    for name, file in export_variants(path / "model", path / (form or "none"), variants, form=form).items():
         logits = predict_onnx(session(file.path), encodings)
         np.testing.assert_allclose(logits, wanted, atol=TOLERANCE.get(name, 1e-4), err_msg=name)
         assert (logits.argmax(1) == wanted.argmax(1)).mean() >= (0.9 if name == "int8" else 1.0), name
@@ -72,3 +75,13 @@ def test_the_tail_reads_the_heads_that_are_left(tiny, tmp_path, kind, heads, for
     cut_heads(layer_list(made, family)[3], family, heads)
     save_model(made, load_tokenizer(find_model(str(folder))), tmp_path / "model", "card")
     check(tmp_path, form, ["optimized"], made, encodings)
+
+
+@pytest.mark.parametrize("position", ["relative_key", "relative_key_query"])
+def test_scores_by_distance_are_exported_with_the_heads_that_are_left(tmp_path, position):
+    folder = write_model(tmp_path / "whole", "bert", layers=4, position_embedding_type=position)
+    source = find_model(str(folder))
+    tokenizer = load_tokenizer(source)
+    made = cut(load_classifier(source), FAMILIES["bert"])
+    save_model(made, tokenizer, tmp_path / "model", "card")
+    check(tmp_path, None, ["fp32", "alltokens", "optimized"], made, encode(TEXTS, tokenizer, 40))
