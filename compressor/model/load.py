@@ -190,8 +190,8 @@ def load_classifier(
 def load_model(path: str | Path, *, device: str = "cpu") -> PreTrainedModel:
     """Return the classifier in a directory (or behind a hub id), float32, in eval mode, on `device`.
 
-    Where the directory announces narrower feed-forward blocks, or layers without one of their blocks, what the stock
-    class would compute with zeros is really gone here: the same predictions in less time. Raises UserError for whatever
+    Where the directory announces fewer neurons or heads, or layers without one of their blocks, what the stock class
+    would compute with zeros is really gone here: the same predictions in less time. Raises UserError for whatever
     is no usable classifier.
     """
     return load_classifier(find_model(str(path)), device=device)

@@ -168,7 +168,13 @@ def padded_state(model: nn.Module, family: Family) -> dict[str, Tensor]:
     alone.
     """
     state, bias = dict(model.state_dict()), layer_list(model, family)[0].get_submodule(family.ffn_output).bias
-    for name, size in padded_sizes(shape_of(model, family), family, len(bias)).items():
+    shape, config = shape_of(model, family), model.config
+    sizes = padded_sizes(shape, family, len(bias))
+    if getattr(config, "position_embedding_type", "absolute") != "absolute":  # each layer has an embedding of distances
+        size = 2 * config.max_position_embeddings - 1, len(bias) // shape.full_heads
+        gone = [index for index, heads in enumerate(shape.heads) if not heads]
+        sizes |= {f"{family.layers}.{i}.{family.attention_core}.distance_embedding.weight": size for i in gone}
+    for name, size in sizes.items():
         state[name] = padded(state.get(name, bias[:0].detach()), size)
     return state
 

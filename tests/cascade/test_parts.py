@@ -97,7 +97,15 @@ def test_parts_compute_what_the_whole_computes(tiny, parts, model_type, exits):
         np.testing.assert_allclose(logits, output.logits, atol=1e-4)
 
 
-@pytest.mark.parametrize("units", [("1.ffn", "2.attention", "4.ffn:8"), ("3.ffn:24", "4.attention"), (2, "4.ffn")])
+@pytest.mark.parametrize(
+    "units",
+    [
+        ("1.ffn", "2.attention", "4.ffn:8"),
+        ("3.ffn:24", "4.attention"),
+        (2, "4.ffn"),
+        ("1.heads:3+ffn:8", "2.heads:1", "3.attention+ffn:24", "4.heads:2+ffn:40"),
+    ],
+)
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert", "electra"])
 def test_a_model_without_parts_of_layers_is_cut_behind_its_layers(tiny, tmp_path, model_type, units):
     model, family, encodings, directory = tiny(model_type)

@@ -10,7 +10,13 @@ import numpy as np
 import onnx
 import pytest
 from tiny import TEXTS, save_model
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, TextClassificationPipeline
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    DistilBertConfig,
+    TextClassificationPipeline,
+)
 
 from compressor.data.batches import encode, pad, padded_batches
 from compressor.errors import UserError
@@ -248,7 +254,7 @@ def test_cuda_answers_like_pytorch_on_the_cpu(exported):
 
 
 def test_missing_fusions_are_counted():
-    config = {"model_type": "bert", "num_hidden_layers": 2, "hidden_act": "gelu"}
+    config = BertConfig(num_hidden_layers=2).to_dict()
     whole = {"Attention": 2, "SkipLayerNormalization": 4, "BiasGelu": 2}
     check_fused(whole, config)
     with pytest.raises(RuntimeError, match="0 Attention nodes for 2 layers of bert, expected 2"):
@@ -258,7 +264,7 @@ def test_missing_fusions_are_counted():
     with pytest.raises(RuntimeError, match="1 BiasGelu"):
         check_fused({**whole, "BiasGelu": 1}, config)
     # another activation is fused otherwise or not at all
-    check_fused({**whole, "BiasGelu": 0}, {"n_layers": 2, "activation": "relu"})
+    check_fused({**whole, "BiasGelu": 0}, DistilBertConfig(n_layers=2, activation="relu").to_dict())
     with_tail = {**whole, "Attention": 1}
     check_fused(with_tail, config, tail=True)
     with pytest.raises(RuntimeError, match="1 Attention nodes for 2 layers of bert, expected 2"):

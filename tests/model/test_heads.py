@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from heads import CUT, cut, zeroed
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import TEXTS, save_model
@@ -19,7 +20,7 @@ from compressor.measurement.predictions import predict
 from compressor.model.checks import shape_in
 from compressor.model.families import FAMILIES, family_of, layer_list
 from compressor.model.load import find_model, load_tokenizer
-from compressor.model.sublayers import apply_shape, cut_ffn, cut_heads, cut_part, shape_of
+from compressor.model.sublayers import apply_shape, cut_heads, cut_part, shape_of
 from compressor.model.surgery import leave_out
 from compressor.model.surgery import save_model as save
 from compressor.model.units import (
@@ -36,36 +37,11 @@ from compressor.model.units import (
     unit_words,
 )
 
-KEPT = {0: ([2, 0], range(64)), 1: ([1], range(9, 33)), 2: ([], range(5, 45)), 3: ([3, 1, 2], [])}
-"""Layer from 0 -> heads and neurons that stay, in any order."""
-CUT = Shape((64, 24, 40, 0), (2, 1, 0, 3), 4)
 PART = st.builds(
     join_pieces,
     st.one_of(st.sampled_from(["", "attention"]), st.integers(1, 12).map("heads:{}".format)),
     st.one_of(st.sampled_from(["", "ffn"]), st.integers(1, 3072).map("ffn:{}".format)),
 )
-
-
-def cut(model, family):
-    made = copy.deepcopy(model)
-    for layer, (heads, neurons) in zip(layer_list(made, family), KEPT.values(), strict=True):
-        cut_heads(layer, family, heads)
-        if len(neurons) < 64:
-            cut_ffn(layer, family, neurons)
-    return made
-
-
-@torch.no_grad()
-def zeroed(model, family):
-    """Return the whole model with the output columns of all heads and neurons that go set to 0."""
-    made = copy.deepcopy(model)
-    for layer, kept in zip(layer_list(made, family), KEPT.values(), strict=True):
-        for name, stays, size in zip((family.attention_output, family.ffn_output), kept, (8, 1), strict=True):
-            weight = layer.get_submodule(name).weight
-            gone = torch.ones(weight.shape[1] // size, dtype=torch.bool)
-            gone[list(stays)] = False
-            weight[:, gone.repeat_interleave(size)] = 0
-    return made
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
@@ -87,8 +63,10 @@ def test_scores_by_distance_stay_those_of_each_head(tmp_path, position):
     wanted = predict(zeroed(model, family), encodings)
     np.testing.assert_allclose(predict(made, encodings), wanted, atol=1e-5)
     save(made, tokenizer, tmp_path / "cut", "card")
-    stock = AutoModelForSequenceClassification.from_pretrained(tmp_path / "cut").eval()
-    np.testing.assert_allclose(predict(stock, encodings), wanted, atol=1e-5)
+    stock, info = AutoModelForSequenceClassification.from_pretrained(tmp_path / "cut", output_loading_info=True)
+    assert not info["missing_keys"]
+    for opened in (stock.eval(), load_model(tmp_path / "cut")):
+        np.testing.assert_allclose(predict(opened, encodings), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", FAMILIES)

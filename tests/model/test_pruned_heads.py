@@ -9,6 +9,7 @@ import torch
 from tiny import save_model
 from transformers import AutoModelForSequenceClassification
 
+from compressor.analysis.roles.weights import open_weights
 from compressor.errors import UserError
 from compressor.measurement.predictions import predict
 from compressor.model.families import FAMILIES
@@ -58,6 +59,10 @@ def test_directories_that_name_pruned_heads_are_read(tmp_path, model_type, atten
         (folder / "config.json").write_text(json.dumps({**config, "compressor": entry}))
     wanted = Shape((64,) * 3, (3, 0 if attention else 4, 2), 4)
     assert shape_of(load_model(folder), family) == any_shape(read_config(folder)) == wanted
+    weights = open_weights(folder)  # heads that are gone count as zeros, behind those that are left
+    written = weights.matrix(weights.layers[2].attention_out)
+    assert written.shape == (32, 32)
+    assert written[:, :16].all() and not written[:, 16:].any()
     # no more heads than the file has
     entry = {"ffn_widths": [64] * 3, "heads": [4, 4, 2]}
     (folder / "config.json").write_text(json.dumps({**config, "compressor": entry}))

@@ -20,8 +20,8 @@ from compressor.model.surgery import leave_out
 from compressor.model.surgery import save_model as save
 from compressor.model.units import Shape, shape_left
 
-GONE = ["1.ffn", "2.attention", "3.ffn:32"]
-LEFT = Shape((0, 64, 32, 64), (4, 0, 4, 4), 4)
+GONE = ["1.heads:3+ffn", "2.attention", "3.ffn:32", "4.heads:2"]
+LEFT = Shape((0, 64, 32, 64), (3, 0, 4, 2), 4)
 QUICK = "export.variants=[fp32,optimized]"
 FLOPS = "selection={units: [layer, ffn, attention, width], widths: [0.25], budget: {keep: 0.6}, beam_width: 3}"
 

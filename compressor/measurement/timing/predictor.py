@@ -15,7 +15,7 @@ from compressor.measurement.timing.subjects import torch_subject
 from compressor.model.capture import LayerCall, apply_layer, capture_call
 from compressor.model.families import Family, layer_list
 from compressor.model.sublayers import cut_part, shape_of
-from compressor.model.units import has_part
+from compressor.model.units import has_part, pieces
 from compressor.progress import Track, silent
 
 
@@ -34,12 +34,14 @@ def time_layers(
     """Time the whole model and one of its layers in every cell, interleaved; medians in milliseconds.
 
     Each run of the layer takes the next one of the stack, so that its weights come from where they do in a whole pass.
-    With `parts` (`model/units.py`), `parts_ms` holds the time of a layer without each of them. Where layers have lost parts
-    already, times are means over the layers, and what a part saves is the mean over those that have it.
+    With `parts` (`model/units.py`), `parts_ms` holds the time of a layer without each piece that they name: what two pieces
+    of one layer save adds up (`layers_saved`), so that a joined part needs no time of its own. Where layers have lost parts
+    already, times are means over the layers, and what a piece saves is the mean over those that have it.
     """
     shape, rows = shape_of(model, family), []
-    owners = {part: [has_part(part, *own) for own in zip(shape.ffn_widths, shape.heads, strict=True)] for part in parts}
-    stacks = {part: _stack_without(model, family, part, owners[part]) for part in parts if any(owners[part])}
+    asked = dict.fromkeys(piece for part in parts for piece in pieces(part) if piece)
+    owners = {part: [has_part(part, *own) for own in zip(shape.ffn_widths, shape.heads, strict=True)] for part in asked}
+    stacks = {part: _stack_without(model, family, part, owners[part]) for part in asked if any(owners[part])}
     for cell in cells:
         calls = [capture_call(model, family, np.arange(cell.batch), batch)[0] for batch in cell.batches]
         subjects = {"full": torch_subject(model)}
@@ -60,10 +62,10 @@ def time_layers(
         turns = 1 if shape.uniform() else len(shape.heads)
         typical = {name: typical_ms(values[name], 1 if name == "full" else turns) for name in subjects}
         row = {"batch": cell.batch, "length": cell.length, "full_ms": typical["full"], "layer_ms": typical["layer"]}
-        if parts:
+        if asked:
             whole = typical["layer"]
             saved = {part: (whole - typical[part]) / np.mean(owners[part]) for part in stacks}
-            row["parts_ms"] = {part: whole - saved.get(part, 0.0) for part in parts}
+            row["parts_ms"] = {part: whole - saved.get(part, 0.0) for part in asked}
         rows.append({**row, "runs": len(values["full"])})
     return rows
 
@@ -96,7 +98,7 @@ def prediction_errors(
 
 
 def _stack_without(model: PreTrainedModel, family: Family, part: str, owners: Sequence[bool]) -> list[torch.nn.Module]:
-    """Return copies of the layers, without `part` where they have it; which neurons stay does not matter for their time."""
+    """Return copies of the layers, without `part` where they have it; what stays of a block does not matter for its time."""
     layers = [copy.deepcopy(layer) for layer in layer_list(model, family)]
     for layer, owns in zip(layers, owners, strict=True):
         if owns:

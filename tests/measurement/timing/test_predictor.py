@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from compressor.measurement.cost import predicted_ms, predicted_speedup
+from compressor.measurement.cost import layers_saved, predicted_ms, predicted_speedup
 from compressor.measurement.timing import predictor
 from compressor.measurement.timing.latency import Cell, grid_batches
 from compressor.measurement.timing.predictor import prediction_errors, time_layers, typical_ms
@@ -41,6 +41,19 @@ def test_parts_are_timed_in_the_layers_that_have_them(tiny, monkeypatch, model_t
     # three layers have a feed-forward block, and without it they save 2 ms each; three attend, and save 1
     assert (rows[0]["full_ms"], rows[0]["layer_ms"]) == (20, 3.25)
     assert rows[0]["parts_ms"] == pytest.approx({"ffn": 1.25, "attention": 2.25})
+
+
+@pytest.mark.parametrize("model_type", ["bert", "distilbert"])
+def test_pieces_of_joined_parts_are_timed_and_add_up(tiny, monkeypatch, model_type):
+    model, family, _, _ = tiny(model_type)
+    taken = {"full": 20, "layer": 4, "heads:2": 3, "attention": 2.5, "ffn:8": 2, "ffn": 1.5}
+    monkeypatch.setattr(predictor, "measure", lambda subjects, *_, **__: {name: [taken[name]] * 4 for name in subjects})
+    cell = Cell(2, 8, grid_batches(2, 8, 64, ["input_ids", "attention_mask"]))
+    parts = ["", "heads:2+ffn:8", "attention+ffn:8", "heads:2+ffn", "ffn"]
+    row = time_layers(model, family, [cell], min_seconds=0, parts=parts)[0]
+    assert row["parts_ms"] == {"heads:2": 3, "ffn:8": 2, "attention": 2.5, "ffn": 1.5}
+    assert layers_saved(row, ["heads:2+ffn:8"]) == (1 + 2) / 4
+    assert layers_saved(row, ["", "attention+ffn:8", "ffn"]) == 1 + 3.5 / 4 + 2.5 / 4
 
 
 def test_errors_compare_like_with_like():
