@@ -1,18 +1,19 @@
-"""Which units should go? Layers, single blocks or neurons at equal cost; the structural part alone; what latency follows.
+"""Which parts should go? Layers, blocks, neurons or heads and neurons at equal cost; one block alone; what latency follows.
 
-    python -m benchmarks.units.run --models DIR --data DIR [--task sst2] [--part mixes|removal|latency|tables]
+    python -m benchmarks.units.run --models DIR --data DIR [--task sst2] [--part mixes|texts|removal|latency|tables]
 
-`mixes`: five GLUE tasks, budgets of what 1, 2 and 3 skipped layers of six leave; the best mix of each kind of units is
-searched for on the selection split, without labels, and measured on the evaluation split as it is cut, with stand-ins in
-closed form, refitted as a whole, and with a readout. `removal`: each feed-forward block alone, cut out, with its mean kept,
-and refitted. `latency`: the fused files of physically cut models, interleaved on a CPU, against the predicted ratios.
-results/units.json keeps every prediction and raw time; runs of single tasks and parts are merged into it.
+`mixes`: five GLUE tasks and two 12-layer models, budgets of 5/6, 4/6 and 3/6 of the encoder's FLOPs; the best mix of each kind of
+units is searched for without labels and measured on the evaluation split as it is cut, with stand-ins in closed form,
+refitted in sequence, and with a readout. `texts`: heads and neurons at half the FLOPs, fitted on ever more unlabelled text.
+`removal`: each feed-forward block alone, cut out, its mean kept, and refitted. `latency`: the fused files of physically cut
+models, interleaved on a CPU, against the predicted ratios. results/units.json keeps every prediction and raw time; runs of
+single tasks and parts are merged into it.
 """
 
 import argparse
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,127 +28,183 @@ from benchmarks.compensation.run import Measured, keep_consistent, merge
 from benchmarks.units import tables as units_tables
 from benchmarks.units.latency import measure_latency
 from benchmarks.units.tables import RESULTS, read
-from compressor.compensation.refits.blocks import build_variants
+from compressor.compensation.refits.amounts import Amount, NarrowLayers, Piece, fit_amounts
 from compressor.compensation.refits.refit import refit_gaps
+from compressor.compensation.refits.shifts import answer_shifts
+from compressor.data.batches import Encodings, join
 from compressor.files import write_json
 from compressor.measurement.machine.environment import environment
-from compressor.model.capture import LayerCall, apply_layer, capture_calls, fit_calls
-from compressor.model.families import Family, head_logits, layer_list
-from compressor.model.sublayers import any_shape, cut_attention, cut_ffn
+from compressor.measurement.predictions import predict
+from compressor.model.capture import LayerCall, capture_calls, fit_calls
+from compressor.model.families import layer_list
+from compressor.model.sublayers import any_shape, cut_ffn, cut_heads
 from compressor.model.surgery import kept_layers, leave_out
-from compressor.model.units import ATTENTION, FFN, Unit, parts_of, whole_layers
+from compressor.model.units import FFN, Unit, parts_of, pieces, unit_of, whole_layers
 from compressor.progress import silent, track_for_terminal
 from compressor.recipe.compression import SelectionSpec
 from compressor.recipe.training import HeadSpec, RefitSpec
-from compressor.run.checks import prepare
+from compressor.run.checks import prepare, source_savings
 from compressor.run.run import Run
+from compressor.selection.mixes import Damages, find_mix, improved
 from compressor.selection.search import SkipPlan
 from compressor.selection.trials import Trials
-from compressor.selection.units import find_mix, flops_savings, part_names
+from compressor.selection.units import cheapest_mix, free_parts, part_names
 
+DEEP = "sst2-12layers", "qnli-12layers"
 SIZES = 1, 2, 3
-"""Skipped layers whose cost the budgets equal."""
-KINDS = {"layers": ("layer",), "blocks": ("layer", "ffn", "attention"), "widths": ("width",)}
+"""Sixths of the encoder's FLOPs that go: as many as so many of six layers have."""
+KINDS = {
+    "layers": ("layer",),
+    "blocks": ("layer", "ffn", "attention"),
+    "widths": ("width",),
+    "heads": ("heads", "width"),
+}
 """Name of a kind of mixes -> the units it may take."""
-WIDTHS, BEAM, ROWS, TEXTS = [0.5, 0.125], 3, 400, 800
-"""Shares of the neurons that may stay, sets of each step that are widened, rows that choose, texts that are fitted on."""
 STEPS = "cut", "mean", "refit"
+TEXTS = 250, 500, 1000, 2000, 4000, 8000, 16000
+READOUT = {"readout": HeadSpec(trainer="readout")}
+SEQUENTIAL = RefitSpec(layers="later", blocks="both")
 
 
 @dataclass(frozen=True)
 class Task:
-    """What all searches of a task share: the run, texts that are fitted on, the stand-ins, and the trials, which add up."""
+    """What all searches of a model share: the run, what was fitted and what it does, and the trials, which add up."""
 
     run: Run
-    calls: list[LayerCall]
-    stand_ins: dict[tuple[int, str], torch.nn.Module]
+    amounts: dict[Piece, Amount]
+    damages: Damages
     trials: Trials
+    seconds: dict[str, float]
 
 
-def prepared(task: str, arguments: argparse.Namespace) -> Task:
-    """Return the task with a stand-in for every part of every layer."""
-    rows = f"data.selection.size={ROWS}", f"data.calibration.size={TEXTS}"
-    run = prepare(recipe_of(task, arguments, task, *rows), Path("runs") / "units" / task, "cpu", silent)
+def run_of(model: str, arguments: argparse.Namespace, *extra: str) -> Run:
+    """Return the run of a model; the 12-layer models have the data of the task that they are named after."""
+    recipe = recipe_of(model.partition("-")[0], arguments, model, *extra)
+    return prepare(recipe, Path("runs") / "units" / model, "cpu", silent)
+
+
+def prepared(model: str, arguments: argparse.Namespace) -> Task:
+    """Return the task with every amount of every block fitted, and what each does to the answer."""
+    run = run_of(model, arguments)
     teacher, family, track = run.teacher, run.family, track_for_terminal()
-    calls = fit_calls(teacher, family, run.calibration, track=track)
-    parts = [part for units in KINDS.values() for part in part_names(spec_of(units, 0.5), width_of(run)) if part]
-    wanted = {layer: set(parts) for layer in range(1, run.source.layers + 1)}
-    variants = build_variants(teacher, family, calls, wanted, track=track)
-    stand_ins = {key: variant.module for key, variant in variants.items()}
-    chosen, logits = capture_calls(teacher, family, run.selection, track=track)
-    return Task(run, calls, stand_ins, Trials(teacher, family, chosen, logits, stand_ins=stand_ins, track=track))
+    parts = parts_of_kinds(run, KINDS.values())
+    started = time.perf_counter()
+    wanted = {layer: [part for part in parts if part] for layer in range(1, run.source.layers + 1)}
+    amounts = fit_amounts(teacher, family, run.calibration, wanted, track=track)
+    fitted = time.perf_counter()
+    damages = Damages.of(answer_shifts(teacher, family, run.selection, amounts, wanted, track=track))
+    seconds = {"fits": fitted - started, "shifts": time.perf_counter() - fitted}
+    calls, logits = capture_calls(teacher, family, run.selection, track=track)
+    stand_ins = NarrowLayers(teacher, family, amounts)
+    return Task(
+        run, amounts, damages, Trials(teacher, family, calls, logits, stand_ins=stand_ins, track=track), seconds
+    )
+
+
+def parts_of_kinds(run: Run, kinds: Iterable[Sequence[str]]) -> list[str]:
+    """Return every part that mixes of these kinds may take."""
+    return list(dict.fromkeys(part for units in kinds for part in part_names(spec_of(units, 0.5), *size_of(run))))
 
 
 def spec_of(units: Sequence[str], keep: float) -> SelectionSpec:
     """Return the selection of a recipe that would search for such a mix."""
-    return SelectionSpec(units=list(units), widths=WIDTHS, beam_width=BEAM, budget={"keep": keep})
+    return SelectionSpec(units=list(units), budget={"keep": keep})
 
 
-def width_of(run: Run) -> int:
-    """Return the number of neurons of a feed-forward block."""
-    return run.source.config[run.family.ffn_key]
+def size_of(run: Run) -> tuple[int, int]:
+    """Return the numbers of neurons and heads of a layer."""
+    return run.source.config[run.family.ffn_key], run.source.config[run.family.heads_key]
 
 
 def planned(made: Task, kind: str, size: int) -> SkipPlan:
-    """Search for the best mix of a kind that costs no more than `size` layers fewer."""
-    layers, hidden = made.run.source.layers, made.run.source.config[made.run.family.width_key]
-    spec = spec_of(KINDS[kind], 1 - size / layers)
-    full = any_shape(made.run.source.config)
-    savings = flops_savings(full, hidden, part_names(spec, width_of(made.run)))
-    return find_mix(made.trials, savings, spec, full)
+    """Search for the best mix of a kind that leaves out `size` sixths of the FLOPs."""
+    spec = spec_of(KINDS[kind], 1 - size / 6)
+    return find_mix(
+        made.trials, source_savings(spec, made.run.source), made.damages, spec, any_shape(made.run.source.config)
+    )
 
 
 def cut_alone(made: Task, units: Sequence[Unit]) -> PreTrainedModel:
-    """Return the model whose layers have lost their parts and nothing else; of the neurons those of the stand-ins stay."""
-    teacher, family = made.run.teacher, made.run.family
-    layers = {}
+    """Return the model whose layers have lost their parts and nothing else; the heads and neurons of the stand-ins stay."""
+    teacher, family, layers = made.run.teacher, made.run.family, {}
     for layer, part in parts_of(units).items():
-        stand_in, cut = made.stand_ins[layer, part], copy.deepcopy(layer_list(teacher, family)[layer - 1])
-        if part == ATTENTION:
-            cut_attention(cut, family)
-        else:
-            cut_ffn(cut, family, kept_neurons(cut, stand_in, family))
-        layers[layer, part] = cut
+        cut = layers[layer, part] = copy.deepcopy(layer_list(teacher, family)[layer - 1])
+        for change, piece in zip((cut_heads, cut_ffn), pieces(part), strict=True):
+            if piece:
+                change(cut, family, made.amounts[layer, piece].kept)
     return leave_out(teacher, family, units, layers)
 
 
-def kept_neurons(layer: torch.nn.Module, stand_in: torch.nn.Module, family: Family) -> list[int]:
-    """Return which neurons of `layer` its stand-in has: the maps into them are the same."""
-    if not stand_in.get_submodule(family.ffn_output).in_features:
-        return []
-    rows, kept = (module.get_submodule(family.ffn_input).weight.detach() for module in (layer, stand_in))
-    places = {row.numpy().tobytes(): index for index, row in enumerate(rows)}
-    return [places[row.numpy().tobytes()] for row in kept]
+def refitted(run: Run, units: Sequence[Unit], amounts: dict[Piece, Amount], calls: list[LayerCall]) -> PreTrainedModel:
+    """Return the model without `units`, refitted layer by layer."""
+    model = leave_out(run.teacher, run.family, units, NarrowLayers(run.teacher, run.family, amounts))
+    keep = kept_layers(run.source.layers, whole_layers(units))
+    refit_gaps(run.teacher, model, run.family, keep, calls, SEQUENTIAL)
+    return model
 
 
-def measure_mixes(task: str, arguments: argparse.Namespace) -> Iterator[dict]:
-    """Yield the task's entry with the best mix of each kind and size, compensated step by step."""
-    started = time.perf_counter()
-    made = prepared(task, arguments)
-    fitted, run = time.perf_counter() - started, made.run
-    measured, readout = Measured(run), {"readout": HeadSpec(trainer="readout")}
+def measure_mixes(model: str, arguments: argparse.Namespace) -> Iterator[dict]:
+    """Yield the model's entry with the best mix of each kind and size, compensated step by step."""
+    made = prepared(model, arguments)
+    run, measured = made.run, Measured(made.run)
+    calls = fit_calls(run.teacher, run.family, run.calibration)
     for kind in arguments.kind or KINDS:
         for size in arguments.sizes:
+            started = time.perf_counter()
             plan = planned(made, kind, size)
-            methods = measured_as("cut", measured, readout, cut_alone(made, plan.units))
-            model = leave_out(run.teacher, run.family, plan.units, made.stand_ins)
-            methods |= measured_as("stand-ins", measured, readout, model)
-            keep = kept_layers(run.source.layers, whole_layers(plan.units))
-            refit_gaps(run.teacher, model, run.family, keep, made.calls, RefitSpec(layers="later"))
-            methods |= measured_as("refit", measured, readout, model)
-            entry = {"units": list(plan.units), "kept": plan.mix.kept, "sets_evaluated": plan.sets_evaluated}
-            entry |= {"search_seconds": plan.seconds, "fit_seconds": fitted, "methods": methods}
-            print(
-                f"{task}, {kind} for {size}: {plan.units}, {plan.seconds:.0f} s: {_flips(methods, measured)}",
-                flush=True,
+            searched = time.perf_counter()
+            stand_ins = leave_out(
+                run.teacher, run.family, plan.units, NarrowLayers(run.teacher, run.family, made.amounts)
             )
+            methods = measured_as("cut", measured, cut_alone(made, plan.units))
+            methods |= measured_as("stand-ins", measured, stand_ins)
+            begun = time.perf_counter()
+            whole = refitted(run, plan.units, made.amounts, calls)
+            seconds = {**made.seconds, "search": searched - started, "refit": time.perf_counter() - begun}
+            methods |= measured_as("refit", measured, whole)
+            entry = {"units": list(plan.units), "kept": plan.mix.kept, "sets_evaluated": plan.sets_evaluated}
+            entry |= {"expected": plan.mix.expected, "seconds": seconds, "methods": methods}
+            print(f"{model}, {kind} for {size}: {plan.units}, {seconds}: {_flips(methods, measured)}", flush=True)
             yield {"mixes": {f"{kind} {size}": entry}, **measured.truth()}
 
 
-def measured_as(name: str, measured: Measured, readout: dict[str, HeadSpec], model: PreTrainedModel) -> dict[str, dict]:
+def measured_as(name: str, measured: Measured, model: PreTrainedModel) -> dict[str, dict]:
     """Return the predictions of `model` with its stock head and with a readout, under their names."""
-    made = measured.heads(model, readout)
+    made = measured.heads(model, READOUT)
     return {name: made["stock"], f"{name} + readout": made["readout"]}
+
+
+def measure_texts(model: str, arguments: argparse.Namespace) -> Iterator[dict]:
+    """Yield the model's entry with half the FLOPs gone of heads and neurons, fitted on ever more text of train and test."""
+    run = run_of(model, arguments)
+    text = shuffled_text(run)
+    measured = Measured(run)
+    for count in TEXTS:
+        if count > len(text):
+            break
+        some = text.take(np.arange(count))
+        spec = spec_of(KINDS["heads"], 0.5)
+        wanted = dict.fromkeys(range(1, run.source.layers + 1), part_names(spec, *size_of(run)))
+        amounts = fit_amounts(run.teacher, run.family, some, wanted)
+        damages = Damages.of(answer_shifts(run.teacher, run.family, run.selection, amounts))
+        savings = source_savings(spec, run.source)
+        free, need = free_parts(spec, savings), 0.5
+        units = improved(
+            cheapest_mix(free, damages.alone(), need, run.source.layers), free, damages, need, run.source.layers
+        )
+        stand_ins = leave_out(run.teacher, run.family, units, NarrowLayers(run.teacher, run.family, amounts))
+        methods = measured_as("stand-ins", measured, stand_ins)
+        methods |= measured_as(
+            "refit", measured, refitted(run, units, amounts, fit_calls(run.teacher, run.family, some))
+        )
+        print(f"{model}, {count} texts: {_flips(methods, measured)}", flush=True)
+        yield {"texts": {str(count): {"units": list(units), "methods": methods}}, **measured.truth()}
+
+
+def shuffled_text(run: Run) -> Encodings:
+    """Return the unlabelled text of `train` and `test` in one order, calibration's own first."""
+    order = np.random.default_rng(0).permutation(len(run.data.train))
+    return join([run.calibration, run.encode(run.data.train.take(order.tolist()))])
 
 
 def _flips(methods: dict[str, dict], measured: Measured) -> str:
@@ -159,39 +216,22 @@ def _flips(methods: dict[str, dict], measured: Measured) -> str:
 
 def measure_removal(task: str, arguments: argparse.Namespace) -> Iterator[dict]:
     """Yield the task's predictions with each feed-forward block gone: cut out, its mean kept, refitted."""
-    recipe = recipe_of(task, arguments, task, f"data.calibration.size={TEXTS}")
-    run = prepare(recipe, Path("runs") / "units" / f"{task}-removal", "cpu", silent)
-    calls = fit_calls(run.teacher, run.family, run.calibration)
-    held, logits = capture_calls(run.teacher, run.family, run.evaluation)
-    wanted = {layer: [FFN] for layer in range(1, run.source.layers + 1)}
-    made = {step: build_variants(run.teacher, run.family, calls, wanted, step=step) for step in STEPS}
-    removal: dict[str, dict[str, str]] = {step: {} for step in STEPS}
-    layers, hidden = list(layer_list(run.teacher, run.family)), [call.hidden for call in held]
-    for number, layer in enumerate(layers, start=1):
-        for step in STEPS:
-            after = apply_layer(made[step][number, FFN].module, held, hidden)
-            removal[step][str(number)] = digits(_logits(run, layers[number:], held, after, logits))
-        hidden = apply_layer(layer, held, hidden)
-        print(f"{task}, FFN of layer {number}", flush=True)
-    labels = "".join(map(str, run.data.evaluation.labels))
-    yield {"removal": removal, "labels": labels, "full": digits(logits.numpy())}
-
-
-def _logits(
-    run: Run,
-    layers: Sequence[torch.nn.Module],
-    calls: Sequence[LayerCall],
-    hidden: list[torch.Tensor],
-    like: torch.Tensor,
-) -> np.ndarray:
-    """Return the logits [N, C] in row order behind `layers` and the stock head."""
+    run = run_of(task, arguments)
+    calls, layers = fit_calls(run.teacher, run.family, run.calibration), range(1, run.source.layers + 1)
+    amounts = fit_amounts(run.teacher, run.family, run.calibration, {layer: [FFN] for layer in layers})
+    narrow, removal = NarrowLayers(run.teacher, run.family, amounts), {step: {} for step in STEPS}
     for layer in layers:
-        hidden = apply_layer(layer, calls, hidden)
-    found = torch.zeros_like(like)
-    with torch.inference_mode():
-        for call, state in zip(calls, hidden, strict=True):
-            found[call.rows] = head_logits(run.teacher, run.family, state[:, 0]).float()
-    return found.numpy()
+        unit = [unit_of(layer, FFN)]
+        made = {
+            "cut": leave_out(run.teacher, run.family, unit),
+            "mean": leave_out(run.teacher, run.family, unit, narrow),
+        }
+        made["refit"] = leave_out(run.teacher, run.family, unit, narrow)
+        refit_gaps(run.teacher, made["refit"], run.family, layers, calls, RefitSpec())
+        for step in STEPS:
+            removal[step][str(layer)] = digits(predict(made[step], run.evaluation))
+        print(f"{task}, FFN of layer {layer}", flush=True)
+    yield {"removal": removal, **Measured(run).truth()}
 
 
 def latency_run(arguments: argparse.Namespace) -> Run:
@@ -200,14 +240,16 @@ def latency_run(arguments: argparse.Namespace) -> Run:
     return prepare(recipe_of(task, arguments, task), Path("runs") / "units" / "latency", "cpu", silent)
 
 
-MEASURES = {"mixes": measure_mixes, "removal": measure_removal}
+MEASURES = {"mixes": measure_mixes, "texts": measure_texts, "removal": measure_removal}
+OF_PART = {"mixes": (*TASKS, *DEEP), "texts": ("sst2", "sst2-12layers"), "removal": TASKS}
+"""Models of each part, where none is asked for."""
 
 
 def main() -> None:
     """Measure the tasks and parts asked for, merge them into the results, write the tables and the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_sources(parser)
-    parser.add_argument("--task", choices=TASKS, action="append", help="only this task; repeatable")
+    parser.add_argument("--task", choices=[*TASKS, *DEEP], action="append", help="only this model; repeatable")
     parser.add_argument(
         "--part", choices=[*MEASURES, "latency", "tables"], action="append", help="only this part; repeatable"
     )
@@ -222,7 +264,7 @@ def main() -> None:
     for part in arguments.part or [*MEASURES, "latency"]:
         if part == "latency":
             _store({"latency": measure_latency(latency_run(arguments), arguments.seconds)})
-        for task in (arguments.task or TASKS) if part in MEASURES else ():
+        for task in (arguments.task or OF_PART[part]) if part in MEASURES else ():
             for entry in MEASURES[part](task, arguments):
                 _store({"tasks": {task: entry}})
     units_tables.write(read())

@@ -4,7 +4,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressor.model.units import Shape, pieces
+import numpy as np
+
+from compressor.model.units import Shape, heads_left, neurons_left, pieces
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,13 +57,28 @@ def weight_bytes(directory: Path) -> int:
 def layers_saved(cell: Mapping[str, Any], parts: Collection[str]) -> float:
     """Return how many layers' time goes with `parts` in a timed cell; "" stands for a whole layer.
 
-    What a layer loses of its two blocks adds up: they run one after the other.
+    What a layer loses of its two blocks adds up: they run one after the other. Amounts of heads and neurons that were not
+    timed lie on the line between those that were.
     """
 
     def saved(part: str) -> float:
-        return sum(1 - cell["parts_ms"][piece] / cell["layer_ms"] for piece in pieces(part) if piece) if part else 1.0
+        return sum(1 - _piece_ms(cell, piece) / cell["layer_ms"] for piece in pieces(part) if piece) if part else 1.0
 
     return sum(map(saved, parts))
+
+
+def _piece_ms(cell: Mapping[str, Any], piece: str) -> float:
+    """Return the time of a layer without a piece, interpolated where only other amounts of its block were timed."""
+    timed = cell["parts_ms"]
+    if piece in timed:
+        return timed[piece]
+    block = 0 if pieces(piece)[0] else 1
+    size, left = (cell["heads"], heads_left) if block == 0 else (cell["width"], neurons_left)
+    known = {left(other, size): time for other, time in timed.items() if pieces(other)[block]} | {
+        size: cell["layer_ms"]
+    }
+    counts = sorted(known)
+    return float(np.interp(left(piece, size), counts, [known[count] for count in counts]))
 
 
 def predicted_speedup(cell: Mapping[str, Any], skipped: float) -> float:

@@ -28,7 +28,7 @@ from compressor.stages.analyses import errors, ffn, roles
 from compressor.stages.cascade import cascade, evaluation
 from compressor.stages.model import model
 from compressor.stages.onnx import full_onnx, onnx, tail
-from compressor.stages.selection import audit, plan, scores, timing
+from compressor.stages.selection import amounts, audit, plan, scores, timing
 from compressor.stages.ship import ship
 from compressor.stages.stage import Stage
 
@@ -41,6 +41,7 @@ STAGES: tuple[Stage, ...] = tuple(
         teacher,
         scores,
         timing,
+        amounts,
         plan,
         audit,
         model,

@@ -66,9 +66,10 @@ class SelectionSpec(Spec):
     """The score of the ranked plan, lowest first; `separability` is the gain in separability.score."""
     audit: bool = False
     """Also measure how far every score deserves trust, and the best set of every size (`compressor audit`)."""
-    units: list[Literal["layer", "ffn", "attention", "width"]] = ["layer"]
-    """With a budget, what may go: whole layers, feed-forward blocks, attention blocks, neurons of feed-forward blocks."""
-    widths: list[Annotated[Float, Field(gt=0, lt=1)]] = [0.75, 0.5, 0.25, 0.125]
+    units: list[Literal["layer", "ffn", "attention", "width", "heads"]] = ["layer"]
+    """With a budget, what may go: whole layers, feed-forward blocks, attention blocks, any number of the neurons of
+    feed-forward blocks (`width`) and of the heads of attention blocks (`heads`)."""
+    widths: list[Annotated[Float, Field(gt=0, lt=1)]] = [sixteenths / 16 for sixteenths in range(15, 0, -1)]
     """With unit `width`, the shares of a feed-forward block's neurons that may stay."""
     budget: BudgetSpec | None = None
     """In place of `layers`: how much of the encoder's cost may remain."""

@@ -7,7 +7,7 @@ from pydantic import Field
 from compressor.recipe.base import Float, Share, Spec, named_once
 
 Goal = Literal["exact", "lossless", "near"]
-Unit = Literal["layer", "ffn", "attention", "width"]
+Unit = Literal["layer", "ffn", "attention", "width", "heads"]
 LIMITS: dict[str, dict[str, float | None]] = {
     "exact": {"max_flips": 0.0, "max_drop": None},
     "lossless": {"max_flips": 0.01, "max_drop": 0.01},
@@ -49,9 +49,9 @@ class ShipSpec(Spec):
     ]
     """What the file may run on."""
     units: Annotated[list[Unit] | None, named_once("unit")] = None
-    """What may go of the model: layers, feed-forward blocks, attention blocks, neurons. null: all of them where the goal is
-    `near`, else none: on five tasks a sixth of the FLOPs less changes 1.7 % (`benchmarks/tables/units.md`), beyond lossless
-    already before 8 bits are added, and the search takes minutes."""
+    """What may go of the model: layers, feed-forward blocks, attention blocks, neurons, heads. null: all of them where the
+    goal is `near`, else none: on five tasks a sixth of the FLOPs less changes 1.7 % (`benchmarks/tables/units.md`), beyond
+    lossless already before 8 bits are added, and the search takes minutes."""
     keep: list[Annotated[Float, Field(gt=0, lt=1)]] = [0.84, 0.67, 0.5]
     """Shares of the encoder's FLOPs that may remain, each tried while the one before it keeps to the goal."""
     budget_minutes: Annotated[Float, Field(gt=0)] | None = None

@@ -114,7 +114,7 @@ def _check_budget(spec: SelectionSpec, source: ModelSource) -> None:
 def source_savings(spec: SelectionSpec, source: ModelSource) -> dict[tuple[int, str], np.ndarray]:
     """Return what the parts that may go save of the FLOPs of a model."""
     family = family_of(source.config["model_type"])
-    parts = part_names(spec, source.config[family.ffn_key])
+    parts = part_names(spec, source.config[family.ffn_key], source.config[family.heads_key])
     return flops_savings(any_shape(source.config), source.config[family.width_key], parts)
 
 

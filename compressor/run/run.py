@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compressor.cascade.thresholds import rows_needed
+from compressor.compensation.refits.amounts import Amount, Piece
 from compressor.data.batches import Encodings, encode, join, same_tokens
 from compressor.data.splits import Split, first_rows
 from compressor.data.tasks import TaskData
@@ -51,6 +52,8 @@ class Run:
     device: str
     track: Track
     started: float = field(default_factory=time.monotonic)
+    amounts: dict[Piece, Amount] = field(default_factory=dict)
+    """What was fitted already of the heads and neurons that may go, so that several stages need not."""
 
     @property
     def family(self) -> Family:

@@ -167,7 +167,9 @@ def find_mix(
     best = min((search.tried[mix] for mix in (additive, joint)), key=lambda trial: trial.cost)
     for number in range(1, ROUNDS + 1):
         near = (mix for _, mix in exchanges(best.skip, free, damages, need, layers) if mix not in search.tried)
-        found = search([mix for mix, _ in zip(near, range(spec.beam_width), strict=False)], f"mixes nearby, round {number}")
+        found = search(
+            [mix for mix, _ in zip(near, range(spec.beam_width), strict=False)], f"mixes nearby, round {number}"
+        )
         before, best = best, min([best, *found], key=lambda trial: trial.cost)
         if best is before:
             break

@@ -44,7 +44,7 @@ class Mix:
     `keep` is the share of the encoder's cost that may remain, `kept` the share that remains (`of: latency`: the largest
     over the cells). `ffn_widths`, `attention` (whether a layer attends) and `heads` (of `full_heads`) are those of the
     layers that stay, `parts` all that could go, `meeting` counts the mixes tried that meet the budget. `gain_rho`: Spearman
-    correlation of gain and KL over `parts`.
+    correlation of gain and damage over `parts`; `expected`: the damage that the mix was expected to do, in nats.
     """
 
     units: tuple[str, ...]
@@ -58,6 +58,7 @@ class Mix:
     parts: tuple[Part, ...]
     gain_rho: float | None
     meeting: int
+    expected: float
 
 
 @dataclass(frozen=True)

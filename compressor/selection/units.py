@@ -77,18 +77,12 @@ def flops_savings(full: Shape, hidden: int, parts: Sequence[str]) -> dict[tuple[
     return found
 
 
-def latency_savings(
-    cells: Sequence[Mapping[str, Any]], layers: int, parts: Sequence[str], width: int, heads: int
-) -> dict[Key, np.ndarray]:
+def latency_savings(cells: Sequence[Mapping[str, Any]], layers: int, parts: Sequence[str]) -> dict[Key, np.ndarray]:
     """Return what each part saves as a share of the time of all layers, in every timed cell (`timing.json`).
 
-    The cells hold the times of `timed_parts`; other amounts of a block of `width` neurons or `heads` lie on the line between
-    their neighbours. A part that did not turn out faster saves nothing there.
+    The cells hold the times of `timed_parts`. A part that did not turn out faster saves nothing there.
     """
-    shares = {}
-    for part in parts:
-        saved = [layers_saved(cell, [part], width, heads) for cell in cells]
-        shares[part] = np.maximum(saved, 0.0) / layers
+    shares = {part: np.array([max(0.0, layers_saved(cell, [part])) for cell in cells]) / layers for part in parts}
     return {(layer, part): share for layer in range(1, layers + 1) for part, share in shares.items()}
 
 

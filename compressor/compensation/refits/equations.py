@@ -13,7 +13,7 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 @dataclass
 class NormalEquations:
-    """Weighted sums for the ridge regression of R [N, H] on [phi, 1] [N, F + 1], in float64; one pass, any N.
+    """Weighted sums for the ridge regression of R [N, H] on [phi, 1] [N, F + 1], kept in float64; one pass, any N.
 
     `gram` [F + 1, F + 1] and `cross` [F + 1, H] are plain zeros before the first rows come.
     """
@@ -24,12 +24,12 @@ class NormalEquations:
     weight: float = 0.0
 
     def add(self, phi: Tensor, wanted: Tensor, weight: Tensor) -> None:
-        """Add rows: phi [N, F], wanted [N, H], weight [N]."""
-        phi = torch.cat([phi.double(), torch.ones(len(phi), 1, dtype=torch.float64, device=phi.device)], dim=1)
-        weighted, wanted = phi * weight.double()[:, None], wanted.double()
-        self.gram += weighted.T @ phi
-        self.cross += weighted.T @ wanted
-        self.energy += float((weight.double()[:, None] * wanted.square()).sum())
+        """Add rows: phi [N, F], wanted [N, H], weight [N]; their products are taken in float32, which no ridge notices."""
+        root = weight.double().sqrt().to(phi.dtype)[:, None]
+        phi, wanted = torch.cat([phi, phi.new_ones(len(phi), 1)], dim=1) * root, wanted.to(phi.dtype) * root
+        self.gram += (phi.T @ phi).double()
+        self.cross += (phi.T @ wanted).double()
+        self.energy += float(wanted.double().square().sum())
         self.weight += float(weight.double().sum())
 
     def error(self, change: Tensor) -> float:
@@ -39,7 +39,7 @@ class NormalEquations:
 
     def solve(self, strength: float) -> Tensor:
         """Return the change D [F + 1, H] that ridge regression asks for, shrunk towards no change."""
-        return torch.linalg.solve(penalised(self.gram, strength * self.size()), self.cross)
+        return torch.cholesky_solve(self.cross, torch.linalg.cholesky(penalised(self.gram, strength * self.size())))
 
     def condition(self, strength: float) -> float:
         """Return the condition number of the penalised system; 1 where there is nothing but the bias."""

@@ -36,7 +36,8 @@ def time_layers(
     Each run of the layer takes the next one of the stack, so that its weights come from where they do in a whole pass.
     With `parts` (`model/units.py`), `parts_ms` holds the time of a layer without each piece that they name: what two pieces
     of one layer save adds up (`layers_saved`), so that a joined part needs no time of its own. Where layers have lost parts
-    already, times are means over the layers, and what a piece saves is the mean over those that have it.
+    already, times are means over the layers, and what a piece saves is the mean over those that have it. `heads` and `width`
+    are what a layer has, so that amounts in between can be told.
     """
     shape, rows = shape_of(model, family), []
     asked = dict.fromkeys(piece for part in parts for piece in pieces(part) if piece)
@@ -65,6 +66,7 @@ def time_layers(
         if asked:
             whole = typical["layer"]
             saved = {part: (whole - typical[part]) / np.mean(owners[part]) for part in stacks}
+            row |= {"heads": max(shape.heads), "width": max(shape.ffn_widths)}
             row["parts_ms"] = {part: whole - saved.get(part, 0.0) for part in asked}
         rows.append({**row, "runs": len(values["full"])})
     return rows

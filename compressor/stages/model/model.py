@@ -1,17 +1,16 @@
 """The stage that makes the compressed model: surgery, refits, distillation, the compensation head."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from compressor.compensation.refits.blocks import Variant, build_variants
+from compressor.compensation.refits.amounts import NarrowLayers
 from compressor.compensation.refits.refit import refit_gaps
 from compressor.files import read_json, write_json
 from compressor.measurement.cost import parameter_count
-from compressor.model.capture import LayerCall, fit_calls
+from compressor.model.capture import fit_calls
 from compressor.model.card import model_card, source_metadata
 from compressor.model.load import local_model
 from compressor.model.sublayers import shape_of
@@ -23,6 +22,7 @@ from compressor.recipe.training import CompensationSpec, HeadSpec, RefitSpec
 from compressor.run.run import Run
 from compressor.stages.model.distill import distill_checkpoint, distill_model, distillation_work
 from compressor.stages.model.head import compensate
+from compressor.stages.selection.amounts import amounts_of, figures_of
 from compressor.stages.stage import Stage
 
 
@@ -43,14 +43,16 @@ def compute(run: Run, folder: Path) -> None:
     skip, units = tuple(plan["skip"]), plan["units"]
     parts, spec = parts_of(units), run.recipe.compensation
     if run.recipe.ship is not None:  # where nothing is gone, there is nothing to make up for
-        spec = CompensationSpec(refit=RefitSpec(), head=HeadSpec()) if units else CompensationSpec(head=None)
+        spec = (
+            CompensationSpec(refit=RefitSpec(layers="later", blocks="both"), head=HeadSpec())
+            if units
+            else CompensationSpec(head=None)
+        )
     refit = spec.refit
-    calls = fit_calls(run.teacher, run.family, run.fitting, track=run.track) if parts or refit else []
     wanted = {layer: [part] for layer, part in parts.items()}
-    variants = build_variants(run.teacher, run.family, calls, wanted, track=run.track)
-    stand_ins = {key: variant.module for key, variant in variants.items()}
-    model = leave_out(run.teacher, run.family, units, stand_ins)
-    refits = [] if refit is None else _refit(run, model, skip, calls, refit)
+    fitted = amounts_of(run, wanted)
+    model = leave_out(run.teacher, run.family, units, NarrowLayers(run.teacher, run.family, fitted))
+    refits = [] if refit is None else _refit(run, model, skip, refit)
     distillation = None if spec.distill is None else distill_model(run, model, units)
     report = None if spec.head is None else compensate(run, model, spec.head)
     card = model_card(
@@ -61,7 +63,7 @@ def compute(run: Run, folder: Path) -> None:
         padded=not shape_of(model, run.family).uniform(),
         layers=run.source.layers,
         nodes=report["nodes"] if report and report["folded"] else None,
-        refitted=[refit["layer"] for refit in refits if refit["strength"] is not None],
+        refitted=sorted({refit["layer"] for refit in refits if refit["strength"] is not None}),
         distilled=distillation is not None and distillation["kept"],
         recipe=card_recipe(run.recipe),
         max_length=run.recipe.data.max_length,
@@ -74,7 +76,9 @@ def compute(run: Run, folder: Path) -> None:
         folder / "model.json",
         {
             "parameters": parameters,
-            "blocks": _account(variants),
+            "blocks": [
+                {"layer": layer, "part": part} | figures_of(fitted[layer, part]) for layer, part in sorted(fitted)
+            ],
             "refit": refits,
             "distill": distillation,
             "head": report,
@@ -84,19 +88,10 @@ def compute(run: Run, folder: Path) -> None:
         distill_checkpoint(run, units).remove()
 
 
-def _account(variants: Mapping[tuple[int, str], Variant]) -> list[dict[str, Any]]:
-    """Return what was fitted for each layer that lost a part, as JSON."""
-    return [
-        {"layer": layer, "part": part} | {name: value for name, value in vars(variant).items() if name != "module"}
-        for (layer, part), variant in variants.items()
-    ]
-
-
-def _refit(
-    run: Run, model: PreTrainedModel, skip: tuple[int, ...], calls: Sequence[LayerCall], spec: RefitSpec
-) -> list[dict[str, Any]]:
-    """Refit the kept layers of `model` in place on the texts of `calls`; return what was done."""
+def _refit(run: Run, model: PreTrainedModel, skip: tuple[int, ...], spec: RefitSpec) -> list[dict[str, Any]]:
+    """Refit the kept layers of `model` in place on unlabelled text; return what was done."""
     keep = kept_layers(run.source.layers, skip)
+    calls = fit_calls(run.teacher, run.family, run.fitting, track=run.track)
     done = refit_gaps(run.teacher, model, run.family, keep, calls, spec, track=run.track)
     return [asdict(refit) for refit in done]
 

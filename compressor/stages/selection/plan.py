@@ -1,15 +1,14 @@
 """The stage that chooses what goes, by forward passes over the selection split."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from compressor.compensation.refits.blocks import build_variants
 from compressor.files import read_json, write_json
-from compressor.model.capture import LayerCall, fit_calls
+from compressor.model.capture import LayerCall
 from compressor.model.sublayers import any_shape
 from compressor.recipe.compression import BudgetSpec, SelectionSpec
 from compressor.recipe.ship import ShipSpec
@@ -17,11 +16,12 @@ from compressor.run.arrays import ARRAYS, save_array
 from compressor.run.checks import source_savings
 from compressor.run.run import Run
 from compressor.selection.baselines import ranked_set
+from compressor.selection.mixes import ROUNDS, find_mix
 from compressor.selection.search import Search, candidate_sets, find_plan, most_sets, wanted_sizes
 from compressor.selection.ship import keeps_to
 from compressor.selection.trie import StandIns, count_applications
-from compressor.selection.units import check_budget, find_mix, latency_savings, least_left, part_names
-from compressor.stages.selection import timing
+from compressor.selection.units import Savings, check_budget, latency_savings, least_left, part_names
+from compressor.stages.selection import amounts, timing
 from compressor.stages.selection.answers import answer_notes, check_answers
 from compressor.stages.selection.trials import run_evidence, run_trials, selection_calls
 from compressor.stages.stage import Stage
@@ -79,8 +79,9 @@ def _make_composition(run: Run, folder: Path, captured: tuple[list[LayerCall], t
     smaller budget is not tried where a larger one misses it.
     """
     ship = run.recipe.ship
-    spec = run.recipe.selection.model_copy(update={"units": ship.parts, "search": "beam"})
-    savings = source_savings(spec, run.source) if ship.parts and ship.goal != "exact" else {}
+    spec = amounts.spec_of_parts(run.recipe)
+    savings = source_savings(spec, run.source) if amounts.wanted(run.recipe) else {}
+    damages = amounts.damages_of(run) if savings else None
     trials, logits = run_trials(run, _stand_ins(run, savings, spec.protect), captured)
     search = Search(trials)
     (whole,) = search([()], "full model")
@@ -90,7 +91,7 @@ def _make_composition(run: Run, folder: Path, captured: tuple[list[LayerCall], t
         tried = spec.model_copy(update={"budget": BudgetSpec(keep=keep)})
         if run.late or keep < least_left(tried, savings, run.source.layers):
             break
-        found = find_mix(trials, savings, tried, any_shape(run.source.config), _gains(run))
+        found = find_mix(trials, savings, damages, tried, any_shape(run.source.config), _gains(run))
         if not keeps_to(ship, found.chosen, trials.rows):
             if plan.search == NOTHING:  # all layers stay, though not unsearched
                 counted = {name: getattr(plan, name) + getattr(found, name) for name in COUNTED}
@@ -101,17 +102,13 @@ def _make_composition(run: Run, folder: Path, captured: tuple[list[LayerCall], t
     save_array(folder, "selection_logits", logits)
 
 
-def _stand_ins(run: Run, savings: Mapping[tuple[int, str], Any], protect: Sequence[int]) -> StandIns | None:
+def _stand_ins(run: Run, savings: Savings, protect: Sequence[int]) -> StandIns | None:
     """Return the layers without each part that may go of them, fitted; None where whole layers alone may go."""
     wanted: dict[int, list[str]] = {}
     for layer, part in savings:
         if part and layer not in protect:
             wanted.setdefault(layer, []).append(part)
-    if not wanted:
-        return None
-    calls = fit_calls(run.teacher, run.family, run.fitting, track=run.track)
-    variants = build_variants(run.teacher, run.family, calls, wanted, track=run.track)
-    return {key: variant.module for key, variant in variants.items()}
+    return amounts.narrow_layers(run, wanted) if wanted else None
 
 
 def _gains(run: Run) -> dict[tuple[int, str], float]:
@@ -126,10 +123,12 @@ def _make_mix(run: Run, folder: Path, captured: tuple[list[LayerCall], torch.Ten
         savings = source_savings(spec, source)
     else:
         cells = read_json(run.path / "timing.json")["cells"]
-        savings = latency_savings(cells, source.layers, part_names(spec, source.config[run.family.ffn_key]))
+        size = (source.config[key] for key in (run.family.ffn_key, run.family.heads_key))
+        savings = latency_savings(cells, source.layers, part_names(spec, *size))
         check_budget(spec, savings, source.layers)
     trials, logits = run_trials(run, _stand_ins(run, savings, spec.protect), captured)
-    write_json(folder / "plan.json", asdict(find_mix(trials, savings, spec, any_shape(source.config), _gains(run))))
+    found = find_mix(trials, savings, amounts.damages_of(run), spec, any_shape(source.config), _gains(run))
+    write_json(folder / "plan.json", asdict(found))
     save_array(folder, "selection_logits", logits)
 
 
@@ -138,15 +137,19 @@ def search_work(spec: SelectionSpec, layers: int, ship: ShipSpec | None = None) 
     if ship is not None:
         if not ship.parts or ship.goal == "exact":
             return "no search, the full model alone"
-        return f"beam search of width {spec.beam_width} over mixes of {', '.join(ship.parts)}, while the goal is kept,"
+        return f"{_mix_work(spec, ship.parts)} for each budget, while the goal is kept,"
     if spec.budget is not None:
-        return f"beam search of width {spec.beam_width} over mixes of {', '.join(spec.units)}"
+        return _mix_work(spec, spec.units)
     if spec.search == "exhaustive":
         sets = candidate_sets(layers, wanted_sizes(spec, layers), spec.protect)
         return f"{len(sets):,} sets, {count_applications(layers, sets):,} layer applications"
     if spec.search in {"greedy", "beam"}:
         return f"{spec.search} search, at most {most_sets(spec, layers):,} sets"
     return f"{spec.search} search, 1 set"
+
+
+def _mix_work(spec: SelectionSpec, units: Sequence[str]) -> str:
+    return f"mixes of {', '.join(units)} solved for, then at most {3 + ROUNDS * spec.beam_width} trials"
 
 
 def cost(run: Run) -> str:
@@ -158,7 +161,7 @@ def cost(run: Run) -> str:
 STAGE = Stage(
     "plan",
     ("plan.json", f"{ARRAYS}/selection_logits.npy"),
-    ("scores",),
+    ("scores", "amounts"),
     inputs,
     compute,
     cost,

@@ -11,7 +11,7 @@ from compressor.files import read_json, write_json
 from compressor.measurement.timing.latency import grid_cells
 from compressor.measurement.timing.predictor import time_layers
 from compressor.run.run import Run
-from compressor.selection.units import part_names
+from compressor.selection.units import part_names, timed_parts
 from compressor.stages.stage import Stage, latency_inputs
 
 
@@ -44,9 +44,10 @@ def compute(run: Run, folder: Path) -> None:
 
 def single_parts(run: Run) -> list[str]:
     """Return the parts of a layer that may go while the rest of it stays, and whose time is therefore wanted."""
-    spec = run.recipe.selection
-    parts = part_names(spec, run.source.config[run.family.ffn_key]) if spec.budget is not None else []
-    return [part for part in parts if part]
+    if run.recipe.selection.budget is None:
+        return []
+    size = [run.source.config[key] for key in (run.family.ffn_key, run.family.heads_key)]
+    return timed_parts(part_names(run.recipe.selection, *size), *size)
 
 
 def cost(run: Run) -> str:

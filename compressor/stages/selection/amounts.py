@@ -1,0 +1,103 @@
+"""The stage that says what every part of every layer does to the answer: one pass for the fits, one for the shifts."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compressor.compensation.refits.amounts import Amount, NarrowLayers, Piece, fit_amounts
+from compressor.compensation.refits.shifts import answer_shifts
+from compressor.files import read_json, write_json
+from compressor.model.units import pieces
+from compressor.recipe.compression import Recipe, SelectionSpec
+from compressor.run.arrays import ARRAYS, load_array, save_array
+from compressor.run.checks import source_savings
+from compressor.run.run import Run
+from compressor.selection.mixes import Damages
+from compressor.stages.stage import Stage
+
+SHIFTS = "answer_shifts"
+
+
+def spec_of_parts(recipe: Recipe) -> SelectionSpec:
+    """Return the selection with the parts that may go, also where the run decides what to ship."""
+    spec, ship = recipe.selection, recipe.ship
+    return spec if ship is None else spec.model_copy(update={"units": ship.parts, "search": "beam"})
+
+
+def wanted(recipe: Recipe) -> bool:
+    """Return whether anything but whole layers by number may go."""
+    if recipe.ship is not None:
+        return bool(recipe.ship.parts) and recipe.ship.goal != "exact"
+    return recipe.selection.budget is not None
+
+
+def inputs(run: Run) -> dict[str, Any]:
+    """Return what the fits and the shifts depend on; no budget is among it."""
+    spec = spec_of_parts(run.recipe)
+    fitted = run.data.calibration.sha256 if run.recipe.ship is None else [run.data.train.sha256, len(run.fitting)]
+    return {
+        "units": spec.units,
+        "widths": spec.widths,
+        "protect": spec.protect,
+        "fitted": fitted,
+        "rows": run.data.selection.sha256,
+        "max_length": run.recipe.data.max_length,
+    }
+
+
+def compute(run: Run, folder: Path) -> None:
+    """Fit every amount of every block to unlabelled text; take each one's shift of the answers on the selection split."""
+    spec = spec_of_parts(run.recipe)
+    keys = [key for key in source_savings(spec, run.source) if key[0] not in spec.protect]
+    by_layer: dict[int, list[str]] = {}
+    for layer, part in keys:
+        by_layer.setdefault(layer, []).append(part)
+    amounts = amounts_of(run, {layer: [part for part in parts if part] for layer, parts in by_layer.items()})
+    whole = [layer for layer, part in keys if not part]
+    shifts = answer_shifts(run.teacher, run.family, run.selection, amounts, whole, track=run.track)
+    order = sorted(shifts)
+    save_array(folder, SHIFTS, np.stack([shifts[key] for key in order]))
+    rows = [{"layer": layer, "part": part, **figures_of(amounts.get((layer, part)))} for layer, part in order]
+    write_json(folder / "amounts.json", {"texts": len(run.fitting), "rows": len(run.selection), "parts": rows})
+
+
+def amounts_of(run: Run, wanted: Mapping[int, Collection[str]]) -> dict[Piece, Amount]:
+    """Return the amounts of the pieces of the `wanted` parts, fitted where they are not known to this process yet."""
+    keys = [(layer, piece) for layer, parts in wanted.items() for part in parts for piece in pieces(part) if piece]
+    missing: dict[int, list[str]] = {}
+    for layer, piece in keys:
+        if (layer, piece) not in run.amounts:
+            missing.setdefault(layer, []).append(piece)
+    if missing:
+        run.amounts |= fit_amounts(run.teacher, run.family, run.fitting, missing, track=run.track)
+    return {key: run.amounts[key] for key in keys}
+
+
+def narrow_layers(run: Run, wanted: Mapping[int, Collection[str]]) -> NarrowLayers:
+    """Return the layers without each of the `wanted` parts: layer (from 1) -> parts."""
+    return NarrowLayers(run.teacher, run.family, amounts_of(run, wanted))
+
+
+def figures_of(amount: Amount | None) -> dict[str, Any]:
+    """Return what is known of a fit, as JSON; nothing for a whole layer."""
+    known = ("strength", "error_cut", "error_mean", "error_refit")
+    return {} if amount is None else {name: value for name, value in vars(amount).items() if name in known}
+
+
+def damages_of(run: Run) -> Damages:
+    """Return what every part does to the answer on the selection split."""
+    rows = read_json(run.path / "amounts.json")["parts"]
+    shifts = load_array(run.path, SHIFTS)
+    return Damages.of({(row["layer"], row["part"]): shift for row, shift in zip(rows, shifts, strict=True)})
+
+
+def cost(run: Run) -> str:
+    """Return the expected work."""
+    count = len(source_savings(spec_of_parts(run.recipe), run.source))
+    return f"{count} parts fitted to {len(run.fitting)} texts, gradients of {len(run.data.selection)} selection rows"
+
+
+STAGE = Stage("amounts", ("amounts.json", f"{ARRAYS}/{SHIFTS}.npy"), ("teacher",), inputs, compute, cost, wanted)
+"""No part of result.json: the plan's mix says what each part does."""
