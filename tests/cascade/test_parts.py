@@ -140,6 +140,15 @@ def test_a_model_without_parts_of_layers_is_cut_behind_its_layers(tiny, tmp_path
     with torch.inference_mode():
         wanted = logits_at(cut, family, head, output.hidden_states, tensors["attention_mask"])
     np.testing.assert_allclose(early[0], wanted, atol=2e-4)
+    with_exits(fused, cut, family, [1], tmp_path / "exits.onnx")
+    with quiet():
+        observed = invented(load_tokenizer(find_model(str(directory))), 64, 24)
+        quantize(tmp_path / "exits.onnx", tmp_path / "int8.onnx", observed)
+    (tmp_path / "eight").mkdir()
+    write_parts(tmp_path / "int8.onnx", cut, family, [head], tmp_path / "eight")
+    _, eight = run_parts(open_parts(tmp_path / "eight", (1,)), batch)
+    np.testing.assert_array_equal(eight, file_reader(tmp_path / "int8.onnx", [1])(batch)[1])
+    assert (eight.argmax(1) == logits.argmax(1)).mean() >= 0.8
 
 
 @pytest.mark.parametrize("model_type", ["bert", "distilbert", "electra"])
