@@ -7,12 +7,16 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from transformers import AutoModelForSequenceClassification
 
 from compressor.compensation import distill as distillation
 from compressor.compensation.distill import Places, distill, gold_loss, logits_loss, state_variances, states_loss
-from compressor.data.batches import join, pad
+from compressor.data.batches import Encodings, join, pad
+from compressor.measurement.predictions import predict
+from compressor.measurement.statistics import kl_divergence
 from compressor.model.families import layer_list
 from compressor.model.surgery import drop_layers
 from compressor.model.training.checkpoint import Checkpoint
@@ -365,3 +369,116 @@ def test_cuda_takes_bf16_and_goes_on_after_an_interruption(tiny, tmp_path):
         assert fit.precision == ("bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32")
         ends.append(student.state_dict())
     assert all(torch.allclose(ends[0][name], ends[1][name], atol=1e-4) for name in ends[0])
+
+
+ROWS = st.lists(st.integers(0, 12), min_size=1, max_size=60)
+
+
+@given(ROWS, st.sampled_from([0.0, 0.1, 0.25, 0.5]), st.integers(0, 3), st.data())
+def test_no_copy_of_a_text_that_is_held_out_is_trained_on(ids, share, seed, data):
+    encodings = Encodings([[1, text, 2] for text in ids], [[0, text % 2, 1] for text in ids], 0)
+    known = np.array(data.draw(st.lists(st.booleans(), min_size=len(ids), max_size=len(ids))))
+    rows, held = distillation.held_out(encodings, share, seed, known)
+    assert rows.tolist() == sorted(set(rows))
+    assert held.tolist() == sorted(set(held))
+    trained, unseen = ({ids[row] for row in part} for part in (rows, held))
+    assert not trained & unseen
+    assert trained | unseen == set(ids)
+    assert len(unseen) == len(held) == min(int(share * len(set(ids))), len(set(ids) - known_texts(ids, known)) or 999)
+    assert trained
+    if set(ids) - known_texts(ids, known):
+        assert not unseen & known_texts(ids, known)
+    again = distillation.held_out(encodings, share, seed, known)
+    assert all(np.array_equal(one, other) for one, other in zip((rows, held), again, strict=True))
+
+
+def known_texts(ids, known):
+    return {text for text, knows in zip(ids, known, strict=True) if knows}
+
+
+def test_a_thousand_texts_are_held_out_at_most():
+    encodings = Encodings([[number] for number in range(30_000)], None, 0)
+    rows, held = distillation.held_out(encodings, 0.1, 0)
+    assert (len(rows), len(held)) == (29_000, 1000)
+    assert not np.array_equal(held, distillation.held_out(encodings, 0.1, 1)[1])
+
+
+def test_nothing_that_is_held_out_reaches_a_training_step(tiny, monkeypatch):
+    teacher, student, family, keep, encodings = pair(tiny)
+    encodings = join([encodings, encodings])  # a copy of every text
+    spec, seen = DistillSpec(**WATCHED), set()
+    rows, held = distillation.held_out(encodings, spec.holdout, 0)
+    assert len(held) == 6
+    assert len(rows) == 36
+    real = distillation.forward
+
+    def spy(model, *arguments):
+        if torch.is_grad_enabled():
+            inputs = arguments[1]
+            for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True):
+                seen.add(tuple(ids[mask.bool()].tolist()))
+        return real(model, *arguments)
+
+    monkeypatch.setattr(distillation, "forward", spy)
+    fit = distill(teacher, student, family, keep, encodings, spec)
+    assert (fit.rows, fit.held) == (36, 6)
+    assert seen == {tuple(encodings.input_ids[row]) for row in rows}
+    assert not seen & {tuple(encodings.input_ids[row]) for row in held}
+
+
+def test_the_step_nearest_to_the_full_model_on_held_out_text_is_kept(tiny):
+    teacher, student, family, keep, encodings = pair(tiny)
+    fit = distill(teacher, student, family, keep, encodings, DistillSpec(**WATCHED))
+    assert [step for step, _ in fit.curve] == list(range(16))
+    assert fit.kept_step == min(fit.curve, key=lambda point: point[1])[0] > 0
+    held = encodings.take(distillation.held_out(encodings, 0.25, 0)[1])
+    found = kl_divergence(predict(teacher, held), predict(student, held))
+    assert found == pytest.approx(min(value for _, value in fit.curve), rel=1e-4)
+
+
+def test_where_training_does_harm_the_start_is_kept(tiny):
+    teacher, student, family, keep, encodings = pair(tiny, skip=())  # nothing is missing, so that nothing can be gained
+    before = weights(student)
+    spec = DistillSpec(**{**WATCHED, "patience": 3})
+    fit = distill(teacher, student, family, keep, encodings, spec)
+    assert (fit.kept_step, fit.steps) == (0, 3)
+    assert fit.curve[0][1] == pytest.approx(0, abs=1e-9)
+    assert same(before, student.state_dict())
+
+
+@pytest.mark.parametrize("stopped", [1, 8, 14])
+def test_an_interrupted_distillation_that_is_watched_ends_with_the_same_weights(tiny, tmp_path, stopped):
+    spec = DistillSpec(**WATCHED)
+    teacher, student, family, keep, encodings = pair(tiny)
+    whole = distill(teacher, student, family, keep, encodings, spec)
+    wanted = weights(student)
+    _, student, *_ = pair(tiny)
+    checkpoint = Checkpoint(tmp_path, "a", minutes=0)
+    with pytest.raises(KeyboardInterrupt):
+        distill(
+            teacher, student, family, keep, encodings, spec, track=stop_after(stopped), checkpoint=checkpoint
+        )  # fmt: skip
+    _, student, *_ = pair(tiny)
+    assert distill(teacher, student, family, keep, encodings, spec, checkpoint=checkpoint) == whole
+    assert same(wanted, student.state_dict())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_attended_states_are_those_behind_the_norm(tiny, name):
+    model, family, encodings, _ = tiny(name)
+    inputs = {key: torch.from_numpy(value) for key, value in pad(encodings, np.arange(5)).items()}
+    layer = layer_list(model, family)[1]
+    with torch.no_grad():
+        logits, (behind, attended) = distillation.forward(model, family, inputs, Places([1], [2]))
+        again = layer.get_submodule(family.attention_norm)
+        seen = []
+        hook = again.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+        plain = model(**inputs, output_hidden_states=True)
+        hook.remove()
+    assert torch.equal(logits, plain.logits)
+    assert torch.equal(behind, plain.hidden_states[1])
+    assert torch.equal(attended, seen[0])
+    spec = DistillSpec(**QUICK, attended=True)
+    own, theirs = distillation.targets([1, 3], 4, spec)
+    assert (list(own.behind), list(own.attended)) == ([1, 2], [1, 2])
+    assert (list(theirs.behind), list(theirs.attended)) == ([2, 4], [1, 3])
