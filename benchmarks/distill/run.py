@@ -13,7 +13,7 @@ import argparse
 import copy
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ import yaml
 
 from benchmarks.common.digits import digits
 from benchmarks.common.glue import TASKS, add_sources
-from benchmarks.distill.start import UNITS, Start, Text, start_of, text_of
+from benchmarks.distill.start import KEEP, UNITS, Start, Text, start_of, text_of
 from benchmarks.distill.tables import ALL, RESULTS, put_tables
 from compressor.compensation.distill import distill
 from compressor.files import read_json, write_json
@@ -116,13 +116,14 @@ def said(entry: dict[str, Any], made: dict[str, Any]) -> str:
     return f"{kl}, {changed:.1%} changed"
 
 
-def main() -> None:
-    """Measure the models asked for, write the results after every point, rewrite the table."""
+def arguments_of(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the options in `words`, those of the command line where there are none."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_sources(parser)
     parser.add_argument("--model", nargs="+", default=list(MODELS), choices=[*TASKS, *MODELS[2:]])
     parser.add_argument("--texts", nargs="+", default=[*map(str, POINTS), ALL], help=f"numbers of texts, or {ALL}")
     parser.add_argument("--units", nargs="+", default=list(UNITS), help="what may go of the full model")
+    parser.add_argument("--keep", type=float, default=KEEP, help="share of the encoder's FLOPs that may remain")
     parser.add_argument("--epochs", type=int, help="largest number of epochs")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of compensation.distill")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
@@ -131,7 +132,12 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table-only", action="store_true", help="rewrite the table from the results")
-    arguments = parser.parse_args()
+    return parser.parse_args(words)
+
+
+def main() -> None:
+    """Measure the models asked for, write the results after every point, rewrite the table."""
+    arguments = arguments_of()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     kept = read_json(RESULTS) if RESULTS.is_file() else {}
     with torch_threads(arguments.threads):

@@ -45,9 +45,10 @@ class Text:
 
 def start_of(model: str, arguments: argparse.Namespace) -> Start:
     """Return the mix that the package finds for the budget with the units asked for, fitted in closed form; kept in runs/."""
-    mix = f"{{units: [{', '.join(arguments.units)}], widths: {list(WIDTHS)}, beam_width: {BEAM}, budget: {{keep: {KEEP}}}}}"
+    units = f"units: [{', '.join(arguments.units)}], widths: {list(WIDTHS)}, beam_width: {BEAM}"
+    mix = f"selection={{{units}, budget: {{keep: {arguments.keep}}}}}"
     recipe = recipe_of(
-        model.partition("-")[0], arguments, model, f"name=distill-{model}", f"selection={mix}", "export.variants=[]",
+        model.partition("-")[0], arguments, model, f"name=distill-{model}", mix, "export.variants=[]",
         "compensation={refit: closed_form, head: null}", f"data.selection.size={ROWS}", f"data.calibration.size={TEXTS}",
     )  # fmt: skip
     out = Path("runs") / recipe.name

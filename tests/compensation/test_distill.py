@@ -23,6 +23,7 @@ from compressor.model.training.checkpoint import Checkpoint
 from compressor.pipeline.dry_run import dry_run
 from compressor.recipe.file import load_recipe
 from compressor.recipe.training import DistillSpec
+from compressor.report.build import build_report
 
 FAMILIES = ["bert", "roberta", "distilbert", "electra"]
 QUICK = {"epochs": 2, "batch_size": 8, "lr": 1e-3, "holdout": 0.0}
@@ -297,6 +298,10 @@ def test_a_run_goes_on_where_it_was_killed_and_says_what_was_done(tiny_task, tmp
     page = (out / "report.html").read_text(encoding="utf-8")
     assert 'id="distill"' in page
     assert "Not kept" not in page
+    assert whole["held"] > 0
+    assert whole["curve"][-1][0] == whole["steps"] == steps
+    assert f"lowest after step {whole['kept_step']} of {steps}" in page
+    assert (out / "figures" / "distill.png").is_file()
 
 
 def test_a_fine_tuning_that_was_killed_in_a_new_run_goes_on(tiny_task, tmp_path, command, monkeypatch):
@@ -334,6 +339,32 @@ def test_a_distillation_that_does_harm_is_not_kept(tiny_task, tmp_path, command)
     assert same(one.state_dict(), other.state_dict())
     assert "Not kept" in (out / "report.html").read_text(encoding="utf-8")
     assert "distillation)" not in (out / "model" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_start_that_nothing_beats_is_said_to_stay(tiny_task, tmp_path, command):
+    out = tmp_path / "run"
+    harmful = "{epochs: 1, lr: 0.5, patience: 1}"
+    code, stdout, _ = command(*arguments(tiny_task, out, harmful, "compensation.head=null"))
+    assert code == 0
+    made = json.loads(stdout)["distill"]
+    assert (made["kept"], made["kept_step"]) == (False, 0)
+    assert made["kl_before"] == made["kl_after"]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "no step of 1 lowered the KL" in page
+    assert "Not kept: nothing was nearer to the full model than the start" in page
+    assert "distillation)" not in (out / "model" / "README.md").read_text(encoding="utf-8")
+
+
+def test_results_of_earlier_versions_have_a_report(tiny_task, tmp_path, command):
+    out = tmp_path / "run"
+    assert command(*arguments(tiny_task, out, "{epochs: 1, lr: 1.0e-3}"))[0] == 0
+    result = json.loads((out / "result.json").read_text(encoding="utf-8"))
+    for name in ("held", "curve", "kept_step", "steps"):
+        del result["distill"][name]
+    (out / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    build_report(out)
+    assert "held out" not in (out / "report.html").read_text(encoding="utf-8")
+    assert not (out / "figures" / "distill.png").exists()
 
 
 def test_gold_labels_without_labelled_text_are_refused_before_the_run(tiny_task, tmp_path, command):
