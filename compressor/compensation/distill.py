@@ -110,7 +110,7 @@ def distill(
                 module.requires_grad_(False)
     watch = None
     if len(held):
-        steps = max(1, int(spec.evaluate_every * len(rows) / spec.batch_size))
+        steps = max(1, round(spec.evaluate_every * -(-len(rows) // spec.batch_size)))
         watch = Watch(distance_on(teacher, student, family, unseen), steps, spec.patience)
     progress = train(
         student, encodings, spec, loss_of_batch, field="compensation.distill", dropout=False, seed=seed, track=track,
