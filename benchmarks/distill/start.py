@@ -22,6 +22,8 @@ KEEP = 0.5
 """Share of the encoder's FLOPs that may remain."""
 ROWS, TEXTS = 400, 1000
 """Texts that choose the mix, texts that stand-ins and refits are fitted on."""
+UNTIMED = "benchmark={batch_sizes: [1], lengths: [8], workload: false, min_seconds: 0, min_runs: 2, footprint: false}"
+"""A budget of FLOPs needs no time of a layer, which the stage of timing takes all the same."""
 WHOLE = 10**6
 """More than any file has."""
 
@@ -49,7 +51,7 @@ def start_of(model: str, arguments: argparse.Namespace) -> Start:
     mix = f"selection={{{units}, budget: {{keep: {arguments.keep}}}}}"
     recipe = recipe_of(
         model.partition("-")[0], arguments, model, f"name=distill-{model}", mix, "export.variants=[]",
-        "compensation={refit: closed_form, head: null}", f"data.selection.size={ROWS}", f"data.calibration.size={TEXTS}",
+        "compensation={refit: closed_form, head: null}", UNTIMED, f"data.selection.size={ROWS}", f"data.calibration.size={TEXTS}",
     )  # fmt: skip
     out = Path("runs") / recipe.name
     run_until(recipe, "model", out, device=arguments.device, track=track_for_terminal(), say=print)

@@ -17,9 +17,17 @@ CURVE = [[0, 0.5], [3, 0.25], [6, 0.375]]
 
 def entry(full, labels, begin, **points):
     """Return the entry of a model whose `points` (number of texts -> predictions) all have the same curve."""
-    made = {"curve": CURVE, "kept_step": 3, "steps": 6, "seconds": 12.4}
+    made = {"curve": CURVE, "kept_step": 3, "steps": 6, "seconds": 12.4, "selection_kl": 0.3}
     kept = {name[1:]: {**made, "predictions": digits, "texts": int(name[1:])} for name, digits in points.items()}
-    return {"units": ["1.ffn:8"], "labels": labels, "full": full, "start": begin, "texts": 2000, "points": kept}
+    return {
+        "units": ["1.ffn:8"],
+        "labels": labels,
+        "full": full,
+        "start": {"selection_kl": 0.6, "predictions": begin},
+        "texts": 2000,
+        "points": kept,
+        "settings": {},
+    }
 
 
 def test_rows_by_hand():
@@ -27,11 +35,11 @@ def test_rows_by_hand():
     begin, small, large = tables.rows_of("sst2", made)
     assert begin[:3] == ["sst2", "0 (closed form)", ""]
     assert [row[1] for row in (small, large)] == ["500", "2,000"]
-    assert small[2:5] == ["0.5000 → 0.2500", "3 of 6", "12"]
-    assert [row[5].split(" [")[0] for row in (begin, small, large)] == ["10.0 %", "10.0 %", "20.0 %"]
-    assert [row[6].split(" [")[0] for row in (begin, small, large)] == ["-10.0", "-10.0", "+20.0"]
-    low, high = (float(bound) for bound in large[6].partition("[")[2].rstrip("]").split(", "))
-    assert low < float(large[7]) < 20.0 < high
+    assert (begin[3], small[2:6]) == ("0.6000", ["0.5000 → 0.2500", "0.3000", "3 of 6", "12"])
+    assert [row[6].split(" [")[0] for row in (begin, small, large)] == ["10.0 %", "10.0 %", "20.0 %"]
+    assert [row[7].split(" [")[0] for row in (begin, small, large)] == ["-10.0", "-10.0", "+20.0"]
+    low, high = (float(bound) for bound in large[7].partition("[")[2].rstrip("]").split(", "))
+    assert low < float(large[8]) < 20.0 < high
 
 
 @pytest.fixture
@@ -79,16 +87,34 @@ def test_points_are_measured_once_and_tabled(ready, tmp_path, capsys):
     again = ready("--texts", "60", "all", *quick)
     assert again["points"]["60"] == point
     assert again["points"]["all"]["texts"] == made["texts"]
-    assert "sst2, 60 texts" not in capsys.readouterr().out.split("sst2, 100 texts")[1]
+    assert capsys.readouterr().out.count("sst2, 60, 60 texts") == 1
 
     other = ready("--texts", "60", "--epochs", "1", "--set", "lr=2.0e-3", "batch_size=16")
     assert other["points"]["60"]["spec"]["lr"] == 2e-3
 
 
+def test_settings_are_compared_by_the_selection_split_and_the_best_is_taken(ready, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "VARIANTS", {"defaults": {}, "faster": {"lr": 3e-3}, "slower": {"lr": 1e-9}})
+    monkeypatch.setattr(bench, "SETTING_TEXTS", 80)
+    made = ready("--part", "settings", "--epochs", "1")["settings"]
+    assert {name: entry["spec"]["lr"] for name, entry in made.items()} == {
+        "defaults": 1e-4,
+        "faster": 3e-3,
+        "slower": 1e-9,
+    }
+    best = min(made, key=lambda name: made[name]["selection_kl"])
+    assert made["slower"]["selection_kl"] > made[best]["selection_kl"]
+    page = (tmp_path / "distill.md").read_text(encoding="utf-8")
+    assert page.index(f"| sst2 | {best}, 80 texts |") < page.index("| sst2 | slower, 80 texts |")
+    point = ready("--best-of", "sst2", "--texts", "60", "--epochs", "1")
+    assert point["points"]["60"]["spec"]["lr"] == made[best]["spec"]["lr"]
+    assert point["settings"] == made
+
+
 def test_points_for_which_no_time_is_left_are_left_out(ready, capsys):
     made = ready("--texts", "60", "--minutes", "0")
     assert made["points"] == {}
-    assert "sst2, 60 texts: left out" in capsys.readouterr().out
+    assert "sst2, 60: left out" in capsys.readouterr().out
 
 
 def test_texts_stand_once_and_say_whether_the_start_knows_them(ready, tmp_path):
