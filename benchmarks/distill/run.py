@@ -48,20 +48,24 @@ MUCH = 4000
 """Texts from which on a GPU takes larger steps."""
 
 
+ALONE, LITTLE, CLS = {"logits_weight": 0.0}, {"logits_weight": 0.1}, {"cls_weight": 10.0, "cls_only_end": True}
 VARIANTS: dict[str, dict[str, Any]] = {
     "defaults": {},
-    "lr 1e-5": {"lr": 1e-5},
     "lr 3e-5": {"lr": 3e-5},
     "lr 3e-4": {"lr": 3e-4},
-    "lr 1e-3": {"lr": 1e-3},
-    "6 epochs": {"epochs": 6},
     "batches of 32": {"batch_size": 32},
     "logits alone": {"states_weight": 0.0},
-    "states alone": {"logits_weight": 0.0},
-    "states weigh ten times": {"states_weight": 10.0},
-    "states weigh a tenth": {"states_weight": 0.1},
-    "temperature 1": {"temperature": 1.0},
-    "attended states too": {"attended": True},
+    "states alone": ALONE,
+    "states alone, lr 3e-4": {**ALONE, "lr": 3e-4},
+    "states alone, lr 1e-3": {**ALONE, "lr": 1e-3},
+    "states alone, [CLS]": {**ALONE, **CLS},
+    "states alone, [CLS], lr 3e-4": {**ALONE, **CLS, "lr": 3e-4},
+    "states alone, attended too, lr 3e-4": {**ALONE, "attended": True, "lr": 3e-4},
+    "logits a tenth": LITTLE,
+    "logits a tenth, lr 3e-4": {**LITTLE, "lr": 3e-4},
+    "logits a tenth, [CLS], lr 3e-4": {**LITTLE, **CLS, "lr": 3e-4},
+    "logits a tenth, temperature 1, lr 3e-4": {**LITTLE, "temperature": 1.0, "lr": 3e-4},
+    "logits a tenth, 8 epochs, lr 3e-4": {**LITTLE, "epochs": 8, "lr": 3e-4},
 }
 """Settings that are compared."""
 SETTING_TEXTS = 8000

@@ -77,6 +77,10 @@ class DistillSpec(Spec):
     """Weight of the divergence from the full model's softened probabilities."""
     states_weight: Annotated[Float, Field(ge=0)] = 1.0
     """Weight of the mean squared distance between the states that kept layers should lead to, in units of their variance."""
+    cls_weight: Annotated[Float, Field(ge=1)] = 1.0
+    """Weight of a [CLS] token against another in the distance of states."""
+    cls_only_end: bool = False
+    """Whether only [CLS] counts behind the last layer, where nothing else is read."""
     attended: bool = False
     """Whether the states behind the attention's norm in each layer are targets too."""
     gold_weight: Annotated[Float, Field(ge=0)] = 0.0

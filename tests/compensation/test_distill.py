@@ -55,7 +55,7 @@ def test_losses_by_hand():
     ours = [torch.tensor([[[1.0, 1.0], [0.0, 0.0]], [[0.0, 2.0], [100.0, 0.0]]]), torch.zeros(2, 2, 2)]
     mask, scales = torch.tensor([[1, 1], [1, 0]]), torch.tensor([2.0, 1.0])
     theirs = [torch.zeros(2, 2, 2), torch.zeros(2, 2, 2)]
-    assert float(states_loss(ours, theirs, mask, scales)) == pytest.approx((1 + 0 + 2) / 3 / 2 / 2)
+    assert float(states_loss(ours, theirs, [mask, mask], scales)) == pytest.approx((1 + 0 + 2) / 3 / 2 / 2)
     logits, labels = torch.tensor([[0.0, 0.0], [5.0, -5.0]]), torch.tensor([1, -1])
     assert float(gold_loss(logits, labels)) == pytest.approx(math.log(2) / 2)
     assert float(gold_loss(logits, torch.tensor([-1, -1]))) == 0.0
