@@ -61,6 +61,21 @@ def test_losses_by_hand():
     assert float(gold_loss(logits, torch.tensor([-1, -1]))) == 0.0
 
 
+def test_what_tokens_weigh_by_hand():
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
+    spec = DistillSpec(cls_weight=10, cls_only_end=True)
+    inside, end = distillation.token_weights(mask, [False, True], spec)
+    assert inside.tolist() == [[10, 1, 1], [10, 1, 0]]
+    assert end.tolist() == [[1, 0, 0], [1, 0, 0]]
+    plain = distillation.token_weights(mask, [False, True], DistillSpec(cls_weight=1, cls_only_end=False))
+    assert all(weights.tolist() == mask.tolist() for weights in plain)
+    ours, theirs = torch.zeros(2, 3, 4), torch.ones(2, 3, 4)
+    theirs[:, 1:] = 5
+    assert float(states_loss([ours, ours], [theirs, theirs], [inside, end], torch.ones(2))) == pytest.approx(
+        ((20 * 1 + 3 * 25) / 23 + 1) / 2
+    )
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_hidden_states_are_the_states_behind_the_layers(tiny, name):
     model, family, encodings, _ = tiny(name)
