@@ -417,6 +417,17 @@ def test_cuda_takes_bf16_and_goes_on_after_an_interruption(tiny, tmp_path):
     assert all(torch.allclose(ends[0][name], ends[1][name], atol=1e-4) for name in ends[0])
 
 
+@pytest.mark.gpu
+def test_cuda_keeps_the_best_step(tiny):
+    teacher, student, family, keep, encodings = pair(tiny)
+    teacher, student = teacher.to("cuda"), student.to("cuda")
+    fit = distill(teacher, student, family, keep, encodings, DistillSpec(**WATCHED, attended=True, cls_only_end=True))
+    held = encodings.take(distillation.held_out(encodings, 0.25, 0)[1])
+    found = kl_divergence(predict(teacher, held), predict(student, held))
+    assert found == pytest.approx(min(value for _, value in fit.curve), rel=1e-2)
+    assert found < fit.curve[0][1]
+
+
 ROWS = st.lists(st.integers(0, 12), min_size=1, max_size=60)
 
 
