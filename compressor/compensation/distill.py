@@ -8,9 +8,13 @@ No labels are needed. The loss of a batch is the sum of up to three parts, each 
   in front of the next kept layer in the full model; the idea of Romero et al. (2015) and Sun et al. (2019), with the
   layers matched by what was skipped, and all tokens;
 - gold: cross-entropy with the labels, on the rows that have them.
+
+A share of the text is held out and never trained on. The KL to the full model on it is taken every few steps; the weights
+with the lowest are kept, those that training began with included, so that little text cannot do harm.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,24 +25,38 @@ from transformers import PreTrainedModel
 from compressor.compensation.refits.refit import reached_states
 from compressor.data.batches import Encodings, padded_batches
 from compressor.errors import UserError
+from compressor.model.capture import recorded
 from compressor.model.families import Family, layer_list
+from compressor.model.states.states import final_states
 from compressor.model.training.checkpoint import Checkpoint
-from compressor.model.training.training import train
+from compressor.model.training.training import Watch, best_of, train
 from compressor.progress import Track, silent
 from compressor.recipe.training import DistillSpec
 
+HELD_TEXTS = 1000
+"""Texts that are held out at most: more would only take time."""
+HELD_BATCH = 128
+"""Held-out texts in one forward pass."""
 SCALE_ROWS = 512
 """Rows over which the variance of the full model's states is taken, evenly spaced."""
 
 
 @dataclass(frozen=True)
 class DistillFit:
-    """What a distillation did: mean of every part of the loss by epoch, times its weight; rows; precision it ran in."""
+    """What a distillation did: mean of every part of the loss by epoch, times its weight; rows; precision it ran in.
+
+    `rows` were trained on and `held` texts held out; `curve` is the KL on these as [step, nats], from step 0 on, empty where
+    none were. The model has the weights of step `kept_step`; the last step was `steps`.
+    """
 
     losses: list[dict[str, float]]
     rows: int
     labelled: int
     precision: str
+    held: int
+    curve: list[list[float]]
+    kept_step: int
+    steps: int
 
 
 def distill(
@@ -50,40 +68,41 @@ def distill(
     spec: DistillSpec,
     *,
     labels: np.ndarray | None = None,
+    known: np.ndarray | None = None,
     seed: int = 0,
     track: Track = silent,
     checkpoint: Checkpoint | None = None,
 ) -> DistillFit:
     """Train `student` in place towards `teacher`; `keep` are the teacher's layers (from 1) that it has.
 
-    labels: int64 [N], -1 where there is none. The teacher runs beside the student, batch by batch: its states would take
+    labels: int64 [N], -1 where there is none. known: bool [N], the rows that something in `student` was fitted to before, which
+    are not held out where there are others. The teacher runs beside the student, batch by batch: its states would take
     13 x 128 x 768 floats a text. Dropout is off: the targets say what the model should compute on this very text, so
     noise in it only blurs them, and a model that lost layers has no room to spare (as in Hinton et al. 2015, the soft
     targets are the regulariser). Raises UserError when the loss diverges.
     """
     precision = training_precision(spec, student.device)
-    wanted = reached_states(keep, len(layer_list(teacher, family)))
-    labels = None if labels is None or not spec.gold_weight else torch.from_numpy(labels)
-    scales = None
-    if spec.states_weight:
-        chosen = np.unique(np.linspace(0, len(encodings) - 1, min(SCALE_ROWS, len(encodings))).astype(int))
-        scales = state_variances(teacher, wanted, encodings.take(chosen), track=track)
+    rows, held = held_out(encodings, spec.holdout, seed, known)
+    unseen, encodings = encodings.take(held), encodings.take(rows)
+    labels = None if labels is None or not spec.gold_weight else torch.from_numpy(labels[rows])
+    ours, theirs = targets(keep, len(layer_list(teacher, family)), spec)
+    ends = [number == len(keep) for number in ours.behind] + [False] * len(ours.attended)
+    scales = state_variances(teacher, family, theirs, encodings, track=track) if spec.states_weight else None
 
     def loss_of_batch(rows: np.ndarray, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         # weights, their gradients and the moments stay fp32; only matrix products are bf16, so no loss scaling is needed
         with torch.autocast(student.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
             with torch.no_grad():
-                target = teacher(**inputs, output_hidden_states=scales is not None)
-            output = student(**inputs, output_hidden_states=scales is not None)
+                target, wanted = forward(teacher, family, inputs, theirs)
+            logits, states = forward(student, family, inputs, ours)
         parts = {}
         if spec.logits_weight:
-            parts["logits"] = spec.logits_weight * logits_loss(output.logits, target.logits, spec.temperature)
+            parts["logits"] = spec.logits_weight * logits_loss(logits, target, spec.temperature)
         if scales is not None:
-            states = [target.hidden_states[state] for state in wanted]
-            distance = states_loss(output.hidden_states[1:], states, inputs["attention_mask"], scales)
-            parts["states"] = spec.states_weight * distance
+            weights = token_weights(inputs["attention_mask"], ends, spec)
+            parts["states"] = spec.states_weight * states_loss(states, wanted, weights, scales)
         if labels is not None:
-            parts["gold"] = spec.gold_weight * gold_loss(output.logits, labels[rows].to(output.logits.device))
+            parts["gold"] = spec.gold_weight * gold_loss(logits, labels[rows].to(logits.device))
         return parts
 
     trained_before = {name: parameter.requires_grad for name, parameter in student.named_parameters()}
@@ -91,34 +110,97 @@ def distill(
         for name, module in student.get_submodule(family.encoder).named_children():
             if name.startswith("embeddings"):  # ELECTRA has a projection beside the tables
                 module.requires_grad_(False)
-    losses = train(
+    watch = None
+    if len(held):
+        steps = max(1, round(spec.evaluate_every * -(-len(rows) // spec.batch_size)))
+        watch = Watch(distance_on(teacher, student, family, unseen), steps, spec.patience)
+    progress = train(
         student, encodings, spec, loss_of_batch, field="compensation.distill", dropout=False, seed=seed, track=track,
-        description="distillation", checkpoint=checkpoint,
+        description="distillation", checkpoint=checkpoint, watch=watch,
     )  # fmt: skip
     for name, parameter in student.named_parameters():
         parameter.requires_grad_(trained_before[name])
         parameter.grad = None
-    return DistillFit(losses, len(encodings), 0 if labels is None else int((labels >= 0).sum()), precision)
+    return DistillFit(
+        losses=progress.losses,
+        rows=len(rows),
+        labelled=0 if labels is None else int((labels >= 0).sum()),
+        precision=precision,
+        held=len(held),
+        curve=progress.curve,
+        kept_step=best_of(progress.curve) if watch else progress.done,
+        steps=progress.done,
+    )
+
+
+def distance_on(
+    teacher: PreTrainedModel, student: PreTrainedModel, family: Family, encodings: Encodings
+) -> Callable[[], float]:
+    """Return a function: how far the student is from the teacher on these texts now, the KL in nats, in full precision."""
+    target = _logits(teacher, family, encodings)
+    return lambda: float(divergence(_logits(student, family, encodings), target))
+
+
+def _logits(model: PreTrainedModel, family: Family, encodings: Encodings) -> Tensor:
+    """Return the logits [N, C] float64."""
+    return torch.from_numpy(final_states(model, family, encodings, batch_size=HELD_BATCH)[1]).double()
+
+
+def held_out(
+    encodings: Encodings, share: float, seed: int, known: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows to train on and those that are held out, each int64 in order: `share` of the texts, 1,000 at most.
+
+    Rows with the same tokens are one text: it is held out once, and none of its copies is trained on. Texts of which a row
+    is `known` (bool [N]) are held out only where there are no others.
+    """
+    texts: dict[tuple, list[int]] = {}
+    for row, ids in enumerate(encodings.input_ids):
+        types = () if encodings.token_types is None else tuple(encodings.token_types[row])
+        texts.setdefault((tuple(ids), types), []).append(row)
+    copies = list(texts.values())
+    new = [rows for rows in copies if known is None or not known[rows].any()]
+    free, wanted = new or copies, min(HELD_TEXTS, int(share * len(copies)))
+    chosen = np.random.default_rng(seed).permutation(len(free))[: min(wanted, len(copies) - 1)]
+    held = np.array(sorted(free[index][0] for index in chosen), dtype=np.int64)
+    unseen = {row for index in chosen for row in free[index]}
+    return np.array([row for row in range(len(encodings)) if row not in unseen], dtype=np.int64), held
 
 
 def logits_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Return T^2 KL(teacher || student) in nats at temperature T, mean over the rows of logits [B, C]."""
-    ours, theirs = ((logits.float() / temperature).log_softmax(1) for logits in (student, teacher))
-    return temperature**2 * nn.functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+    return temperature**2 * divergence(student.float() / temperature, teacher.float() / temperature)
 
 
-def states_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor, scales: Tensor) -> Tensor:
-    """Return the mean squared distance of states, each [B, S, H], over the tokens of `mask` [B, S], mean over the layers.
+def divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return KL(softmax(teacher) || softmax(student)) in nats, mean over the rows of logits [B, C]."""
+    return nn.functional.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction="batchmean", log_target=True)
 
-    `scales` [layers]: the variance of each of the teacher's states. 1 is what the states' mean would reach, so that a
+
+def states_loss(
+    student: Sequence[Tensor], teacher: Sequence[Tensor], weights: Sequence[Tensor], scales: Tensor
+) -> Tensor:
+    """Return the mean squared distance of states, each [B, S, H], over tokens that weigh [B, S], mean over the states.
+
+    `scales` [states]: the variance of each of the teacher's states. 1 is what the states' mean would reach, so that a
     weight means the same at every layer and for every model.
     """
-    weight = mask / mask.sum()
     distances = [
-        ((ours.float() - theirs.float()).square().mean(-1) * weight).sum()
-        for ours, theirs in zip(student, teacher, strict=True)
+        ((ours.float() - theirs.float()).square().mean(-1) * weight).sum() / weight.sum()
+        for ours, theirs, weight in zip(student, teacher, weights, strict=True)
     ]
     return (torch.stack(distances) / scales).mean()
+
+
+def token_weights(mask: Tensor, ends: Sequence[bool], spec: DistillSpec) -> list[Tensor]:
+    """Return what each token of a mask int64 [B, S] weighs in each state, [B, S]; `ends` says which end the encoder.
+
+    Of a state that ends the encoder nothing but [CLS] is read.
+    """
+    inside, end = mask.float(), torch.zeros_like(mask, dtype=torch.float)
+    inside[:, 0] *= spec.cls_weight
+    end[:, 0] = 1
+    return [end if ended and spec.cls_only_end else inside for ended in ends]
 
 
 def gold_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -129,24 +211,48 @@ def gold_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return nn.functional.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="sum") / len(labels)
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where states are read: behind these layers (0: what enters layer 1), and behind the attention's norm in these."""
+
+    behind: Sequence[int] = ()
+    attended: Sequence[int] = ()
+
+
+def targets(keep: Sequence[int], layers: int, spec: DistillSpec) -> tuple[Places, Places]:
+    """Return where the states of a model with the layers `keep` of `layers` are read, and where those that they should be."""
+    if not spec.states_weight:
+        return Places(), Places()
+    own, attended = range(1, len(keep) + 1), spec.attended
+    return Places(own, own if attended else ()), Places(reached_states(keep, layers), keep if attended else ())
+
+
+def forward(
+    model: PreTrainedModel, family: Family, inputs: dict[str, Tensor], places: Places
+) -> tuple[Tensor, list[Tensor]]:
+    """Return the logits [B, C], and the state [B, S, H] at each of `places`."""
+    with ExitStack() as stack:
+        layers = [layer_list(model, family)[number - 1] for number in places.attended]
+        seen = [stack.enter_context(recorded(layer, outputs={"at": family.attention_norm})) for layer in layers]
+        output = model(**inputs, output_hidden_states=bool(places.behind))
+    states = [output.hidden_states[number] for number in places.behind]
+    return output.logits, [*states, *(caught["at"] for caught in seen)]
+
+
 @torch.no_grad()
 def state_variances(
-    teacher: PreTrainedModel, wanted: Sequence[int], encodings: Encodings, *, track: Track = silent
+    model: PreTrainedModel, family: Family, places: Places, encodings: Encodings, *, track: Track = silent
 ) -> Tensor:
-    """Return the variance of each `wanted` state over all tokens, around each dimension's mean, mean over dimensions."""
-    sums, squares, tokens = [0.0] * len(wanted), [0.0] * len(wanted), 0
-    batches = padded_batches(encodings, 32, track, "variance of the states")
-    for _, inputs in batches:
-        tensors = {name: torch.from_numpy(value).to(teacher.device) for name, value in inputs.items()}
-        hidden = teacher(**tensors, output_hidden_states=True).hidden_states
+    """Return the variance of each state over all tokens of `SCALE_ROWS` rows, around each dimension's mean, mean over these."""
+    sums, squares, tokens = 0.0, 0.0, 0
+    chosen = np.unique(np.linspace(0, len(encodings) - 1, min(SCALE_ROWS, len(encodings))).astype(int))
+    for _, inputs in padded_batches(encodings.take(chosen), 32, track, "variance of the states"):
+        tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
         kept = tensors["attention_mask"].bool()
-        tokens += int(kept.sum())
-        for index, state in enumerate(wanted):
-            values = hidden[state][kept].double()
-            sums[index] += values.sum(0)
-            squares[index] += values.square().sum(0)
-    variances = [square / tokens - (total / tokens).square() for total, square in zip(sums, squares, strict=True)]
-    return torch.stack([variance.mean() for variance in variances]).clamp_min(1e-12).float()
+        values = torch.stack([state[kept] for state in forward(model, family, tensors, places)[1]]).double()
+        tokens += values.shape[1]
+        sums, squares = sums + values.sum(1), squares + values.square().sum(1)
+    return (squares / tokens - (sums / tokens).square()).mean(1).clamp_min(1e-12).float()
 
 
 def check_labels(spec: DistillSpec, labelled: Collection[str]) -> None:

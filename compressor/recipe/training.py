@@ -79,12 +79,25 @@ class DistillSpec(Spec):
     """Weight of the divergence from the full model's softened probabilities."""
     states_weight: Annotated[Float, Field(ge=0)] = 1.0
     """Weight of the mean squared distance between the states that kept layers should lead to, in units of their variance."""
+    cls_weight: Annotated[Float, Field(ge=1)] = 1.0
+    """Weight of a [CLS] token against another in the distance of states."""
+    cls_only_end: bool = False
+    """Whether only [CLS] counts behind the last layer, where nothing else is read."""
+    attended: bool = False
+    """Whether the states behind the attention's norm in each layer are targets too."""
     gold_weight: Annotated[Float, Field(ge=0)] = 0.0
     """Weight of the cross-entropy with gold labels, on the rows that have them."""
     weight_decay: Annotated[Float, Field(ge=0)] = 0.01
     """Decay of the weights by AdamW; biases and norms have none."""
     warmup: Share = 0.1
     """Share of the steps during which the learning rate rises to `lr`; it then falls linearly to 0."""
+    holdout: Annotated[Float, Field(ge=0, le=0.5)] = 0.1
+    """Share of the texts that is never trained on, 1,000 at most: by the KL to the full model there the best weights are kept,
+    those from before distillation included. 0: all texts are trained on, to the end."""
+    evaluate_every: Annotated[Float, Field(gt=0, le=1)] = 0.2
+    """Epochs between two looks at the texts held out."""
+    patience: PositiveInt = 10
+    """Looks in a row that may find nothing better before training ends."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bf16 autocast on GPUs that have it, fp32 elsewhere."""
     checkpoint_minutes: Annotated[Float, Field(gt=0)] = 5

@@ -101,12 +101,15 @@ def read_result(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: {', '.join(missing)} is missing; run the recipe again to write a whole result.")
     # a head that the stock head beats on the selection split is reported but not folded in
     head = {"optimizer": None, "folded": True, **result["head"]} if result.get("head") else None
-    return {**OPTIONAL, **result, "head": head}
+    distill = (
+        {"held": 0, "curve": [], **result["distill"]} if result.get("distill") else None
+    )  # earlier ones held none out
+    return {**OPTIONAL, **result, "head": head, "distill": distill}
 
 
 def draw_figures(context: dict[str, Any]) -> dict[str, Figure]:
     """Return the figures that the result has data for, by name."""
-    scores, head, audit, frontier = (context[name] for name in ("scores", "head", "audit", "frontier"))
+    scores, audit, frontier = (context[name] for name in ("scores", "audit", "frontier"))
     drawn = {}
     if context["layers"]:
         drawn["separability"] = figures_selection.separability_figure(
@@ -129,13 +132,22 @@ def draw_figures(context: dict[str, Any]) -> dict[str, Figure]:
         drawn["latency"] = figures.latency_figure(context["latency"])
     if context["comparisons"]:
         drawn["speedup"] = figures.speedup_figure(context["comparisons"], context["same_format"])
-    if head and head["selection_loss"]:
-        unit = "node" if head["trainer"] == "forward" else "epoch"
-        drawn["head"] = figures.head_figure(head["selection_loss"], head["best_epoch"], unit)
+    drawn |= _training_figures(context["distill"], context["head"])
     if context["cascade"]:
         drawn["cascade"] = figures_cascade.cascade_figure(context["cascade"])
     if context["explain"]:
         drawn["charges"] = figures_charges.charges_figure(context["explain"])
+    return drawn
+
+
+def _training_figures(distill: dict[str, Any] | None, head: dict[str, Any] | None) -> dict[str, Figure]:
+    """Return the curves of what was trained, by name."""
+    drawn = {}
+    if distill and distill["curve"]:
+        drawn["distill"] = figures.distill_figure(distill["curve"], distill["kept_step"])
+    if head and head["selection_loss"]:
+        unit = "node" if head["trainer"] == "forward" else "epoch"
+        drawn["head"] = figures.head_figure(head["selection_loss"], head["best_epoch"], unit)
     return drawn
 
 

@@ -7,21 +7,28 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from transformers import AutoModelForSequenceClassification
 
 from compressor.compensation import distill as distillation
-from compressor.compensation.distill import distill, gold_loss, logits_loss, state_variances, states_loss
-from compressor.data.batches import join, pad
+from compressor.compensation.distill import Places, distill, gold_loss, logits_loss, state_variances, states_loss
+from compressor.data.batches import Encodings, join, pad
+from compressor.measurement.predictions import predict
+from compressor.measurement.statistics import kl_divergence
 from compressor.model.families import layer_list
 from compressor.model.surgery import drop_layers
 from compressor.model.training.checkpoint import Checkpoint
 from compressor.pipeline.dry_run import dry_run
 from compressor.recipe.file import load_recipe
 from compressor.recipe.training import DistillSpec
+from compressor.report.build import build_report
 
 FAMILIES = ["bert", "roberta", "distilbert", "electra"]
-QUICK = {"epochs": 2, "batch_size": 8, "lr": 1e-3}
+QUICK = {"epochs": 2, "batch_size": 8, "lr": 1e-3, "holdout": 0.0}
+WATCHED = {"epochs": 3, "batch_size": 4, "lr": 3e-3, "holdout": 0.25, "evaluate_every": 0.2, "patience": 100}
+"""18 of 24 texts, five batches an epoch, a look at the other six after each."""
 
 
 def pair(tiny, family_name="bert", skip=(2,)):
@@ -48,10 +55,25 @@ def test_losses_by_hand():
     ours = [torch.tensor([[[1.0, 1.0], [0.0, 0.0]], [[0.0, 2.0], [100.0, 0.0]]]), torch.zeros(2, 2, 2)]
     mask, scales = torch.tensor([[1, 1], [1, 0]]), torch.tensor([2.0, 1.0])
     theirs = [torch.zeros(2, 2, 2), torch.zeros(2, 2, 2)]
-    assert float(states_loss(ours, theirs, mask, scales)) == pytest.approx((1 + 0 + 2) / 3 / 2 / 2)
+    assert float(states_loss(ours, theirs, [mask, mask], scales)) == pytest.approx((1 + 0 + 2) / 3 / 2 / 2)
     logits, labels = torch.tensor([[0.0, 0.0], [5.0, -5.0]]), torch.tensor([1, -1])
     assert float(gold_loss(logits, labels)) == pytest.approx(math.log(2) / 2)
     assert float(gold_loss(logits, torch.tensor([-1, -1]))) == 0.0
+
+
+def test_what_tokens_weigh_by_hand():
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
+    spec = DistillSpec(cls_weight=10, cls_only_end=True)
+    inside, end = distillation.token_weights(mask, [False, True], spec)
+    assert inside.tolist() == [[10, 1, 1], [10, 1, 0]]
+    assert end.tolist() == [[1, 0, 0], [1, 0, 0]]
+    plain = distillation.token_weights(mask, [False, True], DistillSpec(cls_weight=1, cls_only_end=False))
+    assert all(weights.tolist() == mask.tolist() for weights in plain)
+    ours, theirs = torch.zeros(2, 3, 4), torch.ones(2, 3, 4)
+    theirs[:, 1:] = 5
+    assert float(states_loss([ours, ours], [theirs, theirs], [inside, end], torch.ones(2))) == pytest.approx(
+        ((20 * 1 + 3 * 25) / 23 + 1) / 2
+    )
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -74,11 +96,11 @@ def test_hidden_states_are_the_states_behind_the_layers(tiny, name):
 
 
 def test_variances_are_those_of_all_tokens(tiny):
-    model, _, encodings, _ = tiny("bert")
+    model, family, encodings, _ = tiny("bert")
     inputs = {key: torch.from_numpy(value) for key, value in pad(encodings, np.arange(len(encodings))).items()}
     with torch.no_grad():
         state = model(**inputs, output_hidden_states=True).hidden_states[3][inputs["attention_mask"].bool()]
-    assert state_variances(model, [3, 4], encodings)[0] == pytest.approx(
+    assert state_variances(model, family, Places([3, 4]), encodings)[0] == pytest.approx(
         float(state.var(0, correction=0).mean()), rel=1e-5
     )
 
@@ -104,7 +126,7 @@ def test_distillation_learns_and_leaves_embeddings_and_teacher_alone(tiny, name)
     teacher, student, family, keep, encodings = pair(tiny, name)
     encodings = join([encodings] * 3)
     before, full = weights(student), weights(teacher)
-    fit = distill(teacher, student, family, keep, encodings, DistillSpec(epochs=12, batch_size=8, lr=3e-3))
+    fit = distill(teacher, student, family, keep, encodings, DistillSpec(epochs=12, batch_size=8, lr=3e-3, holdout=0))
     assert fit.rows == 72
     assert fit.precision == "fp32"
     assert all(fit.losses[-1][part] < 0.7 * fit.losses[0][part] for part in ("logits", "states"))
@@ -212,7 +234,12 @@ def test_a_checkpoint_of_other_inputs_or_damaged_is_ignored(tiny, tmp_path, dama
 def test_bf16_learns_too(tiny):
     teacher, student, family, keep, encodings = pair(tiny)
     fit = distill(
-        teacher, student, family, keep, encodings, DistillSpec(epochs=8, batch_size=8, lr=3e-3, precision="bf16")
+        teacher,
+        student,
+        family,
+        keep,
+        encodings,
+        DistillSpec(epochs=8, batch_size=8, lr=3e-3, holdout=0, precision="bf16"),
     )
     assert fit.precision == "bf16"
     assert fit.losses[-1]["states"] < 0.9 * fit.losses[0]["states"]
@@ -245,7 +272,7 @@ def arguments(task, out, distill_section, *more):
 
 
 def test_a_run_goes_on_where_it_was_killed_and_says_what_was_done(tiny_task, tmp_path, command, monkeypatch):
-    section = "{epochs: 3, lr: 1.0e-3, batch_size: 20, gold_weight: 0.5, checkpoint_minutes: 1.0e-9}"
+    section = "{epochs: 3, lr: 1.0e-3, batch_size: 20, gold_weight: 0.5, patience: 100, checkpoint_minutes: 1.0e-9}"
     code, stdout, _ = command(*arguments(tiny_task, tmp_path / "whole", section))
     assert code == 0
     whole = json.loads(stdout)["distill"]
@@ -286,6 +313,10 @@ def test_a_run_goes_on_where_it_was_killed_and_says_what_was_done(tiny_task, tmp
     page = (out / "report.html").read_text(encoding="utf-8")
     assert 'id="distill"' in page
     assert "Not kept" not in page
+    assert whole["held"] > 0
+    assert whole["curve"][-1][0] == whole["steps"] == steps
+    assert f"lowest after step {whole['kept_step']} of {steps}" in page
+    assert (out / "figures" / "distill.png").is_file()
 
 
 def test_a_fine_tuning_that_was_killed_in_a_new_run_goes_on(tiny_task, tmp_path, command, monkeypatch):
@@ -313,7 +344,7 @@ def test_a_fine_tuning_that_was_killed_in_a_new_run_goes_on(tiny_task, tmp_path,
 
 def test_a_distillation_that_does_harm_is_not_kept(tiny_task, tmp_path, command):
     out = tmp_path / "run"
-    harmful = "{epochs: 1, lr: 0.5, logits_weight: 0.0, states_weight: 0.0, gold_weight: 1.0}"
+    harmful = "{epochs: 1, lr: 0.5, holdout: 0, logits_weight: 0.0, states_weight: 0.0, gold_weight: 1.0}"
     code, stdout, _ = command(*arguments(tiny_task, out, harmful, "compensation.head=null"))
     assert code == 0
     assert not json.loads(stdout)["distill"]["kept"]
@@ -323,6 +354,32 @@ def test_a_distillation_that_does_harm_is_not_kept(tiny_task, tmp_path, command)
     assert same(one.state_dict(), other.state_dict())
     assert "Not kept" in (out / "report.html").read_text(encoding="utf-8")
     assert "distillation)" not in (out / "model" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_start_that_nothing_beats_is_said_to_stay(tiny_task, tmp_path, command):
+    out = tmp_path / "run"
+    harmful = "{epochs: 1, lr: 0.5, patience: 1}"
+    code, stdout, _ = command(*arguments(tiny_task, out, harmful, "compensation.head=null"))
+    assert code == 0
+    made = json.loads(stdout)["distill"]
+    assert (made["kept"], made["kept_step"]) == (False, 0)
+    assert made["kl_before"] == made["kl_after"]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "no step of 1 lowered the KL" in page
+    assert "Not kept: nothing was nearer to the full model than the start" in page
+    assert "distillation)" not in (out / "model" / "README.md").read_text(encoding="utf-8")
+
+
+def test_results_of_earlier_versions_have_a_report(tiny_task, tmp_path, command):
+    out = tmp_path / "run"
+    assert command(*arguments(tiny_task, out, "{epochs: 1, lr: 1.0e-3}"))[0] == 0
+    result = json.loads((out / "result.json").read_text(encoding="utf-8"))
+    for name in ("held", "curve", "kept_step", "steps"):
+        del result["distill"][name]
+    (out / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    build_report(out)
+    assert "held out" not in (out / "report.html").read_text(encoding="utf-8")
+    assert not (out / "figures" / "distill.png").exists()
 
 
 def test_gold_labels_without_labelled_text_are_refused_before_the_run(tiny_task, tmp_path, command):
@@ -337,7 +394,7 @@ def test_gold_labels_without_labelled_text_are_refused_before_the_run(tiny_task,
 def test_the_dry_run_names_the_work(tiny_task, tmp_path):
     recipe = load_recipe(tiny_task / "recipe.yaml", ["compensation.distill={epochs: 2, text: [calibration]}"])
     costs = {stage.name: stage.cost for stage in dry_run(recipe, tmp_path / "run", device="cpu")}
-    assert costs["model"] == "distillation: 2 epochs over 60 rows with both models, 4 head nodes"
+    assert costs["model"] == "distillation: at most 2 epochs over 60 rows with both models, 4 head nodes"
 
 
 @pytest.mark.gpu
@@ -358,3 +415,127 @@ def test_cuda_takes_bf16_and_goes_on_after_an_interruption(tiny, tmp_path):
         assert fit.precision == ("bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32")
         ends.append(student.state_dict())
     assert all(torch.allclose(ends[0][name], ends[1][name], atol=1e-4) for name in ends[0])
+
+
+@pytest.mark.gpu
+def test_cuda_keeps_the_best_step(tiny):
+    teacher, student, family, keep, encodings = pair(tiny)
+    teacher, student = teacher.to("cuda"), student.to("cuda")
+    fit = distill(teacher, student, family, keep, encodings, DistillSpec(**WATCHED, attended=True, cls_only_end=True))
+    held = encodings.take(distillation.held_out(encodings, 0.25, 0)[1])
+    found = kl_divergence(predict(teacher, held), predict(student, held))
+    assert found == pytest.approx(min(value for _, value in fit.curve), rel=1e-2)
+    assert found < fit.curve[0][1]
+
+
+ROWS = st.lists(st.integers(0, 12), min_size=1, max_size=60)
+
+
+@given(ROWS, st.sampled_from([0.0, 0.1, 0.25, 0.5]), st.integers(0, 3), st.data())
+def test_no_copy_of_a_text_that_is_held_out_is_trained_on(ids, share, seed, data):
+    encodings = Encodings([[1, text, 2] for text in ids], [[0, text % 2, 1] for text in ids], 0)
+    known = np.array(data.draw(st.lists(st.booleans(), min_size=len(ids), max_size=len(ids))))
+    rows, held = distillation.held_out(encodings, share, seed, known)
+    assert rows.tolist() == sorted(set(rows))
+    assert held.tolist() == sorted(set(held))
+    trained, unseen = ({ids[row] for row in part} for part in (rows, held))
+    assert not trained & unseen
+    assert trained | unseen == set(ids)
+    assert len(unseen) == len(held) == min(int(share * len(set(ids))), len(set(ids) - known_texts(ids, known)) or 999)
+    assert trained
+    if set(ids) - known_texts(ids, known):
+        assert not unseen & known_texts(ids, known)
+    again = distillation.held_out(encodings, share, seed, known)
+    assert all(np.array_equal(one, other) for one, other in zip((rows, held), again, strict=True))
+
+
+def known_texts(ids, known):
+    return {text for text, knows in zip(ids, known, strict=True) if knows}
+
+
+def test_a_thousand_texts_are_held_out_at_most():
+    encodings = Encodings([[number] for number in range(30_000)], None, 0)
+    rows, held = distillation.held_out(encodings, 0.1, 0)
+    assert (len(rows), len(held)) == (29_000, 1000)
+    assert not np.array_equal(held, distillation.held_out(encodings, 0.1, 1)[1])
+
+
+def test_nothing_that_is_held_out_reaches_a_training_step(tiny, monkeypatch):
+    teacher, student, family, keep, encodings = pair(tiny)
+    encodings = join([encodings, encodings])  # a copy of every text
+    spec, seen = DistillSpec(**WATCHED), set()
+    rows, held = distillation.held_out(encodings, spec.holdout, 0)
+    assert len(held) == 6
+    assert len(rows) == 36
+    real = distillation.forward
+
+    def spy(model, *arguments):
+        if torch.is_grad_enabled():
+            inputs = arguments[1]
+            for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True):
+                seen.add(tuple(ids[mask.bool()].tolist()))
+        return real(model, *arguments)
+
+    monkeypatch.setattr(distillation, "forward", spy)
+    fit = distill(teacher, student, family, keep, encodings, spec)
+    assert (fit.rows, fit.held) == (36, 6)
+    assert seen == {tuple(encodings.input_ids[row]) for row in rows}
+    assert not seen & {tuple(encodings.input_ids[row]) for row in held}
+
+
+def test_the_step_nearest_to_the_full_model_on_held_out_text_is_kept(tiny):
+    teacher, student, family, keep, encodings = pair(tiny)
+    fit = distill(teacher, student, family, keep, encodings, DistillSpec(**WATCHED))
+    assert [step for step, _ in fit.curve] == list(range(16))
+    assert fit.kept_step == min(fit.curve, key=lambda point: point[1])[0] > 0
+    held = encodings.take(distillation.held_out(encodings, 0.25, 0)[1])
+    found = kl_divergence(predict(teacher, held), predict(student, held))
+    assert found == pytest.approx(min(value for _, value in fit.curve), rel=1e-4)
+
+
+def test_where_training_does_harm_the_start_is_kept(tiny):
+    teacher, student, family, keep, encodings = pair(tiny, skip=())  # nothing is missing, so that nothing can be gained
+    before = weights(student)
+    spec = DistillSpec(**{**WATCHED, "patience": 3})
+    fit = distill(teacher, student, family, keep, encodings, spec)
+    assert (fit.kept_step, fit.steps) == (0, 3)
+    assert fit.curve[0][1] == pytest.approx(0, abs=1e-9)
+    assert same(before, student.state_dict())
+
+
+@pytest.mark.parametrize("stopped", [1, 8, 14])
+def test_an_interrupted_distillation_that_is_watched_ends_with_the_same_weights(tiny, tmp_path, stopped):
+    spec = DistillSpec(**WATCHED)
+    teacher, student, family, keep, encodings = pair(tiny)
+    whole = distill(teacher, student, family, keep, encodings, spec)
+    wanted = weights(student)
+    _, student, *_ = pair(tiny)
+    checkpoint = Checkpoint(tmp_path, "a", minutes=0)
+    with pytest.raises(KeyboardInterrupt):
+        distill(
+            teacher, student, family, keep, encodings, spec, track=stop_after(stopped), checkpoint=checkpoint
+        )  # fmt: skip
+    _, student, *_ = pair(tiny)
+    assert distill(teacher, student, family, keep, encodings, spec, checkpoint=checkpoint) == whole
+    assert same(wanted, student.state_dict())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_attended_states_are_those_behind_the_norm(tiny, name):
+    model, family, encodings, _ = tiny(name)
+    inputs = {key: torch.from_numpy(value) for key, value in pad(encodings, np.arange(5)).items()}
+    layer = layer_list(model, family)[1]
+    with torch.no_grad():
+        logits, (behind, attended) = distillation.forward(model, family, inputs, Places([1], [2]))
+        again = layer.get_submodule(family.attention_norm)
+        seen = []
+        hook = again.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+        plain = model(**inputs, output_hidden_states=True)
+        hook.remove()
+    assert torch.equal(logits, plain.logits)
+    assert torch.equal(behind, plain.hidden_states[1])
+    assert torch.equal(attended, seen[0])
+    spec = DistillSpec(**QUICK, attended=True)
+    own, theirs = distillation.targets([1, 3], 4, spec)
+    assert (list(own.behind), list(own.attended)) == ([1, 2], [1, 2])
+    assert (list(theirs.behind), list(theirs.attended)) == ([2, 4], [1, 3])

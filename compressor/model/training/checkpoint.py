@@ -12,35 +12,44 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from compressor.files import PROGRESS, read_json, usual_rights, write_json
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the training loop steps in another way, so that older checkpoints are not believed."""
 Kind = TypeVar("Kind")
-WEIGHTS, STATE = "weights.safetensors", "state.pt"
+WEIGHTS, BEST, STATE = "weights.safetensors", "best.safetensors", "state.pt"
 
 
 @dataclass
 class Progress:
-    """How far a training is: batches done, sums of the loss parts in the current epoch, means of the finished ones."""
+    """How far a training is: batches done, sums of the loss parts in the current epoch, means of the finished ones.
+
+    `rows` are those of the current epoch so far, `curve` what was measured on held-out text: [batches done, value] each.
+    """
 
     done: int = 0
     totals: dict[str, float] = field(default_factory=dict)
     losses: list[dict[str, float]] = field(default_factory=list)
+    rows: int = 0
+    curve: list[list[float]] = field(default_factory=list)
 
 
 @dataclass
 class Training:
-    """All that a training changes: parameters by name, AdamW's moments, the learning rate; and the device it runs on."""
+    """All that a training changes: parameters by name, AdamW's moments, the learning rate; and the device it runs on.
+
+    `best` are the parameters at the best value measured so far, by name; empty where nothing is measured.
+    """
 
     trained: Mapping[str, nn.Parameter]
     optimizer: Optimizer
     schedule: LRScheduler
     device: torch.device
+    best: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Checkpoint:
@@ -67,6 +76,7 @@ class Checkpoint:
                 return kind()
             files = self.folder / entry["files"]
             weights = load_file(files / WEIGHTS)
+            best = load_file(files / BEST) if entry["best"] else {}
             state = torch.load(files / STATE, map_location="cpu", weights_only=True)
             progress = kind(**entry["progress"])
         except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, UnpicklingError, SafetensorError):
@@ -74,6 +84,7 @@ class Checkpoint:
         with torch.no_grad():
             for name, parameter in training.trained.items():
                 parameter.copy_(weights[name])
+        training.best = {name: weight.to(training.device) for name, weight in best.items()}
         training.optimizer.load_state_dict(state["optimizer"])
         training.schedule.load_state_dict(state["schedule"])
         torch.set_rng_state(state["random"]["cpu"])
@@ -91,6 +102,8 @@ class Checkpoint:
         self.folder.mkdir(parents=True, exist_ok=True)
         files = Path(mkdtemp(dir=self.folder, prefix=f"{progress.done}-"))
         save_file({name: parameter.detach() for name, parameter in training.trained.items()}, files / WEIGHTS)
+        if training.best:
+            save_file(training.best, files / BEST)
         random = {"cpu": torch.get_rng_state()}  # of the generators that dropout draws from
         if training.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(training.device)
@@ -102,6 +115,7 @@ class Checkpoint:
         torch.save(state, files / STATE)
         usual_rights(files)
         entry = {"fingerprint": self.fingerprint, "files": files.name, "progress": vars(progress)}
+        entry["best"] = bool(training.best)
         write_json(self.folder / PROGRESS, entry)
         for other in self.folder.iterdir():
             if other.is_dir() and other != files:

@@ -1,7 +1,8 @@
 """Train a sequence classifier: one explicit loop for fine-tuning and distillation."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -20,6 +21,28 @@ LossOfBatch = Callable[[np.ndarray, dict[str, Tensor]], Mapping[str, Tensor]]
 """Takes row indices [B] and the model's inputs, each int64 [B, S]; returns the parts of the loss, whose sum is minimised."""
 
 
+@dataclass(frozen=True)
+class Watch:
+    """Early stopping: `measure` says how good the model is, lower being better, before the first step and `every` steps.
+
+    Training ends after `patience` measurements that were no better than the best before them.
+    """
+
+    measure: Callable[[], float]
+    every: int
+    patience: int
+
+    def ends(self, progress: Progress) -> bool:
+        """Return whether the last `patience` measurements were all in vain."""
+        best = best_of(progress.curve)
+        return sum(step > best for step, _ in progress.curve) >= self.patience
+
+
+def best_of(curve: Sequence[Sequence[float]]) -> int:
+    """Return the step of the lowest value of a curve of [step, value], the first of equals."""
+    return int(min(curve, key=lambda point: point[1])[0])
+
+
 def train(
     model: PreTrainedModel,
     encodings: Encodings,
@@ -32,13 +55,15 @@ def train(
     track: Track = silent,
     description: str = "training",
     checkpoint: Checkpoint | None = None,
-) -> list[dict[str, float]]:
-    """Train the parameters of `model` that require gradients, in place; return the mean of every loss part by epoch.
+    watch: Watch | None = None,
+) -> Progress:
+    """Train the parameters of `model` that require gradients, in place; return how far it came and the losses by epoch.
 
     AdamW with linear warm-up and decay (Devlin et al. 2019, appendix A.3), gradients clipped to norm 1, batches of
     similar lengths shuffled anew each epoch. The same seed gives the same weights on the same machine and thread count,
     also where a `checkpoint` ends one process and another goes on from it. The end is kept in the checkpoint as well:
-    the caller removes it once the result is stored. Raises UserError, naming `field`, when the loss diverges.
+    the caller removes it once the result is stored. With a `watch` the model ends with the weights that it found best, those
+    from before the first step included. Raises UserError, naming `field`, when the loss diverges.
     """
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     decays = [parameter for parameter in trained.values() if parameter.ndim > 1]
@@ -58,8 +83,11 @@ def train(
         order = (
             rows for _ in range(spec.epochs) for rows in shuffled_rows(encodings.lengths, spec.batch_size, generator)
         )
-        remaining = steps - progress.done
-        for rows in track(islice(order, progress.done, None), f"{description}, {spec.epochs} epochs", total=remaining):
+        if watch and not progress.curve:
+            _look(watch, model, training, progress)
+        remaining = 0 if watch and watch.ends(progress) else steps - progress.done
+        left = islice(order, progress.done, progress.done + remaining)
+        for rows in track(left, f"{description}, {spec.epochs} epochs", total=remaining):
             inputs = {name: torch.from_numpy(value).to(model.device) for name, value in pad(encodings, rows).items()}
             parts = loss_of_batch(rows, inputs)
             optimizer.zero_grad()
@@ -68,16 +96,26 @@ def train(
             optimizer.step()
             schedule.step()
             _count(progress, parts, len(rows))
-            if not math.isfinite(sum(progress.totals.values())):
+            ended = progress.done == steps
+            if watch and (ended or progress.done % watch.every == 0):
+                _look(watch, model, training, progress)
+                model.train(dropout)
+                ended = ended or watch.ends(progress)
+            if not math.isfinite(sum(progress.totals.values()) + sum(value for _, value in progress.curve[-1:])):
                 epoch = -(-progress.done // per_epoch)
                 raise UserError(f"{field}: training diverged in epoch {epoch}; lower {field}.lr ({spec.lr:g}).")
-            if progress.done % per_epoch == 0:
-                progress.losses.append({name: total / len(encodings) for name, total in progress.totals.items()})
-                progress.totals = {}
-            if checkpoint and (checkpoint.due or progress.done == steps):
+            if ended or progress.done % per_epoch == 0:
+                progress.losses.append({name: total / progress.rows for name, total in progress.totals.items()})
+                progress.totals, progress.rows = {}, 0
+            if checkpoint and (checkpoint.due or ended):
                 checkpoint.save(training, progress)
+            if ended:
+                break
+    with torch.no_grad():
+        for name, weight in training.best.items():
+            trained[name].copy_(weight)
     model.eval()
-    return progress.losses
+    return progress
 
 
 def finetune(
@@ -99,11 +137,11 @@ def finetune(
     def loss_of_batch(rows: np.ndarray, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"gold": nn.functional.cross_entropy(model(**inputs).logits, targets[rows].to(model.device))}
 
-    losses = train(
+    progress = train(
         model, encodings, spec, loss_of_batch, field="finetune", dropout=True, seed=seed, track=track,
         description="fine-tuning", checkpoint=checkpoint,
     )  # fmt: skip
-    return [epoch["gold"] for epoch in losses]
+    return [epoch["gold"] for epoch in progress.losses]
 
 
 def _count(progress: Progress, parts: Mapping[str, Tensor], rows: int) -> None:
@@ -111,4 +149,13 @@ def _count(progress: Progress, parts: Mapping[str, Tensor], rows: int) -> None:
     values = torch.stack([part.detach() for part in parts.values()]).tolist()
     for name, value in zip(parts, values, strict=True):
         progress.totals[name] = progress.totals.get(name, 0.0) + value * rows
+    progress.rows += rows
     progress.done += 1
+
+
+def _look(watch: Watch, model: PreTrainedModel, training: Training, progress: Progress) -> None:
+    """Measure the model as it is, and keep its weights where it is the best so far."""
+    model.eval()
+    progress.curve.append([progress.done, watch.measure()])
+    if best_of(progress.curve) == progress.done:
+        training.best = {name: parameter.detach().clone() for name, parameter in training.trained.items()}

@@ -160,21 +160,33 @@ def speedup_figure(comparisons: list[dict], same_format: bool = True) -> Figure:
 
 def head_figure(selection_loss: list[float], best_epoch: int, unit: str = "epoch") -> Figure:
     """Selection loss of the compensation head over its epochs or nodes (`unit`), the best marked."""
-    epochs = range(1, len(selection_loss) + 1)
+    points = [[epoch, loss] for epoch, loss in enumerate(selection_loss, start=1)]
     first, best = number(selection_loss[0]), number(min(selection_loss))
     title = f"The head's selection loss: {first} after the first {unit}, {best} at its best"
+    return _curve_figure(title, points, best_epoch, unit, "loss on the selection split\n(cross-entropy)")
+
+
+def distill_figure(curve: list[list[float]], kept: int) -> Figure:
+    """KL to the full model on the text held out of the distillation, over its steps, the one that was kept marked."""
+    best = number(min(value for _, value in curve))
+    title = f"Distillation, on text held out of it: KL {number(curve[0][1])} before it, {best} at its best"
+    return _curve_figure(title, curve, kept, "step", "KL to the full model, nats")
+
+
+def _curve_figure(title: str, points: list[list[float]], best: int, unit: str, axis: str) -> Figure:
+    """Curve through points of [place, value] with the place `best` marked."""
+    places, values = zip(*points, strict=True)
     figure = new_figure(2.9, title)
     axes = figure.subplots()
     dress(axes, "y")
-    size = 3 if len(selection_loss) > 15 else 5
-    axes.plot(epochs, selection_loss, color=COMPRESSED, linewidth=2, marker="o", markersize=size)
-    if best_epoch in epochs:
-        axes.axvline(best_epoch, color=SKIPPED, linewidth=1.2, linestyle=(0, (4, 3)))
-        axes.plot([best_epoch], [selection_loss[best_epoch - 1]], "o", markersize=8, markerfacecolor="white",
-                  markeredgecolor=SKIPPED, markeredgewidth=2, zorder=4, label=f"best: {unit} {best_epoch}")  # fmt: skip
+    axes.plot(places, values, color=COMPRESSED, linewidth=2, marker="o", markersize=3 if len(points) > 15 else 5)
+    if best in places:
+        axes.axvline(best, color=SKIPPED, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.plot([best], [values[places.index(best)]], "o", markersize=8, markerfacecolor="white",
+                  markeredgecolor=SKIPPED, markeredgewidth=2, zorder=4, label=f"best: {unit} {best}")  # fmt: skip
         legend(axes, None)
-    axes.set_xlabel(f"{unit} (n = {len(selection_loss)})")
-    axes.set_ylabel("loss on the selection split\n(cross-entropy)")
+    axes.set_xlabel(f"{unit} (n = {places[-1]})")
+    axes.set_ylabel(axis)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 

@@ -202,14 +202,30 @@ def mix_reading(plan: dict) -> str:
 
 
 def distillation_reading(distill: dict) -> str:
-    """Return what the distillation learned from, with which weights, and how near it came on the selection split."""
+    """Return what the distillation learned from, with which weights, which step was kept, and what the selection split says."""
     weights = ", ".join(f"{name} {number(weight)}" for name, weight in distill["weights"].items() if weight)
     labels = f", {count(distill['labelled'])} of them with labels" if distill["labelled"] else ""
+    epochs = len(distill["losses"])
     return (
-        f"The whole model was trained towards the full model's outputs for {len(distill['losses'])} epochs on "
+        f"The whole model was trained towards the full model's outputs for {epochs} epoch{'s' * (epochs != 1)} on "
         f"{count(distill['rows'])} texts ({' and '.join(distill['text'])}{labels}) in {distill['precision']}, at temperature "
-        f"{number(distill['temperature'])}. Weights of the loss: {weights}. On the selection split: KL to the full model "
-        f"{number(distill['kl_before'])} → {number(distill['kl_after'])}, which decides; agreement "
+        f"{number(distill['temperature'])}. Weights of the loss: {weights}. {_kept_step(distill)}On the selection split: KL to "
+        f"the full model {number(distill['kl_before'])} → {number(distill['kl_after'])}, which decides; agreement "
         f"{percent(distill['agreement_before'])} → {percent(distill['agreement_after'])}. Losses are means over each epoch, "
         "times their weights; those of the states are in units of their variance."
+    )
+
+
+def _kept_step(distill: dict) -> str:
+    """Return which step the held-out text found, with a space behind; nothing where none was held out."""
+    if not distill["curve"]:
+        return ""
+    kept, steps = distill["kept_step"], count(distill["steps"])
+    best = number(min(value for _, value in distill["curve"]))
+    found = f"the KL was lowest after step {count(kept)} of {steps}, {best}, and those weights were taken"
+    if not kept:
+        found = f"no step of {steps} lowered the KL, and the weights stayed as they were"
+    return (
+        f"On {count(distill['held'])} texts held out of it, looked at {count(len(distill['curve']))} times "
+        f"(KL {number(distill['curve'][0][1])} before it), {found}. "
     )

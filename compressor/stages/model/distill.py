@@ -21,8 +21,8 @@ from compressor.run.run import Run
 def distill_model(run: Run, model: PreTrainedModel, units: Sequence[Unit]) -> dict[str, Any]:
     """Distil the full model into `model`, which lacks `units`, in place; return what was done.
 
-    The selection split judges, by the KL to the full model and never by labels: where distillation did not lower it, the
-    weights are put back.
+    Text that is held out of training finds the best step, by the KL to the full model and never by labels. What chose cannot
+    judge: where the KL on the selection split is not lower for it, the weights from before are put back.
     """
     spec, splits = run.recipe.compensation.distill, _splits(run)
     target = load_array(run.path, "selection_logits")
@@ -36,6 +36,8 @@ def distill_model(run: Run, model: PreTrainedModel, units: Sequence[Unit]) -> di
         join([run.encode(split) for split in splits]),
         spec,
         labels=np.concatenate([_labels(split) for split in splits]),
+        # stand-ins and refits were fitted to the calibration text: what is before training would look better there
+        known=np.repeat([part == "calibration" for part in spec.text], [len(split) for split in splits]),
         seed=run.recipe.seed,
         track=run.track,
         checkpoint=distill_checkpoint(run, units),
@@ -43,14 +45,15 @@ def distill_model(run: Run, model: PreTrainedModel, units: Sequence[Unit]) -> di
     after = predict(model, run.selection, track=run.track)
     kl_before, kl_after = (kl_divergence(target, logits) for logits in (before, after))
     agreements = [float((logits.argmax(1) == target.argmax(1)).mean()) for logits in (before, after)]
-    kept = kl_after <= kl_before
+    kept = kl_after < kl_before
     if not kept:
         model.load_state_dict(start)
     return {
         "text": spec.text,
-        "rows": fit.rows,
-        "labelled": fit.labelled,
-        "precision": fit.precision,
+        **{
+            name: getattr(fit, name)
+            for name in ("rows", "labelled", "precision", "held", "curve", "kept_step", "steps")
+        },
         "temperature": spec.temperature,
         "weights": {name: getattr(spec, f"{name}_weight") for name in ("logits", "states", "gold")},
         "losses": fit.losses,
@@ -90,4 +93,4 @@ def distillation_work(run: Run) -> str:
     if spec is None:
         return ""
     rows = sum(len(getattr(run.data, part)) for part in spec.text)
-    return f"distillation: {spec.epochs} epochs over {rows} rows with both models, "
+    return f"distillation: at most {spec.epochs} epochs over {rows} rows with both models, "

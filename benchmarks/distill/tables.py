@@ -1,0 +1,78 @@
+"""The table of run.py, computed from the predictions in its results."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import markdown
+from benchmarks.common.digits import classes_of
+from compressor.measurement.statistics import delta_interval, discordant, paired_lower_bound, share_interval
+from compressor.model.units import unit_words
+
+RESULTS = Path(__file__).parents[1] / "results" / "distill.json"
+ALL = "all"
+COLUMNS = ["model", "texts", "KL on held-out text", "KL on the selection split", "kept step", "seconds",
+           "changed predictions [95 %]", "accuracy, points [95 %]", "at least"]  # fmt: skip
+COMPARED = ["model", "settings", "KL on held-out text", "KL on the selection split", "kept step", "seconds"]
+
+
+def put_tables(results: Mapping[str, Any]) -> None:
+    """Write the tables of every model with a start into tables/distill.md."""
+    if not results:
+        return
+    rows = [row for model, entry in results.items() for row in rows_of(model, entry)]
+    gone = [
+        f"- {model}: without {unit_words(entry['units'])}; {entry['texts']:,} texts."
+        for model, entry in results.items()
+    ]
+    parts = [markdown.table(COLUMNS, rows), "\n".join(gone)]
+    compared = [row for model, entry in results.items() for row in settings_of(model, entry)]
+    if compared:
+        parts += ["**Settings compared**", markdown.table(COMPARED, compared)]
+    markdown.put("distill", "\n\n".join(parts))
+
+
+def rows_of(model: str, entry: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Yield the rows of a model: what it starts from, then each point by the number of its texts."""
+    begin = entry["start"]
+    yield [model, "0 (closed form)", "", f"{begin['selection_kl']:.4f}", "", "", *figures(entry, begin["predictions"])]
+    for made in sorted(entry["points"].values(), key=lambda point: point["texts"]):
+        yield [model, f"{made['texts']:,}", *course(made), *figures(entry, made["predictions"])]
+
+
+def settings_of(model: str, entry: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Yield the rows of the settings that were compared on a model, the best first; predictions play no part."""
+    for name, made in sorted(entry["settings"].items(), key=lambda item: item[1]["selection_kl"]):
+        yield [model, f"{name}, {made['texts']:,} texts", *course(made)]
+
+
+def best_settings(entry: Mapping[str, Any]) -> str:
+    """Return the name of the settings with the lowest KL on the selection split of a model's entry."""
+    return min(entry["settings"], key=lambda name: entry["settings"][name]["selection_kl"])
+
+
+def course(made: Mapping[str, Any]) -> list[str]:
+    """Return how a distillation went: KL on held-out text and on the selection split, step that was kept, seconds."""
+    kls = [value for _, value in made["curve"]]
+    held = f"{kls[0]:.4f} → {min(kls):.4f}" if kls else "none"
+    step = f"{made['kept_step']:,} of {made['steps']:,}"
+    return [held, f"{made['selection_kl']:.4f}", step, f"{made['seconds']:.0f}"]
+
+
+def changed_share(entry: Mapping[str, Any], predictions: str) -> float:
+    """Return the share of the evaluation rows whose prediction is not the full model's."""
+    return float((classes_of(entry["full"]) != classes_of(predictions)).mean())
+
+
+def figures(entry: Mapping[str, Any], predictions: str) -> list[str]:
+    """Return changed predictions and accuracy difference with their 95 % intervals, and its one-sided 95 % bound."""
+    full, other, labels = (classes_of(text) for text in (entry["full"], predictions, entry["labels"]))
+    changed, (gained, lost), rows = int((full != other).sum()), discordant(full, other, labels), len(full)
+    low, high = (100 * bound for bound in share_interval(changed, rows))
+    least, most = (100 * bound for bound in delta_interval(gained, lost, rows))
+    bound = 100 * paired_lower_bound(gained, lost, rows)
+    return [
+        f"{100 * changed / rows:.1f} % [{low:.1f}, {high:.1f}]",
+        f"{100 * (gained - lost) / rows:+.1f} [{least:+.1f}, {most:+.1f}]",
+        f"{bound:+.1f}",
+    ]
