@@ -48,7 +48,7 @@ from compressor.run.run import Run
 from compressor.selection.mixes import Damages, find_mix, improved
 from compressor.selection.search import SkipPlan
 from compressor.selection.trials import Trials
-from compressor.selection.units import cheapest_mix, free_parts, part_names
+from compressor.selection.units import cheapest_mix, free_parts, least_left, part_names
 
 DEEP = "sst2-12layers", "qnli-12layers"
 SIZES = 1, 2, 3
@@ -80,7 +80,7 @@ class Task:
 def run_of(model: str, arguments: argparse.Namespace, *extra: str) -> Run:
     """Return the run of a model; the 12-layer models have the data of the task that they are named after."""
     recipe = recipe_of(model.partition("-")[0], arguments, model, *extra)
-    return prepare(recipe, Path("runs") / "units" / model, "cpu", silent)
+    return prepare(recipe, Path("runs") / "units" / model, arguments.device, silent)
 
 
 def prepared(model: str, arguments: argparse.Namespace) -> Task:
@@ -92,7 +92,7 @@ def prepared(model: str, arguments: argparse.Namespace) -> Task:
     wanted = {layer: [part for part in parts if part] for layer in range(1, run.source.layers + 1)}
     amounts = fit_amounts(teacher, family, run.calibration, wanted, track=track)
     fitted = time.perf_counter()
-    damages = Damages.of(answer_shifts(teacher, family, run.selection, amounts, wanted, track=track))
+    damages = Damages.of(answer_shifts(teacher, family, run.calibration, amounts, wanted, track=track))
     seconds = {"fits": fitted - started, "shifts": time.perf_counter() - fitted}
     calls, logits = capture_calls(teacher, family, run.selection, track=track)
     stand_ins = NarrowLayers(teacher, family, amounts)
@@ -150,7 +150,9 @@ def measure_mixes(model: str, arguments: argparse.Namespace) -> Iterator[dict]:
     calls = fit_calls(run.teacher, run.family, run.calibration)
     for kind in arguments.kind or KINDS:
         for size in arguments.sizes:
-            started = time.perf_counter()
+            spec, started = spec_of(KINDS[kind], 1 - size / 6), time.perf_counter()
+            if spec.budget.keep < least_left(spec, source_savings(spec, run.source), run.source.layers):
+                continue  # neurons alone are less than that
             plan = planned(made, kind, size)
             searched = time.perf_counter()
             stand_ins = leave_out(
@@ -186,7 +188,7 @@ def measure_texts(model: str, arguments: argparse.Namespace) -> Iterator[dict]:
         spec = spec_of(KINDS["heads"], 0.5)
         wanted = dict.fromkeys(range(1, run.source.layers + 1), part_names(spec, *size_of(run)))
         amounts = fit_amounts(run.teacher, run.family, some, wanted)
-        damages = Damages.of(answer_shifts(run.teacher, run.family, run.selection, amounts))
+        damages = Damages.of(answer_shifts(run.teacher, run.family, some, amounts))
         savings = source_savings(spec, run.source)
         free, need = free_parts(spec, savings), 0.5
         units = improved(
@@ -257,20 +259,21 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="skipped layers that the budgets equal")
     parser.add_argument("--seconds", type=float, default=20, help="least seconds of each latency cell")
     parser.add_argument("--threads", type=int, help="threads of PyTorch")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where all but latency is measured")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     RESULTS.parent.mkdir(exist_ok=True)
     for part in arguments.part or [*MEASURES, "latency"]:
         if part == "latency":
-            _store({"latency": measure_latency(latency_run(arguments), arguments.seconds)})
+            _store({"latency": measure_latency(latency_run(arguments), arguments.seconds)}, "cpu")
         for task in (arguments.task or OF_PART[part]) if part in MEASURES else ():
             for entry in MEASURES[part](task, arguments):
-                _store({"tasks": {task: entry}})
+                _store({"tasks": {task: entry}}, arguments.device)
     units_tables.write(read())
 
 
-def _store(entry: dict) -> None:
+def _store(entry: dict, device: str) -> None:
     Path("runs").mkdir(exist_ok=True)
     with FileLock("runs/units.lock"):  # tasks may run side by side
         results = read()
@@ -278,7 +281,7 @@ def _store(entry: dict) -> None:
             keep_consistent(results["tasks"].setdefault(task, {}), new, "mixes", "units")
         results.pop("latency", None) if "latency" in entry else None
         merge(results, entry)
-        results["environment"] = environment("cpu")
+        results["environment"] = environment(device)
         write_json(RESULTS, results)
 
 

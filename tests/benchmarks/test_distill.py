@@ -74,7 +74,7 @@ def test_points_are_measured_once_and_tabled(ready, tmp_path, capsys):
     made = ready("--texts", "60", "100", *quick)
     assert list(made["points"]) == ["60", "100"]
     assert made["texts"] > 150  # of train and test
-    assert all(unit.partition(".")[2].startswith("ffn:") for unit in made["units"])
+    assert all(":" in unit for unit in made["units"])
     point = made["points"]["60"]
     assert (point["rows"] + point["held"], point["held"]) == (60, 6)
     assert point["spec"]["lr"] == 1e-3

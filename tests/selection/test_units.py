@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from compressor.compensation.refits.blocks import build_variants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressor.compensation.refits.blocks import build_variants
 from compressor.errors import UserError
 from compressor.measurement.cost import shape_flops
 from compressor.model.capture import apply_layer, capture_calls, fit_calls, recorded

@@ -33,10 +33,7 @@ def answer_shifts(
     batch_size: int = 32,
     track: Track = silent,
 ) -> dict[Piece, np.ndarray]:
-    """Return the shift float32 [N, K] of the answer of every text by each amount, and by each layer (part "") of `whole`.
-
-    The rows should be others than those that the amounts were fitted to.
-    """
+    """Return the shift float32 [N, K] of the answer of every text by each amount, and by each layer (part "") of `whole`."""
     layers = list(layer_list(model, family))
     by_layer: dict[int, dict[str, Amount]] = {}
     for (number, piece), amount in amounts.items():
