@@ -45,10 +45,11 @@ from compressor.recipe.compression import SelectionSpec
 from compressor.recipe.training import HeadSpec, RefitSpec
 from compressor.run.checks import prepare, source_savings
 from compressor.run.run import Run
-from compressor.selection.mixes import Damages, find_mix, improved
+from compressor.selection.budget.mixes import Damages, find_mix, improved
+from compressor.selection.budget.units import cheapest_mix, free_parts, least_left, part_names
 from compressor.selection.search import SkipPlan
 from compressor.selection.trials import Trials
-from compressor.selection.units import cheapest_mix, free_parts, least_left, part_names
+from compressor.stages.selection.amounts import shift_texts
 
 DEEP = "sst2-12layers", "qnli-12layers"
 SIZES = 1, 2, 3
@@ -61,6 +62,8 @@ KINDS = {
 }
 """Name of a kind of mixes -> the units it may take."""
 STEPS = "cut", "mean", "refit"
+ROWS, BEAM = 400, 4
+"""Rows that trials judge a mix by, and trials of each round."""
 TEXTS = 250, 500, 1000, 2000, 4000, 8000, 16000
 READOUT = {"readout": HeadSpec(trainer="readout")}
 SEQUENTIAL = RefitSpec(layers="later", blocks="both")
@@ -85,14 +88,14 @@ def run_of(model: str, arguments: argparse.Namespace, *extra: str) -> Run:
 
 def prepared(model: str, arguments: argparse.Namespace) -> Task:
     """Return the task with every amount of every block fitted, and what each does to the answer."""
-    run = run_of(model, arguments)
+    run = run_of(model, arguments, f"data.selection.size={ROWS}", f"data.calibration.size={arguments.texts}")
     teacher, family, track = run.teacher, run.family, track_for_terminal()
     parts = parts_of_kinds(run, KINDS.values())
     started = time.perf_counter()
     wanted = {layer: [part for part in parts if part] for layer in range(1, run.source.layers + 1)}
     amounts = fit_amounts(teacher, family, run.calibration, wanted, track=track)
     fitted = time.perf_counter()
-    damages = Damages.of(answer_shifts(teacher, family, run.calibration, amounts, wanted, track=track))
+    damages = Damages.of(answer_shifts(teacher, family, shift_texts(run.calibration), amounts, wanted, track=track))
     seconds = {"fits": fitted - started, "shifts": time.perf_counter() - fitted}
     calls, logits = capture_calls(teacher, family, run.selection, track=track)
     stand_ins = NarrowLayers(teacher, family, amounts)
@@ -108,7 +111,7 @@ def parts_of_kinds(run: Run, kinds: Iterable[Sequence[str]]) -> list[str]:
 
 def spec_of(units: Sequence[str], keep: float) -> SelectionSpec:
     """Return the selection of a recipe that would search for such a mix."""
-    return SelectionSpec(units=list(units), budget={"keep": keep})
+    return SelectionSpec(units=list(units), budget={"keep": keep}, beam_width=BEAM)
 
 
 def size_of(run: Run) -> tuple[int, int]:
@@ -188,7 +191,7 @@ def measure_texts(model: str, arguments: argparse.Namespace) -> Iterator[dict]:
         spec = spec_of(KINDS["heads"], 0.5)
         wanted = dict.fromkeys(range(1, run.source.layers + 1), part_names(spec, *size_of(run)))
         amounts = fit_amounts(run.teacher, run.family, some, wanted)
-        damages = Damages.of(answer_shifts(run.teacher, run.family, some, amounts))
+        damages = Damages.of(answer_shifts(run.teacher, run.family, shift_texts(some), amounts))
         savings = source_savings(spec, run.source)
         free, need = free_parts(spec, savings), 0.5
         units = improved(
@@ -258,6 +261,7 @@ def main() -> None:
     parser.add_argument("--kind", choices=KINDS, action="append", help="only this kind of mixes; repeatable")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="skipped layers that the budgets equal")
     parser.add_argument("--seconds", type=float, default=20, help="least seconds of each latency cell")
+    parser.add_argument("--texts", type=int, default=1000, help="unlabelled texts that mixes are fitted to")
     parser.add_argument("--threads", type=int, help="threads of PyTorch")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where all but latency is measured")
     arguments = parser.parse_args()

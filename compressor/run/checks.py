@@ -25,8 +25,8 @@ from compressor.progress import Track
 from compressor.recipe.compression import Recipe, SelectionSpec
 from compressor.run.run import Run
 from compressor.run.rundir import GIVEN
+from compressor.selection.budget.units import check_budget, flops_savings, part_names
 from compressor.selection.search import check_selection
-from compressor.selection.units import check_budget, flops_savings, part_names
 
 
 def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:

@@ -24,7 +24,7 @@ class NormalEquations:
     weight: float = 0.0
 
     def add(self, phi: Tensor, wanted: Tensor, weight: Tensor) -> None:
-        """Add rows: phi [N, F], wanted [N, H], weight [N]; their products are taken in float32, which no ridge notices."""
+        """Add rows: phi [N, F], wanted [N, H], weight [N]; products are taken in their precision, which no ridge notices."""
         root = weight.double().sqrt().to(phi.dtype)[:, None]
         phi, wanted = torch.cat([phi, phi.new_ones(len(phi), 1)], dim=1) * root, wanted.to(phi.dtype) * root
         self.gram += (phi.T @ phi).double()

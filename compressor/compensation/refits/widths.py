@@ -15,7 +15,7 @@ from compressor.compensation.refits.equations import STRENGTHS, NormalEquations,
 RIDGE = 1e-3
 """Ridge strength at which the backward elimination judges, in multiples of the mean squared activation."""
 ANCHORS = 0.25, 0.5, 0.75
-"""Places among the amounts of a block at which all ridge strengths are tried."""
+"""Shares of a block's inputs at which all ridge strengths are tried."""
 LAZY = 64
 """Eliminations after which the inverse is brought up to date as a whole."""
 
@@ -152,12 +152,13 @@ def nested_changes(
     """Yield (count, ridge strength, change, its held-out error) where the first `count` inputs of `order` stay, for each.
 
     The kept columns and the bias make up for what went, by ridge regression towards no change. Every system is the leading
-    block of one ordered matrix, so one factor a strength serves all counts. All strengths are tried at `ANCHORS` of the
-    counts; the others take that of the nearest. Where the mean of what went, as bias, does as well, that is yielded: None.
+    block of one ordered matrix, so one factor a strength serves all counts. All strengths are tried where `ANCHORS` of the
+    inputs stay; counts take that of the nearest, so that none depends on what else is asked for. Where the mean of what
+    went, as bias, does as well, that is yielded: None.
     """
     full = len(order)
     inner = sorted(count for count in set(counts) if 0 < count < full)
-    anchors = {inner[round(share * (len(inner) - 1))] for share in ANCHORS} if inner else set()
+    anchors = {max(1, round(share * full)) for share in ANCHORS} if inner else set()
     places = torch.cat([order.new_full((1,), full), order])  # the bias always stays
     system, factors, best = _ridged(sums, 0.0)[places][:, places], {}, {}
 

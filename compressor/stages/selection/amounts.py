@@ -8,16 +8,19 @@ import numpy as np
 
 from compressor.compensation.refits.amounts import Amount, NarrowLayers, Piece, fit_amounts
 from compressor.compensation.refits.shifts import answer_shifts
+from compressor.data.batches import Encodings
 from compressor.files import read_json, write_json
 from compressor.model.units import pieces
 from compressor.recipe.compression import Recipe, SelectionSpec
 from compressor.run.arrays import ARRAYS, load_array, save_array
 from compressor.run.checks import source_savings
 from compressor.run.run import Run
-from compressor.selection.mixes import Damages
+from compressor.selection.budget.mixes import Damages
 from compressor.stages.stage import Stage
 
 SHIFTS = "answer_shifts"
+SHIFT_TEXTS = 500
+"""Texts whose answers are followed back, of those that the fits take: 364 of SST-2 chose mixes as good as 1,821 did."""
 
 
 def spec_of_parts(recipe: Recipe) -> SelectionSpec:
@@ -58,11 +61,16 @@ def compute(run: Run, folder: Path) -> None:
         by_layer.setdefault(layer, []).append(part)
     amounts = amounts_of(run, {layer: [part for part in parts if part] for layer, parts in by_layer.items()})
     whole = [layer for layer, part in keys if not part]
-    shifts = answer_shifts(run.teacher, run.family, run.fitting, amounts, whole, track=run.track)
+    shifts = answer_shifts(run.teacher, run.family, shift_texts(run.fitting), amounts, whole, track=run.track)
     order = sorted(shifts)
     save_array(folder, SHIFTS, np.stack([shifts[key] for key in order]))
     rows = [{"layer": layer, "part": part, **figures_of(amounts.get((layer, part)))} for layer, part in order]
     write_json(folder / "amounts.json", {"texts": len(run.fitting), "parts": rows})
+
+
+def shift_texts(fitting: Encodings) -> Encodings:
+    """Return the texts whose answers are followed back, evenly spaced."""
+    return fitting.take(np.unique(np.linspace(0, len(fitting) - 1, SHIFT_TEXTS).astype(int)))
 
 
 def amounts_of(run: Run, wanted: Mapping[int, Collection[str]]) -> dict[Piece, Amount]:
@@ -98,7 +106,7 @@ def damages_of(run: Run) -> Damages:
 def cost(run: Run) -> str:
     """Return the expected work."""
     count = len(source_savings(spec_of_parts(run.recipe), run.source))
-    return f"{count} parts fitted to {len(run.fitting)} texts, gradients of the answers to them"
+    return f"{count} parts fitted to {len(run.fitting)} texts, gradients of {len(shift_texts(run.fitting))} answers"
 
 
 STAGE = Stage("amounts", ("amounts.json", f"{ARRAYS}/{SHIFTS}.npy"), ("teacher",), inputs, compute, cost, wanted)

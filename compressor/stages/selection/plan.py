@@ -16,11 +16,11 @@ from compressor.run.arrays import ARRAYS, save_array
 from compressor.run.checks import source_savings
 from compressor.run.run import Run
 from compressor.selection.baselines import ranked_set
-from compressor.selection.mixes import ROUNDS, find_mix
+from compressor.selection.budget.mixes import ROUNDS, find_mix
+from compressor.selection.budget.units import Savings, check_budget, latency_savings, least_left, part_names
 from compressor.selection.search import Search, candidate_sets, find_plan, most_sets, wanted_sizes
 from compressor.selection.ship import keeps_to
 from compressor.selection.trie import StandIns, count_applications
-from compressor.selection.units import Savings, check_budget, latency_savings, least_left, part_names
 from compressor.stages.selection import amounts, timing
 from compressor.stages.selection.answers import answer_notes, check_answers
 from compressor.stages.selection.trials import run_evidence, run_trials, selection_calls

@@ -11,7 +11,7 @@ from compressor.files import read_json, write_json
 from compressor.measurement.timing.latency import grid_cells
 from compressor.measurement.timing.predictor import time_layers
 from compressor.run.run import Run
-from compressor.selection.units import part_names, timed_parts
+from compressor.selection.budget.units import part_names, timed_parts
 from compressor.stages.stage import Stage, latency_inputs
 
 

@@ -23,17 +23,16 @@ def test_streamed_sums_solve_the_weighted_ridge_regression(parts, seed):
     generator = torch.Generator().manual_seed(seed)
     phi, wanted = torch.randn(40, 3, generator=generator), torch.randn(40, 2, generator=generator)
     weight = torch.rand(40, generator=generator) + 0.1
+    phi, wanted = phi.double(), wanted.double()  # products are taken in the precision of the rows
     sums = NormalEquations()
     for rows in torch.arange(40).tensor_split(parts):
         sums.add(phi[rows], wanted[rows], weight[rows])
-    design = torch.cat([phi, torch.ones(40, 1)], dim=1).double()
+    design = torch.cat([phi, torch.ones(40, 1)], dim=1)
     root = weight.double().sqrt()[:, None]
-    exact = torch.linalg.lstsq(root * design, root * wanted.double()).solution
+    exact = torch.linalg.lstsq(root * design, root * wanted).solution
     torch.testing.assert_close(sums.solve(0.0), exact, atol=1e-8, rtol=1e-6)
     for change in (exact, torch.zeros_like(exact)):
-        squares = (
-            weight.double()[:, None] * (wanted.double() - design @ change).square()
-        ).sum() / weight.double().sum()
+        squares = (weight.double()[:, None] * (wanted - design @ change).square()).sum() / weight.double().sum()
         assert sums.error(change) == pytest.approx(float(squares), rel=1e-9)
     assert float(sums.solve(1e6)[:-1].abs().max()) < 1e-4  # a strong penalty means no change but for the bias
     assert sums.condition(1.0) < sums.condition(1e-3)

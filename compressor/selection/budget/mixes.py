@@ -15,10 +15,7 @@ from scipy.stats import spearmanr
 
 from compressor.model.units import Shape, pieces, shape_left
 from compressor.recipe.compression import SelectionSpec
-from compressor.selection.search import Mix, Part, Search, SkipPlan
-from compressor.selection.trials import Trials
-from compressor.selection.trie import SkipSet
-from compressor.selection.units import (
+from compressor.selection.budget.units import (
     ROUNDING,
     Key,
     Savings,
@@ -32,6 +29,9 @@ from compressor.selection.units import (
     ranked_mix,
     saved_by,
 )
+from compressor.selection.search import Mix, Part, Search, SkipPlan
+from compressor.selection.trials import Trials
+from compressor.selection.trie import SkipSet
 
 ROUNDS = 3
 """Rounds of trials around the best mix so far; each tries `beam_width` mixes."""

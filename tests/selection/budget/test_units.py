@@ -3,29 +3,32 @@
 import numpy as np
 import pytest
 import torch
-from compressor.compensation.refits.blocks import build_variants
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mixes import every_mix
 
+from compressor.compensation.refits.amounts import NarrowLayers, fit_amounts
 from compressor.errors import UserError
 from compressor.measurement.cost import shape_flops
-from compressor.model.capture import apply_layer, capture_calls, fit_calls, recorded
+from compressor.model.capture import apply_layer, capture_calls, recorded
 from compressor.model.states.states import class_states
 from compressor.model.units import Shape, ordered, parts_of, shape_left, split_unit, unit_of, unit_words, whole_layers
 from compressor.recipe.compression import SelectionSpec
-from compressor.selection.separability import score_layers, score_parts
-from compressor.selection.trials import Trial, Trials
-from compressor.selection.trie import count_applications, set_chunks, walk_sets
-from compressor.selection.units import (
+from compressor.selection.budget.units import (
     check_budget,
-    find_mix,
     flops_savings,
     fullest_mix,
+    keys_of,
     latency_savings,
+    mix_of,
     part_names,
     ranked_mix,
-    without_surplus,
+    saved_by,
+    timed_parts,
 )
+from compressor.selection.separability import score_layers, score_parts
+from compressor.selection.trials import Trials
+from compressor.selection.trie import count_applications, set_chunks, walk_sets
 
 UNITS = st.builds(unit_of, st.integers(1, 12), st.sampled_from(["", "attention", "ffn", "ffn:384", "ffn:8"]))
 
@@ -65,101 +68,44 @@ def test_time_saved_is_never_negative():
     assert found[5, "attention"] == pytest.approx([0.0, 0.05])
 
 
-def test_widths_become_multiples_of_eight():
-    spec = SelectionSpec(units=["attention", "width"], budget={"keep": 0.5}, widths=[0.1, 0.5, 0.999])
-    assert part_names(spec, 64) == ["attention", "ffn:32", "ffn:8"]
+def test_amounts_that_were_not_timed_lie_on_the_line_between_their_neighbours():
+    cell = {
+        "layer_ms": 4.0,
+        "heads": 12,
+        "width": 64,
+        "parts_ms": {"heads:6": 3.0, "heads:1": 2.5, "ffn:16": 2.8, "ffn:48": 3.4},
+    }
+    found = latency_savings([cell], 1, ["heads:9", "heads:6", "heads:3", "ffn:56", "ffn:32", "ffn:8"])
+    expected = [0.5 / 4, 1 / 4, (1.5 - 0.5 * 2 / 5) / 4, 0.3 / 4, 0.9 / 4, 1.2 / 4]
+    assert [saved.item() for saved in found.values()] == pytest.approx(expected)
 
 
-class Additive:
-    """Trials whose damage is known: the sum of what each unit does."""
-
-    def __init__(self, layers, damage):
-        self.layers, self.rows, self.damage, self.seen = [None] * layers, 100, damage, []
-
-    def __call__(self, sets, _description):
-        self.seen += sets
-        return [self.trial(mix) for mix in sets]
-
-    def trial(self, mix):
-        kl = sum(self.damage[split_unit(unit)] for unit in mix)
-        return Trial(mix, 1 - kl / 10, kl, 0.0, 0.0, None, None, None, None)
-
-    def applications(self, sets):
-        return count_applications(len(self.layers), sets)
-
-    def seconds(self, sets):
-        return float(len(sets))
-
-    def unknown(self, sets):
-        return list(sets)
-
-
-def every_mix(savings, layers):
-    """Return all mixes with at most one part a layer that leave a layer."""
-    mixes = [{}]
-    for layer in range(1, layers + 1):
-        parts = [part for number, part in savings if number == layer]
-        mixes = [{**mix, **new} for mix in mixes for new in ({}, *({layer: part} for part in parts))]
-    return [
-        ordered(unit_of(*item) for item in mix.items())
-        for mix in mixes
-        if sum(part == "" for part in mix.values()) < layers
+def test_a_few_amounts_are_timed():
+    spec = SelectionSpec(units=["heads", "width", "attention", "layer"], budget={"keep": 0.5})
+    parts = part_names(spec, 1536, 12)
+    assert len(parts) == 11 + 15 + 2
+    assert parts[:3] == ["heads:11", "heads:10", "heads:9"]
+    assert timed_parts(parts, 1536, 12) == [
+        "heads:11", "heads:9", "heads:6", "heads:3", "heads:1", "ffn:1440", "ffn:1152", "ffn:768", "ffn:384", "ffn:96",
+        "attention",
+    ]  # fmt: skip
+    assert [part for part in part_names(spec, 4096, 32) if part.startswith("heads")] == [
+        f"heads:{left}" for left in range(30, 0, -2)
     ]
 
 
-@pytest.mark.parametrize("units", [["layer"], ["layer", "ffn", "attention"], ["width"], ["layer", "ffn", "width"]])
-@pytest.mark.parametrize("keep", [0.85, 0.7, 0.55])
-def test_the_best_mix_is_found_where_damage_adds_up(units, keep):
-    spec = SelectionSpec(units=units, budget={"keep": keep}, widths=[0.5, 0.125], beam_width=64)
-    savings = flops_savings(Shape.even(4, 256, 4), 32, part_names(spec, 256))
-    generator = np.random.default_rng(len(units))
-    layer_damage = generator.uniform(0.1, 1, 4)
-    share = {"": 1.2, "ffn": 0.6, "attention": 0.5, "ffn:128": 0.15, "ffn:32": 0.3}
-    damage = {key: layer_damage[key[0] - 1] * share[key[1]] for key in savings}
-    trials = Additive(4, damage)
-    plan = find_mix(trials, savings, spec, Shape.even(4, 256, 4))
-    saved = {mix: sum(savings[split_unit(unit)].item() for unit in mix) for mix in every_mix(savings, 4)}
-    meeting = [mix for mix, share in saved.items() if 1 - share <= keep + 1e-9]
-    best = min(meeting, key=lambda mix: trials.trial(mix).kl)
-    assert plan.units == best
-    assert plan.mix.kept == pytest.approx(1 - saved[best])
-    assert plan.skip == whole_layers(best)
-    assert plan.keep == tuple(layer for layer in range(1, 5) if layer not in plan.skip)
-    assert plan.sets_total == np.prod([1 + len(part_names(spec, 256))] * 4) - 1
-    assert len(trials.seen) == len(set(trials.seen)) == plan.sets_evaluated
-    assert all(trial.skip in meeting for trial in plan.trace)
-    # nothing is tried from which something could be given back
-    for mix in trials.seen:
-        if saved[mix] >= 1 - keep - 1e-9:
-            assert all(saved[mix] - savings[split_unit(unit)].item() < 1 - keep - 1e-9 for unit in mix)
+def test_mixes_and_their_pieces():
+    mix = ("1.heads:4+ffn:384", 2, "3.attention")
+    assert keys_of(mix) == [(1, "heads:4"), (1, "ffn:384"), (2, ""), (3, "attention")]
+    assert mix_of(keys_of(mix)) == mix
+    savings = {(1, "heads:4"): np.array([0.1, 0.2]), (1, "ffn:384"): np.array([0.3, 0.3]), (2, ""): np.array([0.25, 0.25]), (3, "attention"): np.array([0.1, 0.05])}  # fmt: skip
+    assert saved_by(mix, savings) == pytest.approx([0.75, 0.8])
+    assert saved_by((), savings).tolist() == [0.0]
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    st.integers(0, 10_000),
-    st.integers(2, 6),
-    st.sampled_from([["layer"], ["ffn", "attention"], ["ffn", "attention", "width"], ["layer", "ffn", "width"]]),
-    st.floats(0.05, 0.95),
-    st.sampled_from([1, 2, 8]),
-)
-def test_a_budget_that_can_be_reached_is_always_met(seed, layers, units, keep, beam):
-    generator = np.random.default_rng(seed)
-    spec = SelectionSpec(units=units, budget={"keep": keep}, widths=[0.5, 0.125], beam_width=beam)
-    savings = {}
-    for layer in range(1, layers + 1):  # parts of any cost: a wider cut saves more, a layer what its parts do
-        own = dict(zip(("attention", "ffn"), generator.uniform(0.2, 1, (2, 2)) / layers, strict=True))
-        own |= {"": own["attention"] + own["ffn"], "ffn:128": own["ffn"] * 0.5, "ffn:32": own["ffn"] * 0.875}
-        savings |= {(layer, part): own[part] / 2 for part in part_names(spec, 256)}
-    try:
-        check_budget(spec, savings, layers)
-    except UserError:
-        return
-    damage = {key: generator.uniform(0, 1) for key in savings}
-    plan = find_mix(Additive(layers, damage), savings, spec, Shape.even(layers, 256, 4))
-    saved = sum(savings[split_unit(unit)] for unit in plan.units)
-    assert 1 - saved.min() == pytest.approx(plan.mix.kept)
-    assert plan.mix.kept <= keep + 1e-6
-    assert len(whole_layers(plan.units)) < layers
+def test_widths_become_multiples_of_eight():
+    spec = SelectionSpec(units=["attention", "width"], budget={"keep": 0.5}, widths=[0.1, 0.5, 0.999])
+    assert part_names(spec, 64, 4) == ["attention", "ffn:32", "ffn:8"]
 
 
 @settings(max_examples=60, deadline=None)
@@ -167,40 +113,16 @@ def test_a_budget_that_can_be_reached_is_always_met(seed, layers, units, keep, b
     st.integers(0, 10_000),
     st.integers(1, 4),
     st.integers(1, 3),
-    st.sampled_from([["", "attention"], ["ffn", "attention"], ["", "ffn", "attention", "ffn:8"]]),
+    st.sampled_from([["", "attention"], ["ffn", "attention"], ["", "ffn", "heads:2", "ffn:8"]]),
 )
 def test_the_fullest_mix_is_that_of_all_mixes_which_saves_most_where_it_saves_least(seed, layers, cells, parts):
     generator = np.random.default_rng(seed)
     savings = {(layer, part): generator.uniform(0.01, 0.2, cells) for layer in range(1, layers + 1) for part in parts}
     found = fullest_mix(savings, layers)
-    most = max(
-        sum((savings[split_unit(unit)] for unit in mix), np.zeros(cells)).min() for mix in every_mix(savings, layers)
-    )
-    assert sum((savings[split_unit(unit)] for unit in found), np.zeros(cells)).min() == pytest.approx(most, abs=1e-6)
-    assert found in every_mix(savings, layers)
-
-
-def test_a_budget_that_only_different_parts_of_different_layers_reach_is_met():
-    spec = SelectionSpec(units=["ffn", "attention"], budget={"keep": 0.65, "of": "latency"}, beam_width=1)
-    # each part saves 0.1 in one of two cells: two of a kind save 0.2 there, one of each 0.4 in both
-    both = {"ffn": np.array([0.1, 0.3]), "attention": np.array([0.3, 0.1])}
-    savings = {(layer, part): saved for layer in (1, 2) for part, saved in both.items()}
-    plan = find_mix(Additive(2, dict.fromkeys(savings, 0.1)), savings, spec, Shape.even(2, 64, 4))
-    assert plan.mix.kept == pytest.approx(0.6)
-
-
-def test_what_could_be_given_back_is_given_back_by_hand():
-    savings = {(1, ""): 0.5, (1, "ffn"): 0.3, (2, "ffn"): 0.3, (2, "ffn:8"): 0.2, (3, "attention"): 0.1}
-    savings = {key: np.array([saved]) for key, saved in savings.items()}
-    assert without_surplus((1, "2.ffn", "3.attention"), savings, 0.75) == (
-        1,
-        "2.ffn",
-    )  # 0.9: the attention is not needed
-    assert without_surplus((1, "2.ffn"), savings, 0.65) == (1, "2.ffn:8")
-    assert without_surplus((1, "2.ffn"), savings, 0.55) == ("1.ffn", "2.ffn")
-    assert without_surplus(("1.ffn",), savings, 0.55) == ("1.ffn",)  # saves too little: as it is
-    assert fullest_mix(savings, 3) == (1, "2.ffn", "3.attention")
-    assert fullest_mix({key: savings[key] for key in [(1, ""), (1, "ffn")]}, 1) == ("1.ffn",)  # one layer stays
+    mixes = every_mix(savings, layers)
+    most = max(saved_by(mix, savings).min() for mix in mixes)
+    assert saved_by(found, savings).min() == pytest.approx(most, abs=1e-6)
+    assert found in mixes
 
 
 def test_the_mix_by_gain_alone_by_hand():
@@ -212,13 +134,6 @@ def test_the_mix_by_gain_alone_by_hand():
     assert ranked_mix(savings, gains, 0.9, 2) is None  # the second layer may not go as well
     layers = {key: saved for key, saved in savings.items() if not key[1]}
     assert ranked_mix(layers, gains, 0.5, 2) == (1,)
-
-
-def test_protected_layers_stay():
-    spec = SelectionSpec(units=["layer", "ffn"], budget={"keep": 0.7}, protect=[1])
-    savings = flops_savings(Shape.even(4, 64, 4), 32, part_names(spec, 64))
-    plan = find_mix(Additive(4, dict.fromkeys(savings, 0.1)), savings, spec, Shape.even(4, 64, 4))
-    assert 1 not in [split_unit(unit)[0] for unit in plan.units]
 
 
 @pytest.mark.parametrize(
@@ -234,7 +149,7 @@ def test_protected_layers_stay():
 def test_impossible_budgets_are_refused(units, keep, least):
     spec = SelectionSpec(units=units, budget={"keep": keep}, widths=[0.5, 0.25])
     with pytest.raises(UserError, match=f"selection.budget.keep: {keep:g} cannot be reached .* {least} of the flops"):
-        check_budget(spec, flops_savings(Shape.even(4, 64, 4), 32, part_names(spec, 64)), 4)
+        check_budget(spec, flops_savings(Shape.even(4, 64, 4), 32, part_names(spec, 64, 4)), 4)
 
 
 def test_gains_of_parts_add_up_to_those_of_layers(tiny):
@@ -262,10 +177,7 @@ def test_the_walk_over_mixes_is_that_of_the_models(tiny):
     model, family, encodings, _ = tiny("bert")
     calls, teacher = capture_calls(model, family, encodings)
     wanted = {layer: ["ffn", "attention", "ffn:32"] for layer in range(1, 5)}
-    stand_ins = {
-        key: variant.module
-        for key, variant in build_variants(model, family, fit_calls(model, family, encodings), wanted).items()
-    }
+    stand_ins = NarrowLayers(model, family, fit_amounts(model, family, encodings, wanted))
     layers = list(model.get_submodule(family.layers))
     sets = [(), ("1.ffn", 3), ("1.ffn", "3.attention"), (2, "4.ffn:32"), ("1.attention", 2, "3.ffn")]
     applied = []
@@ -289,9 +201,7 @@ def test_the_walk_over_mixes_is_that_of_the_models(tiny):
 def test_trials_with_other_stand_ins_are_not_believed(tiny, tmp_path):
     model, family, encodings, _ = tiny("bert")
     calls, teacher = capture_calls(model, family, encodings)
-    stand_ins = {
-        (1, "ffn"): build_variants(model, family, fit_calls(model, family, encodings), {1: ["ffn"]})[1, "ffn"].module
-    }
+    stand_ins = NarrowLayers(model, family, fit_amounts(model, family, encodings, {1: ["ffn"]}))
     options = {"cache": tmp_path / "trials.json", "stand_ins": stand_ins}
     first = Trials(model, family, calls, teacher, **options, made_from="one")
     kept = first([("1.ffn", 2)], "mix")[0]
