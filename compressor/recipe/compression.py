@@ -19,8 +19,12 @@ class ModelSpec(Spec):
     """Hub revision (branch, tag or commit)."""
 
 
-Score = Literal["trace_ratio", "shrunk_fisher", "h_score", "linear_probe"]
+Score = Literal["trace_ratio", "shrunk_fisher", "h_score", "linear_probe", "pooled_trace_ratio"]
 """Measures of separability: the keys of `SCORES` in `selection/separability.py`."""
+Sensitivity = Literal[
+    "downstream_separability", "downstream_gain", "token_gradient", "gauss_newton", "gauss_newton_attention"
+]
+"""What gradients say of a layer: `SENSITIVITIES` in `selection/sensitivity.py`."""
 
 
 class SeparabilitySpec(Spec):
@@ -54,6 +58,8 @@ class SelectionSpec(Spec):
     rank_by: Literal[
         "separability",
         Score,
+        "negative_gain",
+        Sensitivity,
         "block_influence",
         "cls_cosine",
         "angular_distance",
@@ -62,8 +68,10 @@ class SelectionSpec(Spec):
         "top_first",
         "every_other",
         "random",
-    ] = "separability"
-    """The score of the ranked plan, lowest first; `separability` is the gain in separability.score."""
+    ] = "downstream_separability"
+    """The score of the ranked plan, lowest first. `downstream_separability`: how much of the classes' separability at the end
+    a layer's work could cost, by gradients (about three forward passes over 512 texts); `separability`: the gain in
+    separability.score that the layer itself brings."""
     audit: bool = False
     """Also measure how far every score deserves trust, and the best set of every size (`compressor audit`)."""
     units: list[Literal["layer", "ffn", "attention", "width"]] = ["layer"]
