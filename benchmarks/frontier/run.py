@@ -143,7 +143,7 @@ def measure_twelve(arguments: argparse.Namespace) -> dict:
     sample = [sets[pick] for pick in np.random.default_rng(0).choice(len(sets), NAIVE_SETS, replace=False)]
     seconds = naive_trials(run, sample[: NAIVE_SETS // 2])  # half before and half after, so that drift hits both alike
     recipe = recipe_of("sst2", arguments, "sst2-12layers", *every, "selection.audit=true")
-    run_until(recipe, "audit", run.path, device="cpu", track=track_for_terminal())
+    run_until(recipe, "audit", run.path, device="cpu")
     audit = read_json(run.path / "audit.json")
     plan = read_json(run.path / "plan.json")
     seconds += naive_trials(run, sample[NAIVE_SETS // 2 :])
