@@ -48,9 +48,10 @@ class BudgetSpec(Spec):
 class SelectionSpec(Spec):
     """Which layers, or which parts of layers, go."""
 
-    search: Literal["ranked", "greedy", "beam", "exhaustive", "fixed"] = "exhaustive"
+    search: Literal["ranked", "greedy", "beam", "guided", "exhaustive", "fixed"] = "exhaustive"
     """`ranked`: what `rank_by` says, no trial; `greedy`: one layer after the other; `beam`: the same with the `beam_width`
-    best sets of every size; `exhaustive`: every set; `fixed`: `skip`."""
+    best sets of every size; `guided`: a tenth of the sets, led by `rank_by` and by the trials so far; `exhaustive`: every set;
+    `fixed`: `skip`."""
     layers: PositiveInt | Literal["auto"] = 1
     """Number of layers to skip; `auto`: as many as goals.max_drop and goals.max_flips allow on the selection split."""
     beam_width: PositiveInt = 8
