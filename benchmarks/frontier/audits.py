@@ -26,6 +26,8 @@ from compressor.selection.audit import DAMAGES, rank_correlation
 
 RESULTS = Path(__file__).parents[1] / "results" / "audits.json"
 DRAWS = 2000
+UNTIMED = "benchmark.batch_sizes=[1]", "benchmark.lengths=[32]", "benchmark.min_seconds=0"
+"""An audit has nothing to do with time, which a run takes all the same."""
 DEEP = "selection.search=beam", "selection.beam_width=4"
 MODELS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(TASKS, ()),
@@ -37,7 +39,7 @@ MODELS: dict[str, tuple[str, ...]] = {
 
 def audited(arguments: argparse.Namespace, model: str) -> tuple[Run, dict[str, Any]]:
     """Score, search and audit one model; return the run and its audit."""
-    recipe = recipe_of(model.split("-")[0], arguments, model, "selection.audit=true", *MODELS[model])
+    recipe = recipe_of(model.split("-")[0], arguments, model, "selection.audit=true", *UNTIMED, *MODELS[model])
     out, say = Path("runs") / "audits" / model, lambda line: print(f"  {line}", flush=True)
     run_until(recipe, "audit", out, device="cpu", track=track_for_terminal(), say=say)
     return prepare(recipe, out, "cpu", silent), read_json(out / "audit.json")
