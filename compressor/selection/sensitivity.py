@@ -17,6 +17,8 @@ from compressor.model.states.states import Moments
 from compressor.progress import Track, silent
 from compressor.selection.separability import trace_ratio_gradient
 
+TOKENS = 2048
+"""Tokens of a batch, padding included: the activations of all layers wait for the way back."""
 MOST_ROWS = 512
 """Texts that the gradients are taken on; more hardly move what they say of a layer."""
 
@@ -38,7 +40,6 @@ def sensitivity(
     labels: np.ndarray | None,
     final: Moments,
     *,
-    batch_size: int = 32,
     track: Track = silent,
 ) -> dict[str, list[float]]:
     """Return by score what each of the layers 1..L costs, from one forward pass and C backward passes for C classes.
@@ -55,7 +56,7 @@ def sensitivity(
 
     `labels` int64 [N] are the classes; None takes the model's own predictions. `final` are the moments of the [CLS] states by
     the same classes, of which those of the last state are read; they may be of more texts than `encodings`. Memory is that
-    of one batch.
+    of one batch of at most `TOKENS` tokens.
     """
     rows, layers = len(encodings), len(layer_list(model, family))
     share = rows / final.count.sum()  # the texts stand for all of them
@@ -65,8 +66,9 @@ def sensitivity(
         classes = logits.argmax(1).cpu().numpy() if labels is None else labels[batch.numpy()]
         return torch.from_numpy(trace_ratio_gradient(cls.double().cpu().numpy(), classes, *moments))
 
+    batch = max(1, min(32, TOKENS // int(encodings.lengths.max())))
     sums = {name: np.zeros(layers) for name in SENSITIVITIES}
-    for found in answer_gradients(model, family, encodings, pull=pull, batch_size=batch_size, track=track):
+    for found in answer_gradients(model, family, encodings, pull=pull, batch_size=batch, track=track):
         for layer in range(1, layers + 1):
             for name, value in _costs(found, layer, found.mask[..., None].to(found.logits)).items():
                 sums[name][layer - 1] += float(value.double())

@@ -84,12 +84,10 @@ def _part_gains(run: Run, states: ClassStates) -> list[dict[str, str | int | flo
 
 
 def result(run: Run) -> dict[str, Any]:
-    """Return the scores of every layer, and what they were taken on."""
+    """Return the scores of every layer, and what they were taken on; what gradients say of layers 1..L where it is known."""
     scores = read_json(run.path / "scores.json")
-    return {
-        "layers": scores["layers"],
-        "scores": {key: scores[key] for key in ("score", "labels", "rows", "sample_rows")},
-    }
+    told = ("score", "labels", "rows", "sample_rows", "gradients")
+    return {"layers": scores["layers"], "scores": {key: scores[key] for key in told if key in scores}}
 
 
 STAGE = Stage(
