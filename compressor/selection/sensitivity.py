@@ -44,8 +44,9 @@ def sensitivity(
 ) -> dict[str, list[float]]:
     """Return by score what each of the layers 1..L costs, from one forward pass and C backward passes for C classes.
 
-    - `downstream_separability`: what removing the updates could cost of the separability J of the final [CLS] state (its trace
-      ratio over all texts): the sum over texts and tokens of |dJ/dh| |u|, a bound to first order in which nothing cancels.
+    - `downstream_separability`: what removing the updates could move the separability J of the final [CLS] state (its trace
+      ratio over all texts). A text moves it by at most the sum over its tokens of |dJ/dh| |u|, to first order; texts move it
+      one way or the other, so that their squares add up, and the root of that is the score.
     - `downstream_gain`: the same with signs, sum of <dJ/dh, u>: what the layer adds to J to first order. There is no second
       order of it: J's Gauss-Newton term needs the whole shift of the final state, these passes give it along one direction.
     - `token_gradient`: half the mean over texts of sum_k (sum over tokens of |g_k| |u|)^2: the most that the next one could
@@ -72,8 +73,10 @@ def sensitivity(
         for layer in range(1, layers + 1):
             for name, value in _costs(found, layer, found.mask[..., None].to(found.logits)).items():
                 sums[name][layer - 1] += float(value.double())
-    halved = {"token_gradient", "gauss_newton", "gauss_newton_attention"}
-    return {name: (values / (2 * rows) if name in halved else values).tolist() for name, values in sums.items()}
+    for name in ("token_gradient", "gauss_newton", "gauss_newton_attention"):
+        sums[name] /= 2 * rows
+    sums["downstream_separability"] **= 0.5
+    return {name: values.tolist() for name, values in sums.items()}
 
 
 def _costs(found: AnswerGradients, layer: int, mask: Tensor) -> dict[str, Tensor]:
@@ -85,7 +88,7 @@ def _costs(found: AnswerGradients, layer: int, mask: Tensor) -> dict[str, Tensor
     by_attention = torch.einsum("kbsh,bsh->kb", found.gradients[layer, ATTENDED], attention)
     most = torch.einsum("kbs,bs->kb", along.norm(dim=-1), update.norm(dim=-1))
     return {
-        "downstream_separability": (pulled.norm(dim=-1) * update.norm(dim=-1)).sum(),
+        "downstream_separability": (pulled.norm(dim=-1) * update.norm(dim=-1)).sum(1).square().sum(),
         "downstream_gain": (pulled * update).sum(),
         "token_gradient": most.square().sum(),
         "gauss_newton": moved.square().sum(),

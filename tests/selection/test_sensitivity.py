@@ -74,10 +74,18 @@ def test_taking_back_a_little_of_a_layer_does_what_its_gradients_say(known, monk
 
 
 def test_bounds_are_above_what_they_bound(known):
-    model, family, encodings, _, moments = known
-    found = {name: np.array(values) for name, values in sensitivity(model, family, encodings, None, moments).items()}
+    model, family, encodings, labels, moments = known
+    found = {name: np.array(values) for name, values in sensitivity(model, family, encodings, labels, moments).items()}
     assert (found["token_gradient"] >= found["gauss_newton"]).all()
-    assert (found["downstream_separability"] >= np.abs(found["downstream_gain"])).all()
+    # the sum of n numbers is at most the root of n times their squares' sum
+    assert (found["downstream_separability"] * len(encodings) ** 0.5 >= np.abs(found["downstream_gain"])).all()
+    doubled = np.repeat(np.arange(len(encodings)), 2)
+    twice = encodings.take(doubled)
+    moments = class_states(model, family, twice, labels[doubled], 3).moments
+    again = sensitivity(model, family, twice, labels[doubled], moments)
+    # each text twice: half the gradient each, twice the squares
+    np.testing.assert_allclose(again["downstream_separability"], found["downstream_separability"] / 2**0.5, rtol=1e-6)
+    np.testing.assert_allclose(again["token_gradient"], found["token_gradient"], rtol=1e-6)
     assert all(len(values) == 4 for values in found.values())
 
 
@@ -86,8 +94,7 @@ def test_without_labels_the_predictions_are_the_classes_and_a_part_stands_for_al
     own = class_states(model, family, encodings, None, 3)
     given = sensitivity(model, family, encodings, own.logits.argmax(1), own.moments)
     assert sensitivity(model, family, encodings, None, own.moments) == given
-    twice = encodings.take(np.repeat(np.arange(len(encodings)), 2))
-    doubled = class_states(model, family, twice, None, 3).moments
-    by_half = sensitivity(model, family, encodings, None, doubled)
-    for name, values in sensitivity(model, family, twice, None, doubled).items():
-        assert by_half[name] == pytest.approx(values, rel=1e-6)
+    doubled = class_states(model, family, encodings.take(np.repeat(np.arange(len(encodings)), 2)), None, 3).moments
+    of_half = sensitivity(model, family, encodings, None, doubled)
+    for name, values in given.items():
+        assert of_half[name] == pytest.approx(values, rel=1e-6)
