@@ -28,11 +28,12 @@ RESULTS = Path(__file__).parents[1] / "results" / "audits.json"
 DRAWS = 2000
 UNTIMED = "benchmark.batch_sizes=[1]", "benchmark.lengths=[32]", "benchmark.min_seconds=0"
 """An audit has nothing to do with time, which a run takes all the same."""
-DEEP = "selection.search=beam", "selection.beam_width=4"
+TEXTS = "data.calibration.size=1000", "data.selection.size=500"
+DEEP = "selection.search=beam", "selection.beam_width=2"
 MODELS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(TASKS, ()),
-    "sst2-12layers": (*DEEP, "data.selection.size=500"),
-    "qnli-12layers": (*DEEP, "data.selection.size=300"),
+    **dict.fromkeys(TASKS, TEXTS),
+    "sst2-12layers": (*TEXTS, *DEEP),
+    "qnli-12layers": (*TEXTS, *DEEP, "data.selection.size=250"),
 }
 """Model, whose name begins with its task -> what its recipe has beside that of the task."""
 
