@@ -22,6 +22,7 @@ import torch
 
 from benchmarks.common.glue import TASKS, add_sources, recipe_of
 from benchmarks.frontier import tables as frontier_tables
+from benchmarks.frontier.audits import audited
 from compressor.compensation.heads.head import cross_entropy, fit_head, soft_targets
 from compressor.data.batches import Encodings
 from compressor.files import read_json
@@ -33,7 +34,7 @@ from compressor.model.families import FAMILIES, head_logits, layer_list
 from compressor.model.states.states import final_states
 from compressor.model.surgery import drop_layers
 from compressor.pipeline.pipeline import run_until
-from compressor.progress import silent, track_for_terminal
+from compressor.progress import silent
 from compressor.run.checks import prepare
 from compressor.run.run import Run
 from compressor.selection.baselines import Evidence, ranked_set
@@ -48,15 +49,6 @@ SIZES = 1, 2, 3, 4
 SEEDS = 0, 1, 2
 PARTS = "calibration", "selection", "evaluation"
 NAIVE_SETS = 24
-
-
-def audited(task: str, arguments: argparse.Namespace, model: str, *extra: str) -> tuple[Run, dict]:
-    """Score, search and audit one model; return the run and its audit."""
-    recipe, out = recipe_of(task, arguments, model, "selection.audit=true", *extra), Path("runs") / "frontier" / model
-    run_until(
-        recipe, "timing", out, device="cpu", track=track_for_terminal(), say=lambda line: print(f"  {line}", flush=True)
-    )
-    return prepare(recipe, out, "cpu", silent), read_json(out / "audit.json")
 
 
 def chosen_sets(run: Run, audit: dict) -> dict[tuple[str, int, int], SkipSet]:
@@ -96,7 +88,7 @@ def trained_head(job: tuple) -> tuple[SkipSet, int, torch.Tensor, torch.Tensor]:
 def measure_task(task: str, arguments: argparse.Namespace) -> dict:
     """Return every method's sets of one task, measured on the evaluation split with and without a head."""
     started = time.perf_counter()
-    run, audit = audited(task, arguments, task)
+    run, audit = audited(arguments, task)
     chosen = chosen_sets(run, audit)
     sets = sorted(set(chosen.values()))
     states, teacher = {}, {}
@@ -137,7 +129,7 @@ def measure_task(task: str, arguments: argparse.Namespace) -> dict:
     rows = frontier_tables.row_scores(chosen, logits, full, labels, SEEDS)
     accuracy = float((full.argmax(1) == labels).mean())
     print(f"{task}: {time.perf_counter() - started:.0f} s, {len(sets)} sets", flush=True)
-    return {"audit": audit, "accuracy": accuracy, "evaluation_rows": len(labels), "points": points, "row_scores": rows}
+    return {"accuracy": accuracy, "evaluation_rows": len(labels), "points": points, "row_scores": rows}
 
 
 def measure_twelve(arguments: argparse.Namespace) -> dict:
@@ -150,7 +142,9 @@ def measure_twelve(arguments: argparse.Namespace) -> dict:
     sets = candidate_sets(layers, range(layers), [])
     sample = [sets[pick] for pick in np.random.default_rng(0).choice(len(sets), NAIVE_SETS, replace=False)]
     seconds = naive_trials(run, sample[: NAIVE_SETS // 2])  # half before and half after, so that drift hits both alike
-    run, audit = audited("sst2", arguments, "sst2-12layers", *every)
+    recipe = recipe_of("sst2", arguments, "sst2-12layers", *every, "selection.audit=true")
+    run_until(recipe, "audit", run.path, device="cpu")
+    audit = read_json(run.path / "audit.json")
     plan = read_json(run.path / "plan.json")
     seconds += naive_trials(run, sample[NAIVE_SETS // 2 :])
     draws = np.random.default_rng(1).choice(seconds, (10_000, len(seconds))).mean(axis=1) * len(sets) / plan["seconds"]
@@ -205,17 +199,11 @@ def main() -> None:
     parser.add_argument(
         "--only-twelve", action="store_true", help="the 12-layer model alone; keeps the tasks' last figures"
     )
-    parser.add_argument("--only-audits", action="store_true", help="audit the tasks anew; keeps all other figures")
     parser.add_argument("--table-only", action="store_true", help="rewrite the tables from the results")
     arguments = parser.parse_args()
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"tasks": {}, "twelve": None}
     if not arguments.table_only:
-        if arguments.only_audits:
-            for task in TASKS:
-                results["tasks"][task]["audit"] = audited(task, arguments, task)[1]
-            audits = [measured["audit"] for measured in results["tasks"].values()]
-            results["pooled"]["audit"] = frontier_tables.pool_audits(audits)
-        elif not arguments.only_twelve:
+        if not arguments.only_twelve:
             measured = {task: measure_task(task, arguments) for task in arguments.task or TASKS}
             results["tasks"] = {
                 task: {key: value for key, value in entry.items() if key != "row_scores"}
@@ -226,11 +214,7 @@ def main() -> None:
         if arguments.task:  # the shipped tables hold all tasks or none
             print(json.dumps(results["tasks"], indent=1))
             return
-        if (
-            not (arguments.skip_twelve or arguments.only_audits)
-            and arguments.models
-            and (arguments.models / "sst2-12layers").is_dir()
-        ):
+        if not arguments.skip_twelve and arguments.models and (arguments.models / "sst2-12layers").is_dir():
             results["twelve"] = measure_twelve(arguments)
         results["environment"] = environment("cpu")
         results["settings"] = {"methods": METHODS, "sizes": SIZES, "seeds": SEEDS, "naive_sets": NAIVE_SETS}

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import markdown
-from compressor.selection.audit import DAMAGES, rank_correlation
 
 DRAWS = 2000
 MODES = "stock", "head"
@@ -35,7 +34,7 @@ def row_scores(
 
 
 def pool(tasks: Mapping[str, Mapping[str, Any]], methods: Sequence[str], sizes: Sequence[int]) -> dict[str, Any]:
-    """Return the averages over tasks with 95 % intervals, the differences to separability, and the pooled audit."""
+    """Return the averages over tasks with 95 % intervals, and the differences to separability."""
     keys = [(method, size, mode) for method in methods for size in sizes for mode in MODES]
     generator = np.random.default_rng(0)
     means, draws = [], []
@@ -57,49 +56,11 @@ def pool(tasks: Mapping[str, Mapping[str, Any]], methods: Sequence[str], sizes: 
                 gap = mean[index, column] - mean[other, column], drawn[:, index, column] - drawn[:, other, column]
                 entry[f"{name}_less_{rival}"] = _estimate(*gap)
         points.append(entry)
-    return {"points": points, "audit": pool_audits([measured["audit"] for measured in tasks.values()])}
+    return {"points": points}
 
 
 def _estimate(value: float, draws: np.ndarray) -> dict[str, Any]:
     return {"value": float(value), "ci95": np.quantile(draws, [0.025, 0.975]).tolist()}
-
-
-def pool_audits(audits: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return by score: mean rank correlation over tasks (interval: layers or blocks resampled within each task), hits, regret."""
-    pooled = []
-    for name in audits[0]["scores"]:
-        entry: dict[str, Any] = {"score": name}
-        for units in ("layers", "blocks"):
-            for kind in (*DAMAGES, *(f"raw_{kind}" for kind in DAMAGES)):
-                entry[f"rho_{units}_{kind}"] = _pooled_rho(audits, name, units, kind)
-        hits = [next(hit for hit in audit["hits"] if hit["score"] == name) for audit in audits]
-        entry["top1"], entry["top3"] = (sum(hit[key] for hit in hits) for key in ("top1", "top3"))
-        entry["regret"] = float(np.mean([_regret(audit, name) for audit in audits]))
-        pooled.append(entry)
-    return pooled
-
-
-def _pooled_rho(audits: Sequence[Mapping[str, Any]], name: str, units: str, kind: str) -> dict[str, Any] | None:
-    """Return the mean rank correlation over the tasks where it is defined; None where it is nowhere."""
-    generator, whole, draws = np.random.default_rng(0), [], []
-    for audit in audits:
-        rows = [row for row in audit["damage"] if units == "blocks" or len(row["skip"]) == 1]
-        predicted = np.array([row["predicted"][name] for row in rows])
-        measured = np.array([row[kind] for row in rows], dtype=float)
-        picks = generator.integers(len(rows), size=(DRAWS, len(rows)))
-        rho = rank_correlation(predicted[None], measured[None])[0]
-        if not np.isnan(rho):
-            whole.append(rho)
-            draws.append(rank_correlation(predicted[picks], measured[picks]))
-    if not whole:
-        return None
-    interval = np.nanquantile(np.nanmean(draws, axis=0), [0.025, 0.975]).tolist()
-    return {"value": float(np.mean(whole)), "ci95": interval, "tasks": len(whole)}
-
-
-def _regret(audit: Mapping[str, Any], name: str) -> float:
-    points = [point for point in audit["frontier"] if point["series"] == name and point["size"]]
-    return float(np.mean([point["regret"]["agreement"] for point in points]))
 
 
 def write(results: Mapping[str, Any]) -> None:
@@ -114,8 +75,6 @@ def write(results: Mapping[str, Any]) -> None:
         markdown.put("frontier_gap", _grid(by_key, [m for m in methods if m != "separability"], sizes, gap, ("head",)))
         lag = lambda point: _points(point["flips_less_exhaustive"])  # noqa: E731
         markdown.put("frontier_lag", _grid(by_key, [m for m in methods if m != "exhaustive"], sizes, lag, ("head",)))
-        markdown.put("frontier_audit", _audit_table(results["pooled"]["audit"]))
-        markdown.put("frontier_audit_tasks", _audit_task_table(results["tasks"]))
         markdown.put("frontier_tasks", _task_table(results["tasks"]))
     if results.get("twelve"):
         markdown.put("frontier_twelve", _twelve_table(results["twelve"]))
@@ -140,46 +99,6 @@ def _share(estimate: Mapping[str, Any]) -> str:
 def _points(estimate: Mapping[str, Any]) -> str:
     low, high = estimate["ci95"]
     return f"{100 * estimate['value']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-
-
-def _rho(estimate: Mapping[str, Any] | None) -> str:
-    if estimate is None:
-        return "none"
-    low, high = estimate["ci95"]
-    return f"{estimate['value']:+.2f} [{low:+.2f}, {high:+.2f}]"
-
-
-def _audit_table(pooled: Sequence[Mapping[str, Any]]) -> str:
-    units = {"layers": "layers", "blocks": "blocks"}
-    kinds = {"kl": "KL", "flips": "flips", "accuracy_lost": "accuracy lost"}
-    columns = ["score", *(f"{unit}, {kind}" for unit in units.values() for kind in kinds.values())]
-    columns += ["first pick is best", "best among first 3", "mean regret, points"]
-    rows = [
-        [entry["score"].replace("_", " ")]
-        + [_rho(entry[f"rho_{unit}_{kind}"]) for unit in units for kind in kinds]
-        + [f"{entry['top1']} of 5", f"{entry['top3']} of 5", f"{100 * entry['regret']:.1f}"]
-        for entry in sorted(pooled, key=lambda entry: entry["regret"])
-    ]
-    return markdown.table(columns, rows)
-
-
-def _audit_task_table(tasks: Mapping[str, Any]) -> str:
-    rows = []
-    for name in next(iter(tasks.values()))["audit"]["scores"]:
-        cells = [name.replace("_", " ")]
-        for measured in tasks.values():
-            key = name, "layers", "kl", True
-            rho = next(
-                row for row in measured["audit"]["correlations"]
-                if (row["score"], row["units"], row["damage"], row["readout"]) == key
-            )  # fmt: skip
-            first = next(hit["order"][0] for hit in measured["audit"]["hits"] if hit["score"] == name)
-            said = "none" if rho["rho"] is None else f"{rho['rho']:+.2f} [{rho['ci95'][0]:+.2f}, {rho['ci95'][1]:+.2f}]"
-            cells.append(f"{said}, layer {first}, {100 * _regret(measured['audit'], name):.1f}")
-        rows.append(cells)
-    best = [str(measured["audit"]["hits"][0]["best"]) for measured in tasks.values()]
-    rows.append(["least damaging layer", *best])
-    return markdown.table(["score", *tasks], rows)
 
 
 def _task_table(tasks: Mapping[str, Any]) -> str:

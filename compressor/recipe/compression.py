@@ -19,8 +19,12 @@ class ModelSpec(Spec):
     """Hub revision (branch, tag or commit)."""
 
 
-Score = Literal["trace_ratio", "shrunk_fisher", "h_score", "linear_probe"]
+Score = Literal["trace_ratio", "shrunk_fisher", "h_score", "linear_probe", "pooled_trace_ratio"]
 """Measures of separability: the keys of `SCORES` in `selection/separability.py`."""
+Sensitivity = Literal[
+    "downstream_separability", "downstream_gain", "token_gradient", "gauss_newton", "gauss_newton_attention"
+]
+"""What gradients say of a layer: `SENSITIVITIES` in `selection/sensitivity.py`."""
 
 
 class SeparabilitySpec(Spec):
@@ -44,9 +48,10 @@ class BudgetSpec(Spec):
 class SelectionSpec(Spec):
     """Which layers, or which parts of layers, go."""
 
-    search: Literal["ranked", "greedy", "beam", "exhaustive", "fixed"] = "exhaustive"
+    search: Literal["ranked", "greedy", "beam", "guided", "exhaustive", "fixed"] = "exhaustive"
     """`ranked`: what `rank_by` says, no trial; `greedy`: one layer after the other; `beam`: the same with the `beam_width`
-    best sets of every size; `exhaustive`: every set; `fixed`: `skip`."""
+    best sets of every size; `guided`: a tenth of the sets, led by `rank_by` and by the trials so far; `exhaustive`: every set;
+    `fixed`: `skip`."""
     layers: PositiveInt | Literal["auto"] = 1
     """Number of layers to skip; `auto`: as many as goals.max_drop and goals.max_flips allow on the selection split."""
     beam_width: PositiveInt = 8
@@ -54,6 +59,8 @@ class SelectionSpec(Spec):
     rank_by: Literal[
         "separability",
         Score,
+        "negative_gain",
+        Sensitivity,
         "block_influence",
         "cls_cosine",
         "angular_distance",
@@ -62,8 +69,10 @@ class SelectionSpec(Spec):
         "top_first",
         "every_other",
         "random",
-    ] = "separability"
-    """The score of the ranked plan, lowest first; `separability` is the gain in separability.score."""
+    ] = "downstream_separability"
+    """The score of the ranked plan, lowest first. `downstream_separability`: how much of the classes' separability at the end
+    a layer's work could cost, by gradients (about three forward passes over 512 texts); `separability`: the gain in
+    separability.score that the layer itself brings."""
     audit: bool = False
     """Also measure how far every score deserves trust, and the best set of every size (`compressor audit`)."""
     units: list[Literal["layer", "ffn", "attention", "width", "heads"]] = ["layer"]

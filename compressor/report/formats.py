@@ -18,6 +18,9 @@ CASCADE = "onnx_cascade"
 SCORE_NAMES = {
     "shrunk_fisher": "shrunk Fisher",
     "h_score": "H-score",
+    "pooled_trace_ratio": "trace ratio of all tokens",
+    "gauss_newton": "Gauss-Newton",
+    "gauss_newton_attention": "Gauss-Newton of attention",
     "cls_cosine": "[CLS] cosine",
     "cka": "CKA",
     "passthrough": "passthrough role",

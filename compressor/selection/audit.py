@@ -120,10 +120,11 @@ def audit_scores(
 def spec_of_all_sizes(spec: SelectionSpec, layers: int) -> SelectionSpec:
     """Return the search that an audit makes of the recipe's: over all sizes, by a beam where exhaustive means too many.
 
-    A search of one set only has nothing to say about the other sizes, so a beam replaces it, too.
+    A search of one set only has nothing to say about the other sizes, and one that a score leads cannot judge scores, so a
+    beam replaces them, too.
     """
     every = spec.model_copy(update={"layers": "auto", "skip": None})
-    narrow = spec.search in {"ranked", "fixed"} or (
+    narrow = spec.search in {"ranked", "guided", "fixed"} or (
         spec.search == "exhaustive" and sets_total(every, layers) > MOST_SETS
     )
     return every.model_copy(update={"search": "beam"}) if narrow else every

@@ -1,18 +1,21 @@
-"""The scores that others use beside separability, all as one question: what would skipping layers a..b cost?
+"""All scores as one question: what would skipping layers a..b cost?
 
-Every score reads what the scoring pass kept and what the weights say (`Evidence`); none looks at a trial. Low means: skip
+Every score reads what the scoring passes kept and what the weights say (`Evidence`); none looks at a trial. Low means: skip
 this first.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from compressor.selection.sensitivity import SENSITIVITIES
 from compressor.selection.separability import SCORES
 from compressor.selection.trie import SkipSet
 
+KEPT = "pairs", "gradients"
+"""Keys of scores.json beside its layers; the second is there where a score of `SENSITIVITIES` is asked for."""
 BlockScore = Callable[["Evidence", int, int], float]
 """(evidence, first layer, last layer) -> predicted damage of skipping layers first..last, numbered from 1."""
 
@@ -21,20 +24,23 @@ BlockScore = Callable[["Evidence", int, int], float]
 class Evidence:
     """What scores may look at: `states` [L+1] by state score, `pairs` [L+1, L+1] by measure, and a seed for chance.
 
-    `passthrough` [L] is the score of that layer role, of the weights alone; None where nobody asks for it.
+    `passthrough` [L] is the score of that layer role, of the weights alone, and `gradients` [L] by score what
+    `sensitivity` found; None and empty where nobody asks for them.
     """
 
     states: Mapping[str, np.ndarray]
     pairs: Mapping[str, np.ndarray]
     seed: int
     passthrough: np.ndarray | None = None
+    gradients: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of(cls, scores: Mapping[str, Any], seed: int, passthrough: np.ndarray | None = None) -> "Evidence":
         """Return the evidence in the content of scores.json, and that of the weights."""
         names = ("separability", *SCORES)
         states = {name: np.array([entry[name] for entry in scores["layers"]]) for name in names}
-        return cls(states, {name: np.array(values) for name, values in scores["pairs"].items()}, seed, passthrough)
+        pairs, gradients = ({name: np.array(values) for name, values in scores.get(key, {}).items()} for key in KEPT)
+        return cls(states, pairs, seed, passthrough, gradients)
 
     @property
     def layers(self) -> int:
@@ -84,9 +90,27 @@ def _no_passthrough(evidence: Evidence, first: int, last: int) -> float:
     return float((1 - evidence.passthrough[first - 1 : last]).sum())
 
 
+def _sensitive(name: str) -> BlockScore:
+    """Return the sum over the block of what gradients say of each of its layers."""
+
+    def cost(evidence: Evidence, first: int, last: int) -> float:
+        if name not in evidence.gradients:
+            raise ValueError(f"the score {name} needs gradients: give Evidence.of scores that were made with them")
+        return float(evidence.gradients[name][first - 1 : last].sum())
+
+    return cost
+
+
+def _negative_gain(evidence: Evidence, first: int, last: int) -> float:
+    """Return the negative gains in the block, added up: layers after which the classes are less apart count as harmful."""
+    return float(np.minimum(np.diff(evidence.states["separability"][first - 1 : last + 1]), 0).sum())
+
+
 RANKINGS: dict[str, BlockScore] = {
     "separability": _gain("separability"),
     **{name: _gain(name) for name in SCORES},
+    "negative_gain": _negative_gain,
+    **{name: _sensitive(name) for name in SENSITIVITIES},
     # Men et al. 2024 (ShortGPT), eq. 1, over all tokens; and the same on the [CLS] state alone
     "block_influence": _unlike("token_cosine"),
     "cls_cosine": _unlike("cls_cosine"),

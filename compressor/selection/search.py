@@ -11,6 +11,7 @@ from compressor.model.surgery import check_skip
 from compressor.model.units import whole_layers
 from compressor.recipe.compression import GoalsSpec, SelectionSpec
 from compressor.selection.goals import Choice, choose
+from compressor.selection.guided import guided_search, guided_sets
 from compressor.selection.trials import Trial, Trials
 from compressor.selection.trie import SkipSet
 
@@ -218,19 +219,23 @@ def check_selection(spec: SelectionSpec, layers: int, goals: GoalsSpec | None = 
             f"selection.layers: cannot skip {spec.layers} layers, only {free} of {layers} are not in selection.protect."
         )
     total = sets_total(spec, layers)
-    if spec.search == "exhaustive" and total > MOST_SETS:
+    if spec.search in {"exhaustive", "guided"} and total > MOST_SETS:
+        beam = spec.model_copy(update={"search": "beam"})
         raise UserError(
-            f"selection.search: exhaustive would try {total:,} sets of the model's {layers} layers; use search: beam, which "
-            f"tries at most {most_sets(spec, layers):,}."
+            f"selection.search: {spec.search} would {'try' if spec.search == 'exhaustive' else 'choose among'} {total:,} sets of "
+            f"the model's {layers} layers; use search: beam, which tries at most {most_sets(beam, layers):,}."
         )
 
 
 def most_sets(spec: SelectionSpec, layers: int) -> int:
-    """Return the largest number of sets that a greedy or beam search tries, those that the score names included."""
+    """Return the largest number of sets that a greedy, beam or guided search tries, those that the score names included."""
     width, free = 1 if spec.search == "greedy" else spec.beam_width, layers - len(set(spec.protect))
     sizes = wanted_sizes(spec, layers)
+    by_score = sum(size > 0 for size in sizes)
+    if spec.search == "guided":
+        return sum(guided_sets(free, size) for size in sizes) + by_score
     widest = range(1, max(sizes) + 1)
-    return sum(min(comb(free, size), width * (free - size + 1)) for size in widest) + sum(size > 0 for size in sizes)
+    return sum(min(comb(free, size), width * (free - size + 1)) for size in widest) + by_score
 
 
 def _widening(
@@ -247,6 +252,12 @@ def _widening(
         frontier = [trial.skip for trial in sorted(found, key=lambda trial: trial.cost)[:width]]
 
 
+def _order(ranked: RankedSets, layers: int, protect: Sequence[int]) -> list[int]:
+    """Return the free layers as the score's sets of 1, 2, ... layers take them up."""
+    named = (layer for size in range(1, layers - len(set(protect)) + 1) for layer in ranked(size))
+    return [layer for layer in dict.fromkeys((*named, *range(layers, 0, -1))) if layer not in protect]
+
+
 SEARCHES: Mapping[str, Callable[[Evaluate, int, list[int], RankedSets, SelectionSpec], object]] = {
     "ranked": lambda evaluate, _layers, sizes, ranked, _spec: evaluate(
         [ranked(size) for size in sizes], "ranked plans"
@@ -256,6 +267,9 @@ SEARCHES: Mapping[str, Callable[[Evaluate, int, list[int], RankedSets, Selection
     ),
     "beam": lambda evaluate, layers, sizes, _ranked, spec: _widening(
         evaluate, layers, sizes, spec.protect, spec.beam_width, f"beam search of width {spec.beam_width}"
+    ),
+    "guided": lambda evaluate, layers, sizes, ranked, spec: guided_search(
+        evaluate, _order(ranked, layers, spec.protect), sizes
     ),
     "exhaustive": lambda evaluate, layers, sizes, _ranked, spec: evaluate(
         candidate_sets(layers, sizes, spec.protect), "exhaustive search"

@@ -1,4 +1,4 @@
-"""Separability of the [CLS] state behind every layer, and what each layer adds to it."""
+"""Separability of the state behind every layer, at [CLS] or over all tokens, and what each layer adds to it."""
 
 import warnings
 from collections.abc import Callable
@@ -21,6 +21,8 @@ from compressor.progress import Track, silent
 
 # Below this share of the state's own energy, scatter is rounding: state 0's [CLS] is one vector for every text.
 DEGENERATE = 1e-10
+POOLED = "pooled_trace_ratio"
+"""The one score that reads the mean over all tokens, which differs between texts where the [CLS] state does not yet."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class LayerScore:
     shrunk_fisher: float
     h_score: float
     linear_probe: float
+    pooled_trace_ratio: float
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,23 @@ def scatter(count: np.ndarray, mean: np.ndarray, squares: np.ndarray) -> tuple[f
     share = count / count.sum()
     overall = share @ mean
     return float(share @ np.square(mean - overall).sum(axis=1)), float(squares.sum() / count.sum())
+
+
+def trace_ratio_gradient(
+    states: np.ndarray, labels: np.ndarray, count: np.ndarray, mean: np.ndarray, squares: np.ndarray
+) -> np.ndarray:
+    """Return the gradient of the trace ratio J of all N rows with respect to the states [B, H] of some of them.
+
+    `labels` int64 [B] are their classes; counts, means and square sums are those of all rows, as in `trace_ratio`. With
+    J = B / W, a row x of class c has dB = 2/N (mu_c - mu) and dW = 2/N (x - mu_c), hence 2 / (N W) (mu_c - mu - J (x - mu_c)).
+    Zeros where nothing varies within the classes.
+    """
+    between, within = scatter(count, mean, squares)
+    if within <= 0:
+        return np.zeros_like(states)
+    overall = count @ mean / count.sum()
+    apart = mean[labels] - overall - between / within * (states - mean[labels])
+    return 2 / (count.sum() * within) * apart
 
 
 def shrunk_fisher(states: np.ndarray, labels: np.ndarray) -> float:
@@ -132,6 +152,9 @@ SCORES: dict[str, Callable[[ClassStates, int, int], float]] = {
     "shrunk_fisher": lambda states, layer, _seed: shrunk_fisher(states.sample[layer], states.sample_labels),
     "h_score": lambda states, layer, _seed: h_score(states.sample[layer], states.sample_labels),
     "linear_probe": lambda states, layer, seed: linear_probe(states.sample[layer], states.sample_labels, seed),
+    POOLED: lambda states, layer, _seed: trace_ratio(
+        states.pooled.count, states.pooled.mean[layer], states.pooled.squares[layer]
+    ),
 }
 """Score name -> value of one state, higher is easier to separate; keys = SeparabilitySpec.score."""
 
@@ -152,7 +175,10 @@ def score_layers(states: ClassStates, score: str, labels: str, *, seed: int = 0,
     layers: list[LayerScore] = []
     for layer in track(range(len(states.sample)), "scores", total=len(states.sample)):
         degenerate = is_degenerate(states, layer)
-        values = at_rest if degenerate else {name: score_of(states, layer, seed) for name, score_of in SCORES.items()}
+        values = {
+            name: at_rest[name] if degenerate and name != POOLED else score_of(states, layer, seed)
+            for name, score_of in SCORES.items()
+        }
         if not np.isfinite(list(values.values())).all():
             raise UserError(
                 f"data.calibration: the rows of each class have the same state {layer}, so no scatter within the classes "
@@ -173,7 +199,7 @@ def score_parts(
     `states` are those of `class_states(..., inner=True)`. The gains of a layer's two parts add up to the layer's.
     """
     values = [
-        0.0 if is_degenerate(states, index) else SCORES[score](states, index, seed)
+        0.0 if is_degenerate(states, index) and score != POOLED else SCORES[score](states, index, seed)
         for index in track(range(len(states.sample)), "scores of parts", total=len(states.sample))
     ]
     rises = [after - before for before, after in pairwise(values)]
@@ -181,7 +207,7 @@ def score_parts(
 
 
 def is_degenerate(states: ClassStates, layer: int) -> bool:
-    """Tell whether all rows share one state, up to rounding: its score is 0 by definition, not 0/0."""
+    """Tell whether all rows share one [CLS] state, up to rounding: its score is 0 by definition, not 0/0."""
     moments = states.moments
     between, within = scatter(moments.count, moments.mean[layer], moments.squares[layer])
     return between + within <= DEGENERATE * max(float(np.square(moments.mean[layer]).sum(axis=1).max()), 1e-300)

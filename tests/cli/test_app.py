@@ -181,7 +181,9 @@ def test_score_and_plan_print_tables_and_json(finished, tiny_task, command):
     recipe, out = tiny_task / "recipe.yaml", finished[0]
     code, stdout, _ = command("score", recipe, "--out", out, "--json")
     assert (code, len(json.loads(stdout)["layers"])) == (0, 4)
-    assert "trace ratio" in command("score", recipe, "--out", out)[1]
+    printed = command("score", recipe, "--out", out)[1]
+    assert "trace ratio" in printed
+    assert "downstream" in printed
     code, stdout, _ = command("plan", recipe, "--out", out, "--json")
     planned = json.loads(stdout)
     assert (code, planned["plan"]["sets_evaluated"]) == (0, 3)

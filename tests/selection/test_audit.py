@@ -12,6 +12,7 @@ from compressor.model.states.states import class_states
 from compressor.recipe.compression import SelectionSpec
 from compressor.selection.audit import audit_scores, contiguous_blocks, reading, spearman, spec_of_all_sizes
 from compressor.selection.baselines import RANKINGS, Evidence, ranked_set
+from compressor.selection.sensitivity import sensitivity
 from compressor.selection.separability import score_layers
 from compressor.selection.trials import Trials
 
@@ -20,7 +21,9 @@ from compressor.selection.trials import Trials
 def audited(tiny):
     model, family, encodings, _ = tiny("bert")
     labels = np.arange(len(encodings)) % 3
-    scores = asdict(score_layers(class_states(model, family, encodings, labels, 3), "trace_ratio", "teacher"))
+    states = class_states(model, family, encodings, labels, 3)
+    scores = asdict(score_layers(states, "trace_ratio", "teacher"))
+    scores["gradients"] = sensitivity(model, family, encodings, labels, states.moments)
     evidence = Evidence.of(scores, seed=0, passthrough=passthrough_scores(model_weights(model)))
     calls, teacher = capture_calls(model, family, encodings)
     trials = Trials(model, family, calls, teacher, labels)

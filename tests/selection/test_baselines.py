@@ -14,6 +14,7 @@ from compressor.model.states.geometry import Geometry, linear_cka
 from compressor.model.states.states import class_states
 from compressor.recipe.compression import SelectionSpec
 from compressor.selection.baselines import RANKINGS, Evidence, drop_order, importances, ranked_set
+from compressor.selection.sensitivity import SENSITIVITIES
 from compressor.selection.separability import SCORES
 
 RIGHT, UP, DIAGONAL = [1.0, 0.0], [0.0, 2.0], [3.0, 3.0]
@@ -28,6 +29,7 @@ def evidence(seed=0, **pairs):
         {"token_cosine": alike, "cls_cosine": alike, "cka": alike, "cls_angle": 1 - alike} | pairs,
         seed,
         np.array([0.5, 0.75, 0.25, 1.0]),
+        {name: np.array([4.0, 1.0, 2.0, 0.5]) for name in SENSITIVITIES},
     )
 
 
@@ -97,6 +99,8 @@ def test_importance_of_single_layers():
     assert found["separability"] == found["trace_ratio"] == [3.0, 1.0, 2.0, -1.0]
     for name in ("block_influence", "cls_cosine", "angular_distance", "cka"):
         assert found[name] == pytest.approx([0.1] * 4)
+    assert found["negative_gain"] == [0.0, 0.0, 0.0, -1.0]
+    assert found["downstream_separability"] == [4.0, 1.0, 2.0, 0.5]
     assert found["passthrough"] == [0.5, 0.25, 0.75, 0.0]
     assert found["top_first"] == [4.0, 3.0, 2.0, 1.0]
     assert found["every_other"] == [2.0, 4.0, 1.0, 3.0]  # 3, 1, then 4, 2
@@ -107,6 +111,8 @@ def test_importance_of_single_layers():
 def test_blocks_telescope_for_gains_and_are_measured_for_pairs():
     assert RANKINGS["separability"](evidence(), 2, 4) == pytest.approx(2.0)
     assert RANKINGS["block_influence"](evidence(), 2, 4) == pytest.approx(0.3)
+    assert RANKINGS["negative_gain"](evidence(), 2, 4) == -1
+    assert RANKINGS["gauss_newton"](evidence(), 2, 4) == 3.5
     assert RANKINGS["passthrough"](evidence(), 2, 4) == 0.25 + 0.75 + 0.0
     assert RANKINGS["top_first"](evidence(), 2, 4) == 3 + 2 + 1
 
@@ -114,6 +120,8 @@ def test_blocks_telescope_for_gains_and_are_measured_for_pairs():
 def test_plans_of_scores():
     assert ranked_set("separability", evidence(), 2) == (2, 4)
     assert ranked_set("separability", evidence(), 2, protect=[4]) == (2, 3)
+    assert ranked_set("negative_gain", evidence(), 2) == (3, 4)  # the harmful one, then from the top
+    assert ranked_set("token_gradient", evidence(), 2) == (2, 4)
     assert ranked_set("top_first", evidence(), 3) == (2, 3, 4)
     assert ranked_set("every_other", evidence(), 2) == (1, 3)
     assert ranked_set("passthrough", evidence(), 2) == (2, 4)  # those that hand their input on
@@ -131,3 +139,9 @@ def test_angular_distance_drops_one_block():
 
 def test_every_score_can_rank_the_plan():
     assert set(RANKINGS) == set(get_args(SelectionSpec.model_fields["rank_by"].annotation))
+
+
+def test_scores_that_are_missing_say_so():
+    without = Evidence({"separability": np.zeros(3)}, {}, 0)
+    with pytest.raises(ValueError, match="the score gauss_newton needs gradients"):
+        importances("gauss_newton", without)

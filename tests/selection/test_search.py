@@ -264,6 +264,11 @@ def test_impossible_selections_are_refused(spec, words):
 @pytest.mark.parametrize(
     ("spec", "layers", "words"),
     [
+        (
+            {"search": "guided", "layers": 6},
+            24,
+            "guided would choose among 134,596 sets of the model's 24 layers; use search: beam, which tries at most 865",
+        ),
         ({"layers": "auto"}, 24, "exhaustive would try 16,777,215 sets of the model's 24 layers; use search: beam"),
         ({"layers": 12}, 24, "tries at most 1,609"),
         ({"layers": "auto"}, 1, "the model has one layer"),
@@ -273,6 +278,16 @@ def test_what_is_too_much_or_too_little_is_refused(spec, layers, words):
     with pytest.raises(UserError, match=words):
         check_selection(SelectionSpec(**spec), layers, GoalsSpec(max_flips=0.1))
     check_selection(SelectionSpec(search="beam", layers="auto"), 24, GoalsSpec(max_flips=0.1))
+
+
+def test_guided_starts_with_the_ranked_set_and_tries_a_tenth(tiny):
+    plan, best = plan_of(tiny, search="guided", layers=2), plan_of(tiny, search="exhaustive", layers=2)
+    assert (plan.sets_evaluated, plan.sets_total) == (3, 6)
+    assert plan.ranked.skip == (2, 3)
+    assert best.chosen.cost <= plan.chosen.cost <= plan.ranked.cost
+    assert most_sets(SelectionSpec(search="guided", layers=2), 4) == 3 + 1
+    kept = plan_of(tiny, search="guided", layers=2, protect=[3])
+    assert 3 in kept.keep
 
 
 def test_most_sets_is_what_a_beam_tries_at_most(tiny):

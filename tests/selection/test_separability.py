@@ -1,5 +1,7 @@
 """Scores of [CLS] states: worked by hand, merged batch by batch, and where nothing can be separated."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,16 @@ from hypothesis import strategies as st
 from compressor.errors import UserError
 from compressor.model.states.geometry import Geometry
 from compressor.model.states.states import ClassStates, Moments
-from compressor.selection.separability import SCORES, h_score, linear_probe, score_layers, shrunk_fisher, trace_ratio
+from compressor.selection.separability import (
+    POOLED,
+    SCORES,
+    h_score,
+    linear_probe,
+    score_layers,
+    shrunk_fisher,
+    trace_ratio,
+    trace_ratio_gradient,
+)
 
 
 def moments_of(states, labels, parts=1):
@@ -23,7 +34,8 @@ def moments_of(states, labels, parts=1):
 def class_states(states, labels):
     geometry = Geometry(len(states))
     geometry.add([torch.from_numpy(state[:, None]) for state in states], torch.ones(len(labels), 1))
-    return ClassStates(moments_of(states, labels), states, labels, np.zeros((len(labels), 2)), geometry)
+    moments = moments_of(states, labels)  # every text is one token, so that its mean over tokens is its [CLS] state
+    return ClassStates(moments, moments, states, labels, np.zeros((len(labels), 2)), geometry)
 
 
 def test_trace_ratio_by_hand():
@@ -38,6 +50,31 @@ def test_trace_ratio_weighs_classes_by_their_share():
     assert trace_ratio(moments.count, moments.mean[0], moments.squares[0]) == float("inf")
     moments = moments_of(np.array([[[-1.0], [0.0], [1.0], [4.0]]]), np.array([0, 0, 0, 1]))
     assert trace_ratio(moments.count, moments.mean[0], moments.squares[0]) == pytest.approx(3 / (2 / 4))
+
+
+def test_gradient_of_the_trace_ratio_by_hand():
+    # classes {0, 2} and {10, 12}: J = 25, overall 6, within 1; the first row: 2/4 (1 - 6 - 25 (0 - 1))
+    states, labels = np.array([[[0.0], [2.0], [10.0], [12.0]]]), np.array([0, 0, 1, 1])
+    moments = moments_of(states, labels)
+    found = trace_ratio_gradient(states[0, :1], labels[:1], moments.count, moments.mean[0], moments.squares[0])
+    np.testing.assert_allclose(found, [[10.0]])
+    nothing = moments_of(np.ones((1, 4, 1)), labels)
+    assert not trace_ratio_gradient(states[0], labels, nothing.count, nothing.mean[0], nothing.squares[0]).any()
+
+
+def test_gradient_of_the_trace_ratio_is_that_of_differences():
+    generator = np.random.default_rng(0)
+    states, labels = generator.normal(size=(1, 9, 3)), np.arange(9) % 3 % 2  # classes of six and three rows
+    moments = moments_of(states, labels)
+    found = trace_ratio_gradient(states[0], labels, moments.count, moments.mean[0], moments.squares[0])
+    for row, column in ((0, 0), (1, 2), (8, 1)):
+        values = []
+        for step in (1e-5, -1e-5):
+            moved = states.copy()
+            moved[0, row, column] += step
+            there = moments_of(moved, labels)
+            values.append(trace_ratio(there.count, there.mean[0], there.squares[0]))
+        assert found[row, column] == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-5)
 
 
 @settings(deadline=None, max_examples=50)
@@ -64,6 +101,18 @@ def test_one_point_for_all_rows_is_degenerate_and_scores_zero():
     assert (first.degenerate, first.separability, first.gain, first.shrunk_fisher) == (True, 0.0, None, 0.0)
     assert first.linear_probe == 0.5  # chance
     assert not scores.layers[1].degenerate
+
+
+def test_the_pooled_score_reads_all_tokens_where_the_cls_state_is_one_point():
+    states = np.random.default_rng(0).normal(size=(2, 30, 4)).astype(np.float32)
+    at_cls, labels = states.copy(), np.arange(30) % 2
+    at_cls[0] = 0.3
+    known, pooled = class_states(at_cls, labels), moments_of(states, labels)
+    first = score_layers(replace(known, pooled=pooled), POOLED, "gold").layers[0]
+    assert first.degenerate
+    assert first.trace_ratio == 0
+    wanted = trace_ratio(pooled.count, pooled.mean[0], pooled.squares[0])
+    assert first.separability == first.pooled_trace_ratio == wanted > 0
 
 
 @pytest.mark.parametrize("score", list(SCORES))

@@ -18,7 +18,7 @@ from compressor.measurement.cost import layers_saved, predicted_ms, predicted_sp
 from compressor.model.units import Unit, lost_parts, plan_units, unit_words
 from compressor.pipeline.dry_run import StageStatus, expected_seconds
 from compressor.report.formats import cell_name, is_full, score_name, variant_order
-from compressor.report.tables.selection import OWN_SCORES
+from compressor.report.tables.selection import DOWNSTREAM, OWN_SCORES
 from compressor.report.wording.answer import answer_details, answer_line, baseline_words
 from compressor.report.wording.wording import judged_variant, tier_meaning
 
@@ -105,19 +105,25 @@ def verdict(result: Mapping[str, Any]) -> str:
 
 
 def scores_table(scores: Mapping[str, Any], skipped: Sequence[int] = ()) -> Grid:
-    """Return every score of every state; layers of the plan are marked."""
+    """Return every score of every state; layers of the plan are marked.
+
+    `downstream` is what the last state's separability could lose without the layer, where gradients were taken.
+    """
+    downstream = scores.get("gradients", {}).get(DOWNSTREAM)
     rows = [
         (
             f"{entry['layer']}{' (embeddings)' if entry['layer'] == 0 else ''}{' skipped' if entry['layer'] in skipped else ''}",
             *(f"{entry[score]:.4f}" for score in OWN_SCORES),
             "" if entry["gain"] is None else f"{entry['gain']:+.4f}",
+            *([f"{downstream[entry['layer'] - 1]:.4g}" if entry["layer"] else ""] if downstream else []),
         )
         for entry in scores["layers"]
     ]
     title = f"separability by {scores['labels']} labels, {scores['rows']} rows; gain is that of {score_name(scores['score'])}"
     # where there is little room, the score that the recipe goes by stays
     others = (Column(score_name(score), rank=int(score != scores["score"])) for score in OWN_SCORES)
-    return Grid(title, [*words("layer"), *others, *numbers("gain")], rows)
+    last = numbers("gain", "downstream") if downstream else numbers("gain")
+    return Grid(title, [*words("layer"), *others, *last], rows)
 
 
 def plan_table(plan: Mapping[str, Any]) -> Grid:

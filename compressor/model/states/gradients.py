@@ -6,8 +6,8 @@ numbers, which add up over changes and are squared at the end. Their gradients w
 that state does to the answer, to first order in the state (the generalised Gauss-Newton form: Schraudolph 2002, equation 9).
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -24,13 +24,16 @@ MOST_DIRECTIONS = 8
 
 Place = tuple[int, str]
 """(layer from 1, state)."""
+Pull = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(rows [B], final [CLS] states [B, H], logits [B, C]) -> the direction [B, H] in which each final state is looked at."""
 
 
 @dataclass(frozen=True)
 class AnswerGradients:
     """One batch: its `rows` and `mask` [B, S], `logits` [B, C], and by place the state [B, S, H] and its gradients.
 
-    `gradients` [K, B, S, H] are those of the K directions of the answer, of each text at all of its tokens.
+    `gradients` [K, B, S, H] are those of the K directions of the answer, of each text at all of its tokens; `pulled`
+    [B, S, H] those of the final [CLS] state along what `pull` gave, empty where nothing did.
     """
 
     rows: Tensor
@@ -38,6 +41,7 @@ class AnswerGradients:
     logits: Tensor
     states: dict[Place, Tensor]
     gradients: dict[Place, Tensor]
+    pulled: dict[Place, Tensor] = field(default_factory=dict)
 
 
 def answer_directions(logits: Tensor, most: int = MOST_DIRECTIONS) -> Tensor:
@@ -52,11 +56,18 @@ def answer_directions(logits: Tensor, most: int = MOST_DIRECTIONS) -> Tensor:
 
 
 def answer_gradients(
-    model: PreTrainedModel, family: Family, encodings: Encodings, *, batch_size: int = 32, track: Track = silent
+    model: PreTrainedModel,
+    family: Family,
+    encodings: Encodings,
+    *,
+    pull: Pull | None = None,
+    batch_size: int = 32,
+    track: Track = silent,
 ) -> Iterator[AnswerGradients]:
     """Yield every batch with its states and the gradients of the answer's directions; memory is that of one batch.
 
-    The model is left as it is: no parameter gets a gradient.
+    With `pull` one more backward pass follows what it makes of the final [CLS] states. The model is left as it is: no
+    parameter gets a gradient.
     """
     layers = list(layer_list(model, family))
     for rows, inputs in padded_batches(encodings, batch_size, track, "gradients of the answer"):
@@ -72,7 +83,10 @@ def answer_gradients(
             model.requires_grad_(False)
             with torch.enable_grad():
                 logits = model(**tensors).logits.float()
-                along = torch.einsum("bc,bck->k", logits, answer_directions(logits.detach()))
+                along = list(torch.einsum("bc,bck->k", logits, answer_directions(logits.detach())))
+                if pull is not None:
+                    cls = seen[len(layers), LEAVING][:, 0]
+                    along.append((cls * pull(torch.from_numpy(rows), cls.detach(), logits.detach()).to(cls)).sum())
                 places = list(seen)
                 made = [
                     torch.autograd.grad(value, [seen[place] for place in places], retain_graph=True) for value in along
@@ -83,11 +97,14 @@ def answer_gradients(
             for parameter in wanting:
                 parameter.requires_grad_(True)
         states = {place: state.detach() for place, state in seen.items()}
+        pulled = {} if pull is None else dict(zip(places, made.pop(), strict=True))
         gradients = {place: torch.stack(parts) for place, *parts in zip(places, *made, strict=True)}
-        for found in (states, gradients):
+        for found in (states, gradients, *([pulled] if pulled else [])):
             for number in range(2, len(layers) + 1):
                 found[number, ENTERING] = found[number - 1, LEAVING]
-        yield AnswerGradients(torch.from_numpy(rows), tensors["attention_mask"], logits.detach(), states, gradients)
+        yield AnswerGradients(
+            torch.from_numpy(rows), tensors["attention_mask"], logits.detach(), states, gradients, pulled
+        )
 
 
 def _leaf(seen: dict[Place, Tensor]):  # noqa: ANN202

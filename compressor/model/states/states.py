@@ -31,6 +31,10 @@ class Moments:
         """Return the moments of no rows."""
         return cls(np.zeros(classes), np.zeros((states, classes, width)), np.zeros((states, classes)))
 
+    def every_other(self) -> "Moments":
+        """Return the same for every other state, from the first on."""
+        return Moments(self.count, self.mean[::2], self.squares[::2])
+
     def add(self, states: np.ndarray, labels: np.ndarray) -> None:
         """Merge a batch: states [L+1, B, H], labels int64 [B]."""
         for label in np.unique(labels):
@@ -48,12 +52,14 @@ class Moments:
 class ClassStates:
     """What one pass keeps: exact moments of all rows, and the states of a bounded random sample of rows.
 
+    `moments` are those of the [CLS] states, `pooled` those of the mean over all tokens that are not padding.
     `sample` [L+1, M, H] float32 with `sample_labels` [M]; M is at most the `sample_rows` asked for. `geometry` compares
     the states of any two depths. `logits` [N, C] are the model's own, in row order, and the only thing kept that grows
     with the rows.
     """
 
     moments: Moments
+    pooled: Moments
     sample: np.ndarray
     sample_labels: np.ndarray
     logits: np.ndarray
@@ -61,8 +67,10 @@ class ClassStates:
 
     def behind_layers(self) -> "ClassStates":
         """Return the states behind whole layers alone, of those that `class_states(..., inner=True)` keeps."""
-        moments = Moments(self.moments.count, self.moments.mean[::2], self.moments.squares[::2])
-        return replace(self, moments=moments, sample=self.sample[::2], geometry=self.geometry.every_other())
+        moments, pooled = self.moments.every_other(), self.pooled.every_other()
+        return replace(
+            self, moments=moments, pooled=pooled, sample=self.sample[::2], geometry=self.geometry.every_other()
+        )
 
 
 class _Reservoir:
@@ -103,13 +111,13 @@ def class_states(
     seed: int = 0,
     track: Track = silent,
 ) -> ClassStates:
-    """Return the class-wise [CLS] moments of states 0..L and how alike the states are, in one pass over the texts.
+    """Return the class-wise moments of states 0..L and how alike the states are, in one pass over the texts.
 
     `labels` int64 [N] are the classes; None takes the model's own predictions (no gold labels needed). With `inner` the
     states behind each layer's attention block stand between them: 0, inside layer 1, 1, inside layer 2, 2, ...
     """
     count = len(layer_list(model, family)) * (2 if inner else 1)
-    moments = Moments.empty(count + 1, classes, model.config.hidden_size)
+    moments, pooled = (Moments.empty(count + 1, classes, model.config.hidden_size) for _ in range(2))
     reservoir = _Reservoir(count + 1, min(sample_rows, len(encodings)), model.config.hidden_size, seed)
     logits = np.zeros((len(encodings), model.config.num_labels), dtype=np.float32)
     geometry = Geometry(count + 1)
@@ -120,6 +128,11 @@ def class_states(
         stacked = torch.stack([state[:, 0].float() for state in states]).cpu().numpy()
         batch_labels = logits[rows].argmax(1) if labels is None else labels[rows]
         moments.add(stacked, batch_labels)
+        shares = (mask / mask.sum(1, keepdim=True)).to(states[0].dtype)
+        pooled.add(
+            torch.stack([torch.einsum("bsh,bs->bh", state, shares).float() for state in states]).cpu().numpy(),
+            batch_labels,
+        )
         reservoir.add(stacked, batch_labels)
 
     run_with_states(
@@ -133,7 +146,7 @@ def class_states(
         inner=inner,
         pick=lambda state: state,
     )
-    return ClassStates(moments, *reservoir.sample, logits, geometry)
+    return ClassStates(moments, pooled, *reservoir.sample, logits, geometry)
 
 
 def final_states(

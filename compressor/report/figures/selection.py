@@ -20,7 +20,7 @@ from compressor.report.figures.style import (
     new_figure,
 )
 from compressor.report.formats import correlation, count, layers_text, number, score_name
-from compressor.report.tables.selection import OWN, row_rho
+from compressor.report.tables.selection import DOWNSTREAM, OWN, row_rho
 from compressor.report.wording.selection import audit_finding, frontier_finding
 
 SCORE_AXES = {
@@ -28,9 +28,11 @@ SCORE_AXES = {
     "shrunk_fisher": "separability, tr(S_w⁻¹ S_b)",
     "h_score": "separability, H-score",
     "linear_probe": "separability, linear probe accuracy",
+    "pooled_trace_ratio": "separability of all tokens, tr(S_b) / tr(S_w)",
 }
 SERIES_STYLES = {
     OWN: {"color": COMPRESSED, "marker": "D", "linewidth": 2.6, "markersize": 8, "zorder": 4},
+    DOWNSTREAM: {"color": "#7b3294", "marker": "p"},
     "block_influence": {"color": "#e69f00", "marker": "s"},
     "cka": {"color": "#009e73", "marker": "^"},
     "top_first": {"color": "#cc79a7", "marker": "v"},

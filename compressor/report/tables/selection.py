@@ -13,8 +13,10 @@ from compressor.report.formats import cell_name, format_of, score_name, series_n
 SETS_SHOWN = 20
 OWN = "separability"
 """The score of the recipe, which may repeat one of those it can be."""
+DOWNSTREAM = "downstream_separability"
+"""What the separability at the end loses without a layer, by gradients: the score that ranks where a recipe names none."""
 OWN_SCORES = get_args(Score)
-MAIN_SERIES = (OWN, "block_influence", "cka", "top_first", "every_other", "random")
+MAIN_SERIES = (OWN, DOWNSTREAM, "block_influence", "cka", "top_first", "every_other", "random")
 """The scores that stand beside the search where there is no room for all."""
 Row = Mapping[str, Any]
 

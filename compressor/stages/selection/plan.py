@@ -143,7 +143,7 @@ def search_work(spec: SelectionSpec, layers: int, ship: ShipSpec | None = None) 
     if spec.search == "exhaustive":
         sets = candidate_sets(layers, wanted_sizes(spec, layers), spec.protect)
         return f"{len(sets):,} sets, {count_applications(layers, sets):,} layer applications"
-    if spec.search in {"greedy", "beam"}:
+    if spec.search in {"greedy", "beam", "guided"}:
         return f"{spec.search} search, at most {most_sets(spec, layers):,} sets"
     return f"{spec.search} search, 1 set"
 

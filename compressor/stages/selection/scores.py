@@ -1,13 +1,18 @@
-"""The stage that scores every state in one pass over the calibration text."""
+"""The stage that scores every state in one pass over the calibration text, and every layer by gradients where asked to."""
 
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from compressor.files import read_json, write_json
+from compressor.model.states.gradients import MOST_DIRECTIONS
 from compressor.model.states.states import ClassStates, class_states
+from compressor.recipe.compression import Recipe
 from compressor.run.arrays import ARRAYS, save_array
 from compressor.run.run import Run
+from compressor.selection.sensitivity import MOST_ROWS, SENSITIVITIES, sensitivity
 from compressor.selection.separability import score_layers, score_parts
 from compressor.stages.stage import Stage, spec_json
 
@@ -19,6 +24,7 @@ def inputs(run: Run) -> dict[str, Any]:
         "calibration": run.data.calibration.sha256,
         "max_length": run.recipe.data.max_length,
         **({"parts": True} if scores_parts(run) else {}),
+        **({"gradients": MOST_ROWS} if takes_gradients(run.recipe) else {}),
     }
 
 
@@ -32,14 +38,43 @@ def compute(run: Run, folder: Path) -> None:
     )
     layers = states.behind_layers() if inner else states
     scores = score_layers(layers, spec.score, spec.labels, seed=seed, track=run.track)
-    parts = {"parts": _part_gains(run, states)} if inner else {}
-    write_json(folder / "scores.json", asdict(scores) | parts)
+    more: dict[str, Any] = {"parts": _part_gains(run, states)} if inner else {}
+    if takes_gradients(run.recipe):
+        rows = gradient_rows(run)
+        given = None if labels is None else labels[rows]
+        more["gradients"] = sensitivity(
+            run.teacher, run.family, run.calibration.take(rows), given, layers.moments, track=run.track
+        )
+    write_json(folder / "scores.json", asdict(scores) | more)
     save_array(folder, "calibration_logits", states.logits)
 
 
 def scores_parts(run: Run) -> bool:
     """Return whether single blocks of layers may go, so that each of them is scored as well."""
     return bool({"ffn", "attention"} & set(run.recipe.selection.units))
+
+
+def takes_gradients(recipe: Recipe) -> bool:
+    """Return whether a score that reads gradients is asked for: by a plan of whole layers that it ranks, or by an audit."""
+    spec = recipe.selection
+    ranks = recipe.ship is None and spec.budget is None and spec.search != "fixed"
+    return spec.audit or (ranks and spec.rank_by in SENSITIVITIES)
+
+
+def gradient_rows(run: Run) -> np.ndarray:
+    """Return the calibration rows that the gradients are taken on: all, or so many of them, evenly spread."""
+    rows = len(run.calibration)
+    return np.linspace(0, rows - 1, min(rows, MOST_ROWS)).round().astype(np.int64)
+
+
+def cost(run: Run) -> str:
+    """Return the expected work: a backward pass through the activations alone takes about as long as a forward pass."""
+    work = f"1 pass over {len(run.data.calibration)} calibration rows"
+    if not takes_gradients(run.recipe):
+        return work
+    back = min(run.classes - 1, MOST_DIRECTIONS) + 1
+    rows = min(len(run.data.calibration), MOST_ROWS)
+    return f"{work}, 1 pass forward and {back} back over {rows} of them"
 
 
 def _part_gains(run: Run, states: ClassStates) -> list[dict[str, str | int | float]]:
@@ -49,20 +84,12 @@ def _part_gains(run: Run, states: ClassStates) -> list[dict[str, str | int | flo
 
 
 def result(run: Run) -> dict[str, Any]:
-    """Return the scores of every layer, and what they were taken on."""
+    """Return the scores of every layer, and what they were taken on; what gradients say of layers 1..L where it is known."""
     scores = read_json(run.path / "scores.json")
-    return {
-        "layers": scores["layers"],
-        "scores": {key: scores[key] for key in ("score", "labels", "rows", "sample_rows")},
-    }
+    told = ("score", "labels", "rows", "sample_rows", "gradients")
+    return {"layers": scores["layers"], "scores": {key: scores[key] for key in told if key in scores}}
 
 
 STAGE = Stage(
-    "scores",
-    ("scores.json", f"{ARRAYS}/calibration_logits.npy"),
-    ("teacher",),
-    inputs,
-    compute,
-    lambda run: f"1 pass over {len(run.data.calibration)} calibration rows",
-    result=result,
+    "scores", ("scores.json", f"{ARRAYS}/calibration_logits.npy"), ("teacher",), inputs, compute, cost, result=result
 )
