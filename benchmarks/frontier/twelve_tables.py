@@ -1,0 +1,91 @@
+"""The tables of twelve.py: searches over all sets of twelve layers, and one layer of twelve left out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import markdown
+from benchmarks.common.digits import classes_of
+from compressor.measurement.statistics import delta_interval, discordant, paired_lower_bound, share_interval, tier
+
+DRAWS = 10_000
+MARKS = {"walk": "frontier_twelve", "one": "frontier_one_of_twelve"}
+
+
+def write(results: Mapping[str, Any]) -> None:
+    """Put every table whose figures are there into tables/frontier.md."""
+    models = results["twelve"]
+    walked = {name: entry for name, entry in models.items() if "audit" in entry}
+    if walked:
+        parts = [f"**{name}**\n\n{walk_table(entry)}\n\n{walk_reading(entry)}" for name, entry in walked.items()]
+        markdown.put(MARKS["walk"], "\n\n".join(parts))
+    one = {name: entry["one"] for name, entry in models.items() if "one" in entry}
+    if one:
+        markdown.put(MARKS["one"], one_table(one))
+
+
+def walk_table(entry: Mapping[str, Any]) -> str:
+    """Return the agreement of the best set of every size that each search finds, and of separability's set."""
+    audit = entry["audit"]
+    best, gain = (
+        {point["size"]: point for point in audit["frontier"] if point["series"] == series}
+        for series in (audit["search"], "separability")
+    )
+    rows = []
+    for size in range(1, audit["layers"]):
+        cells = [str(size), ", ".join(map(str, best[size]["skip"])), f"{best[size]['agreement']:.1%}"]
+        cells += [f"{beam['best'][str(size)]['agreement']:.1%}" for beam in entry["beam"].values()]
+        rows.append([*cells, f"{gain[size]['agreement']:.1%}"])
+    searches = [entry["exhaustive"], *entry["beam"].values()]
+    rows.append(["sets tried", "", *(f"{found['sets_evaluated']:,}" for found in searches), str(audit["layers"] - 1)])
+    rows.append(["layer applications", "", *(f"{found['layer_applications']:,}" for found in searches), ""])
+    widths = [f"beam of {width}" if width != "1" else "greedy (beam of 1)" for width in entry["beam"]]
+    return markdown.table(["skipped", "exhaustive: layers", "agreement", *widths, "separability"], rows)
+
+
+def walk_reading(entry: Mapping[str, Any]) -> str:
+    """Return the sentences on how long all sets took, shared and one by one."""
+    naive, found = entry["naive"], entry["exhaustive"]
+    ratio, low, high = times_as_long(entry)
+    return (
+        f"All {found['sets_evaluated']:,} sets took {found['layer_applications']:,} layer applications over "
+        f"{entry['rows']} rows and {found['seconds']:.0f} s ({found['predicted_seconds']:.0f} s predicted before the start), "
+        f"readouts included. One by one they would take {naive['layer_applications_of_all_sets']:,} applications and, by "
+        f"{len(naive['seconds_per_set'])} sets drawn at random and timed before and after, {ratio:.1f} "
+        f"[{low:.1f}, {high:.1f}] times as long."
+    )
+
+
+def times_as_long(entry: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Return the time of all sets one by one over that of the walk, with its 95 % interval: the sample drawn anew."""
+    seconds = np.array(entry["naive"]["seconds_per_set"])
+    each = entry["exhaustive"]["seconds"] / entry["exhaustive"]["sets_evaluated"]
+    draws = np.random.default_rng(1).choice(seconds, (DRAWS, len(seconds))).mean(axis=1) / each
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(seconds.mean() / each), float(low), float(high)
+
+
+def one_table(models: Mapping[str, Any]) -> str:
+    """Return what one layer less changes on the evaluation split, by who chose it and what makes up for it."""
+    columns = ["model", "rows", "layer, chosen by", "made up for", "changed [95 %]", "accuracy, points [95 %]"]
+    lines = []
+    for name, one in models.items():
+        full, labels = classes_of(one["full"]), classes_of(one["labels"])
+        for layer, ways in one["predictions"].items():
+            who = " and ".join(who for who, chosen in one["chosen"].items() if str(chosen) == layer)
+            for way, predictions in ways.items():
+                predicted = classes_of(predictions)
+                flips, rows = int((predicted != full).sum()), len(full)
+                gained, lost = discordant(full, predicted, labels)
+                bound = paired_lower_bound(gained, lost, rows)
+                low, high = (100 * end for end in share_interval(flips, rows))
+                worst, best = (100 * end for end in delta_interval(gained, lost, rows))
+                delta = (gained - lost) / rows
+                # predictions alone cannot show that logits are the same, so nothing here is exact
+                verdict = tier(flips / rows, np.inf, bound, delta)
+                lines.append([
+                    name, f"{rows:,}", f"{layer} ({who})", way, f"{100 * flips / rows:.1f} % [{low:.1f}, {high:.1f}]",
+                    f"{100 * delta:+.1f} [{worst:+.1f}, {best:+.1f}]", f"{100 * bound:+.1f}", verdict,
+                ])  # fmt: skip
+    return markdown.table([*columns, "one-sided bound", "tier"], lines)
