@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DIRS ?= runs/demo
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test quick run recipes bench bench-ship bench-skip bench-glue bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-units bench-placement bench-placement-gpu bench-gpu docs lint format clean
+.PHONY: help install demo test quick run recipes bench bench-ship bench-skip bench-glue bench-twelve bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-units bench-placement bench-placement-gpu bench-gpu docs lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -45,6 +45,9 @@ bench-skip: $(STAMP)  ## [MODELS=folder] [DATA=folder]: the five GLUE recipes, o
 
 bench-glue: $(STAMP)  ## [MODELS=folder] [DATA=folder]: the frontier, five GLUE tasks x ways to choose x 1..4 layers
 	$(BIN)/python -m benchmarks.frontier.run $(if $(MODELS),--models $(MODELS)) $(if $(DATA),--data $(DATA))
+
+bench-twelve: $(STAMP)  ## MODELS=folder DATA=folder [ARGS="--minutes 20"]: all sets of layers of two 12-layer models; goes on where it stopped
+	$(BIN)/python -m benchmarks.frontier.twelve --models $(MODELS) --data $(DATA) $(ARGS)
 
 bench-compensation: $(STAMP)  ## [MODELS=folder] [DATA=folder]: five GLUE tasks x ways to compensate x 1..3 layers; the cascade
 	$(BIN)/python -m benchmarks.compensation.run $(if $(MODELS),--models $(MODELS)) $(if $(DATA),--data $(DATA))

@@ -128,16 +128,16 @@ def measure_walk(model: str, arguments: argparse.Namespace) -> dict:
 def measure_one(model: str, arguments: argparse.Namespace) -> dict:
     """Return predictions on the evaluation split without one layer, by who chose it: as it is, refitted, with a readout.
 
-    `trials, as it is` and `trials, after a readout` take the layer of best agreement on the selection split, `separability`
-    the one of lowest gain, which no trial is needed for.
+    The trials take the layer of best agreement on the selection split, `separability` the one of lowest gain, for which it
+    needs no trial.
     """
     recipe, out = recipe_of(model, arguments, model), Path("runs") / "frontier" / f"{model}-one"
     run_until(recipe, "plan", out, device="cpu")
     run, plan = prepare(recipe, out, "cpu", silent), read_json(out / "plan.json")
     raw = min(plan["trace"], key=lambda trial: (-trial["raw_agreement"], trial["raw_kl"]))
     chosen = {
-        "trials, as it is": raw["skip"],
-        "trials, after a readout": plan["skip"],
+        twelve_tables.AS_IT_IS: raw["skip"],
+        twelve_tables.AFTER_READOUT: plan["skip"],
         "separability": plan["ranked"]["skip"],
     }
     measured, calls = Measured(run), fit_calls(run.teacher, run.family, run.calibration)

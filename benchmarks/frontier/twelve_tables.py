@@ -10,6 +10,8 @@ from benchmarks.common.digits import classes_of
 from compressor.measurement.statistics import delta_interval, discordant, paired_lower_bound, share_interval, tier
 
 DRAWS = 10_000
+AS_IT_IS, AFTER_READOUT = "trials, as it is", "trials, after a readout"
+"""Who chooses the one layer: trials of the model without it, before or after a closed-form readout."""
 MARKS = {"walk": "frontier_twelve", "one": "frontier_one_of_twelve"}
 
 
