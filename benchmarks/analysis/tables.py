@@ -1,6 +1,7 @@
 """The tables of analysis.py, beside the seed paper's figures (BERT-base, its five tasks)."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ SEED = {
 }
 """Figures of the seed paper: R by layer, mean structural share, confident errors, their margin."""
 SEED_LAYERS = 12
-FRONTIER = "glue_frontier.json"
+AUDITS, FRONTIER = "audits.json", "glue_frontier.json"
 STAYS = {
     "removed": "nothing",
     "mean_kept": "one mean of all tokens",
@@ -91,13 +92,13 @@ def roles_table(entries: Mapping[str, Any]) -> str:
     return markdown.table(["model", *(f"layer {layer}" for layer in range(1, layers + 1)), "alarms"], lines)
 
 
-def prediction_table(entries: Mapping[str, Any], frontier: Mapping[str, Any]) -> str:
+def prediction_table(entries: Mapping[str, Any], audits: Mapping[str, Any]) -> str:
     """Return how well the passthrough score ranks layers by the damage of removal, beside separability; each, and the mean."""
     columns = ["task", "passthrough", "separability gain", "block influence", "top layer first"]
     names = "separability", "block_influence", "top_first"
     lines, pooled = [], {name: [] for name in ("passthrough", *names)}
     for task, entry in entries.items():
-        single = [row for row in frontier[task]["audit"]["damage"] if len(row["skip"]) == 1]
+        single = [row for row in audits[task]["damage"] if len(row["skip"]) == 1]
         single.sort(key=lambda row: row["skip"][0])
         damage = np.array([row["kl"] for row in single])
         scores = [role["scores"]["passthrough"] for role in entry["roles"]]
@@ -115,11 +116,11 @@ def prediction_table(entries: Mapping[str, Any], frontier: Mapping[str, Any]) ->
 
 def write(results: Mapping[str, Any]) -> None:
     """Put every table whose figures are there into tables/analysis.md."""
-    frontier = read_json(markdown.TABLES.parent / "results" / FRONTIER)
+    audits = known_audits(markdown.TABLES.parent / "results")
     backbone = results.get("backbone", {})
     for group, mark in (("tasks", "analysis"), ("twelve", "analysis_twelve")):
         found = {
-            part: {name: entry[part] for name, entry in results[group].items() if part in entry}
+            part: {name: entry[part] for name, entry in results.get(group, {}).items() if part in entry}
             for part in ("ffn", "errors", "roles")
         }
         beside = backbone if group == "tasks" else {}
@@ -133,9 +134,17 @@ def write(results: Mapping[str, Any]) -> None:
             markdown.put(
                 f"{mark}_roles", roles_table(found["roles"] | ({"backbone": beside["roles"]} if beside else {}))
             )
-        tried = {name: entry for name, entry in found["roles"].items() if "audit" in frontier[group].get(name, {})}
+        tried = {name: entry for name, entry in found["roles"].items() if name in audits}
         if tried:
-            markdown.put(f"{mark}_prediction", prediction_table(tried, frontier[group]))
+            markdown.put(f"{mark}_prediction", prediction_table(tried, audits))
+
+
+def known_audits(folder: Path) -> dict[str, Any]:
+    """Return the audits of models by name: those of audits.json, else those of the tasks that the frontier keeps."""
+    if (folder / AUDITS).is_file():
+        return read_json(folder / AUDITS)["audits"]
+    tasks = read_json(folder / FRONTIER)["tasks"]
+    return {name: entry["audit"] for name, entry in tasks.items() if "audit" in entry}
 
 
 def _of_kind(removals: list[dict[str, Any]], kind: str) -> dict[str, Any]:

@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.common.digits import digits
 from benchmarks.common.glue import TWELVE, add_sources, recipe_of
 from benchmarks.compensation.run import Measured
 from benchmarks.frontier import twelve_tables
-from benchmarks.frontier.run import RESULTS, audited
+from benchmarks.frontier.run import RESULTS
 from compressor.compensation.refits.refit import refit_gaps
 from compressor.files import read_json, write_json, write_text
 from compressor.measurement.machine.environment import environment
@@ -33,10 +34,11 @@ from compressor.recipe.training import HeadSpec, RefitSpec
 from compressor.run.checks import prepare
 from compressor.run.run import Run
 from compressor.run.rundir import STAGES_FOLDER
+from compressor.selection.baselines import ranked_set
 from compressor.selection.search import candidate_sets
 from compressor.selection.trials import judge
 from compressor.selection.trie import SkipSet, set_chunks
-from compressor.stages.selection.trials import run_trials
+from compressor.stages.selection.trials import run_evidence, run_trials
 
 ROWS = {"sst2-12layers": 500, "qnli-12layers": 300}
 """Selection rows that every set is tried on; QNLI's texts are longer."""
@@ -78,16 +80,16 @@ def walk(run: Run, until: float) -> dict | None:
         write_json(path, done)
     return {
         "rows": trials.rows,
-        "exhaustive": {
-            "sets_evaluated": len(sets),
+        "walk": {
+            "sets": len(sets),
             "layer_applications": trials.applications(sets),
             "predicted_seconds": done["predicted_seconds"],
             "pieces": done["pieces"],
         },
         "naive": {
             "sample": sample,
-            "seconds_per_set": done["naive_seconds"],
-            "layer_applications_of_all_sets": sum(layers - len(skip) for skip in sets),
+            "seconds": done["naive_seconds"],
+            "layer_applications": sum(layers - len(skip) for skip in sets),
         },
     }
 
@@ -112,17 +114,27 @@ def measure_walk(model: str, arguments: argparse.Namespace) -> dict:
     if walked is None:
         print(f"{model}: not all sets are tried yet; the same command goes on.", flush=True)
         return {}
-    run, audit = audited(model, arguments, model, *every)
-    beams = {}
-    for width in WIDTHS:  # these find their trials in the cache
+    searches = {"exhaustive": every}
+    for width in WIDTHS:
         beam = "selection.search=beam", f"selection.beam_width={width}", "selection.layers=11", "goals=null"
-        run_until(recipe_of(model, arguments, model, *every, *beam), "plan", run.path, device="cpu")
-        found, best = read_json(run.path / "plan.json"), {}
-        for trial in found["trace"]:
-            best.setdefault(len(trial["skip"]), {key: trial[key] for key in ("skip", "agreement", "kl")})
-        beams[str(width)] = {"best": {str(size): trial for size, trial in best.items()}}
-        beams[str(width)] |= {key: found[key] for key in ("sets_evaluated", "layer_applications")}
-    return {"audit": audit, "beam": beams, **walked}
+        searches[f"beam of {width}"] = (*every, *beam)
+    found = {}
+    for name, sets in searches.items():  # all find their trials in the cache
+        run_until(recipe_of(model, arguments, model, *sets), "plan", run.path, device="cpu")
+        plan, best = read_json(run.path / "plan.json"), {}
+        for trial in plan["trace"]:
+            if trial["skip"]:
+                best.setdefault(str(len(trial["skip"])), {key: trial[key] for key in ("skip", "agreement", "kl")})
+        found[name] = {"best": best} | {key: plan[key] for key in ("sets_evaluated", "layer_applications")}
+    trials, evidence = run_trials(run)[0], run_evidence(run)
+    gain = [ranked_set("separability", evidence, size) for size in range(1, len(trials.layers))]
+    found["separability"] = {
+        "best": {
+            str(len(trial.skip)): {"skip": trial.skip, "agreement": trial.agreement, "kl": trial.kl}
+            for trial in trials(gain, "sets of lowest gain")
+        }
+    }
+    return {"layers": len(trials.layers), "searches": found, **walked}
 
 
 def measure_one(model: str, arguments: argparse.Namespace) -> dict:
@@ -146,11 +158,11 @@ def measure_one(model: str, arguments: argparse.Namespace) -> dict:
         if str(layer) in predictions:
             continue
         pruned = drop_layers(run.teacher, run.family, (layer,))
-        plain = measured.heads(pruned, {})["stock"]
+        plain = digits(predict(pruned, run.evaluation))
         refit_gaps(run.teacher, pruned, run.family, kept_layers(run.source.layers, (layer,)), calls, RefitSpec())
         made = measured.heads(pruned, {"readout": HeadSpec(trainer="readout")})
-        ways = {"as it is": plain, "refit": made["stock"], "refit + readout": made["readout"]}
-        predictions[str(layer)] = {way: entry["predictions"] for way, entry in ways.items()}
+        refitted = {"refit": made["stock"], "refit + readout": made["readout"]}
+        predictions[str(layer)] = {"as it is": plain} | {way: entry["predictions"] for way, entry in refitted.items()}
     agreement = {trial["skip"][0]: [trial["raw_agreement"], trial["agreement"]] for trial in plan["trace"]}
     return {
         "one": measured.truth()

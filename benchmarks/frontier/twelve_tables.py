@@ -12,13 +12,14 @@ from compressor.measurement.statistics import delta_interval, discordant, paired
 DRAWS = 10_000
 AS_IT_IS, AFTER_READOUT = "trials, as it is", "trials, after a readout"
 """Who chooses the one layer: trials of the model without it, before or after a closed-form readout."""
+GREEDY = {"beam of 1": "greedy (beam of 1)"}
 MARKS = {"walk": "frontier_twelve", "one": "frontier_one_of_twelve"}
 
 
 def write(results: Mapping[str, Any]) -> None:
     """Put every table whose figures are there into tables/frontier.md."""
     models = results["twelve"]
-    walked = {name: entry for name, entry in models.items() if "audit" in entry}
+    walked = {name: entry for name, entry in models.items() if "walk" in entry}
     if walked:
         parts = [f"**{name}**\n\n{walk_table(entry)}\n\n{walk_reading(entry)}" for name, entry in walked.items()]
         markdown.put(MARKS["walk"], "\n\n".join(parts))
@@ -29,34 +30,27 @@ def write(results: Mapping[str, Any]) -> None:
 
 def walk_table(entry: Mapping[str, Any]) -> str:
     """Return the agreement of the best set of every size that each search finds, and of separability's set."""
-    audit = entry["audit"]
-    best, gain = (
-        {point["size"]: point for point in audit["frontier"] if point["series"] == series}
-        for series in (audit["search"], "separability")
-    )
-    rows = []
-    for size in range(1, audit["layers"]):
-        cells = [str(size), ", ".join(map(str, best[size]["skip"])), f"{best[size]['agreement']:.1%}"]
-        cells += [f"{beam['best'][str(size)]['agreement']:.1%}" for beam in entry["beam"].values()]
-        rows.append([*cells, f"{gain[size]['agreement']:.1%}"])
-    searches = [entry["exhaustive"], *entry["beam"].values()]
-    rows.append(["sets tried", "", *(f"{found['sets_evaluated']:,}" for found in searches), str(audit["layers"] - 1)])
-    rows.append(["layer applications", "", *(f"{found['layer_applications']:,}" for found in searches), ""])
-    widths = [f"beam of {width}" if width != "1" else "greedy (beam of 1)" for width in entry["beam"]]
-    return markdown.table(["skipped", "exhaustive: layers", "agreement", *widths, "separability"], rows)
+    searches, rows = entry["searches"], []
+    for size in map(str, range(1, entry["layers"])):
+        layers = ", ".join(map(str, searches["exhaustive"]["best"][size]["skip"]))
+        rows.append([size, layers, *(f"{found['best'][size]['agreement']:.1%}" for found in searches.values())])
+    for name, key in (("sets tried", "sets_evaluated"), ("layer applications", "layer_applications")):
+        rows.append([name, "", *(f"{found[key]:,}" if key in found else "" for found in searches.values())])
+    names = [GREEDY.get(name, name) for name in searches]
+    return markdown.table(["skipped", "best layers", *names], rows)
 
 
 def walk_reading(entry: Mapping[str, Any]) -> str:
     """Return the sentences on how long all sets took, shared and one by one."""
-    naive, found = entry["naive"], entry["exhaustive"]
+    naive, found = entry["naive"], entry["walk"]
     timed = sum(piece["sets"] for piece in found["pieces"])
-    minutes = seconds_per_set(found) * found["sets_evaluated"] / 60
+    minutes = seconds_per_set(found) * found["sets"] / 60
     ratio, low, high = times_as_long(entry)
     return (
-        f"All {found['sets_evaluated']:,} sets take {found['layer_applications']:,} layer applications over {entry['rows']} "
+        f"All {found['sets']:,} sets take {found['layer_applications']:,} layer applications over {entry['rows']} "
         f"rows and, by the pace of {timed:,} of them, {minutes:.0f} minutes of one processor "
         f"({found['predicted_seconds'] / 60:.0f} predicted before the start), readouts included. One by one they would take "
-        f"{naive['layer_applications_of_all_sets']:,} applications and, by {len(naive['seconds_per_set'])} sets drawn at random "
+        f"{naive['layer_applications']:,} applications and, by {len(naive['seconds'])} sets drawn at random "
         f"and timed before and after, {ratio:.1f} [{low:.1f}, {high:.1f}] times as long."
     )
 
@@ -68,8 +62,8 @@ def seconds_per_set(found: Mapping[str, Any]) -> float:
 
 def times_as_long(entry: Mapping[str, Any]) -> tuple[float, float, float]:
     """Return the time of all sets one by one over that of the walk, with its 95 % interval: the sample drawn anew."""
-    seconds = np.array(entry["naive"]["seconds_per_set"])
-    each = seconds_per_set(entry["exhaustive"])
+    seconds = np.array(entry["naive"]["seconds"])
+    each = seconds_per_set(entry["walk"])
     draws = np.random.default_rng(1).choice(seconds, (DRAWS, len(seconds))).mean(axis=1) / each
     low, high = np.quantile(draws, [0.025, 0.975])
     return float(seconds.mean() / each), float(low), float(high)
