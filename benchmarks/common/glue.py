@@ -1,4 +1,4 @@
-"""The five GLUE tasks of the benchmarks and their recipes."""
+"""The five GLUE tasks of the benchmarks, the models of twelve layers, and their recipes."""
 
 import argparse
 from pathlib import Path
@@ -7,6 +7,8 @@ from compressor import load_recipe
 from compressor.recipe.compression import Recipe
 
 TASKS = "sst2", "cola", "rte", "mrpc", "qnli"
+TWELVE = {"sst2-12layers": "sst2", "qnli-12layers": "qnli"}
+"""Fine-tuned classifier on a pretrained encoder of twelve layers -> its task."""
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
@@ -17,7 +19,7 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
 
 
 def recipe_of(task: str, arguments: argparse.Namespace, model: str, *extra: str) -> Recipe:
-    """Return the task's recipe with the model and the data of the command line, and `extra` overrides."""
+    """Return the recipe of a task, or of a model of twelve layers, with what the command line and `extra` override."""
     sets = [f"model.path={arguments.models / model}"] if arguments.models else []
     sets += [f"data.source={arguments.data}"] if arguments.data else []
-    return load_recipe(RECIPES / f"{task}.yaml", [*sets, *extra])
+    return load_recipe(RECIPES / f"{TWELVE.get(task, task)}.yaml", [*sets, *extra])

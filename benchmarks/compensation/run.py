@@ -2,10 +2,11 @@
 
     python -m benchmarks.compensation.run --models DIR --data DIR [--task sst2] [--part heads|distilled|cascade|tables]
 
-`--models` holds one fine-tuned classifier a task (DIR/sst2, DIR/cola, ...), `--data` the GLUE parquet files. Layers are
-chosen by an exhaustive search on the selection split; everything learns from unlabelled `test` text (distillation also
-from `train` text) and is measured on the evaluation split. results/compensation.json keeps every prediction, so that all
-intervals can be computed anew from it; runs of single tasks and parts are merged into it.
+`--models` holds one fine-tuned classifier a task (DIR/sst2, DIR/cola, ...) and two of twelve layers, of which only the
+cascade is measured where no part is named; `--data` the GLUE parquet files. Layers are chosen by an exhaustive search on
+the selection split; everything learns from unlabelled `test` text (distillation also from `train` text) and is measured on
+the evaluation split. results/compensation.json keeps every prediction, so that all intervals can be computed anew from it;
+runs of single tasks and parts are merged into it.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import torch
 from filelock import FileLock
 
 from benchmarks.common.digits import digits
-from benchmarks.common.glue import TASKS, add_sources, recipe_of
+from benchmarks.common.glue import TASKS, TWELVE, add_sources, recipe_of
 from benchmarks.compensation import tables as compensation_tables
 from benchmarks.compensation.cascade import measure_cascade
 from compressor.compensation.distill import distill
@@ -173,7 +174,7 @@ def main() -> None:
     """Measure the tasks asked for, merge them into the results, write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_sources(parser)
-    parser.add_argument("--task", choices=TASKS, action="append", help="only this task; repeatable")
+    parser.add_argument("--task", choices=[*TASKS, *TWELVE], action="append", help="only this model; repeatable")
     parser.add_argument("--part", choices=[*MEASURES, "tables"], action="append", help="only this part; repeatable")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of skipped layers")
     parser.add_argument("--max-flips", type=float, nargs="+", default=MAX_FLIPS, help="bounds of the cascade")
@@ -187,8 +188,8 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     RESULTS.parent.mkdir(exist_ok=True)
-    for task in arguments.task or TASKS:
-        for part in arguments.part or MEASURES:
+    for task in arguments.task or (*TASKS, *TWELVE):
+        for part in arguments.part or (["cascade"] if task in TWELVE else MEASURES):
             if part == "tables":
                 continue
             entry = MEASURES[part](task, arguments)

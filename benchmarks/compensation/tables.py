@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.common import markdown
 from benchmarks.common.digits import classes_of
-from benchmarks.common.glue import TASKS
+from benchmarks.common.glue import TASKS, TWELVE
 from compressor.measurement.statistics import paired_lower_bound, share_interval
 from compressor.stages.cascade.evaluation import ratio_interval
 
@@ -199,11 +199,12 @@ def write(results: Mapping[str, Any]) -> None:
             parts += [f"**{size} of 6 layers skipped, accuracy delta (points)**"]
             parts += [method_table(known, size, better_of, "{:+.1f}")]
         markdown.put("compensation", "\n\n".join(parts))
-    cascades = {name: task for name, task in found.items() if task.get("cascade")}
-    if cascades:
-        known = {"tasks": cascades}
-        reading = [cascade_reading(known)] if len(cascades) > 1 else []
-        markdown.put("cascade", "\n\n".join([*reading, cascade_table(known)]))
+    for names, mark in ((TASKS, "cascade"), (TWELVE, "cascade_twelve")):
+        every = {name: results["tasks"][name] for name in names if "cascade" in results["tasks"].get(name, {})}
+        if every:
+            known = {"tasks": every}
+            reading = [cascade_reading(known)] if len(every) > 1 else []
+            markdown.put(mark, "\n\n".join([*reading, cascade_table(known)]))
 
 
 def _methods(task: Mapping[str, Any], size: str) -> Mapping[str, Any]:

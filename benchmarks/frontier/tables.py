@@ -76,8 +76,6 @@ def write(results: Mapping[str, Any]) -> None:
         lag = lambda point: _points(point["flips_less_exhaustive"])  # noqa: E731
         markdown.put("frontier_lag", _grid(by_key, [m for m in methods if m != "exhaustive"], sizes, lag, ("head",)))
         markdown.put("frontier_tasks", _task_table(results["tasks"]))
-    if results.get("twelve"):
-        markdown.put("frontier_twelve", _twelve_table(results["twelve"]))
 
 
 def _grid(by_key: Mapping[Key, Any], methods: Sequence[str], sizes: Sequence[int], cell, modes=MODES[::-1]) -> str:  # noqa: ANN001
@@ -126,31 +124,3 @@ def _task_table(tasks: Mapping[str, Any]) -> str:
         "delta, head",
     ]
     return markdown.table([*columns, "delta over 3 head seeds"], rows)
-
-
-def _twelve_table(twelve: Mapping[str, Any]) -> str:
-    audit = twelve["audit"]
-    best = {point["size"]: point for point in audit["frontier"] if point["series"] == audit["search"]}
-    gain = {point["size"]: point for point in audit["frontier"] if point["series"] == "separability"}
-    rows = []
-    for size in range(1, 12):
-        cells = [str(size), ", ".join(map(str, best[size]["skip"])), f"{best[size]['agreement']:.1%}"]
-        cells += [f"{beam['best'][str(size)]['agreement']:.1%}" for beam in twelve["beam"].values()]
-        rows.append([*cells, f"{gain[size]['agreement']:.1%}"])
-    rows.append(["sets tried", "", *(f"{found['sets_evaluated']:,}" for found in _searches(twelve)), "11"])
-    rows.append(["layer applications", "", *(f"{found['layer_applications']:,}" for found in _searches(twelve)), ""])
-    widths = [f"beam of {width}" if width != "1" else "greedy (beam of 1)" for width in twelve["beam"]]
-    made = markdown.table(["skipped", "exhaustive: layers", "agreement", *widths, "separability"], rows)
-    naive, found = twelve["naive"], twelve["exhaustive"]
-    low, high = naive["ratio_ci95"]
-    return made + (
-        f"\n\nAll {found['sets_evaluated']:,} sets took {found['layer_applications']:,} layer applications over "
-        f"{twelve['rows']} rows and {found['seconds']:.0f} s ({found['predicted_seconds']:.0f} s predicted before the start), "
-        f"readouts included. One by one they would take {naive['layer_applications_of_all_sets']:,} applications and, by "
-        f"{len(naive['seconds_per_set'])} sets drawn at random and timed before and after, {naive['ratio']:.1f} "
-        f"[{low:.1f}, {high:.1f}] times as long."
-    )
-
-
-def _searches(twelve: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [twelve["exhaustive"], *twelve["beam"].values()]

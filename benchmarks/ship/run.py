@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from benchmarks.common.digits import digits
-from benchmarks.common.glue import TASKS, add_sources, recipe_of
+from benchmarks.common.glue import TASKS, TWELVE, add_sources, recipe_of
 from benchmarks.common.optimum import optimum_files, optimum_half
 from benchmarks.ship.tables import RIVALS, put_tables
 from compressor import run_recipe
@@ -38,7 +38,7 @@ from compressor.stages.ship.factors import steps
 from compressor.stages.ship.ship import chosen_entry
 
 RESULTS = Path(__file__).parents[1] / "results" / "ship.json"
-MODELS = (*TASKS, "sst2-12layers", "qnli-12layers")
+MODELS = (*TASKS, *TWELVE)
 PADDED = "PyTorch, padded to 128"
 TODAY = "PyTorch"
 HALF = "PyTorch float16"
@@ -46,13 +46,12 @@ HALF = "PyTorch float16"
 
 def recipe_for(model: str, arguments: argparse.Namespace) -> Recipe:
     """Return the recipe of a model: its task's data, unlabelled text to decide by, and the goal."""
-    task = model.partition("-")[0]
     sets = (
         *(f"name=ship-{model}", f"ship.goal={arguments.goal}", "separability.labels=teacher"),
         *("benchmark.batch_sizes=[1]", "benchmark.lengths=[]", "benchmark.footprint=false"),
         *arguments.set,
     )
-    return recipe_of(task, arguments, model, *sets)
+    return recipe_of(model, arguments, model, *sets)
 
 
 def measured(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
