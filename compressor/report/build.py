@@ -115,6 +115,8 @@ def draw_figures(context: dict[str, Any]) -> dict[str, Figure]:
         drawn["separability"] = figures_selection.separability_figure(
             context["layers"], context["plan"]["skip"], scores.get("score", ""), scores.get("rows")
         )
+    if context["part_amounts"]:
+        drawn["mix"] = figures_selection.mix_figure(context["part_amounts"], context["plan"]["layers"])
     if context["audit_rows"] and audit.get("correlations"):
         drawn["audit"] = figures_selection.audit_figure(context["audit_rows"])
     if frontier and frontier["rows"][0]["size"] == 0:

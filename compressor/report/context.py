@@ -99,6 +99,8 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
             for layer, part in parts_of(plan_units(plan)).items()
         },
         "zeros": _has_zeros(plan.get("mix")),
+        "part_rows": tables.part_rows(plan),
+        "part_amounts": tables.part_amounts(plan),
         **tables.plan_sets(plan),
         **selection_context(result),
         "goals": signed,

@@ -43,9 +43,10 @@ class Mix:
     """What a budget asked for and what the chosen mix leaves.
 
     `keep` is the share of the encoder's cost that may remain, `kept` the share that remains (`of: latency`: the largest
-    over the cells). `ffn_widths`, `attention` (whether a layer attends) and `heads` (of `full_heads`) are those of the
-    layers that stay, `parts` all that could go, `meeting` counts the mixes tried that meet the budget. `gain_rho`: Spearman
-    correlation of gain and damage over `parts`; `expected`: the damage that the mix was expected to do, in nats.
+    over the cells). `ffn_widths` (of `full_width`), `attention` (whether a layer attends) and `heads` (of `full_heads`) are
+    those of the layers that stay, `parts` all that could go; `meeting` counts the mixes tried that meet the budget.
+    `gain_rho`: Spearman correlation of gain and damage over `parts`; `expected`: the damage that the mix was expected to
+    do, in nats.
     """
 
     units: tuple[str, ...]
@@ -56,6 +57,7 @@ class Mix:
     attention: tuple[bool, ...]
     heads: tuple[int, ...]
     full_heads: int
+    full_width: int
     parts: tuple[Part, ...]
     gain_rho: float | None
     meeting: int

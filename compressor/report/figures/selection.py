@@ -1,6 +1,7 @@
 """The figures on the choice of layers: separability, audit of the scores, frontier; made like those of `figures`."""
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -41,6 +42,9 @@ SERIES_STYLES = {
 }
 SEARCH_STYLES = ({"color": INK, "marker": "o"}, {"color": INK, "marker": "o", "linestyle": (0, (1, 1.5))})
 OTHER_STYLE = {"color": FULL, "marker": "h"}
+MIX_PANELS = {"heads": "a layer's heads", "neurons": "a layer's neurons"}
+LEAST_DAMAGE = 1e-7
+"""Nats below which nothing is told apart."""
 AGREEMENT_TICKS = (100, 99, 98, 95, 90, 80, 70, 60, 50, 40, 30, 20, 10, 0)
 
 
@@ -87,6 +91,40 @@ def separability_figure(layers: list[dict], skip: list[int], score: str, rows: i
     kept = Line2D([], [], color=COMPRESSED, marker="o", linewidth=2, label="kept layer")
     gone = Patch(facecolor="white", edgecolor=SKIPPED, hatch="///", label="skipped layer")
     legend(curve, [kept, gone] if skip else [kept])
+    return figure
+
+
+def mix_figure(rows: list[dict], layers: int) -> Figure | None:
+    """Curves of the damage by what stays of every block, a line a layer and a panel a kind of block; the chosen marked.
+
+    `rows` are those of `tables.part_amounts`. None where no layer has two amounts of anything.
+    """
+    panels = {kind: title for kind, title in MIX_PANELS.items() if any(row["kind"] == kind for row in rows)}
+    if not panels:
+        return None
+    figure = new_figure(3.6, "What each layer does to the answer with fewer heads and neurons, each alone")
+    shades = colormaps["viridis"](np.linspace(0.05, 0.9, layers))
+    for axes, (kind, title) in zip(
+        figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items(), strict=True
+    ):
+        dress(axes, "both")
+        for layer in range(1, layers + 1):
+            own = sorted(
+                (row["left"], max(row["damage"], LEAST_DAMAGE), row["chosen"])
+                for row in rows
+                if (row["kind"], row["layer"]) == (kind, layer)
+            )
+            colour, label = shades[layer - 1], f"layer {layer}"
+            axes.plot([row[0] for row in own], [row[1] for row in own], color=colour, linewidth=1.6, label=label)
+            marked = [row[:2] for row in own if row[2]]
+            axes.plot(
+                *np.array(marked).reshape(-1, 2).T, "o", color=colour, markeredgecolor=INK, markersize=7, zorder=4
+            )
+        axes.set_yscale("log")
+        axes.set_xlim(0, 1)
+        axes.set_xlabel(f"share of {title} that stays; ● chosen")
+    figure.axes[0].set_ylabel("damage alone, nats\n(second order)")
+    figure.axes[-1].legend(fontsize=7.5, ncols=2 if layers > 8 else 1, frameon=False, loc="upper right")
     return figure
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from compressor.measurement.cost import predicted_ms
-from compressor.model.units import ordered, plan_units, split_unit
+from compressor.model.units import ordered, pieces, plan_units, split_unit
 from compressor.recipe.compression import Score
 from compressor.report.formats import cell_name, format_of, score_name, series_name, variant_order
 
@@ -47,6 +47,36 @@ def plan_sets(plan: Row) -> dict[str, Any]:
         "chosen_skip": named[0],
         "ranked_skip": named[1],
     }
+
+
+def part_rows(plan: Row) -> list[dict[str, Any]]:
+    """Return what could go of every layer: whole layers and blocks, and of amounts of heads and neurons the chosen ones."""
+    chosen = _chosen_parts(plan)
+    rows = [
+        {**row, "chosen": (row["layer"], row["part"]) in chosen} for row in (plan.get("mix") or {}).get("parts", [])
+    ]
+    return [row for row in rows if row["chosen"] or ":" not in row["part"]]
+
+
+def part_amounts(plan: Row) -> list[dict[str, Any]]:
+    """Return {layer, kind, left, damage, chosen} of every amount of heads and neurons; `left` is the share that stays.
+
+    Empty for results of earlier versions, which had no damage.
+    """
+    mix, chosen, rows = plan.get("mix") or {}, _chosen_parts(plan), []
+    sizes = {"heads": mix.get("full_heads"), "ffn": mix.get("full_width")}
+    for row in mix.get("parts", []):
+        name, _, count = row["part"].partition(":")
+        if count and sizes[name] and "damage" in row:
+            left, kind = int(count) / sizes[name], {"heads": "heads", "ffn": "neurons"}[name]
+            taken = (row["layer"], row["part"]) in chosen
+            rows.append({"layer": row["layer"], "kind": kind, "left": left, "damage": row["damage"], "chosen": taken})
+    return rows
+
+
+def _chosen_parts(plan: Row) -> set[tuple[int, str]]:
+    parts = map(split_unit, plan_units(plan))
+    return {(layer, piece) for layer, part in parts for piece in (filter(None, pieces(part)) if part else ["layer"])}
 
 
 def audit_rows(audit: Row) -> list[dict[str, Any]]:

@@ -184,12 +184,20 @@ def mix_reading(plan: dict) -> str:
     """Return what a budget allowed and which mix of units was chosen for it."""
     mix = plan["mix"]
     cost = {"flops": "floating-point operations", "latency": "predicted time"}[mix["of"]]
-    kinds = {"layer": "layers", "ffn": "feed-forward blocks", "attention": "attention blocks", "width": "FFN widths"}
+    kinds = {
+        "layer": "layers", "ffn": "feed-forward blocks", "attention": "attention blocks", "width": "FFN neurons",
+        "heads": "attention heads",
+    }  # fmt: skip
     text = (
         f"Of {count(mix['meeting'])} mixes of {', '.join(kinds[unit] for unit in mix['units'])} tried within the budget of "
         f"{percent(mix['keep'])} of the encoder's {cost}, the chosen one leaves out {layers_text(plan['units'])} and keeps "
         f"{percent(mix['kept'])}."
     )
+    if "expected" in mix:  # runs of earlier versions expected nothing
+        text += (
+            f" One pass over unlabelled text expected it to be {number(mix['expected'])} nats from the full model; on the "
+            f"selection split it is {number(plan['chosen']['raw_kl'])}."
+        )
     chosen, ranked = plan["chosen"], plan["ranked"]
     if ranked and list(ranked["skip"]) == list(plan["units"]):
         text += " Lowest gain first names the same mix."

@@ -189,6 +189,7 @@ def find_mix(
         attention=left.attention,
         heads=left.heads,
         full_heads=left.full_heads,
+        full_width=max(full.ffn_widths),
         parts=parts,
         gain_rho=_correlation(parts),
         meeting=len(meeting),

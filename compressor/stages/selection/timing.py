@@ -12,6 +12,7 @@ from compressor.measurement.timing.latency import grid_cells
 from compressor.measurement.timing.predictor import time_layers
 from compressor.run.run import Run
 from compressor.selection.budget.units import part_names, timed_parts
+from compressor.stages.selection import amounts
 from compressor.stages.stage import Stage, latency_inputs
 
 
@@ -44,10 +45,10 @@ def compute(run: Run, folder: Path) -> None:
 
 def single_parts(run: Run) -> list[str]:
     """Return the parts of a layer that may go while the rest of it stays, and whose time is therefore wanted."""
-    if run.recipe.selection.budget is None:
+    if not amounts.wanted(run.recipe):
         return []
     size = [run.source.config[key] for key in (run.family.ffn_key, run.family.heads_key)]
-    return timed_parts(part_names(run.recipe.selection, *size), *size)
+    return timed_parts(part_names(amounts.spec_of_parts(run.recipe), *size), *size)
 
 
 def cost(run: Run) -> str:

@@ -15,13 +15,15 @@ from compressor.measurement.predictions import predict
 from compressor.model.families import family_of
 from compressor.model.load import read_config
 from compressor.model.sublayers import shape_of
-from compressor.model.units import Shape, split_unit
+from compressor.model.units import Shape
 from compressor.progress import silent
 from compressor.recipe.file import load_recipe
 from compressor.run.checks import prepare
+from compressor.selection.budget.units import keys_of
 
-BUDGET = "selection={units: [ffn, attention, width], widths: [0.5], budget: {keep: 0.6}, beam_width: 3}"
-QUICK = "export={variants: [fp32, optimized], cls_only_tail: reassociated}", "compensation.refit=closed_form"
+BUDGET = "selection={units: [ffn, attention, width, heads], widths: [0.5], budget: {keep: 0.6}, beam_width: 3}"
+REFIT = "compensation.refit={layers: later, blocks: both}"
+QUICK = "export={variants: [fp32, optimized], cls_only_tail: reassociated}", REFIT
 
 
 def sets(*values):
@@ -50,10 +52,12 @@ def test_the_plan_keeps_the_budget_and_the_model_is_what_it_says(finished):
     wanted = Shape(tuple(plan["mix"]["ffn_widths"]), tuple(plan["mix"]["heads"]), 4)
     assert shape_of(model, family_of("bert")) == wanted
     assert compressed["parameters"] == sum(parameter.numel() for parameter in model.parameters())
-    parts = [split_unit(unit) for unit in plan["units"] if isinstance(unit, str)]
+    parts = sorted(keys_of(plan["units"]))
     assert [(block["layer"], block["part"]) for block in result["blocks"]] == parts
-    assert len(plan["mix"]["parts"]) == 3 * 3
-    assert [part["gain"] is None for part in plan["mix"]["parts"][:3]] == [False, False, True]
+    assert len(plan["mix"]["parts"]) == 3 * 6  # attention, ffn, ffn:32, heads:1, heads:2, heads:3
+    assert [part["gain"] is None for part in plan["mix"]["parts"][:6]] == [False, False, True, True, True, True]
+    assert all(part["damage"] >= 0 for part in plan["mix"]["parts"])
+    assert {entry["block"] for entry in result["refit"]} == {"attention", "ffn"}
     assert (
         plan["ranked"] is None
         or plan["regret"]["agreement"] == plan["chosen"]["agreement"] - plan["ranked"]["agreement"]
@@ -78,8 +82,12 @@ def test_stock_class_files_and_our_loading_agree(finished, tiny_task):
 def test_the_report_says_what_went_and_how_to_load_it(finished):
     page, card = ((finished / name).read_text() for name in ("report.html", "model/README.md"))
     plan = json.loads((finished / "result.json").read_text())["plan"]
-    assert "mixes of feed-forward blocks, attention blocks, FFN widths tried within the budget" in page
+    assert (
+        "mixes of feed-forward blocks, attention blocks, FFN neurons, attention heads tried within the budget" in page
+    )
     assert "What each part saves and costs alone" in page
+    assert (finished / "figures" / "mix.png").exists()
+    assert page.count(">goes<") == len(keys_of(plan["units"]))
     mix = plan["mix"]
     zeros = not Shape(tuple(mix["ffn_widths"]), tuple(mix["heads"]), 4).uniform()
     assert zeros, "the mix has one width for all, which shows nothing here"
@@ -92,11 +100,11 @@ def test_the_report_says_what_went_and_how_to_load_it(finished):
 def test_times_of_parts_predict_the_speed(finished):
     result = json.loads((finished / "result.json").read_text())
     (cell,) = result["timing"]["cells"]
-    assert set(cell["parts_ms"]) == {"ffn", "attention", "ffn:32"}
+    assert set(cell["parts_ms"]) == {"ffn", "attention", "ffn:32", "heads:1", "heads:2", "heads:3"}
+    assert (cell["width"], cell["heads"]) == (64, 4)
     assert all(value > 0 for value in cell["parts_ms"].values())
     saved = sum(
-        1 - cell["parts_ms"][part] / cell["layer_ms"] if part else 1
-        for _, part in map(split_unit, result["plan"]["units"])
+        1 - cell["parts_ms"][part] / cell["layer_ms"] if part else 1 for _, part in keys_of(result["plan"]["units"])
     )
     predicted = max(cell["full_ms"] - saved * cell["layer_ms"], 0.1 * cell["full_ms"])
     assert result["prediction"][0]["predicted_speedup"] == pytest.approx(cell["full_ms"] / predicted)
@@ -117,7 +125,7 @@ def test_a_budget_of_time_is_planned_from_timed_parts(tiny_task, tmp_path, comma
     assert code == 0
     found = json.loads(stdout)
     (cell,) = found["timing"]["cells"]
-    parts = [split_unit(unit)[1] for unit in found["plan"]["units"]]
+    parts = [part for _, part in keys_of(found["plan"]["units"])]
     saved = sum(1 - cell["parts_ms"][part] / cell["layer_ms"] if part else 1 for part in parts)
     assert found["plan"]["mix"]["kept"] == pytest.approx(1 - saved / 3)
     assert found["plan"]["mix"]["kept"] <= 0.8

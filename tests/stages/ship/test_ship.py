@@ -62,7 +62,9 @@ def test_a_plan_says_what_was_searched(shipped, tiny_task, tmp_path, command):
     assert code == 0, stderr
     plan, work = json.loads(stdout)["plan"], {stage["name"]: stage["cost"] for stage in json.loads(stdout)["stages"]}
     assert (plan["search"], plan["units"], plan["sets_evaluated"] > 1) == ("beam", [], True)
-    assert work["plan"].startswith("beam search of width 8 over mixes of layer, ")
+    assert work["plan"].startswith(
+        "mixes of layer, ffn, attention, width, heads solved for, then at most 27 trials for each budget"
+    )
     assert "none that leaves out a part keeps to the goal" in " ".join(command("plan", recipe, *near)[1].split())
 
 
