@@ -48,21 +48,20 @@ MUCH = 4000
 """Texts from which on a GPU takes larger steps."""
 
 
-FAST, CLS = {"lr": 3e-4}, {"cls_weight": 10.0, "cls_only_end": True}
+FAST, LONG, BOTH = {"lr": 3e-4}, {"epochs": 8}, {"logits_weight": 1.0}
 VARIANTS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "lr 3e-4": FAST,
     "lr 1e-3": {"lr": 1e-3},
+    "8 epochs": LONG,
+    "8 epochs, lr 3e-4": {**LONG, **FAST},
     "batches of 32": {"batch_size": 32},
-    "logits alone, lr 3e-4": {"states_weight": 0.0, **FAST},
-    "states alone, lr 3e-4": {"logits_weight": 0.0, **FAST},
-    "logits a tenth, lr 3e-4": {"logits_weight": 0.1, **FAST},
-    "[CLS] ten times, lr 3e-4": {**CLS, **FAST},
     "attended states too, lr 3e-4": {"attended": True, **FAST},
-    "temperature 1, lr 3e-4": {"temperature": 1.0, **FAST},
-    "temperature 4, lr 3e-4": {"temperature": 4.0, **FAST},
-    "8 epochs, lr 3e-4": {"epochs": 8, **FAST},
-    "8 epochs, [CLS] ten times, lr 3e-4": {"epochs": 8, **CLS, **FAST},
+    "logits too, lr 3e-4": {**BOTH, **FAST},
+    "logits too, temperature 1, lr 3e-4": {**BOTH, "temperature": 1.0, **FAST},
+    "logits too, temperature 4, lr 3e-4": {**BOTH, "temperature": 4.0, **FAST},
+    "logits a tenth, lr 3e-4": {"logits_weight": 0.1, **FAST},
+    "logits alone, lr 3e-4": {**BOTH, "states_weight": 0.0, **FAST},
 }
 """Settings that are compared."""
 SETTING_TEXTS = 8000

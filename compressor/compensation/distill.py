@@ -1,12 +1,13 @@
-"""Distillation: train the whole compressed model towards the full model's logits and states, for when closed form is not enough.
+"""Distillation: train the whole compressed model towards the full model's states, for when closed form is not enough.
 
 No labels are needed. The loss of a batch is the sum of up to three parts, each with its weight in the recipe:
 
-- logits: T^2 KL(softmax(t / T) || softmax(s / T)) of the full model's logits t and the compressed model's s, at
-  temperature T; T^2 keeps the size of the gradients independent of it (Hinton et al. 2015, section 2.1);
 - states: squared distance between the state behind each kept layer and the state that the layer should lead to, the one
   in front of the next kept layer in the full model; the idea of Romero et al. (2015) and Sun et al. (2019), with the
-  layers matched by what was skipped, and all tokens;
+  layers matched by what was skipped, and all tokens. Alone it is the default: every token of every layer teaches;
+- logits: T^2 KL(softmax(t / T) || softmax(s / T)) of the full model's logits t and the compressed model's s, at
+  temperature T; T^2 keeps the size of the gradients independent of it (Hinton et al. 2015, section 2.1). A few thousand
+  texts, of which the full model knows the answers, are soon learned by heart;
 - gold: cross-entropy with the labels, on the rows that have them.
 
 A share of the text is held out and never trained on. The KL to the full model on it is taken every few steps; the weights
@@ -86,7 +87,6 @@ def distill(
     unseen, encodings = encodings.take(held), encodings.take(rows)
     labels = None if labels is None or not spec.gold_weight else torch.from_numpy(labels[rows])
     ours, theirs = targets(keep, len(layer_list(teacher, family)), spec)
-    ends = [number == len(keep) for number in ours.behind] + [False] * len(ours.attended)
     scales = state_variances(teacher, family, theirs, encodings, track=track) if spec.states_weight else None
 
     def loss_of_batch(rows: np.ndarray, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -99,8 +99,8 @@ def distill(
         if spec.logits_weight:
             parts["logits"] = spec.logits_weight * logits_loss(logits, target, spec.temperature)
         if scales is not None:
-            weights = token_weights(inputs["attention_mask"], ends, spec)
-            parts["states"] = spec.states_weight * states_loss(states, wanted, weights, scales)
+            distance = states_loss(states, wanted, inputs["attention_mask"], scales)
+            parts["states"] = spec.states_weight * distance
         if labels is not None:
             parts["gold"] = spec.gold_weight * gold_loss(logits, labels[rows].to(logits.device))
         return parts
@@ -177,30 +177,18 @@ def divergence(student: Tensor, teacher: Tensor) -> Tensor:
     return nn.functional.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction="batchmean", log_target=True)
 
 
-def states_loss(
-    student: Sequence[Tensor], teacher: Sequence[Tensor], weights: Sequence[Tensor], scales: Tensor
-) -> Tensor:
-    """Return the mean squared distance of states, each [B, S, H], over tokens that weigh [B, S], mean over the states.
+def states_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor, scales: Tensor) -> Tensor:
+    """Return the mean squared distance of states, each [B, S, H], over the tokens of `mask` [B, S], mean over the states.
 
     `scales` [states]: the variance of each of the teacher's states. 1 is what the states' mean would reach, so that a
     weight means the same at every layer and for every model.
     """
+    weight = mask / mask.sum()
     distances = [
-        ((ours.float() - theirs.float()).square().mean(-1) * weight).sum() / weight.sum()
-        for ours, theirs, weight in zip(student, teacher, weights, strict=True)
+        ((ours.float() - theirs.float()).square().mean(-1) * weight).sum()
+        for ours, theirs in zip(student, teacher, strict=True)
     ]
     return (torch.stack(distances) / scales).mean()
-
-
-def token_weights(mask: Tensor, ends: Sequence[bool], spec: DistillSpec) -> list[Tensor]:
-    """Return what each token of a mask int64 [B, S] weighs in each state, [B, S]; `ends` says which end the encoder.
-
-    Of a state that ends the encoder nothing but [CLS] is read.
-    """
-    inside, end = mask.float(), torch.zeros_like(mask, dtype=torch.float)
-    inside[:, 0] *= spec.cls_weight
-    end[:, 0] = 1
-    return [end if ended and spec.cls_only_end else inside for ended in ends]
 
 
 def gold_loss(logits: Tensor, labels: Tensor) -> Tensor:

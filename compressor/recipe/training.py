@@ -63,7 +63,7 @@ class RefitSpec(Spec):
 
 
 class DistillSpec(Spec):
-    """Train the whole compressed model towards the full model's logits and states, where closed form is not enough."""
+    """Train the whole compressed model towards the full model's states, where closed form is not enough."""
 
     text: list[Literal["train", "calibration"]] = ["train", "calibration"]
     """The parts of the data to learn from; neither needs labels."""
@@ -74,15 +74,11 @@ class DistillSpec(Spec):
     batch_size: PositiveInt = 32
     """Texts a step."""
     temperature: Annotated[Float, Field(gt=0)] = 2.0
-    """Softens both sets of probabilities (Hinton et al. 2015)."""
-    logits_weight: Annotated[Float, Field(ge=0)] = 1.0
-    """Weight of the divergence from the full model's softened probabilities."""
+    """Softens both sets of probabilities where logits have a weight (Hinton et al. 2015)."""
+    logits_weight: Annotated[Float, Field(ge=0)] = 0.0
+    """Weight of the divergence from the full model's softened probabilities: the part that a few thousand texts overfit."""
     states_weight: Annotated[Float, Field(ge=0)] = 1.0
     """Weight of the mean squared distance between the states that kept layers should lead to, in units of their variance."""
-    cls_weight: Annotated[Float, Field(ge=1)] = 1.0
-    """Weight of a [CLS] token against another in the distance of states."""
-    cls_only_end: bool = False
-    """Whether only [CLS] counts behind the last layer, where nothing else is read."""
     attended: bool = False
     """Whether the states behind the attention's norm in each layer are targets too."""
     gold_weight: Annotated[Float, Field(ge=0)] = 0.0

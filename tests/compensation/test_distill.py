@@ -55,25 +55,10 @@ def test_losses_by_hand():
     ours = [torch.tensor([[[1.0, 1.0], [0.0, 0.0]], [[0.0, 2.0], [100.0, 0.0]]]), torch.zeros(2, 2, 2)]
     mask, scales = torch.tensor([[1, 1], [1, 0]]), torch.tensor([2.0, 1.0])
     theirs = [torch.zeros(2, 2, 2), torch.zeros(2, 2, 2)]
-    assert float(states_loss(ours, theirs, [mask, mask], scales)) == pytest.approx((1 + 0 + 2) / 3 / 2 / 2)
+    assert float(states_loss(ours, theirs, mask, scales)) == pytest.approx((1 + 0 + 2) / 3 / 2 / 2)
     logits, labels = torch.tensor([[0.0, 0.0], [5.0, -5.0]]), torch.tensor([1, -1])
     assert float(gold_loss(logits, labels)) == pytest.approx(math.log(2) / 2)
     assert float(gold_loss(logits, torch.tensor([-1, -1]))) == 0.0
-
-
-def test_what_tokens_weigh_by_hand():
-    mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
-    spec = DistillSpec(cls_weight=10, cls_only_end=True)
-    inside, end = distillation.token_weights(mask, [False, True], spec)
-    assert inside.tolist() == [[10, 1, 1], [10, 1, 0]]
-    assert end.tolist() == [[1, 0, 0], [1, 0, 0]]
-    plain = distillation.token_weights(mask, [False, True], DistillSpec(cls_weight=1, cls_only_end=False))
-    assert all(weights.tolist() == mask.tolist() for weights in plain)
-    ours, theirs = torch.zeros(2, 3, 4), torch.ones(2, 3, 4)
-    theirs[:, 1:] = 5
-    assert float(states_loss([ours, ours], [theirs, theirs], [inside, end], torch.ones(2))) == pytest.approx(
-        ((20 * 1 + 3 * 25) / 23 + 1) / 2
-    )
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -108,7 +93,7 @@ def test_variances_are_those_of_all_tokens(tiny):
 def test_nothing_is_learned_where_nothing_is_missing(tiny):
     teacher, student, family, keep, encodings = pair(tiny, skip=())
     before = weights(student)
-    spec = DistillSpec(**QUICK, logits_weight=0.0, weight_decay=0.0)
+    spec = DistillSpec(**QUICK, weight_decay=0.0)
     fit = distill(teacher, student, family, keep, encodings, spec)
     assert [set(epoch) for epoch in fit.losses] == [{"states"}] * 2
     assert fit.losses[-1]["states"] < 1e-9
@@ -126,7 +111,14 @@ def test_distillation_learns_and_leaves_embeddings_and_teacher_alone(tiny, name)
     teacher, student, family, keep, encodings = pair(tiny, name)
     encodings = join([encodings] * 3)
     before, full = weights(student), weights(teacher)
-    fit = distill(teacher, student, family, keep, encodings, DistillSpec(epochs=12, batch_size=8, lr=3e-3, holdout=0))
+    fit = distill(
+        teacher,
+        student,
+        family,
+        keep,
+        encodings,
+        DistillSpec(epochs=12, batch_size=8, lr=3e-3, logits_weight=1, holdout=0),
+    )
     assert fit.rows == 72
     assert fit.precision == "fp32"
     assert all(fit.losses[-1][part] < 0.7 * fit.losses[0][part] for part in ("logits", "states"))
@@ -151,7 +143,7 @@ def test_embeddings_learn_where_the_recipe_says_so(tiny):
 
 
 def test_rows_without_labels_do_not_count(tiny):
-    spec = DistillSpec(**QUICK, gold_weight=1.0)
+    spec = DistillSpec(**QUICK, logits_weight=1.0, gold_weight=1.0)
     ends = []
     for labels in (None, np.full(24, -1), np.arange(24) % 3):
         teacher, student, family, keep, encodings = pair(tiny)
@@ -251,7 +243,7 @@ def test_bf16_learns_too(tiny):
     [
         ({"text": []}, "at least one part"),
         ({"text": ["train", "train"]}, "none twice"),
-        ({"logits_weight": 0.0, "states_weight": 0.0}, "nothing to learn"),
+        ({"states_weight": 0.0}, "nothing to learn"),
     ],
 )
 def test_a_distillation_without_text_or_loss_is_refused(values, words):
@@ -272,7 +264,7 @@ def arguments(task, out, distill_section, *more):
 
 
 def test_a_run_goes_on_where_it_was_killed_and_says_what_was_done(tiny_task, tmp_path, command, monkeypatch):
-    section = "{epochs: 3, lr: 1.0e-3, batch_size: 20, gold_weight: 0.5, patience: 100, checkpoint_minutes: 1.0e-9}"
+    section = "{epochs: 3, lr: 1.0e-3, batch_size: 20, logits_weight: 1, gold_weight: 0.5, patience: 100, checkpoint_minutes: 1.0e-9}"
     code, stdout, _ = command(*arguments(tiny_task, tmp_path / "whole", section))
     assert code == 0
     whole = json.loads(stdout)["distill"]
@@ -358,7 +350,7 @@ def test_a_distillation_that_does_harm_is_not_kept(tiny_task, tmp_path, command)
 
 def test_a_start_that_nothing_beats_is_said_to_stay(tiny_task, tmp_path, command):
     out = tmp_path / "run"
-    harmful = "{epochs: 1, lr: 0.5, patience: 1}"
+    harmful = "{epochs: 1, lr: 0.5, logits_weight: 1, patience: 1}"
     code, stdout, _ = command(*arguments(tiny_task, out, harmful, "compensation.head=null"))
     assert code == 0
     made = json.loads(stdout)["distill"]
@@ -421,7 +413,7 @@ def test_cuda_takes_bf16_and_goes_on_after_an_interruption(tiny, tmp_path):
 def test_cuda_keeps_the_best_step(tiny):
     teacher, student, family, keep, encodings = pair(tiny)
     teacher, student = teacher.to("cuda"), student.to("cuda")
-    fit = distill(teacher, student, family, keep, encodings, DistillSpec(**WATCHED, attended=True, cls_only_end=True))
+    fit = distill(teacher, student, family, keep, encodings, DistillSpec(**WATCHED, attended=True))
     held = encodings.take(distillation.held_out(encodings, 0.25, 0)[1])
     found = kl_divergence(predict(teacher, held), predict(student, held))
     assert found == pytest.approx(min(value for _, value in fit.curve), rel=1e-2)

@@ -214,10 +214,11 @@ def distillation_reading(distill: dict) -> str:
     weights = ", ".join(f"{name} {number(weight)}" for name, weight in distill["weights"].items() if weight)
     labels = f", {count(distill['labelled'])} of them with labels" if distill["labelled"] else ""
     epochs = len(distill["losses"])
+    softened = f", at temperature {number(distill['temperature'])}" if distill["weights"]["logits"] else ""
     return (
         f"The whole model was trained towards the full model's outputs for {epochs} epoch{'s' * (epochs != 1)} on "
-        f"{count(distill['rows'])} texts ({' and '.join(distill['text'])}{labels}) in {distill['precision']}, at temperature "
-        f"{number(distill['temperature'])}. Weights of the loss: {weights}. {_kept_step(distill)}On the selection split: KL to "
+        f"{count(distill['rows'])} texts ({' and '.join(distill['text'])}{labels}) in {distill['precision']}{softened}. "
+        f"Weights of the loss: {weights}. {_kept_step(distill)}On the selection split: KL to "
         f"the full model {number(distill['kl_before'])} → {number(distill['kl_after'])}, which decides; agreement "
         f"{percent(distill['agreement_before'])} → {percent(distill['agreement_after'])}. Losses are means over each epoch, "
         "times their weights; those of the states are in units of their variance."

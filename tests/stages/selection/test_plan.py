@@ -133,7 +133,7 @@ def test_a_budget_of_time_is_planned_from_timed_parts(tiny_task, tmp_path, comma
 
 def test_a_mix_is_distilled_from_a_checkpoint_of_its_own(tiny_task, tmp_path, command, monkeypatch):
     timed = "benchmark={batch_sizes: [1], lengths: [8], workload: false, min_seconds: 0, min_runs: 2, max_seconds: 1, footprint: false}"
-    trained = "compensation={refit: closed_form, distill: {epochs: 1, lr: 1.0e-3, batch_size: 20, checkpoint_minutes: 1.0e-9}}"
+    trained = "compensation={refit: closed_form, distill: {epochs: 1, lr: 1.0e-3, logits_weight: 1, batch_size: 20, checkpoint_minutes: 1.0e-9}}"
 
     def run(share):
         mix = f"selection={{units: [width], widths: [0.5, 0.25], budget: {{keep: {share}}}, beam_width: 3}}"
