@@ -18,11 +18,17 @@ HERE = Path(__file__).parents[1]
 RESULTS = HERE / "results" / "units.json"
 ANALYSIS = HERE / "results" / "analysis.json"
 FIGURE = HERE / "figures" / "units.png"
-KINDS = {"layers": "whole layers", "blocks": "layers, FFNs, attention blocks", "widths": "FFN neurons"}
+KINDS = {
+    "layers": "whole layers",
+    "blocks": "layers, FFNs, attention blocks",
+    "widths": "FFN neurons",
+    "heads": "attention heads and FFN neurons",
+}
+DEEP = "sst2-12layers", "qnli-12layers"
 METHODS = {
     "cut": "cut out, nothing else",
     "stand-ins": "stand-ins in closed form",
-    "refit": "and the whole refitted",
+    "refit": "and the whole refitted, layer by layer",
     "refit + readout": "and a readout",
     "cut + readout": "cut out, a readout",
 }
@@ -56,12 +62,19 @@ def write(results: Mapping[str, Any]) -> None:
     # tasks that are measured in part would take kinds and budgets out of what is pooled
     mixed = {name: task for name, task in mixed.items() if set(task["mixes"]) == names} or mixed
     if mixed:
-        parts = ["**Changed predictions**", mix_table(mixed, flips_of, _share)]
+        rows = sum(len(task["full"]) for task in mixed.values())
+        parts = [f"Pooled: {', '.join(mixed)}; {rows:,} rows."]
+        parts += ["**Changed predictions**", mix_table(mixed, flips_of, _share)]
         parts += ["**Accuracy, points**", mix_table(mixed, better_of, _points), _sentences(mixed)]
-        parts += [f"**Task by task: {METHODS['refit']} {METHODS[FINAL]}**", task_table(mixed)]
         if figure(mixed, FIGURE):
             parts.append(f"![Changed predictions by cost that remains](../figures/{FIGURE.name})")
         markdown.put("units", "\n\n".join(parts))
+    single = {name: results["tasks"][name] for name in (*TASKS, *DEEP) if results["tasks"].get(name, {}).get("mixes")}
+    if single:
+        markdown.put("units_models", task_table(single))
+    texts = {name: task for name, task in results["tasks"].items() if task.get("texts")}
+    if texts:
+        markdown.put("units_texts", texts_table(texts))
     removed = {name: task for name, task in tasks.items() if task.get("removal")}
     if removed:
         markdown.put("units_removal", removal_table(removed, read_json(ANALYSIS)["tasks"]))
@@ -100,29 +113,46 @@ def mix_table(tasks: Mapping[str, Any], column: Column, cell: Callable[..., str]
 
 
 def task_table(tasks: Mapping[str, Any]) -> str:
-    """Return every task's mixes with what they change, fully compensated."""
-    sizes, rows = sizes_of(tasks), []
+    """Return every model's mixes with what they change once the whole is refitted, and with a readout behind."""
+    rows = []
     for name, task in tasks.items():
-        for size in sizes:
-            for kind in kinds_of(tasks, sizes):
+        for size in sorted({int(mix.rpartition(" ")[2]) for mix in task["mixes"]}):
+            for kind in [kind for kind in KINDS if f"{kind} {size}" in task["mixes"]]:
                 entry = task["mixes"][f"{kind} {size}"]
-                made = entry["methods"][FINAL]
-                changed, better = flips_of(task, made), better_of(task, made)
-                low, high = share_interval(int(changed.sum()), len(changed))
-                rows.append([
-                    name, KINDS[kind], f"{1 - size / 6:.0%}", f"{entry['kept']:.0%}", unit_words(entry["units"]),
-                    _share((changed.mean(), low, high)), _points(pooled([better])),
-                ])  # fmt: skip
+                cells = []
+                for method in ("refit", FINAL):
+                    changed, better = (column(task, entry["methods"][method]) for column in (flips_of, better_of))
+                    low, high = share_interval(int(changed.sum()), len(changed))
+                    cells += [_share((changed.mean(), low, high)), _points(pooled([better]))]
+                budget = f"{1 - size / 6:.0%}"
+                rows.append([name, KINDS[kind], budget, f"{entry['kept']:.0%}", unit_words(entry["units"]), *cells])
     columns = [
-        "task",
+        "model",
         "what may go",
         "may remain",
         "remains",
         "what goes",
-        "changed predictions [95 %]",
-        "accuracy, points [95 %]",
+        "refitted: changed [95 %]",
+        "points [95 %]",
     ]
-    return markdown.table(columns, rows)
+    return markdown.table([*columns, "and a readout: changed [95 %]", "points [95 %]"], rows)
+
+
+def texts_table(tasks: Mapping[str, Any]) -> str:
+    """Return what half the FLOPs less of heads and neurons change, by the number of texts that they were fitted to."""
+    rows = []
+    for name, task in tasks.items():
+        for count, entry in sorted(task["texts"].items(), key=lambda item: int(item[0])):
+            cells = []
+            for method in ("stand-ins", "refit"):
+                changed, better = (column(task, entry["methods"][method]) for column in (flips_of, better_of))
+                low, high = share_interval(int(changed.sum()), len(changed))
+                cells += [_share((changed.mean(), low, high)), _points(pooled([better]))]
+            rows.append([name, f"{int(count):,}", *cells])
+    return markdown.table(
+        ["model", "texts", "stand-ins: changed [95 %]", "points [95 %]", "refitted: changed [95 %]", "points [95 %]"],
+        rows,
+    )
 
 
 def removal_table(tasks: Mapping[str, Any], analysed: Mapping[str, Any]) -> str:
@@ -182,19 +212,24 @@ def figure(tasks: Mapping[str, Any], target: Path) -> Path | None:
     kinds = kinds_of(tasks, sizes)
     if len(sizes) < 2 or not kinds:
         return None
-    from compressor.report.figures.style import COMPRESSED, FULL, SKIPPED, dress, legend, new_figure, png
+    from compressor.report.figures.style import COMPRESSED, FULL, INK, SKIPPED, dress, legend, new_figure, png
 
-    looks = {"layers": (FULL, "o", "-"), "blocks": (COMPRESSED, "s", "-"), "widths": (SKIPPED, "^", "-")}
+    looks = {
+        "layers": (FULL, "o", "-"),
+        "blocks": (COMPRESSED, "s", "-"),
+        "widths": (SKIPPED, "^", "-"),
+        "heads": (INK, "D", "-"),
+    }
     drawn = new_figure(3.6, f"Which units should go? Changed predictions, {len(tasks)} tasks pooled, no labels")
     panels = {"cut": "cut out, nothing else", FINAL: "closed-form refit and readout"}
     for axes, (method, title) in zip(drawn.subplots(1, 2), panels.items(), strict=True):
         for kind in kinds:
-            colour, marker, line = looks[kind]
+            colour, marker = looks[kind]
             found = [pooled(columns_of(tasks, kind, size, method, flips_of)) for size in sizes]
             middle, low, high = 100 * np.array(found).T
             places = [100 * (1 - size / 6) for size in sizes]
             axes.errorbar(
-                places, middle, yerr=[middle - low, high - middle], color=colour, marker=marker, linestyle=line,
+                places, middle, yerr=[middle - low, high - middle], color=colour, marker=marker, linestyle="-",
                 capsize=3, label=KINDS[kind],
             )  # fmt: skip
         axes.set(
