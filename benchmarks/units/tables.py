@@ -214,12 +214,7 @@ def figure(tasks: Mapping[str, Any], target: Path) -> Path | None:
         return None
     from compressor.report.figures.style import COMPRESSED, FULL, INK, SKIPPED, dress, legend, new_figure, png
 
-    looks = {
-        "layers": (FULL, "o", "-"),
-        "blocks": (COMPRESSED, "s", "-"),
-        "widths": (SKIPPED, "^", "-"),
-        "heads": (INK, "D", "-"),
-    }
+    looks = {"layers": (FULL, "o"), "blocks": (COMPRESSED, "s"), "widths": (SKIPPED, "^"), "heads": (INK, "D")}
     drawn = new_figure(3.6, f"Which units should go? Changed predictions, {len(tasks)} tasks pooled, no labels")
     panels = {"cut": "cut out, nothing else", FINAL: "closed-form refit and readout"}
     for axes, (method, title) in zip(drawn.subplots(1, 2), panels.items(), strict=True):
