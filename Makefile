@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DIRS ?= runs/demo
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test quick run recipes bench bench-ship bench-skip bench-glue bench-audits bench-twelve bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-parity bench-units bench-distill bench-placement bench-placement-gpu bench-gpu docs lint format clean
+.PHONY: help install demo test quick run recipes bench bench-ship bench-skip bench-glue bench-audits bench-twelve bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-parity bench-units bench-frontier bench-distill bench-placement bench-placement-gpu bench-gpu docs lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -71,6 +71,10 @@ bench-units: $(STAMP)  ## MODELS=folder DATA=folder: layers, single blocks or ne
 bench-parity: $(STAMP)  ## [MODELS=folder]: models with fewer heads and neurons in PyTorch, ONNX files, transformers 4 and 5
 	-@test -d $(VENV)/transformers5 || $(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(VENV)/transformers5 -r benchmarks/parity/requirements.txt
 	$(BIN)/python -m benchmarks.parity.run $(if $(MODELS),--models $(MODELS))
+
+bench-frontier: $(STAMP)  ## MODELS=folder DATA=folder [ARGS="--device cuda"]: seven models x what may go x cost x compensation
+	$(BIN)/python -m benchmarks.units.run --models $(MODELS) --data $(DATA) --part mixes --part texts $(ARGS)
+	$(BIN)/python -m benchmarks.distill.run --models $(MODELS) --data $(DATA) $(ARGS)
 
 bench-distill: $(STAMP)  ## MODELS=folder DATA=folder [ARGS="--device cuda"]: half a model distilled on 500 texts to all there are
 	$(BIN)/python -m benchmarks.distill.run --models $(MODELS) --data $(DATA) $(ARGS)

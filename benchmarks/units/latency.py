@@ -16,19 +16,31 @@ from compressor.measurement.timing.subjects import onnx_subject
 from compressor.model.surgery import leave_out, save_model
 from compressor.model.units import Unit, lost_parts
 from compressor.progress import track_for_terminal
+from compressor.recipe.compression import SelectionSpec
 from compressor.run.run import Run
+from compressor.selection.budget.units import part_names, timed_parts
 
 CARD = "# A model of a benchmark\n"
 CELLS = (1, 32), (1, 128), (8, 128)
+EVERY = SelectionSpec(units=["layer", "ffn", "attention", "width", "heads"], budget={"keep": 0.5})
 SHAPES: dict[str, tuple[Unit, ...]] = {
     "no FFN in 2 layers": ("3.ffn", "5.ffn"),
     "no attention in 2 layers": ("3.attention", "5.attention"),
     "half of all FFN neurons": tuple(f"{layer}.ffn:768" for layer in range(1, 7)),
+    "half of all heads": tuple(f"{layer}.heads:6" for layer in range(1, 7)),
+    "half of the FLOPs, heads and neurons": (
+        "1.heads:8+ffn:1440",
+        "2.heads:8+ffn:1440",
+        "3.heads:7+ffn:768",
+        "4.heads:9+ffn:288",
+        "5.heads:2+ffn:192",
+        "6.heads:7+ffn:96",
+    ),
     "half of the FLOPs, neurons": ("1.ffn:768", *(f"{layer}.ffn:192" for layer in range(2, 7))),
     "mixed": (5, "2.ffn:768", "3.ffn", "6.attention"),
     "2 layers skipped": (3, 5),
 }
-"""What is timed, in the layers and neurons of the six-layer models (1,536 neurons)."""
+"""What is timed, in the layers, neurons and heads of the six-layer models (1,536 neurons, 12 heads)."""
 
 
 def measure_latency(run: Run, seconds: float) -> dict:
@@ -41,7 +53,8 @@ def measure_latency(run: Run, seconds: float) -> dict:
         Cell(batch, length, grid_batches(batch, length, run.teacher.config.vocab_size, inputs))
         for batch, length in CELLS
     ]
-    parts = sorted({part for units in SHAPES.values() for part in lost_parts(units)} - {""})
+    size = [run.source.config[key] for key in (run.family.ffn_key, run.family.heads_key)]
+    parts = timed_parts(part_names(EVERY, *size), *size)  # as a run times them; amounts in between lie on the line
     timing = time_layers(run.teacher, run.family, cells, min_seconds=seconds / 2, max_seconds=60, parts=parts)
     with tempfile.TemporaryDirectory() as folder:
         subjects = {}
