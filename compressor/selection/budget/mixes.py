@@ -35,6 +35,8 @@ from compressor.selection.trie import SkipSet
 
 ROUNDS = 3
 """Rounds of trials around the best mix so far; each tries `beam_width` mixes."""
+FEASIBLE = 1e-6
+"""How far the solver may miss what is to be saved (HiGHS's tolerance)."""
 EXCHANGES = 1000
 """Exchanges after which an improvement ends, far more than it has ever taken."""
 
@@ -173,7 +175,7 @@ def find_mix(
         before, best = best, min([best, *found], key=lambda trial: trial.cost)
         if best is before:
             break
-    meeting = [trial for mix, trial in search.tried.items() if saved_by(mix, free).min() >= need]
+    meeting = [trial for mix, trial in search.tried.items() if saved_by(mix, free).min() >= need - FEASIBLE]
     chosen = min(meeting, key=lambda trial: trial.cost)
     left = shape_left(chosen.skip, full)
     parts = tuple(
