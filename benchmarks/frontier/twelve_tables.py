@@ -76,7 +76,7 @@ def one_table(models: Mapping[str, Any]) -> str:
     for name, one in models.items():
         full, labels = classes_of(one["full"]), classes_of(one["labels"])
         for layer, ways in one["predictions"].items():
-            who = " and ".join(who for who, chosen in one["chosen"].items() if str(chosen) == layer)
+            who = "; ".join(who for who, chosen in one["chosen"].items() if str(chosen) == layer)
             for way, predictions in ways.items():
                 predicted = classes_of(predictions)
                 flips, rows = int((predicted != full).sum()), len(full)

@@ -72,7 +72,7 @@ def test_one_layer_less_is_judged_by_the_rows_it_changes():
     best, worst, same = (line.split(" | ") for line in twelve_tables.one_table({"a": one}).splitlines()[2:])
     assert best[2:4] == ["3 (trials, as it is)", "as it is"]
     assert (best[4].split()[0], best[5].split()[0], best[7]) == ("1.0", "+1.0", "near |")  # 100 rows show no more
-    assert worst[2] == "2 (trials, after a readout and separability)"
+    assert worst[2] == "2 (trials, after a readout; separability)"
     assert (worst[4].split()[0], worst[5].split()[0], worst[7]) == ("10.0", "-10.0", "lossy |")
     assert (same[3], same[4].split()[0], same[5].split()[0]) == ("refit", "0.0", "+0.0")
 
