@@ -2,6 +2,7 @@
 
 import os
 import re
+from itertools import groupby
 from pathlib import Path
 
 import nbformat
@@ -16,11 +17,16 @@ def code(notebook) -> list:
 
 
 def kinds(notebook) -> list[list[tuple]]:
-    """Return what stands below each cell: of each output its type, its stream or its forms."""
+    """Return what stands below each cell: of each output its type, its stream or its forms.
+
+    A stream may come in one piece or in several, as the machine is quick or slow.
+    """
     return [
-        [(output.output_type, output.get("name"), *sorted(output.get("data", {}))) for output in cell.outputs]
+        [kind for kind, _ in groupby(
+            (output.output_type, output.get("name"), *sorted(output.get("data", {}))) for output in cell.outputs
+        )]
         for cell in code(notebook)
-    ]
+    ]  # fmt: skip
 
 
 def test_the_notebook_runs_and_shows_what_is_stored(tmp_path, monkeypatch):
