@@ -48,8 +48,8 @@ PIECE_SETS = 256
 WIDTHS = 1, 4, 8
 
 
-def walk(run: Run, until: float) -> dict | None:
-    """Try every set of the run's layers, and some one by one; None where the clock came past `until` before the end.
+def walk(run: Run, until: float) -> tuple[dict, bool]:
+    """Try every set of the run's layers, and some one by one; return their times, and whether all were tried by `until`.
 
     Half of those that are tried one by one come before and half after, so that drift hits both alike. Times are those of
     the processor, so that what else runs on the machine counts less; sets whose time was lost with a process that was
@@ -69,16 +69,17 @@ def walk(run: Run, until: float) -> dict | None:
     for piece in set_chunks(sets, PIECE_SETS, layers):
         if new := trials.unknown(piece):
             if time.perf_counter() > until:
-                return None
+                break
             started = time.process_time()
             trials(new, "every set")
             seconds = time.process_time() - started
             done["pieces"].append({"sets": len(new), "applications": trials.applications(new), "seconds": seconds})
             write_json(path, done)
-    if len(done["naive_seconds"]) < NAIVE_SETS:
+    whole = not trials.unknown(sets)
+    if whole and len(done["naive_seconds"]) < NAIVE_SETS:
         done["naive_seconds"] += naive_trials(run, sample[half:])
         write_json(path, done)
-    return {
+    figures = {
         "rows": trials.rows,
         "walk": {
             "sets": len(sets),
@@ -92,6 +93,7 @@ def walk(run: Run, until: float) -> dict | None:
             "layer_applications": sum(layers - len(skip) for skip in sets),
         },
     }
+    return figures, whole
 
 
 def naive_trials(run: Run, sets: list[SkipSet]) -> list[float]:
@@ -107,13 +109,13 @@ def naive_trials(run: Run, sets: list[SkipSet]) -> list[float]:
 
 
 def measure_walk(model: str, arguments: argparse.Namespace) -> dict:
-    """Return the model's searches: what each finds, how much it tries, and the time of all sets; empty if cut short."""
+    """Return the model's searches: what each finds, how much it tries, and the time of all sets; if cut short the time alone."""
     every = "selection.layers=auto", "goals={max_flips: 0.05}", f"data.selection.size={ROWS[model]}"
     run = prepare(recipe_of(model, arguments, model, *every), Path("runs") / "frontier" / model, "cpu", silent)
-    walked = walk(run, arguments.until)
-    if walked is None:
+    walked, whole = walk(run, arguments.until)
+    if not whole:
         print(f"{model}: not all sets are tried yet; the same command goes on.", flush=True)
-        return {}
+        return walked
     searches = {"exhaustive": every}
     for width in WIDTHS:
         beam = "selection.search=beam", f"selection.beam_width={width}", "selection.layers=11", "goals=null"

@@ -20,23 +20,23 @@ def run(tiny_task, tmp_path, monkeypatch):
 
 
 def test_a_walk_that_is_stopped_goes_on_and_its_pieces_add_up(run, monkeypatch):
-    assert twelve.walk(run, until=0.0) is None  # what is tried one by one, and no set yet
+    begun, whole = twelve.walk(run, until=0.0)  # what is tried one by one, and no set yet
+    assert (whole, begun["walk"]["pieces"], len(begun["naive"]["seconds"])) == (False, [], 2)
     assert read_json(run.path / "pace.json")["pieces"] == []
     with monkeypatch.context() as patch:
         patch.setattr(twelve, "write_json", lambda path, done: (write_json(path, done), _stop_after(1, done)))
         with pytest.raises(KeyboardInterrupt):
             twelve.walk(run, until=np.inf)
-    found = twelve.walk(run, until=np.inf)
+    found, whole = twelve.walk(run, until=np.inf)
     pieces = read_json(run.path / "pace.json")["pieces"]
     assert [piece["sets"] for piece in pieces] == [3, 3, 1]
-    whole, naive = found["walk"], found["naive"]
-    assert whole["sets"] == 7  # of three layers, one at least stays
-    assert whole["layer_applications"] == 7
+    walked, naive = found["walk"], found["naive"]
+    assert (whole, walked["sets"], walked["layer_applications"]) == (True, 7, 7)  # of three layers, one at least stays
     # kept prefixes: 1, 12, 123 and 13 | 1 and, without layer 1, 2, 23 | 3
     assert [piece["applications"] for piece in pieces] == [4, 3, 1]
     assert naive["layer_applications"] == 3 + 3 * 2 + 3
     assert len(naive["seconds"]) == len(naive["sample"]) == 4
-    assert twelve.walk(run, until=0.0) == found  # nothing is left to try
+    assert twelve.walk(run, until=0.0) == (found, True)  # nothing is left to try
 
 
 def test_searches_and_one_layer_of_a_small_model(tiny_task, tmp_path, monkeypatch):

@@ -124,7 +124,7 @@ def mix_figure(rows: list[dict], layers: int) -> Figure | None:
         axes.set_xlim(0, 1)
         axes.set_xlabel(f"share of {title} that stays; ● chosen")
     figure.axes[0].set_ylabel("damage alone, nats\n(second order)")
-    figure.axes[-1].legend(fontsize=7.5, ncols=2 if layers > 8 else 1, frameon=False, loc="upper right")
+    figure.axes[0].legend(fontsize=7.5, ncols=2 if layers > 8 else 1, frameon=False, loc="lower left")
     return figure
 
 
