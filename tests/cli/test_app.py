@@ -464,15 +464,27 @@ main(sys.argv[1:])
 
 
 @pytest.mark.slow
-def test_killed_in_every_stage_it_resumes_to_the_same_result(tiny_task, tmp_path, command):
+@pytest.mark.parametrize(
+    ("sets", "stages"),
+    [
+        (("finetune={epochs: 1, batch_size: 16}", "selection.audit=true"), 10),
+        (
+            (
+                "selection={units: [heads, width], budget: {keep: 0.85}}",
+                "compensation.refit={layers: later, blocks: both}",
+            ),
+            9,
+        ),
+    ],
+)
+def test_killed_in_every_stage_it_resumes_to_the_same_result(tiny_task, tmp_path, command, sets, stages):
     recipe = tiny_task / "recipe.yaml"
     # the form of the tail by name: the measured choice may differ from run to run
-    sets = "finetune={epochs: 1, batch_size: 16}", "selection.audit=true", "export.cls_only_tail=reassociated"
-    tuned = [part for pair in sets for part in ("--set", pair)]
+    tuned = [part for pair in (*sets, "export.cls_only_tail=reassociated") for part in ("--set", pair)]
     code, stdout, _ = command("run", recipe, "--out", tmp_path / "whole", "--json", *tuned)
     assert code == 0
     names = [stage["name"] for stage in json.loads(stdout)["stages"]]
-    assert len(names) == 10
+    assert len(names) == stages
     whole = timeless(json.loads(stdout))
     for name in names:
         arguments = [sys.executable, "-c", KILL, name, "run", str(recipe), "--out", str(tmp_path / "killed"), *tuned]
