@@ -106,7 +106,7 @@ def cut_heads(layer: nn.Module, family: Family, kept: Sequence[int]) -> None:
     core = layer.get_submodule(family.attention_core)
     size, output = core.attention_head_size, layer.get_submodule(family.attention_output)
     chosen = torch.as_tensor(list(kept), dtype=torch.long, device=output.weight.device)
-    columns = (chosen[:, None] * size + torch.arange(size, device=chosen.device)).flatten()
+    columns = inputs_of(chosen, size)
     for name in (family.query, family.key, family.value):
         linear = layer.get_submodule(name)
         _put(layer, name, _linear(linear.weight.detach()[columns], linear.bias.detach()[columns]))
@@ -114,6 +114,11 @@ def cut_heads(layer: nn.Module, family: Family, kept: Sequence[int]) -> None:
     for name, count in zip(family.head_counts, (len(chosen), len(columns)), strict=True):
         setattr(core, name, count)
     layer.train(layer.training)
+
+
+def inputs_of(units: Tensor, each: int) -> Tensor:
+    """Return which inputs of a block's output map these heads (of `each` inputs) or neurons (1) are: int64 [units x each]."""
+    return (units[:, None] * each + torch.arange(each, device=units.device)).flatten()
 
 
 def cut_attention(layer: nn.Module, family: Family) -> None:

@@ -31,7 +31,7 @@ from compressor.errors import UserError
 from compressor.model.capture import HELD_OUT, check_fit_rows, recorded
 from compressor.model.families import Family, layer_list
 from compressor.model.neurons import specialists
-from compressor.model.sublayers import cut_ffn, cut_heads, heads_of, shape_of
+from compressor.model.sublayers import cut_ffn, cut_heads, heads_of, inputs_of, shape_of
 from compressor.model.units import ATTENTION, FFN, HEADS, has_part, heads_left, neurons_left, pieces
 from compressor.progress import Track, silent
 
@@ -219,11 +219,11 @@ def _block_sums(
 
 def _amounts(sums: BlockSums, order: Tensor, each: int, counts: Collection[int], bias: Tensor) -> dict[int, Amount]:
     """Return count -> amount where the first `count` heads (of `each` inputs) or neurons of `order` stay."""
-    inputs = (order[:, None] * each + torch.arange(each, device=order.device)).flatten()
+    inputs = inputs_of(order, each)
     made = {}
     for count, strength, change, error in nested_changes(sums, inputs, [count * each for count in counts]):
         units = order[: count // each].sort().values
-        kept = (units[:, None] * each + torch.arange(each, device=order.device)).flatten()
+        kept = inputs_of(units, each)
         weight = (sums.output.double() + change[:-1])[kept].T.to(sums.output).contiguous()
         cut, mean = (change_error(sums, plain(sums, kept)) for plain in (cut_change, mean_change))
         new_bias = (bias.double() + change[-1]).to(bias)

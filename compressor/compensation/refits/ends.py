@@ -40,12 +40,9 @@ def refit_end(
     output, 0 if the norm alone was refitted.
     """
     norm, output = layer.get_submodule(family.ffn_norm), layer.get_submodule(family.attention_output)
-    weights = [token_weights(call, cls_weight) for call in calls]
 
     def refit_last_norm() -> tuple[float, float]:
-        batches = zip(calls, before, strict=True)
-        inside = (entering(layer, call, states, v=family.ffn_norm)["v"] for call, states in batches)
-        return refit_norm_to(norm, calls, inside, wanted, weights)
+        return refit_norm_to(layer, family.ffn_norm, calls, before, wanted, cls_weight)
 
     usual, reached = refit_last_norm()
     strength = 0.0 if reached < usual else None

@@ -1,11 +1,12 @@
 """Closed-form refit of a norm: the scale gamma and shift beta with which it lands nearest to wanted states."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from compressor.compensation.refits.equations import entering, token_weights
 from compressor.model.capture import LayerCall
 
 
@@ -57,15 +58,20 @@ def refit_norm(norm: nn.LayerNorm, fit: NormSums, held: NormSums) -> tuple[float
 
 
 def refit_norm_to(
-    norm: nn.LayerNorm,
+    layer: nn.Module,
+    name: str,
     calls: Sequence[LayerCall],
-    inside: Iterable[Tensor],
-    wanted: Iterable[Tensor],
-    weights: Iterable[Tensor],
+    before: Sequence[Tensor],
+    wanted: Sequence[Tensor],
+    cls_weight: float,
 ) -> tuple[float, float]:
-    """Do the same from what enters the norm and the wanted states, both [B, S, H], and token weights [B, S], by batch."""
-    sums = NormSums(), NormSums()
-    for call, vectors, states, weight in zip(calls, inside, wanted, weights, strict=True):
+    """Do the same for the norm `name` inside a layer, towards the states `wanted` behind it.
+
+    `before` are the states in front of the layer; both [B, S, H], by batch.
+    """
+    norm, sums = layer.get_submodule(name), (NormSums(), NormSums())
+    for call, states, target in zip(calls, before, wanted, strict=True):
+        weight = token_weights(call, cls_weight)
         kept = weight > 0
-        sums[call.held].add(vectors[kept], states[kept], weight[kept], norm.eps)
+        sums[call.held].add(entering(layer, call, states, v=name)["v"][kept], target[kept], weight[kept], norm.eps)
     return refit_norm(norm, *sums)

@@ -16,14 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.compensation.refits.ends import refit_end
-from compressor.compensation.refits.equations import (
-    NormalEquations,
-    Solution,
-    add_to,
-    entering,
-    solve_held_out,
-    token_weights,
-)
+from compressor.compensation.refits.equations import NormalEquations, Solution, add_to, entering, solve_held_out
 from compressor.compensation.refits.norms import refit_norm_to
 from compressor.model.capture import LayerCall, apply_layer, recorded
 from compressor.model.families import Family, layer_list
@@ -143,9 +136,7 @@ def refit_attention(
     """
     norm = layer.get_submodule(family.attention_norm)
     if not attends(layer, family):
-        batches = zip(calls, before, strict=True)
-        inside = (entering(layer, call, states, v=family.attention_norm)["v"] for call, states in batches)
-        usual, reached = refit_norm_to(norm, calls, inside, wanted, [token_weights(call, cls_weight) for call in calls])
+        usual, reached = refit_norm_to(layer, family.attention_norm, calls, before, wanted, cls_weight)
         return Solution(norm.weight.new_zeros(0), 0.0 if reached < usual else None, usual, reached, 1.0)
     sums = NormalEquations(), NormalEquations()
     places = family.attention_output, family.attention_norm

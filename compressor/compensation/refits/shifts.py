@@ -18,8 +18,8 @@ from compressor.data.batches import Encodings
 from compressor.model.capture import recorded
 from compressor.model.families import Family, layer_list
 from compressor.model.states.gradients import ATTENDED, ENTERING, LEAVING, answer_gradients
-from compressor.model.sublayers import heads_of
-from compressor.model.units import ATTENTION, HEADS
+from compressor.model.sublayers import heads_of, inputs_of
+from compressor.model.units import pieces
 from compressor.progress import Track, silent
 
 
@@ -49,7 +49,7 @@ def answer_shifts(
                     moved = {"": (entering, leaving, LEAVING)} if number in whole else {}
                     found = _behind(layer, family, by_layer.get(number, {}), caught[number - 1], entering, attended)
                     for piece, state in found.items():
-                        behind = ATTENDED if _attending(piece) else LEAVING
+                        behind = ATTENDED if bool(pieces(piece)[0]) else LEAVING
                         moved[piece] = state, attended if behind == ATTENDED else leaving, behind
                     for piece, (state, was, behind) in moved.items():
                         made = torch.einsum("kbsh,bsh->bk", batch.gradients[number, behind], state - was)
@@ -58,10 +58,6 @@ def answer_shifts(
                         )
                         table[batch.rows.numpy()] = made.float().cpu().numpy()
     return shifts
-
-
-def _attending(piece: str) -> bool:
-    return piece == ATTENTION or piece.startswith(HEADS)
 
 
 def _behind(
@@ -75,11 +71,11 @@ def _behind(
     """Return the state [B, S, H] behind the norm of the block that each amount changes."""
     made = {}
     for piece, amount in amounts.items():
-        attending = _attending(piece)
+        attending = bool(pieces(piece)[0])
         phi = inside["contexts" if attending else "neurons"]
         units = torch.tensor(amount.kept, dtype=torch.long, device=phi.device)
         each = phi.shape[-1] // heads_of(layer, family) if attending else 1
-        kept = (units[:, None] * each + torch.arange(each, device=phi.device)).flatten()
+        kept = inputs_of(units, each)
         added = phi.detach()[..., kept] @ amount.weight.T + amount.bias
         norm = layer.get_submodule(family.attention_norm if attending else family.ffn_norm)
         made[piece] = norm((entering if attending else attended) + added)
