@@ -150,7 +150,7 @@ def export_bare(model: PreTrainedModel, family: Family, tokenizer: object, home:
     for form in FORMS:
         (home / form).mkdir()
         with quiet():
-            files[f"one: optimized, {form}"] = export_optimized(Job(source, home / form, form, None))
+            files[f"one: optimized, {form}"] = export_optimized(Job.of(source, home / form, form, None))
     files["none"] = without_layers(load_classifier(source), family, home)
     return files
 

@@ -18,6 +18,16 @@ def put(name: str, text: str) -> None:
     raise SystemExit(f"{TABLES}, {README}: no page has the marks {start} and {end}")
 
 
+def share(value: float, low: float, high: float, places: int = 1) -> str:
+    """Return a share and its interval in per cent."""
+    return f"{100 * value:.{places}f} % [{100 * low:.{places}f}, {100 * high:.{places}f}]"
+
+
+def points(value: float, low: float, high: float, places: int = 1) -> str:
+    """Return a difference of shares and its interval in points, with signs."""
+    return f"{100 * value:+.{places}f} [{100 * low:+.{places}f}, {100 * high:+.{places}f}]"
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]

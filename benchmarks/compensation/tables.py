@@ -138,7 +138,6 @@ def cascade_table(results: Mapping[str, Any]) -> str:
     for name, task in results["tasks"].items():
         for allowed, entry in task["cascade"].items():
             changed, work = flips_of(task, entry), np.array(entry["work"])
-            low, high = share_interval(int(changed.sum()), len(changed))
             certificate, simulation = entry["certificate"], entry["simulation"]
             whole = np.array(entry["full_work"])
             slowest, fastest = ratio_interval(whole, work, 0)
@@ -152,7 +151,7 @@ def cascade_table(results: Mapping[str, Any]) -> str:
                 f"{certificate['flips']} of {certificate['rows']}: at most {100 * certificate['bound']:.2f} %"
                 if certificate["met"]
                 else "nothing",
-                f"{100 * changed.mean():.2f} % [{100 * low:.2f}, {100 * high:.2f}]",
+                markdown.share(changed.mean(), *share_interval(int(changed.sum()), len(changed)), places=2),
                 f"{delta:+.2f}",
                 f"{whole.sum() / work.sum():.2f}x [{slowest:.2f}, {fastest:.2f}]",
                 f"{simulation['broken']} of {simulation['draws']} ({simulation['broken_naive']})",

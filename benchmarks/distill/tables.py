@@ -68,11 +68,8 @@ def figures(entry: Mapping[str, Any], predictions: str) -> list[str]:
     """Return changed predictions and accuracy difference with their 95 % intervals, and its one-sided 95 % bound."""
     full, other, labels = (classes_of(text) for text in (entry["full"], predictions, entry["labels"]))
     changed, (gained, lost), rows = int((full != other).sum()), discordant(full, other, labels), len(full)
-    low, high = (100 * bound for bound in share_interval(changed, rows))
-    least, most = (100 * bound for bound in delta_interval(gained, lost, rows))
-    bound = 100 * paired_lower_bound(gained, lost, rows)
     return [
-        f"{100 * changed / rows:.1f} % [{low:.1f}, {high:.1f}]",
-        f"{100 * (gained - lost) / rows:+.1f} [{least:+.1f}, {most:+.1f}]",
-        f"{bound:+.1f}",
+        markdown.share(changed / rows, *share_interval(changed, rows)),
+        markdown.points((gained - lost) / rows, *delta_interval(gained, lost, rows)),
+        f"{100 * paired_lower_bound(gained, lost, rows):+.1f}",
     ]

@@ -90,13 +90,11 @@ def _grid(by_key: Mapping[Key, Any], methods: Sequence[str], sizes: Sequence[int
 
 
 def _share(estimate: Mapping[str, Any]) -> str:
-    low, high = estimate["ci95"]
-    return f"{100 * estimate['value']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    return markdown.share(estimate["value"], *estimate["ci95"])
 
 
 def _points(estimate: Mapping[str, Any]) -> str:
-    low, high = estimate["ci95"]
-    return f"{100 * estimate['value']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return markdown.points(estimate["value"], *estimate["ci95"])
 
 
 def _task_table(tasks: Mapping[str, Any]) -> str:

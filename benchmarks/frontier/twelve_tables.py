@@ -86,13 +86,12 @@ def one_table(models: Mapping[str, Any]) -> str:
                 flips, rows = int((predicted != full).sum()), len(full)
                 gained, lost = discordant(full, predicted, labels)
                 bound = paired_lower_bound(gained, lost, rows)
-                low, high = (100 * end for end in share_interval(flips, rows))
-                worst, best = (100 * end for end in delta_interval(gained, lost, rows))
                 delta = (gained - lost) / rows
                 # predictions alone cannot show that logits are the same, so nothing here is exact
                 verdict = tier(flips / rows, np.inf, bound, delta)
                 lines.append([
-                    name, f"{rows:,}", f"{layer} ({who})", way, f"{100 * flips / rows:.1f} % [{low:.1f}, {high:.1f}]",
-                    f"{100 * delta:+.1f} [{worst:+.1f}, {best:+.1f}]", f"{100 * bound:+.1f}", verdict,
+                    name, f"{rows:,}", f"{layer} ({who})", way,
+                    markdown.share(flips / rows, *share_interval(flips, rows)),
+                    markdown.points(delta, *delta_interval(gained, lost, rows)), f"{100 * bound:+.1f}", verdict,
                 ])  # fmt: skip
     return markdown.table([*columns, "one-sided bound", "tier"], lines)

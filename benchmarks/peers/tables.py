@@ -60,12 +60,12 @@ def quality_table(results: Mapping[str, Any]) -> str:
     labels, lines = classes_of(results["labels"]), []
     for key, name in _names(results).items():
         row, versus_full = results["rows"][key], versus(results, key, PLAIN)
-        low, high = share_interval(int((classes_of(row["predictions"]) == labels).sum()), len(labels))
+        right = classes_of(row["predictions"]) == labels
         lines.append([
             name,
-            f"{100 * (classes_of(row['predictions']) == labels).mean():.1f} % [{100 * low:.1f}, {100 * high:.1f}]",
+            markdown.share(right.mean(), *share_interval(int(right.sum()), len(labels))),
             "" if key == PLAIN else f"{100 * versus_full.agreement:.1f} %",
-            "" if key == PLAIN else _points(versus_full.accuracy_delta, versus_full.ci95, 2),
+            "" if key == PLAIN else markdown.points(versus_full.accuracy_delta, *versus_full.ci95, 2),
             f"{row['bytes'] / 1e6:.0f}",
             *(_speed(row["latency"][0], base) for base in ("plain", "fused")),
         ])  # fmt: skip
@@ -108,7 +108,7 @@ def pair_table(results: Mapping[str, Any]) -> str:
             for pair in results["pairs"]
             if (pair["ours"], pair["peer"]) == (ours, peer)
         }
-        gaps = (_points(gap.accuracy_delta, gap.ci95, 1) for gap in (closer, better))
+        gaps = (markdown.points(gap.accuracy_delta, *gap.ci95) for gap in (closer, better))
         lines.append(
             [*(names[key].replace("**", "") for key in (ours, peer)), *gaps, *(times.get(cell, "") for cell in cells)]
         )
@@ -169,11 +169,6 @@ def _speed(cell: Mapping[str, Any], base: str) -> str:
 
 def _cells(cell: Mapping[str, Any] | None) -> list[str]:
     return ["", "", ""] if cell is None else [f"{cell['p50_ms']:.2f}", _speed(cell, "plain"), _speed(cell, "fused")]
-
-
-def _points(value: float, interval: tuple[float, float], places: int) -> str:
-    low, high = interval
-    return f"{100 * value:+.{places}f} [{100 * low:+.{places}f}, {100 * high:+.{places}f}]"
 
 
 def _predicted(results: Mapping[str, Any], key: str) -> np.ndarray:

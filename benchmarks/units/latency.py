@@ -1,4 +1,4 @@
-"""What latency follows from units: files of models whose parts are really gone, beside what the time of one layer predicts."""
+"""What latency follows from units: files of models whose parts are really gone, beside what shorter files predict."""
 
 import tempfile
 from pathlib import Path
@@ -7,21 +7,21 @@ import numpy as np
 import torch
 
 from compressor.data.batches import pad
-from compressor.export.onnx import export_variants, quiet
 from compressor.measurement.cost import layers_saved, predicted_speedup
-from compressor.measurement.runtime import session
 from compressor.measurement.timing.latency import Cell, grid_batches, measure
 from compressor.measurement.timing.predictor import time_layers
-from compressor.measurement.timing.subjects import onnx_subject
-from compressor.model.surgery import leave_out, save_model
-from compressor.model.units import Unit, lost_parts
+from compressor.model.sublayers import shape_of
+from compressor.model.units import Unit
 from compressor.progress import track_for_terminal
 from compressor.recipe.compression import SelectionSpec
 from compressor.run.run import Run
 from compressor.selection.budget.units import part_names, timed_parts
+from compressor.stages.selection.timing import VOCABULARY, build_files
 
-CARD = "# A model of a benchmark\n"
 CELLS = (1, 32), (1, 128), (8, 128)
+FILES = {"alltokens": False, "optimized": True}
+"""Kinds of files, and whether they work out one row of the last layer alone."""
+FORM = "reassociated"
 EVERY = SelectionSpec(units=["layer", "ffn", "attention", "width", "heads"], budget={"keep": 0.5})
 SHAPES: dict[str, tuple[Unit, ...]] = {
     "no FFN in 2 layers": ("3.ffn", "5.ffn"),
@@ -44,26 +44,22 @@ SHAPES: dict[str, tuple[Unit, ...]] = {
 
 
 def measure_latency(run: Run, seconds: float) -> dict:
-    """Return raw times of the fused files of cut models in one interleaved run, and the ratios predicted from one layer.
+    """Return raw times of the fused files of cut models in one interleaved run, and the ratios predicted from shorter ones.
 
-    Each cell takes `seconds` at least.
+    Of each kind in `FILES`; a cell takes `seconds` at least.
     """
-    threads, inputs = torch.get_num_threads(), list(pad(run.evaluation, np.arange(1)))
-    cells = [
-        Cell(batch, length, grid_batches(batch, length, run.teacher.config.vocab_size, inputs))
-        for batch, length in CELLS
-    ]
+    inputs, vocabulary = list(pad(run.evaluation, np.arange(1))), min(VOCABULARY, run.teacher.config.vocab_size)
+    cells = [Cell(batch, length, grid_batches(batch, length, vocabulary, inputs)) for batch, length in CELLS]
     size = [run.source.config[key] for key in (run.family.ffn_key, run.family.heads_key)]
     parts = timed_parts(part_names(EVERY, *size), *size)  # as a run times them; amounts in between lie on the line
-    timing = time_layers(run.teacher, run.family, cells, min_seconds=seconds / 2, max_seconds=60, parts=parts)
-    with tempfile.TemporaryDirectory() as folder:
-        subjects = {}
-        for name, units in {"full": (), **SHAPES}.items():
-            home = Path(folder) / name.replace(" ", "_")
-            with quiet():
-                save_model(leave_out(run.teacher, run.family, units), run.tokenizer, home / "model", CARD)
-            file = export_variants(home / "model", home / "onnx", ["alltokens"])["alltokens"].path
-            subjects[name] = onnx_subject(session(file, threads=threads))
+    shape, made = shape_of(run.teacher, run.family), {}
+    for variant, spared in FILES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            build = build_files(run, variant, Path(folder), FORM)
+            timing = time_layers(
+                build, shape, cells, min_seconds=seconds / 2, max_seconds=60, parts=parts, spared=spared
+            )
+            subjects = {name: build(units, False) for name, units in {"full": (), **SHAPES}.items()}
         subjects["twin"] = subjects["full"]
         rows = []
         for cell, timed in zip(cells, timing, strict=True):
@@ -74,10 +70,12 @@ def measure_latency(run: Run, seconds: float) -> dict:
                 min_runs=100,
                 max_seconds=150,
                 track=track_for_terminal(),
-                description=f"batch {cell.batch}, {cell.length} tokens",
+                description=f"{variant}, batch {cell.batch}, {cell.length} tokens",
             )
             predicted = {
-                name: predicted_speedup(timed, layers_saved(timed, lost_parts(units))) for name, units in SHAPES.items()
+                name: predicted_speedup(timed, layers_saved(timed, units, len(shape.heads)))
+                for name, units in SHAPES.items()
             }
             rows.append({"batch": cell.batch, "length": cell.length, "values_ms": values, "predicted": predicted})
-    return {"cells": rows, "timing": timing, "threads": threads, "shapes": SHAPES}
+        made[variant] = {"cells": rows, "timing": timing}
+    return {"files": made, "threads": torch.get_num_threads(), "shapes": SHAPES}

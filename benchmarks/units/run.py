@@ -1,13 +1,13 @@
 """Which parts should go? Layers, blocks, neurons or heads and neurons at equal cost; one block alone; what latency follows.
 
-    python -m benchmarks.units.run --models DIR --data DIR [--task sst2] [--part mixes|texts|removal|latency|tables]
+    python -m benchmarks.units.run --models DIR --data DIR [--task sst2] [--part mixes|texts|removal|peers|latency|tables]
 
 `mixes`: five GLUE tasks and two 12-layer models, budgets of 5/6, 4/6 and 3/6 of the encoder's FLOPs; the best mix of each kind of
 units is searched for without labels and measured on the evaluation split as it is cut, with stand-ins in closed form,
 refitted in sequence, and with a readout. `texts`: heads and neurons at half the FLOPs, fitted on ever more unlabelled text.
-`removal`: each feed-forward block alone, cut out, its mean kept, and refitted. `latency`: the fused files of physically cut
-models, interleaved on a CPU, against the predicted ratios. results/units.json keeps every prediction and raw time; runs of
-single tasks and parts are merged into it.
+`removal`: each feed-forward block alone, cut out, its mean kept, and refitted. `peers`: what others leave at the same cost.
+`latency`: the fused files of physically cut models, interleaved on a CPU, against the predicted ratios. results/units.json
+keeps every prediction and raw time; runs of single tasks and parts are merged into it.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 from benchmarks.common.digits import digits
 from benchmarks.common.glue import TASKS, add_sources, recipe_of
 from benchmarks.compensation.run import Measured, keep_consistent, merge
+from benchmarks.units import peers
 from benchmarks.units import tables as units_tables
 from benchmarks.units.latency import measure_latency
 from benchmarks.units.tables import RESULTS, read
@@ -245,8 +246,15 @@ def latency_run(arguments: argparse.Namespace) -> Run:
     return prepare(recipe_of(task, arguments, task), Path("runs") / "units" / "latency", "cpu", silent)
 
 
-MEASURES = {"mixes": measure_mixes, "texts": measure_texts, "removal": measure_removal}
-OF_PART = {"mixes": (*TASKS, *DEEP), "texts": ("sst2", "sst2-12layers"), "removal": TASKS}
+def measure_peers(model: str, arguments: argparse.Namespace) -> Iterator[dict]:
+    """Yield the model's entry with what others leave of it at the same cost."""
+    run = run_of(model, arguments, f"data.selection.size={ROWS}", f"data.calibration.size={arguments.texts}")
+    for entry in peers.measure(run, arguments.sizes):
+        yield {"peers": entry, **Measured(run).truth()}
+
+
+MEASURES = {"mixes": measure_mixes, "texts": measure_texts, "removal": measure_removal, "peers": measure_peers}
+OF_PART = {"mixes": (*TASKS, *DEEP), "peers": TASKS, "texts": ("sst2", "sst2-12layers"), "removal": TASKS}
 """Models of each part, where none is asked for."""
 
 
@@ -255,9 +263,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_sources(parser)
     parser.add_argument("--task", choices=[*TASKS, *DEEP], action="append", help="only this model; repeatable")
-    parser.add_argument(
-        "--part", choices=[*MEASURES, "latency", "tables"], action="append", help="only this part; repeatable"
-    )
+    parts = [*MEASURES, "latency", "tables"]
+    parser.add_argument("--part", choices=parts, action="append", help="only this part; repeatable")
     parser.add_argument("--kind", choices=KINDS, action="append", help="only this kind of mixes; repeatable")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="skipped layers that the budgets equal")
     parser.add_argument("--seconds", type=float, default=20, help="least seconds of each latency cell")

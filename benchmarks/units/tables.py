@@ -1,5 +1,6 @@
 """The tables and the figure of units.py, computed from the predictions and raw times in its results."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 from benchmarks.common import markdown
 from benchmarks.common.glue import TASKS
 from benchmarks.compensation.tables import better_of, flips_of, pooled
+from benchmarks.units.removal_table import removal_table
 from compressor.files import read_json
 from compressor.measurement.statistics import share_interval
 from compressor.measurement.timing.ratios import claimed, ratio
@@ -24,6 +26,8 @@ KINDS = {
     "widths": "FFN neurons",
     "heads": "attention heads and FFN neurons",
 }
+FILES = {"alltokens": "all rows", "optimized": "the [CLS] row"}
+"""Kind of file -> what it works out of its last layer."""
 DEEP = "sst2-12layers", "qnli-12layers"
 METHODS = {
     "cut": "cut out, nothing else",
@@ -33,19 +37,14 @@ METHODS = {
     "cut + readout": "cut out, a readout",
 }
 """Method of the results -> its name in the tables."""
+PEERS = {
+    "textpruner": "TextPruner, the best of three ways to prune heads and neurons",
+    "top_first": "top layers dropped",
+    "block_influence": "layers of least block influence dropped",
+}
+"""Name in the results -> what others leave."""
 FINAL, RIVAL = "refit + readout", "layers"
 """What the comparison of kinds and the per-task table show; what kinds are held against."""
-WHOLE = {
-    "removed": "nothing, not its bias either",
-    "mean_kept": "one mean of all tokens",
-    "means_kept": "a mean for [CLS], one for the others",
-}
-STEPS = {
-    "cut": "its bias",
-    "mean": "one mean, tokens weighed as the norm does",
-    "refit": "that mean; norm and attention output refitted",
-}
-"""What stays of a block: kinds of analysis.json, then steps of these results -> words."""
 Column = Callable[[Mapping[str, Any], Mapping[str, Any]], np.ndarray]
 
 
@@ -64,8 +63,8 @@ def write(results: Mapping[str, Any]) -> None:
     if mixed:
         rows = sum(len(task["full"]) for task in mixed.values())
         parts = [f"Pooled: {', '.join(mixed)}; {rows:,} rows."]
-        parts += ["**Changed predictions**", mix_table(mixed, flips_of, _share)]
-        parts += ["**Accuracy, points**", mix_table(mixed, better_of, _points), _sentences(mixed)]
+        parts += ["**Changed predictions**", mix_table(mixed, flips_of, markdown.share)]
+        parts += ["**Accuracy, points**", mix_table(mixed, better_of, markdown.points), _sentences(mixed)]
         if figure(mixed, FIGURE):
             parts.append(f"![Changed predictions by cost that remains](../figures/{FIGURE.name})")
         markdown.put("units", "\n\n".join(parts))
@@ -78,8 +77,38 @@ def write(results: Mapping[str, Any]) -> None:
     removed = {name: task for name, task in tasks.items() if task.get("removal")}
     if removed:
         markdown.put("units_removal", removal_table(removed, read_json(ANALYSIS)["tasks"]))
+    compared = {name: task for name, task in tasks.items() if complete(task)}
+    if compared:
+        markdown.put("units_peers", peer_table(compared))
     if results.get("latency"):
         markdown.put("units_latency", latency_table(results["latency"]))
+
+
+def complete(task: Mapping[str, Any]) -> bool:
+    """Return whether a task has our best mixes and all peers at every size."""
+    sizes = {int(name.rpartition(" ")[2]) for name in task.get("peers", {})}
+    names = {f"{kind} {size}" for kind in PEERS for size in sizes}
+    return bool(sizes) and names <= set(task["peers"]) and {f"heads {size}" for size in sizes} <= set(task["mixes"])
+
+
+def peer_table(tasks: Mapping[str, Any]) -> str:
+    """Return what our heads and neurons and what others leave at the same FLOPs change, pooled over the tasks."""
+    sizes = sorted(
+        set.intersection(*({int(name.rpartition(" ")[2]) for name in task["peers"]} for task in tasks.values()))
+    )
+    rows = []
+    for words, found in {
+        f"{KINDS['heads']}, {METHODS['refit']}": lambda task, size: task["mixes"][f"heads {size}"]["methods"]["refit"],
+        **{words: lambda task, size, name=name: task["peers"][f"{name} {size}"] for name, words in PEERS.items()},
+    }.items():
+        cells = []
+        for size in sizes:
+            for column, cell in ((flips_of, markdown.share), (better_of, markdown.points)):
+                cells.append(cell(*pooled([column(task, found(task, size)) for task in tasks.values()])))
+        rows.append([words, *cells])
+    heads = [f"{1 - size / 6:.0%} of the FLOPs: {what}" for size in sizes for what in ("changed", "points")]
+    total = sum(len(task["full"]) for task in tasks.values())
+    return f"Pooled: {', '.join(tasks)}; {total:,} rows.\n\n" + markdown.table(["what", *heads], rows)
 
 
 def sizes_of(tasks: Mapping[str, Any]) -> list[int]:
@@ -105,7 +134,7 @@ def mix_table(tasks: Mapping[str, Any], column: Column, cell: Callable[..., str]
     """Return a figure pooled over the tasks for every kind and method, by budget."""
     sizes = sizes_of(tasks)
     rows = [
-        [KINDS[kind], words, *(cell(pooled(columns_of(tasks, kind, size, method, column))) for size in sizes)]
+        [KINDS[kind], words, *(cell(*pooled(columns_of(tasks, kind, size, method, column))) for size in sizes)]
         for kind in kinds_of(tasks, sizes)
         for method, words in METHODS.items()
     ]
@@ -122,8 +151,7 @@ def task_table(tasks: Mapping[str, Any]) -> str:
                 cells = []
                 for method in ("refit", FINAL):
                     changed, better = (column(task, entry["methods"][method]) for column in (flips_of, better_of))
-                    low, high = share_interval(int(changed.sum()), len(changed))
-                    cells += [_share((changed.mean(), low, high)), _points(pooled([better]))]
+                    cells += [changed_share(changed), markdown.points(*pooled([better]))]
                 budget = f"{1 - size / 6:.0%}"
                 rows.append([name, KINDS[kind], budget, f"{entry['kept']:.0%}", unit_words(entry["units"]), *cells])
     columns = [
@@ -146,8 +174,7 @@ def texts_table(tasks: Mapping[str, Any]) -> str:
             cells = []
             for method in ("stand-ins", "refit"):
                 changed, better = (column(task, entry["methods"][method]) for column in (flips_of, better_of))
-                low, high = share_interval(int(changed.sum()), len(changed))
-                cells += [_share((changed.mean(), low, high)), _points(pooled([better]))]
+                cells += [changed_share(changed), markdown.points(*pooled([better]))]
             rows.append([name, f"{int(count):,}", *cells])
     return markdown.table(
         ["model", "texts", "stand-ins: changed [95 %]", "points [95 %]", "refitted: changed [95 %]", "points [95 %]"],
@@ -155,44 +182,13 @@ def texts_table(tasks: Mapping[str, Any]) -> str:
     )
 
 
-def removal_table(tasks: Mapping[str, Any], analysed: Mapping[str, Any]) -> str:
-    """Return the changed predictions without each feed-forward block, pooled over the tasks that both results have."""
-    names = [name for name in tasks if "ffn" in analysed.get(name, {})]
-    layers = sorted({int(layer) for name in names for layer in tasks[name]["removal"]["cut"]})
-    rows = []
-    for kind, words in WHOLE.items():
-        found = [
-            [
-                next(removal for removal in entry["removal"] if removal["kind"] == kind)
-                for name in names
-                for entry in analysed[name]["ffn"]["layers"]
-                if entry["layer"] == layer
-            ]
-            for layer in layers
-        ]
-        counts = [(sum(entry["flips"] for entry in row), sum(entry["rows"] for entry in row)) for row in found]
-        rows.append([words, *(_share((flips / total, *share_interval(flips, total))) for flips, total in counts)])
-        deltas = [entry["accuracy_delta"] for row in found for entry in row]
-        rows[-1].append(f"{100 * np.mean(deltas):+.1f}" if None not in deltas else "–")
-    for step, words in STEPS.items():
-        flips, better = (
-            [[column(tasks[name], {"predictions": tasks[name]["removal"][step][str(layer)]}) for name in names]
-             for layer in layers]
-            for column in (flips_of, better_of)
-        )  # fmt: skip
-        counts = [(int(sum(part.sum() for part in row)), sum(map(len, row))) for row in flips]
-        rows.append([words, *(_share((changed / total, *share_interval(changed, total))) for changed, total in counts)])
-        rows[-1].append(f"{100 * np.mean([part.mean() for row in better for part in row]):+.1f}")
-    columns = ["what stays of the block", *(f"layer {layer}" for layer in layers), "points, mean of tasks and layers"]
-    return markdown.table(columns, rows)
-
-
 def latency_table(latency: Mapping[str, Any]) -> str:
-    """Return the measured against the predicted ratio of every shape and cell."""
+    """Return the measured against the predicted ratio of every kind of file, shape and cell."""
     rows = []
-    for name, units in latency["shapes"].items():
-        cells = [name, unit_words(units)]
-        for cell in latency["cells"]:
+    files = latency["files"]
+    for variant, name in itertools.product(files, latency["shapes"]):
+        cells = [FILES[variant], name, unit_words(latency["shapes"][name])]
+        for cell in files[variant]["cells"]:
             values = {key: tuple(times) for key, times in cell["values_ms"].items()}
             found, twin = (ratio(values["full"], values[other], 0) for other in (name, "twin"))
             noise = "" if claimed(found, twin) else " (within noise)"
@@ -202,8 +198,8 @@ def latency_table(latency: Mapping[str, Any]) -> str:
                 f"({predicted / found.value - 1:+.0%})"
             )
         rows.append(cells)
-    heads = [f"batch {cell['batch']}, {cell['length']} tokens" for cell in latency["cells"]]
-    return markdown.table(["shape", "what goes", *heads], rows)
+    heads = [f"batch {cell['batch']}, {cell['length']} tokens" for cell in next(iter(files.values()))["cells"]]
+    return markdown.table(["last layer", "shape", "what goes", *heads], rows)
 
 
 def figure(tasks: Mapping[str, Any], target: Path) -> Path | None:
@@ -247,21 +243,16 @@ def _sentences(tasks: Mapping[str, Any]) -> str:
             gaps = []
             for column in (flips_of, better_of):
                 mine, other = (columns_of(tasks, name, size, FINAL, column) for name in (kind, RIVAL))
-                gaps.append(_points(pooled([a - b for a, b in zip(mine, other, strict=True)])))
+                gaps.append(markdown.points(*pooled([a - b for a, b in zip(mine, other, strict=True)])))
             said.append(f"at {1 - size / 6:.0%} of the FLOPs {gaps[0]} of changed predictions, {gaps[1]} of accuracy")
         lines.append(f"- {KINDS[kind]} less {KINDS[RIVAL]}, {METHODS[FINAL]} behind both, points: {'; '.join(said)}.")
     return "\n".join(lines)
 
 
+def changed_share(changed: np.ndarray) -> str:
+    """Return the share of the rows [N] that are changed, with its interval."""
+    return markdown.share(changed.mean(), *share_interval(int(changed.sum()), len(changed)))
+
+
 def _budget(size: int) -> str:
     return f"{1 - size / 6:.0%} of the FLOPs ({size} of 6 layers)"
-
-
-def _share(estimate: Sequence[float]) -> str:
-    value, low, high = (100 * part for part in estimate)
-    return f"{value:.1f} % [{low:.1f}, {high:.1f}]"
-
-
-def _points(estimate: Sequence[float]) -> str:
-    value, low, high = (100 * part for part in estimate)
-    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"

@@ -10,8 +10,9 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compressor.errors import UserError, nearest
 from compressor.export.beside import text_settings, write_beside
@@ -50,12 +51,22 @@ class VariantFile:
 
 @dataclass(frozen=True)
 class Job:
-    """What is exported and where the files are made; `form` is that of the CLS-only tail, None for none."""
+    """What is exported and where the files are made; `form` is that of the CLS-only tail, None for none.
 
-    source: ModelSource
+    `model` loads the classifier of `config` (config.json); the tokenizer is what files in 8 bits need.
+    """
+
+    model: Callable[[], PreTrainedModel]
+    config: dict[str, Any]
     work: Path
     form: str | None
     opset: int | None
+    tokenizer: PreTrainedTokenizerBase | None = None
+
+    @classmethod
+    def of(cls, source: ModelSource, work: Path, form: str | None, opset: int | None) -> "Job":
+        """Return the job for a directory of a classifier."""
+        return cls(lambda: load_classifier(source), source.config, work, form, opset, load_tokenizer(source))
 
     def file(self, name: str) -> Path:
         """Return the file of a variant or of a step on the way to one."""
@@ -73,14 +84,14 @@ class Job:
 def export_plain(job: Job) -> Path:
     """Export the model as it is, float32, with dynamic batch and sequence axes; return the file."""
     # from the loaded model, not the directory: an export that loads by itself gives a missing head random weights
-    return job.made("fp32", lambda file: _export(load_classifier(job.source), file, job.opset))
+    return job.made("fp32", lambda file: _export(job.model(), file, job.opset))
 
 
 def export_spared(job: Job) -> Path:
     """Export the model with what changes no prediction left out: rows of the last layer, dead nodes of the head."""
     if job.file(".spared").exists():
         return job.file(".spared")
-    model, family = load_classifier(job.source), family_of(job.source.config["model_type"])
+    model, family = job.model(), family_of(job.config["model_type"])
     spared = without_dead_nodes(model, family)
     if job.form is not None:
         spared = with_tail(spared, family, job.form)
@@ -91,13 +102,13 @@ def export_spared(job: Job) -> Path:
 
 def export_alltokens(job: Job) -> Path:
     """Export the model as it is with its attention, skip + LayerNorm and bias + GELU nodes fused; return the file."""
-    return job.made("alltokens", lambda file: fuse(export_plain(job), file, job.source.config))
+    return job.made("alltokens", lambda file: fuse(export_plain(job), file, job.config))
 
 
 def export_optimized(job: Job) -> Path:
     """Export the fused graph without what changes no prediction; return the file."""
     tail = job.form is not None
-    return job.made("optimized", lambda file: fuse(export_spared(job), file, job.source.config, tail=tail))
+    return job.made("optimized", lambda file: fuse(export_spared(job), file, job.config, tail=tail))
 
 
 def export_fp16(job: Job) -> Path:
@@ -109,8 +120,7 @@ def export_int8(job: Job) -> Path:
     """Export the fused graph with 8-bit weights and activations quantised row by row; return the file."""
 
     def make(file: Path) -> None:
-        config = job.source.config
-        batches = invented(load_tokenizer(job.source), config["vocab_size"], longest_input(config))
+        batches = invented(job.tokenizer, job.config["vocab_size"], longest_input(job.config))
         quantize(export_optimized(job), file, batches)
 
     return job.made("int8", make)
@@ -166,7 +176,7 @@ def export_variants(
     seconds, exported = {}, {}
     # inside out_dir: its parent may be another file system, or closed to this user
     with tempfile.TemporaryDirectory(prefix=".export-", dir=out_dir) as folder:
-        job = Job(source, Path(folder), form, opset)
+        job = Job.of(source, Path(folder), form, opset)
         for name in track(variants, "ONNX export"):
             started = time.perf_counter()
             with quiet():
@@ -196,6 +206,12 @@ def export_variants(
         name: VariantFile(path, onnx_bytes(path), count_operators(path), exported[name], seconds[name])
         for name, path in paths.items()
     }
+
+
+def export_graph(model: PreTrainedModel, variant: str, folder: Path, form: str | None, opset: int | None) -> Path:
+    """Write one variant of a classifier in memory, all but `int8`, into an empty folder and return the file, the graph alone."""
+    with quiet():
+        return VARIANTS[variant](Job(lambda: model, model.config.to_dict(), folder, form, opset))
 
 
 def variants_for(wanted: Sequence[str] | str, device: str, instructions: Collection[str]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compressor.model.units import Shape, heads_left, neurons_left, pieces
+from compressor.model.units import Shape, Unit, heads_left, neurons_left, parts_of, pieces, whole_layers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,17 +54,24 @@ def weight_bytes(directory: Path) -> int:
     return 0
 
 
-def layers_saved(cell: Mapping[str, Any], parts: Collection[str]) -> float:
-    """Return how many layers' time goes with `parts` in a timed cell; "" stands for a whole layer.
+def layers_saved(cell: Mapping[str, Any], units: Collection[Unit], layers: int) -> float:
+    """Return how many layers' time goes with `units` of a model of `layers` in a timed cell.
 
-    What a layer loses of its two blocks adds up: they run one after the other. Amounts of heads and neurons that were not
+    What a layer loses of its two blocks adds up: they run one after the other. The last layer that stays saves the less
+    with its parts, the less of it is worked out (`last_ms`, where the cell has it). Amounts of heads and neurons that were not
     timed lie on the line between those that were.
     """
+    skip, parts = whole_layers(units), parts_of(units)
+    last = max(set(range(1, layers + 1)) - set(skip), default=0)
+    return len(skip) + sum(part_saved(cell, part, last=layer == last) for layer, part in parts.items())
 
-    def saved(part: str) -> float:
-        return sum(1 - _piece_ms(cell, piece) / cell["layer_ms"] for piece in pieces(part) if piece) if part else 1.0
 
-    return sum(map(saved, parts))
+def part_saved(cell: Mapping[str, Any], part: str, *, last: bool = False) -> float:
+    """Return which share of a layer's time goes with `part` ("": all of it), in the `last` layer or in another."""
+    if not part:
+        return 1.0
+    share = sum(1 - _piece_ms(cell, piece) / cell["layer_ms"] for piece in pieces(part) if piece)
+    return share * cell.get("last_ms", cell["layer_ms"]) / cell["layer_ms"] if last else share
 
 
 def _piece_ms(cell: Mapping[str, Any], piece: str) -> float:

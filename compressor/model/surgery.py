@@ -67,6 +67,7 @@ def leave_out(
             cut_part(stack[keep.index(number)], family, part)
         else:
             stack[keep.index(number)] = copy.deepcopy(stand_ins[number, part])
+    write_shape(made.config, family, shape_of(made, family))
     return made
 
 

@@ -83,11 +83,6 @@ def parts_of(units: Iterable[Unit]) -> dict[int, str]:
     return {layer: part for layer, part in map(split_unit, units) if part}
 
 
-def lost_parts(units: Iterable[Unit]) -> list[str]:
-    """Return what goes of each layer that is named, "" for the whole of it."""
-    return [part for _, part in map(split_unit, units)]
-
-
 def plan_units(plan: Mapping[str, Any]) -> list[Unit]:
     """Return what a stored plan leaves out; plans of earlier versions name whole layers alone."""
     return plan.get("units", plan["skip"])

@@ -40,12 +40,12 @@ STAGES: tuple[Stage, ...] = tuple(
     for room in (
         teacher,
         scores,
+        tail,
         timing,
         amounts,
         plan,
         audit,
         model,
-        tail,
         full_onnx,
         onnx,
         cascade,

@@ -17,7 +17,6 @@ from compressor.measurement.timing.footprint import ColdStart, footprints
 from compressor.measurement.timing.latency import WORKLOAD, Cell, Subject, benchmark, grid_cells, workload_batches
 from compressor.measurement.timing.predictor import prediction_errors
 from compressor.measurement.timing.subjects import onnx_subject, torch_subject
-from compressor.model.units import lost_parts
 from compressor.recipe.ship import BaselineSpec
 from compressor.report.formats import is_full
 from compressor.run.run import Run
@@ -120,7 +119,7 @@ def _cells(run: Run) -> int:
 
 
 def result(run: Run) -> dict[str, Any]:
-    """Return the machine, the circumstances of the benchmark, and how far the latency predicted from one layer was off.
+    """Return the machine, the circumstances of the benchmark, and how far the predicted latency was off.
 
     The rows themselves stand with their variants.
     """
@@ -135,7 +134,7 @@ def result(run: Run) -> dict[str, Any]:
             "protocol": PROTOCOL,
             "flops_tokens": FLOPS_TOKENS,
         },
-        "prediction": prediction_errors(timing["cells"], lost_parts(plan["units"]), compared),
+        "prediction": prediction_errors(timing["cells"], plan["units"], plan["layers"], compared),
     }
 
 

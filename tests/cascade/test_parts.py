@@ -38,7 +38,7 @@ def parts(tiny, tmp_path_factory):
         model, family, _, directory = tiny(model_type)
         if model_type not in fused:
             with quiet():
-                job = Job(find_model(str(directory)), tmp_path_factory.mktemp(model_type), "reassociated", None)
+                job = Job.of(find_model(str(directory)), tmp_path_factory.mktemp(model_type), "reassociated", None)
                 fused[model_type] = export_optimized(job)
         if (model_type, exits) not in made:
             generator = torch.Generator().manual_seed(0)
@@ -111,7 +111,7 @@ def test_a_model_without_parts_of_layers_is_cut_behind_its_layers(tiny, tmp_path
     model, family, encodings, directory = tiny(model_type)
     cut = leave_out(model, family, units)
     save_model(cut, load_tokenizer(find_model(str(directory))), tmp_path / "cut", "card")
-    job = Job(find_model(str(tmp_path / "cut")), tmp_path / "onnx", "reassociated", None)
+    job = Job.of(find_model(str(tmp_path / "cut")), tmp_path / "onnx", "reassociated", None)
     job.work.mkdir()
     with quiet():
         fused = export_optimized(job)
@@ -193,7 +193,7 @@ def test_a_front_without_attention_has_an_exit(tiny, tmp_path, model_type):
     model, family, encodings, directory = tiny(model_type)
     cut = leave_out(model, family, [1, "2.attention"])  # what is layer 1 now does not attend
     save_model(cut, load_tokenizer(find_model(str(directory))), tmp_path / "cut", "card")
-    job = Job(find_model(str(tmp_path / "cut")), tmp_path / "onnx", None, None)
+    job = Job.of(find_model(str(tmp_path / "cut")), tmp_path / "onnx", None, None)
     job.work.mkdir()
     with quiet():
         fused = export_optimized(job)

@@ -46,7 +46,7 @@ def exported(tmp_path_factory):
             model, family, tokenizer = load_classifier(source), family_of(model_type), load_tokenizer(source)
             fits, _ = fit_exits(model, family, encode([(text,) for text in TEXTS], tokenizer, 24), [1, 2])
             with quiet():
-                fused = export_optimized(Job(source, home, None, None))
+                fused = export_optimized(Job.of(source, home, None, None))
             folder = home / "parts"
             folder.mkdir()
             cut, again = fused, None

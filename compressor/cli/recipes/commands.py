@@ -114,7 +114,12 @@ def plan(
     elif read["plan"]:
         scores, found, timing = read.values()
         choice = [candidates_table(with_speed(found["goals"], timing))] if found["goals"] else []
-        show(scores_table(scores, found["skip"]), plan_table(found), *choice, prediction_table(timing, found["units"]))
+        show(
+            scores_table(scores, found["skip"]),
+            plan_table(found),
+            *choice,
+            prediction_table(timing, found["units"], found["layers"]),
+        )
 
 
 def score(

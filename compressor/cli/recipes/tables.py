@@ -15,7 +15,7 @@ from compressor.cli.tables import (
     words,
 )
 from compressor.measurement.cost import layers_saved, predicted_ms, predicted_speedup
-from compressor.model.units import Unit, lost_parts, plan_units, unit_words
+from compressor.model.units import Unit, plan_units, unit_words
 from compressor.pipeline.dry_run import StageStatus, expected_seconds
 from compressor.report.formats import cell_name, is_full, score_name, variant_order
 from compressor.report.tables.selection import DOWNSTREAM, OWN_SCORES
@@ -162,16 +162,15 @@ def _plan_words(plan: Mapping[str, Any]) -> str:
     )
 
 
-def prediction_table(timing: Mapping[str, Any], units: Sequence[Unit]) -> Grid:
-    """Return the latency predicted for a plan without `units`, from one timed layer and from its parts."""
-    parts = lost_parts(units)
+def prediction_table(timing: Mapping[str, Any], units: Sequence[Unit], layers: int) -> Grid:
+    """Return the latency predicted for a plan without `units` of `layers`, from the time of one layer and of its parts."""
     rows = [
         (
             f"{cell['batch']} x {cell['length']}",
             f"{cell['full_ms']:.2f}",
             f"{cell['layer_ms']:.2f}",
-            f"{predicted_ms(cell, layers_saved(cell, parts)):.2f}",
-            f"{predicted_speedup(cell, layers_saved(cell, parts)):.2f}x",
+            f"{predicted_ms(cell, layers_saved(cell, units, layers)):.2f}",
+            f"{predicted_speedup(cell, layers_saved(cell, units, layers)):.2f}x",
         )
         for cell in timing["cells"]
     ]

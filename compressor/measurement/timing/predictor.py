@@ -1,54 +1,64 @@
-"""The latency of any plan from one timed layer, and how far the prediction was off once the plan is measured."""
+"""The latency of any plan from the time of one layer, and how far the prediction was off once the plan is measured."""
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import cycle
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from transformers import PreTrainedModel
 
 from compressor.measurement.cost import layers_saved, predicted_speedup
-from compressor.measurement.timing.latency import Batch, Cell, Subject, measure
-from compressor.measurement.timing.subjects import torch_subject
-from compressor.model.capture import LayerCall, apply_layer, capture_call
-from compressor.model.families import Family, layer_list
-from compressor.model.sublayers import cut_part, shape_of
-from compressor.model.units import has_part, pieces
+from compressor.measurement.timing.latency import Cell, Subject, measure
+from compressor.model.units import Shape, Unit, has_part, pieces, unit_of
 from compressor.progress import Track, silent
+
+Build = Callable[[Sequence[Unit], bool], Subject]
+"""Makes what is timed: the model without some units, with all rows of its last layer (True) or as it is used."""
+DEPTH = 2
+"""Layers of the models that single parts are timed in."""
 
 
 def time_layers(
-    model: PreTrainedModel,
-    family: Family,
+    build: Build,
+    shape: Shape,
     cells: Sequence[Cell],
     *,
     min_seconds: float,
     min_runs: int = 30,
     max_seconds: float = 10.0,
     parts: Sequence[str] = (),
+    spared: bool = False,
     seed: int = 0,
     track: Track = silent,
 ) -> list[dict[str, Any]]:
-    """Time the whole model and one of its layers in every cell, interleaved; medians in milliseconds.
+    """Time the whole model of that `shape` and shorter ones in every cell, interleaved; medians in milliseconds.
 
-    Each run of the layer takes the next one of the stack, so that its weights come from where they do in a whole pass.
-    With `parts` (`model/units.py`), `parts_ms` holds the time of a layer without each piece that they name: what two pieces
-    of one layer save adds up (`layers_saved`), so that a joined part needs no time of its own. Where layers have lost parts
-    already, times are means over the layers, and what a piece saves is the mean over those that have it. `heads` and `width`
-    are what a layer has, so that amounts in between can be told.
+    `layer_ms` is what the full model takes longer than a shorter one, for each layer between them. With `parts`
+    (`model/units.py`), `parts_ms` holds the time of a layer without each piece that they name, from models of `DEPTH` layers
+    that have all lost it: what two pieces of one layer save adds up (`layers_saved`), so that a joined part needs no time
+    of its own. `last_ms` is the time of the last layer of a model that is used `spared` of rows. Where layers have lost parts
+    already, no layer stands for the others: the models keep all of them, and times are means over those that have the
+    piece. `heads` and `width` are what a layer has, so that amounts in between can be told.
     """
-    shape, rows = shape_of(model, family), []
+    layers, rows = len(shape.heads), []
+    depth = DEPTH if shape.uniform() and layers > DEPTH else layers
+    beyond = tuple(range(depth + 1, layers + 1))
+    fewer = beyond or tuple(range(2, layers + 1))
     asked = dict.fromkeys(piece for part in parts for piece in pieces(part) if piece)
-    owners = {part: [has_part(part, *own) for own in zip(shape.ffn_widths, shape.heads, strict=True)] for part in asked}
-    stacks = {part: _stack_without(model, family, part, owners[part]) for part in asked if any(owners[part])}
+    owners = {
+        piece: [
+            layer
+            for layer in range(1, depth + 1)
+            if has_part(piece, shape.ffn_widths[layer - 1], shape.heads[layer - 1])
+        ]
+        for piece in asked
+    }
+    subjects = {"full": build((), False)}
+    if fewer:
+        subjects["shorter"] = build(fewer, False)
+    if asked:
+        subjects["all rows"] = build(beyond, True)
+        for piece in asked:
+            subjects[piece] = build((*beyond, *(unit_of(layer, piece) for layer in owners[piece])), True)
     for cell in cells:
-        calls = [capture_call(model, family, np.arange(cell.batch), batch)[0] for batch in cell.batches]
-        subjects = {"full": torch_subject(model)}
-        for name, layers in {"layer": layer_list(model, family), **stacks}.items():
-            turns = zip(cycle(calls), cycle(layers), strict=False)
-            subjects[name] = _layer_subject(turns, model.device.type)
         values = measure(
             subjects,
             cell.batches,
@@ -59,35 +69,36 @@ def time_layers(
             track=track,
             description=f"one layer, batch {cell.batch}, {cell.length} tokens",
         )
-        # layers take turns: where they differ, the median of all would be the time of some
-        turns = 1 if shape.uniform() else len(shape.heads)
-        typical = {name: typical_ms(values[name], 1 if name == "full" else turns) for name in subjects}
-        row = {"batch": cell.batch, "length": cell.length, "full_ms": typical["full"], "layer_ms": typical["layer"]}
+        typical = {name: float(np.median(values[name])) for name in subjects}
+        full = typical["full"]
+        # no layer takes nothing, whatever the noise of the smallest models says
+        layer = max((full - typical["shorter"]) / len(fewer), 0.01 * full / layers) if fewer else full
+        row = {"batch": cell.batch, "length": cell.length, "full_ms": full, "layer_ms": layer}
         if asked:
-            whole = typical["layer"]
-            saved = {part: (whole - typical[part]) / np.mean(owners[part]) for part in stacks}
+            saved = {piece: (typical["all rows"] - typical[piece]) / max(1, len(owners[piece])) for piece in asked}
             row |= {"heads": max(shape.heads), "width": max(shape.ffn_widths)}
-            row["parts_ms"] = {part: whole - saved.get(part, 0.0) for part in asked}
+            row["parts_ms"] = {piece: max(layer - saved[piece], 0.0) for piece in asked}
+            if spared:
+                same = typical["shorter" if beyond else "full"]
+                row["last_ms"] = min(max(layer - (typical["all rows"] - same), 0.0), layer)
         rows.append({**row, "runs": len(values["full"])})
     return rows
 
 
-def typical_ms(times: Sequence[float], turns: int) -> float:
-    """Return the mean, over `turns` things that took turns in the rounds, of each one's median time."""
-    return float(np.mean([np.median(times[turn::turns]) for turn in range(min(turns, len(times)))]))
-
-
 def prediction_errors(
-    timing: Sequence[Mapping[str, Any]], parts: Sequence[str], latency: Mapping[str, Sequence[Mapping[str, Any]]]
+    timing: Sequence[Mapping[str, Any]],
+    units: Sequence[Unit],
+    layers: int,
+    latency: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> list[dict[str, Any]]:
     """Return predicted against measured speed-up of every variant in `latency` that was compared, cell by cell.
 
-    `parts` are what went, "" for each whole layer. `error` is predicted over measured, less 1.
+    `units` are what went of a model of `layers`. `error` is predicted over measured, less 1.
     """
     made = []
     for cell in timing:
         place = {"batch": cell["batch"], "length": cell["length"]}
-        predicted = predicted_speedup(cell, layers_saved(cell, parts))
+        predicted = predicted_speedup(cell, layers_saved(cell, units, layers))
         measured = [
             {"variant": name, "speedup": row["speedup"], "ci95": row["speedup_ci95"]}
             | {"error": predicted / row["speedup"] - 1}
@@ -95,25 +106,5 @@ def prediction_errors(
             for row in rows
             if row["speedup_ci95"] and {key: row[key] for key in place} == place
         ]
-        made.append({**place, "size": len(parts), "predicted_speedup": predicted, "measured": measured})
+        made.append({**place, "size": len(units), "predicted_speedup": predicted, "measured": measured})
     return made
-
-
-def _stack_without(model: PreTrainedModel, family: Family, part: str, owners: Sequence[bool]) -> list[torch.nn.Module]:
-    """Return copies of the layers, without `part` where they have it; what stays of a block does not matter for its time."""
-    layers = [copy.deepcopy(layer) for layer in layer_list(model, family)]
-    for layer, owns in zip(layers, owners, strict=True):
-        if owns:
-            cut_part(layer, family, part)
-    return layers
-
-
-def _layer_subject(turns: Iterator[tuple[LayerCall, torch.nn.Module]], device: str) -> Subject:
-    def run(_batch: Batch) -> object:
-        call, layer = next(turns)
-        output = apply_layer(layer, [call], [call.hidden])
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return output
-
-    return run

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from compressor.errors import UserError
-from compressor.measurement.cost import layers_saved, shape_flops
+from compressor.measurement.cost import part_saved, shape_flops
 from compressor.model.units import (
     ATTENTION,
     FFN,
@@ -80,10 +80,14 @@ def flops_savings(full: Shape, hidden: int, parts: Sequence[str]) -> dict[tuple[
 def latency_savings(cells: Sequence[Mapping[str, Any]], layers: int, parts: Sequence[str]) -> dict[Key, np.ndarray]:
     """Return what each part saves as a share of the time of all layers, in every timed cell (`timing.json`).
 
-    The cells hold the times of `timed_parts`. A part that did not turn out faster saves nothing there.
+    The cells hold the times of `timed_parts`. A part that did not turn out faster saves nothing there. Files that work out
+    one row of their last layer save less with a part of it: with that of the model's last layer, here, whatever else goes.
     """
-    shares = {part: np.array([max(0.0, layers_saved(cell, [part])) for cell in cells]) / layers for part in parts}
-    return {(layer, part): share for layer in range(1, layers + 1) for part, share in shares.items()}
+
+    def shares(part: str, last: bool) -> np.ndarray:
+        return np.array([max(0.0, part_saved(cell, part, last=last)) for cell in cells]) / layers
+
+    return {(layer, part): shares(part, layer == layers) for layer in range(1, layers + 1) for part in parts}
 
 
 def check_budget(spec: SelectionSpec, savings: Savings, layers: int) -> None:

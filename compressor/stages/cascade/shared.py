@@ -29,7 +29,7 @@ def fused_file(run: Run, source: ModelSource, exported: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as work:
         with quiet():
-            file = export_optimized(Job(source, Path(work), run.tail, run.recipe.export.opset))
+            file = export_optimized(Job.of(source, Path(work), run.tail, run.recipe.export.opset))
         yield file
 
 

@@ -1,5 +1,8 @@
-"""The stage that times one layer beside the full model, so that the latency of any plan can be predicted."""
+"""The stage that times shorter models beside the full one, so that the latency of any plan can be predicted."""
 
+import shutil
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,40 +10,96 @@ import numpy as np
 import torch
 
 from compressor.data.batches import pad
+from compressor.export.onnx import STOCK, export_graph
 from compressor.files import read_json, write_json
-from compressor.measurement.timing.latency import grid_cells
-from compressor.measurement.timing.predictor import time_layers
-from compressor.run.run import Run
+from compressor.measurement.machine.providers import PROVIDERS
+from compressor.measurement.runtime import session
+from compressor.measurement.timing.latency import Subject, grid_cells
+from compressor.measurement.timing.predictor import Build, time_layers
+from compressor.measurement.timing.subjects import onnx_subject, torch_subject
+from compressor.model.sublayers import shape_of
+from compressor.model.surgery import leave_out
+from compressor.model.units import Unit
+from compressor.run.run import TAIL, Run
 from compressor.selection.budget.units import part_names, timed_parts
 from compressor.stages.selection import amounts
 from compressor.stages.stage import Stage, latency_inputs
 
+VOCABULARY = 4096
+"""Tokens that the shorter models keep: a large table of embeddings costs memory and no time."""
+
 
 def inputs(run: Run) -> dict[str, Any]:
     """Return what the time of one layer depends on, and of a layer without each part that may go."""
-    parts = single_parts(run)
-    return latency_inputs(run) | ({"parts": parts} if parts else {})
+    parts, variant = single_parts(run), timed_variant(run)
+    file = {"variant": variant, "opset": run.recipe.export.opset} if variant else {}
+    return latency_inputs(run) | file | ({"parts": parts} if parts else {})
 
 
 def compute(run: Run, folder: Path) -> None:
-    """Time one layer beside the full model, so that the latency of any plan can be predicted."""
+    """Time shorter models beside the full model, as files where the run makes any, so that any plan's latency can be told."""
     spec, inputs = run.recipe.benchmark, list(pad(run.evaluation, np.arange(1)))
-    cells = grid_cells(spec, run.teacher.config.vocab_size, inputs, run.recipe.seed)
+    vocabulary, variant = min(VOCABULARY, run.teacher.config.vocab_size), timed_variant(run)
+    cells = grid_cells(spec, vocabulary, inputs, run.recipe.seed)
     # medians of a few dozen runs do: the benchmark of the finished files is the measurement that counts
     least, most = _limits(run)
-    rows = time_layers(
-        run.teacher,
-        run.family,
-        cells,
-        min_seconds=least,
-        max_seconds=most,
-        min_runs=min(30, spec.min_runs),
-        parts=single_parts(run),
-        seed=run.recipe.seed,
-        track=run.track,
-    )
-    threads = torch.get_num_threads()
-    write_json(folder / "timing.json", {"provider": f"PyTorch {run.device.upper()}", "threads": threads, "cells": rows})
+    tail = run.tail if variant and variant not in STOCK else None
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        rows = time_layers(
+            build_files(run, variant, Path(work), tail) if variant else build_models(run),
+            shape_of(run.teacher, run.family),
+            cells,
+            min_seconds=least,
+            max_seconds=most,
+            min_runs=min(30, spec.min_runs),
+            parts=single_parts(run),
+            spared=tail is not None,
+            seed=run.recipe.seed,
+            track=run.track,
+        )
+    engine = "ONNX Runtime" if variant else "PyTorch"
+    made = {"provider": f"{engine} {run.device.upper()}", "threads": torch.get_num_threads(), "cells": rows}
+    write_json(folder / "timing.json", made)
+
+
+def timed_variant(run: Run) -> str | None:
+    """Return the ONNX variant whose layers are timed, None where the run makes no files that could ship.
+
+    Files in 8 bits stand on those in float32, and layers have about the same share of the time in both.
+    """
+    wanted, ship = run.variants, run.recipe.ship
+    if not wanted or (ship is not None and "onnx" not in ship.engines):
+        return None
+    floats = [*(["fp16"] if run.device != "cpu" else []), "optimized", "alltokens", "fp32"]
+    return next((variant for variant in floats if variant in wanted), "optimized")
+
+
+def build_models(run: Run) -> Build:
+    """Return what makes PyTorch models to be timed."""
+
+    def build(units: Sequence[Unit], _all_rows: bool) -> Subject:
+        return torch_subject(leave_out(run.teacher, run.family, units))
+
+    return build
+
+
+def build_files(run: Run, variant: str, work: Path, tail: str | None) -> Build:
+    """Return what makes ONNX files of a `variant` to be timed, in the folder `work`; a file goes once it is open.
+
+    `tail` is the form of the CLS-only tail of files that are made as they are used.
+    """
+
+    def build(units: Sequence[Unit], all_rows: bool) -> Subject:
+        model = leave_out(run.teacher, run.family, units)
+        if units and model.config.vocab_size > VOCABULARY:
+            model.resize_token_embeddings(VOCABULARY)
+        home = Path(tempfile.mkdtemp(dir=work))
+        file = export_graph(model, variant, home, None if all_rows else tail, run.recipe.export.opset)
+        subject = onnx_subject(session(file, provider=PROVIDERS[run.device], threads=torch.get_num_threads()))
+        shutil.rmtree(home)
+        return subject
+
+    return build
 
 
 def single_parts(run: Run) -> list[str]:
@@ -73,7 +132,7 @@ def _limits(run: Run) -> tuple[float, float]:
 STAGE = Stage(
     "timing",
     ("timing.json",),
-    ("teacher",),
+    ("teacher", TAIL.removesuffix(".json")),
     inputs,
     compute,
     cost,
