@@ -42,7 +42,8 @@ class BudgetSpec(Spec):
     keep: Annotated[Float, Field(gt=0, lt=1)]
     """Largest share of the cost of all layers that may remain: 0.5 halves it."""
     of: Literal["flops", "latency"] = "flops"
-    """`flops` at 128 tokens, or predicted `latency`: each part timed in PyTorch, in every cell of the benchmark."""
+    """`flops` at 128 tokens, or predicted `latency`: each part timed in files of two layers (models, where a run
+    makes no files), in every cell of the benchmark."""
 
 
 class SelectionSpec(Spec):
