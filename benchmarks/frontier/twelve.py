@@ -11,6 +11,7 @@ results/glue_frontier.json.
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,8 @@ NAIVE_SETS = 24
 PIECE_SETS = 256
 """Sets that are walked before the clock is looked at; a boundary costs up to eleven layer applications."""
 WIDTHS = 1, 4, 8
+GUIDED = range(2, 8)
+"""Layers skipped by a search that the default score leads, each number a search of its own."""
 
 
 def walk(run: Run, until: float) -> tuple[dict, bool]:
@@ -128,6 +131,7 @@ def measure_walk(model: str, arguments: argparse.Namespace) -> dict:
             if trial["skip"]:
                 best.setdefault(str(len(trial["skip"])), {key: trial[key] for key in ("skip", "agreement", "kl")})
         found[name] = {"best": best} | {key: plan[key] for key in ("sets_evaluated", "layer_applications")}
+    found["guided"] = measure_guided(model, arguments, run.path, every)
     trials, evidence = run_trials(run)[0], run_evidence(run)
     gain = [ranked_set("separability", evidence, size) for size in range(1, len(trials.layers))]
     found["separability"] = {
@@ -137,6 +141,19 @@ def measure_walk(model: str, arguments: argparse.Namespace) -> dict:
         }
     }
     return {"layers": len(trials.layers), "searches": found, **walked}
+
+
+def measure_guided(model: str, arguments: argparse.Namespace, path: Path, every: Sequence[str]) -> dict:
+    """Return the best set of each of `GUIDED` layers that a search led by the default score finds, and the sets it tried."""
+    best, tried = {}, {}
+    for size in GUIDED:
+        sets = *every, "selection.search=guided", f"selection.layers={size}", "goals=null"
+        run_until(recipe_of(model, arguments, model, *sets), "plan", path, device="cpu")
+        plan = read_json(path / "plan.json")
+        trial = next(trial for trial in plan["trace"] if trial["skip"] == plan["skip"])
+        best[str(size)] = {key: trial[key] for key in ("skip", "agreement", "kl")}
+        tried[str(size)] = sum(len(trial["skip"]) == size for trial in plan["trace"])
+    return {"best": best, "tried": tried}
 
 
 def measure_one(model: str, arguments: argparse.Namespace) -> dict:

@@ -12,7 +12,7 @@ from compressor.measurement.statistics import delta_interval, discordant, paired
 DRAWS = 10_000
 AS_IT_IS, AFTER_READOUT = "trials, as it is", "trials, after a readout"
 """Who chooses the one layer: trials of the model without it, before or after a closed-form readout."""
-GREEDY = {"beam of 1": "greedy (beam of 1)"}
+NAMES = {"beam of 1": "greedy (beam of 1)", "guided": "guided by downstream separability (sets tried)"}
 MARKS = {"walk": "frontier_twelve", "one": "frontier_one_of_twelve"}
 
 
@@ -37,11 +37,18 @@ def walk_table(entry: Mapping[str, Any]) -> str:
     searches, rows = entry["searches"], []
     for size in map(str, range(1, entry["layers"])):
         layers = ", ".join(map(str, searches["exhaustive"]["best"][size]["skip"]))
-        rows.append([size, layers, *(f"{found['best'][size]['agreement']:.1%}" for found in searches.values())])
+        rows.append([size, layers, *(_agreement(found, size) for found in searches.values())])
     for name, key in (("sets tried", "sets_evaluated"), ("layer applications", "layer_applications")):
         rows.append([name, "", *(f"{found[key]:,}" if key in found else "" for found in searches.values())])
-    names = [GREEDY.get(name, name) for name in searches]
+    names = [NAMES.get(name, name) for name in searches]
     return markdown.table(["skipped", "best layers", *names], rows)
+
+
+def _agreement(found: Mapping[str, Any], size: str) -> str:
+    if size not in found["best"]:
+        return ""
+    tried = f" ({found['tried'][size]})" if "tried" in found else ""
+    return f"{found['best'][size]['agreement']:.1%}{tried}"
 
 
 def walk_reading(entry: Mapping[str, Any]) -> str:
