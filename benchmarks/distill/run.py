@@ -48,20 +48,18 @@ MUCH = 4000
 """Texts from which on a GPU takes larger steps."""
 
 
-FAST, LONG, BOTH = {"lr": 3e-4}, {"epochs": 8}, {"logits_weight": 1.0}
+BOTH = {"logits_weight": 1.0}
 VARIANTS: dict[str, dict[str, Any]] = {
     "defaults": {},
-    "lr 3e-4": FAST,
+    "lr 3e-4": {"lr": 3e-4},
     "lr 1e-3": {"lr": 1e-3},
-    "8 epochs": LONG,
-    "8 epochs, lr 3e-4": {**LONG, **FAST},
-    "batches of 32": {"batch_size": 32},
-    "attended states too, lr 3e-4": {"attended": True, **FAST},
-    "logits too, lr 3e-4": {**BOTH, **FAST},
-    "logits too, temperature 1, lr 3e-4": {**BOTH, "temperature": 1.0, **FAST},
-    "logits too, temperature 4, lr 3e-4": {**BOTH, "temperature": 4.0, **FAST},
-    "logits a tenth, lr 3e-4": {"logits_weight": 0.1, **FAST},
-    "logits alone, lr 3e-4": {**BOTH, "states_weight": 0.0, **FAST},
+    "lr 3e-5": {"lr": 3e-5},
+    "attended states too": {"attended": True},
+    "8 epochs": {"epochs": 8},
+    "logits a tenth": {"logits_weight": 0.1},
+    "logits too": BOTH,
+    "logits too, temperature 4": {**BOTH, "temperature": 4.0},
+    "logits alone": {**BOTH, "states_weight": 0.0},
 }
 """Settings that are compared."""
 SETTING_TEXTS = 8000
@@ -92,7 +90,8 @@ def jobs(available: int, arguments: argparse.Namespace, best: str) -> list[Job]:
     """Return what is to be done where `available` texts are there; points under the settings called `best`."""
     if arguments.part == "settings":
         texts = min(SETTING_TEXTS, available)
-        return [Job("settings", name, texts, spec_of(texts, arguments, change)) for name, change in VARIANTS.items()]
+        chosen = {name: VARIANTS[name] for name in arguments.variant or VARIANTS}
+        return [Job("settings", name, texts, spec_of(texts, arguments, change)) for name, change in chosen.items()]
     wanted = [(asked, available if asked == ALL else min(int(asked), available)) for asked in arguments.texts]
     return [
         Job("points", ALL if texts == available else asked, texts, spec_of(texts, arguments, VARIANTS[best]))
@@ -183,6 +182,7 @@ def arguments_of(words: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--part", default="points", choices=("points", "settings"))
+    parser.add_argument("--variant", nargs="+", choices=VARIANTS, help="compare these settings alone")
     parser.add_argument("--best-of", help="take the settings that did best on this model")
     parser.add_argument("--table-only", action="store_true", help="rewrite the table from the results")
     return parser.parse_args(words)
