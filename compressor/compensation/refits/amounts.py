@@ -21,7 +21,6 @@ from compressor.compensation.refits.widths import (
     BlockSums,
     change_error,
     cut_change,
-    mean_change,
     nested_changes,
     ranked_heads,
     ranked_neurons,
@@ -221,11 +220,11 @@ def _amounts(sums: BlockSums, order: Tensor, each: int, counts: Collection[int],
     """Return count -> amount where the first `count` heads (of `each` inputs) or neurons of `order` stay."""
     inputs = inputs_of(order, each)
     made = {}
-    for count, strength, change, error in nested_changes(sums, inputs, [count * each for count in counts]):
+    for count, strength, change, error, mean in nested_changes(sums, inputs, [count * each for count in counts]):
         units = order[: count // each].sort().values
         kept = inputs_of(units, each)
         weight = (sums.output.double() + change[:-1])[kept].T.to(sums.output).contiguous()
-        cut, mean = (change_error(sums, plain(sums, kept)) for plain in (cut_change, mean_change))
+        cut = change_error(sums, cut_change(sums, kept))
         new_bias = (bias.double() + change[-1]).to(bias)
         made[count // each] = Amount(tuple(units.tolist()), weight, new_bias, strength, cut, mean, error)
     return made

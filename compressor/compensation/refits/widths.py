@@ -148,8 +148,8 @@ def mean_change(sums: BlockSums, kept: Tensor) -> Tensor:
 
 def nested_changes(
     sums: BlockSums, order: Tensor, counts: Collection[int]
-) -> Iterator[tuple[int, float | None, Tensor, float]]:
-    """Yield (count, ridge strength, change, its held-out error) where the first `count` inputs of `order` stay, for each.
+) -> Iterator[tuple[int, float | None, Tensor, float, float]]:
+    """Yield (count, ridge strength, change, held-out errors of it and of the mean) where the first `count` of `order` stay.
 
     The kept columns and the bias make up for what went, by ridge regression towards no change. Every system is the leading
     block of one ordered matrix, so one factor a strength serves all counts. All strengths are tried where `ANCHORS` of the
@@ -174,12 +174,13 @@ def nested_changes(
         best[count] = min(STRENGTHS, key=lambda strength: solved(count, strength)[1])
     for count in sorted(set(counts)):
         mean = mean_change(sums, order[:count])
-        made = count, None, mean, change_error(sums, mean)
+        mean_error = change_error(sums, mean)
+        made = None, mean, mean_error
         if count in inner:
             strength = best[min(anchors, key=lambda anchor: abs(anchor - count))]
             change, error = solved(count, strength)
-            made = (count, strength, change, error) if error < made[3] else made
-        yield made
+            made = (strength, change, error) if error < mean_error else made
+        yield count, *made, mean_error
 
 
 def change_error(sums: BlockSums, change: Tensor) -> float:

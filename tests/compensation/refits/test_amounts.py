@@ -90,7 +90,7 @@ def test_dead_heads_go_at_no_loss_and_the_others_stay_as_they_are(tiny):
 
 def solved(sums, order, count):
     """Return the change of `nested_changes` for one count."""
-    ((_, _, change, _),) = nested_changes(sums, torch.as_tensor(order), [count])
+    ((_, _, change, *_),) = nested_changes(sums, torch.as_tensor(order), [count])
     return change
 
 
@@ -113,7 +113,7 @@ def test_nested_amounts_are_ridge_regressions_of_their_own():
     phi = torch.randn(80, 6, generator=generator) @ torch.randn(6, 6, generator=generator) + 1
     sums, order = sums_of(phi, torch.randn(6, 3, generator=generator)), torch.tensor([4, 0, 5, 2, 1, 3])
     found = {
-        count: (strength, change, error) for count, strength, change, error in nested_changes(sums, order, range(7))
+        count: (strength, change, error) for count, strength, change, error, _ in nested_changes(sums, order, range(7))
     }
     assert found[6][0] is None and not found[6][1].any()  # nothing goes
     assert torch.equal(found[0][1], mean_change(sums, order[:0]))  # nothing stays but the bias
@@ -126,7 +126,7 @@ def test_nested_amounts_are_ridge_regressions_of_their_own():
         torch.testing.assert_close(change[stay], expected, rtol=1e-4, atol=1e-6)
         assert error == pytest.approx(change_error(sums, change))
         assert error <= change_error(sums, mean_change(sums, order[:count]))
-    subset = {count: change for count, _, change, _ in nested_changes(sums, order, [4])}
+    subset = {count: change for count, _, change, *_ in nested_changes(sums, order, [4])}
     assert torch.equal(subset[4], found[4][1])  # whatever else is asked for
 
 
@@ -252,10 +252,10 @@ def test_what_held_out_text_does_not_want_is_not_made():
     other = torch.randn(500, 6, generator=generator) * torch.tensor([9.0, 1, 1, 1, 1, 1])
     held.add(other, other.new_zeros(500, 0), torch.ones(500))
     sums = BlockSums(seen.fit, held, fit.cls, output, fit.gamma, fit.specialists)
-    ((_, strength, change, error),) = nested_changes(sums, torch.arange(6), [1])
+    ((_, strength, change, error, mean),) = nested_changes(sums, torch.arange(6), [1])
     assert strength is None
     assert torch.equal(change, mean_change(sums, torch.tensor([0])))
-    assert error == change_error(sums, change)
+    assert error == mean == change_error(sums, change)
 
 
 PARTS = ["ffn", "attention", "ffn:16", "ffn:48", "heads:1", "heads:3", "heads:2+ffn:16", "attention+ffn:16"]
