@@ -2,14 +2,19 @@
 
 import json
 
+import numpy as np
 import pytest
-from tiny import save_model
+from heads import cut, zeroed
+from tiny import TEXTS, save_model
 from transformers import AutoModelForSequenceClassification
 
+from compressor.data.batches import encode
 from compressor.errors import UserError
+from compressor.measurement.predictions import predict
 from compressor.model.families import FAMILIES
-from compressor.model.load import find_model, load_classifier
+from compressor.model.load import find_model, load_classifier, load_tokenizer
 from compressor.model.sublayers import shape_of
+from compressor.model.surgery import save_model as save
 
 RELATIVE = [kind for kind, family in FAMILIES.items() if family.relative]
 
@@ -75,3 +80,19 @@ def test_what_is_not_served_of_deberta_is_said(tmp_path, change, message):
     folder = save_model(tmp_path / "full", "deberta-v2", layers=2, **change)
     with pytest.raises(UserError, match=message):
         find_model(str(folder))
+
+
+@pytest.mark.parametrize("kinds", [["c2p"], ["p2c"], ["c2p", "p2c"]])
+@pytest.mark.parametrize("shared", [True, False])
+def test_heads_of_deberta_take_their_maps_of_distances_along(tmp_path, kinds, shared):
+    folder = save_model(tmp_path / "full", "deberta-v2", layers=4, pos_att_type=kinds, share_att_key=shared)
+    source = find_model(str(folder))
+    model, family, tokenizer = load_classifier(source), FAMILIES["deberta-v2"], load_tokenizer(source)
+    encodings = encode(TEXTS, tokenizer, 40)
+    made, wanted = cut(model, family), predict(zeroed(model, family), encodings)
+    np.testing.assert_allclose(predict(made, encodings), wanted, atol=1e-5)
+    save(made, tokenizer, tmp_path / "cut", "card")
+    stock, info = AutoModelForSequenceClassification.from_pretrained(tmp_path / "cut", output_loading_info=True)
+    assert not info["missing_keys"]
+    for opened in (stock.eval(), load_classifier(find_model(str(tmp_path / "cut")))):
+        np.testing.assert_allclose(predict(opened, encodings), wanted, atol=1e-5)
