@@ -4,7 +4,7 @@
 
 Every model is cut by one pattern over its layers (`PATTERN`), heads kept in a drawn order, and saved. Its logits on invented
 token sequences of 3 to 62 tokens, padded to the longest, are compared with those of its ONNX files, of the stock class of the
-installed transformers, and of transformers 5 in a child process. Tiny random models of four families, and the classifiers in
+installed transformers, and of transformers 5 in a child process. Tiny random models of six families, and the classifiers in
 the folder `--models` where it is given.
 """
 
@@ -50,6 +50,16 @@ TINY = {
     "roberta": {"pad_token_id": 1, "max_position_embeddings": 98, "type_vocab_size": 1},
     "distilbert": {"dim": 64, "n_heads": 8, "hidden_dim": 128, "n_layers": 6},
     "electra": {"embedding_size": 32},
+    "mpnet": {"pad_token_id": 1, "max_position_embeddings": 98},
+    "deberta-v2": {
+        "relative_attention": True,
+        "pos_att_type": ["c2p", "p2c"],
+        "position_buckets": 16,
+        "norm_rel_ebd": "layer_norm",
+        "position_biased_input": False,
+        "pooler_hidden_size": 64,
+        "share_att_key": False,
+    },
 }
 SIZES = {
     "vocab_size": 96,
@@ -74,7 +84,7 @@ def tiny_model(folder: Path, name: str) -> Path:
                 parameter += 0.1 * torch.randn(parameter.shape)
     model.save_pretrained(folder)
     # one kind of tokenizer serves all families here: positions go by the id of padding, which the order of words gives
-    words = [WORDS[1], WORDS[0], *WORDS[2:]] if kind == "roberta" else WORDS
+    words = [WORDS[1], WORDS[0], *WORDS[2:]] if kind in {"roberta", "mpnet"} else WORDS
     (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
     BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
     return folder
@@ -85,7 +95,8 @@ def cut(model: PreTrainedModel, family: Family, generator: np.random.Generator) 
     for index, layer in enumerate(layer_list(model, family)):
         heads, width = heads_of(layer, family), layer.get_submodule(family.ffn_output).in_features
         share_heads, share_width = PATTERN[index % len(PATTERN)]
-        cut_heads(layer, family, generator.permutation(heads)[: round(share_heads * heads)].tolist())
+        kept = generator.permutation(heads)[: round(share_heads * heads)].tolist()
+        cut_heads(layer, family, kept if family.movable_heads or not kept else range(heads))
         cut_ffn(layer, family, np.sort(generator.permutation(width)[: round(share_width * width)]).tolist())
 
 

@@ -10,6 +10,7 @@ from compressor.data.batches import pad
 from compressor.measurement.cost import layers_saved, predicted_speedup
 from compressor.measurement.timing.latency import Cell, grid_batches, measure
 from compressor.measurement.timing.predictor import time_layers
+from compressor.model.families import part_sizes
 from compressor.model.sublayers import shape_of
 from compressor.model.units import Unit
 from compressor.progress import track_for_terminal
@@ -50,7 +51,7 @@ def measure_latency(run: Run, seconds: float) -> dict:
     """
     inputs, vocabulary = list(pad(run.evaluation, np.arange(1))), min(VOCABULARY, run.teacher.config.vocab_size)
     cells = [Cell(batch, length, grid_batches(batch, length, vocabulary, inputs)) for batch, length in CELLS]
-    size = [run.source.config[key] for key in (run.family.ffn_key, run.family.heads_key)]
+    size = part_sizes(run.source.config)
     parts = timed_parts(part_names(EVERY, *size), *size)  # as a run times them; amounts in between lie on the line
     shape, made = shape_of(run.teacher, run.family), {}
     for variant, spared in FILES.items():

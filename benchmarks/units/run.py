@@ -37,7 +37,7 @@ from compressor.files import write_json
 from compressor.measurement.machine.environment import environment
 from compressor.measurement.predictions import predict
 from compressor.model.capture import LayerCall, capture_calls, fit_calls
-from compressor.model.families import layer_list
+from compressor.model.families import layer_list, part_sizes
 from compressor.model.sublayers import any_shape, cut_ffn, cut_heads
 from compressor.model.surgery import kept_layers, leave_out
 from compressor.model.units import FFN, Unit, parts_of, pieces, unit_of, whole_layers
@@ -107,17 +107,13 @@ def prepared(model: str, arguments: argparse.Namespace) -> Task:
 
 def parts_of_kinds(run: Run, kinds: Iterable[Sequence[str]]) -> list[str]:
     """Return every part that mixes of these kinds may take."""
-    return list(dict.fromkeys(part for units in kinds for part in part_names(spec_of(units, 0.5), *size_of(run))))
+    size = part_sizes(run.source.config)
+    return list(dict.fromkeys(part for units in kinds for part in part_names(spec_of(units, 0.5), *size)))
 
 
 def spec_of(units: Sequence[str], keep: float) -> SelectionSpec:
     """Return the selection of a recipe that would search for such a mix."""
     return SelectionSpec(units=list(units), budget={"keep": keep}, beam_width=BEAM)
-
-
-def size_of(run: Run) -> tuple[int, int]:
-    """Return the numbers of neurons and heads of a layer."""
-    return run.source.config[run.family.ffn_key], run.source.config[run.family.heads_key]
 
 
 def planned(made: Task, kind: str, size: int) -> SkipPlan:
@@ -190,7 +186,7 @@ def measure_texts(model: str, arguments: argparse.Namespace) -> Iterator[dict]:
             break
         some = text.take(np.arange(count))
         spec = spec_of(KINDS["heads"], 0.5)
-        wanted = dict.fromkeys(range(1, run.source.layers + 1), part_names(spec, *size_of(run)))
+        wanted = dict.fromkeys(range(1, run.source.layers + 1), part_names(spec, *part_sizes(run.source.config)))
         amounts = fit_amounts(run.teacher, run.family, some, wanted)
         damages = Damages.of(answer_shifts(run.teacher, run.family, shift_texts(some), amounts))
         savings = source_savings(spec, run.source)

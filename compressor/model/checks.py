@@ -7,7 +7,7 @@ import json
 import math
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +53,10 @@ def check_config(config: Mapping[str, Any], family: Family, where: str) -> None:
         raise UserError(f"{where}: is_decoder is true, so tokens see only those before them; give an encoder.")
     own = (family.layers_key, family.width_key, family.heads_key, family.ffn_key)
     for name in (*own, *SIZES):
-        value = config.get(name)
-        if name in config and not (type(value) is int and value >= 1):
+        value, least = config.get(name), 0 if name in family.may_be_zero else 1
+        if name in config and not (type(value) is int and value >= least):
             raise UserError(
-                f"{where}: {name} is {json.dumps(value, default=str)}; it must be a whole number from 1 on."
+                f"{where}: {name} is {json.dumps(value, default=str)}; it must be a whole number from {least} on."
             )
     activation = config.get("hidden_act", config.get("activation", "gelu"))
     if not isinstance(activation, str) or activation not in ACT2FN:
@@ -72,7 +72,25 @@ def check_config(config: Mapping[str, Any], family: Family, where: str) -> None:
             f"{where}: pad_token_id is {json.dumps(padding, default=str)}, but positions of a {config['model_type']} model "
             "start behind it; set it to the tokenizer's padding token."
         )
+    if family.head_act_key and config.get(family.head_act_key) != "gelu":
+        raise UserError(
+            f"{where}: {family.head_act_key} is {json.dumps(config.get(family.head_act_key), default=str)}; only gelu is served."
+        )
+    if config.get("conv_kernel_size"):
+        raise UserError(
+            f"{where}: conv_kernel_size is {config['conv_kernel_size']}: a convolution behind the first layer reads the "
+            "embeddings again, which no layer that moves up can stand for; give a model without one."
+        )
     _check_pruned_heads(config.get("pruned_heads") or {}, config[family.layers_key], config[family.heads_key], where)
+    _check_heads(stock_shape(config).heads, config[family.heads_key], family, f"{where}: pruned_heads")
+
+
+def _check_heads(heads: Sequence[int], full: int, family: Family, where: str) -> None:
+    """Raise UserError, beginning with `where`, for layers that lost some of their heads where heads cannot be told apart."""
+    if not family.movable_heads and set(heads) - {0, full}:
+        raise UserError(
+            f"{where}: a layer of this family has all its {full} heads or none; each has a bias by its place."
+        )
 
 
 def _check_pruned_heads(pruned: Mapping[int, Any], layers: int, heads: int, where: str) -> None:
@@ -116,6 +134,7 @@ def shape_in(config: Mapping[str, Any], where: str = "config.json") -> Shape | N
             f"{where}: {KEY}.heads must be {layers} whole numbers, for each layer how many of its {max(stock.heads)} heads "
             "are left, 0 for no attention."
         )
+    _check_heads(heads, stock.full_heads, family_of(config["model_type"]), f"{where}: {KEY}.heads")
     stored = entry.get("stored", "stock")
     if stored not in {"stock", "exact"}:
         raise UserError(f"{where}: {KEY}.stored is {stored!r}; it must be stock or exact.")

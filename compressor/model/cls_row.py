@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from compressor.model.families import Family
+from compressor.model.families import Family, family_of
 from compressor.model.sublayers import attends, heads_of
 
 Attend = Callable[[nn.Module, Family, Tensor, Tensor], Tensor]
@@ -49,12 +49,12 @@ def reassociated(layer: nn.Module, family: Family, hidden: Tensor, mask: Tensor)
 
 
 def relative_positions(config: Mapping[str, Any]) -> bool:
-    """Return whether scores of a model with this configuration depend on the distance of tokens (`relative_key`).
+    """Return whether scores of a model with this configuration depend on the distance of tokens.
 
     Then no row is computed without the others here: files have no CLS-only tail, their attention is not fused, and the
     graph cannot be cut for an early exit.
     """
-    return config.get("position_embedding_type", "absolute") != "absolute"
+    return family_of(config["model_type"]).relative or config.get("position_embedding_type", "absolute") != "absolute"
 
 
 FORMS: dict[str, Attend] = {"reassociated": reassociated, "single_row": single_row}
@@ -64,12 +64,9 @@ FORMS: dict[str, Attend] = {"reassociated": reassociated, "single_row": single_r
 def cls_row(layer: nn.Module, family: Family, hidden: Tensor, mask: Tensor, attend: Attend = reassociated) -> Tensor:
     """Return row 0 [B, 1, H] of what `layer` makes of the states `hidden` [B, S, H], without the other rows.
 
-    `mask` [B, S] is 1 where a token counts. Written with matrix products only, so that it exports to ONNX.
+    `mask` [B, S] is 1 where a token counts. Written with matrix products only, so that it exports to ONNX. Not for models
+    with `relative_positions`.
     """
-    core = layer.get_submodule(family.attention_core)
-    if getattr(core, "position_embedding_type", "absolute") != "absolute":  # scores depend on distances: no row alone
-        rows = layer(hidden, attention_mask=_penalty(mask, hidden)[:, None, None])
-        return (rows if isinstance(rows, Tensor) else rows[0])[:, :1]
     # an attention block that is gone has nothing to read; its output map then gives its bias
     context = attend(layer, family, hidden, mask) if attends(layer, family) else hidden[:, :1, :0]
     attended = layer.get_submodule(family.attention_output)(context) + hidden[:, :1]

@@ -1,7 +1,8 @@
 """The table of model families: where the layers and the classification head of each sit."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,16 @@ class Family:
     """Inside a layer: the norm over the sum of attention and feed-forward outputs, which ends the layer."""
     token_types: bool = True
     """Whether the model takes token type ids (segments)."""
+    position_maps: Mapping[str, str] = field(default_factory=dict)
+    """Kind of `pos_att_type` -> inside a layer, the map [H, H] of distances to what heads compare them with."""
+    relative: bool = False
+    """Whether attention always reads how far tokens are apart, by what every layer is given beside the states."""
+    movable_heads: bool = True
+    """Whether a head may lie at another's place: not where each place has a bias of its own."""
+    may_be_zero: tuple[str, ...] = ()
+    """Config fields of sizes of which 0 says that there is none."""
+    head_act_key: str = ""
+    """Config field with the head's activation, where it has one; `activation` is the only one that is served."""
 
 
 _ROBERTA = Family(
@@ -102,14 +113,42 @@ FAMILIES: dict[str, Family] = {
         output="classifier.out_proj",
         activation=nn.functional.gelu,
     ),
+    "mpnet": Family(
+        encoder="mpnet",
+        layers="mpnet.encoder.layer",
+        dense="classifier.dense",
+        output="classifier.out_proj",
+        position_offset=True,
+        query="attention.attn.q",
+        key="attention.attn.k",
+        value="attention.attn.v",
+        attention_core="attention.attn",
+        attention_output="attention.attn.o",
+        attention_norm="attention.LayerNorm",
+        token_types=False,
+        relative=True,
+        movable_heads=False,
+    ),
+    "deberta-v2": Family(
+        encoder="deberta",
+        layers="deberta.encoder.layer",
+        dense="pooler.dense",
+        output="classifier",
+        activation=nn.functional.gelu,
+        query="attention.self.query_proj",
+        key="attention.self.key_proj",
+        value="attention.self.value_proj",
+        position_maps={"c2p": "attention.self.pos_key_proj", "p2c": "attention.self.pos_query_proj"},
+        relative=True,
+        may_be_zero=("type_vocab_size",),
+        head_act_key="pooler_hidden_act",
+    ),
 }
 
 REFUSED: dict[str, str] = {
     "albert": "all its layers share one set of weights, so dropping a layer removes nothing",
     "deberta": "its relative-position attention is not covered by the layer capture yet",
-    "deberta-v2": "a convolution after its first layer makes layers depend on their index",
     "modernbert": "layers attend globally or locally by their index, so renumbering changes what they compute",
-    "mpnet": "its position bias is computed outside the layers and is not covered yet",
 }
 
 
@@ -124,9 +163,25 @@ def family_of(model_type: str | None) -> Family:
     )
 
 
+def part_sizes(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Return how many neurons and how many heads a layer of a model with this configuration has that may go one by one."""
+    family = family_of(config["model_type"])
+    return config[family.ffn_key], config[family.heads_key] if family.movable_heads else 1
+
+
 def layer_list(model: nn.Module, family: Family) -> nn.ModuleList:
     """Return the encoder layers, layer 1 at index 0."""
     return model.get_submodule(family.layers)
+
+
+def position_maps(config: Mapping[str, Any], family: Family) -> list[str]:
+    """Return the names of the maps of distances that each layer of a model with this configuration has."""
+    kinds = (
+        (config.get("pos_att_type") or [])
+        if config.get("relative_attention") and not config.get("share_att_key")
+        else []
+    )
+    return [name for kind, name in family.position_maps.items() if kind in kinds]
 
 
 def head_logits(model: nn.Module, family: Family, cls: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel
 
 from compressor.model.checks import KEY, shape_in, stock_shape
-from compressor.model.families import Family, family_of, layer_list
+from compressor.model.families import Family, family_of, layer_list, position_maps
 from compressor.model.units import Shape, heads_left, neurons_left, pieces
 
 
@@ -107,13 +107,20 @@ def cut_heads(layer: nn.Module, family: Family, kept: Sequence[int]) -> None:
     size, output = core.attention_head_size, layer.get_submodule(family.attention_output)
     chosen = torch.as_tensor(list(kept), dtype=torch.long, device=output.weight.device)
     columns = inputs_of(chosen, size)
-    for name in (family.query, family.key, family.value):
+    for name in head_maps(layer, family):
         linear = layer.get_submodule(name)
         _put(layer, name, _linear(linear.weight.detach()[columns], linear.bias.detach()[columns]))
     _put(layer, family.attention_output, _linear(output.weight.detach()[:, columns], output.bias))
     for name, count in zip(family.head_counts, (len(chosen), len(columns)), strict=True):
         setattr(core, name, count)
     layer.train(layer.training)
+
+
+def head_maps(layer: nn.Module, family: Family) -> list[str]:
+    """Return the names of the maps [H, H] inside a layer whose outputs are parted into heads."""
+    core = layer.get_submodule(family.attention_core)
+    own = [name for name in family.position_maps.values() if hasattr(core, name.rpartition(".")[2])]
+    return [family.query, family.key, family.value, *own]
 
 
 def inputs_of(units: Tensor, each: int) -> Tensor:
@@ -174,7 +181,7 @@ def padded_state(model: nn.Module, family: Family) -> dict[str, Tensor]:
     """
     state, bias = dict(model.state_dict()), layer_list(model, family)[0].get_submodule(family.ffn_output).bias
     shape, config = shape_of(model, family), model.config
-    sizes = padded_sizes(shape, family, len(bias))
+    sizes = padded_sizes(shape, family, len(bias), position_maps(config.to_dict(), family))
     if getattr(config, "position_embedding_type", "absolute") != "absolute":  # each layer has an embedding of distances
         size = 2 * config.max_position_embeddings - 1, len(bias) // shape.full_heads
         gone = [index for index, heads in enumerate(shape.heads) if not heads]
@@ -184,14 +191,19 @@ def padded_state(model: nn.Module, family: Family) -> dict[str, Tensor]:
     return state
 
 
-def padded_sizes(shape: Shape, family: Family, hidden: int) -> dict[str, tuple[int, ...]]:
-    """Return name -> size of the weights that the stock class has where a model of `shape` may have less, or none."""
+def padded_sizes(
+    shape: Shape, family: Family, hidden: int, positions: Sequence[str] = ()
+) -> dict[str, tuple[int, ...]]:
+    """Return name -> size of the weights that the stock class has where a model of `shape` may have less, or none.
+
+    `positions` are the maps of distances of its layers (`position_maps`).
+    """
     wide, sizes = max(1, *shape.ffn_widths), {}
     for index, heads in enumerate(shape.heads):
         own = {f"{family.ffn_input}.weight": (wide, hidden), f"{family.ffn_input}.bias": (wide,)}
         own[f"{family.ffn_output}.weight"] = hidden, wide
         if heads < shape.full_heads:
-            for name in (family.query, family.key, family.value):
+            for name in (family.query, family.key, family.value, *positions):
                 own |= {f"{name}.weight": (hidden, hidden), f"{name}.bias": (hidden,)}
             own[f"{family.attention_output}.weight"] = hidden, hidden
         sizes |= {f"{family.layers}.{index}.{name}": size for name, size in own.items()}

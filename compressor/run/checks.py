@@ -18,7 +18,7 @@ from compressor.errors import UserError
 from compressor.model.capture import check_fit_rows
 from compressor.model.checks import check_single_label, check_stored
 from compressor.model.cls_row import relative_positions
-from compressor.model.families import family_of
+from compressor.model.families import family_of, part_sizes
 from compressor.model.load import ModelSource, find_model, load_tokenizer, longest_input
 from compressor.model.sublayers import any_shape
 from compressor.progress import Track
@@ -71,8 +71,7 @@ def _check_cascade(recipe: Recipe, source: ModelSource, tokenizer: PreTrainedTok
         )
     if relative_positions(source.config):
         raise UserError(
-            f"cascade: {recipe.model.path} has relative positions (position_embedding_type: "
-            f"{source.config['position_embedding_type']}), so its graph cannot be cut; leave cascade out."
+            f"cascade: {recipe.model.path} has relative positions, so its graph cannot be cut; leave cascade out."
         )
     if not tokenizer.is_fast:
         raise UserError(
@@ -102,6 +101,12 @@ def check_classifier(source: ModelSource, where: str) -> None:
 
 def _check_budget(spec: SelectionSpec, source: ModelSource) -> None:
     """Raise UserError where the budget cannot be reached, as far as that is known before anything is timed."""
+    family = family_of(source.config["model_type"])
+    if "heads" in spec.units and not family.movable_heads:
+        raise UserError(
+            f"selection.units: heads of a {source.config['model_type']} model cannot go one by one, since each has a bias by "
+            "its place; leave heads out, or name attention for whole blocks."
+        )
     if spec.budget.of == "flops":
         check_budget(spec, source_savings(spec, source), source.layers)
     elif not any_shape(source.config).uniform():
@@ -113,9 +118,8 @@ def _check_budget(spec: SelectionSpec, source: ModelSource) -> None:
 
 def source_savings(spec: SelectionSpec, source: ModelSource) -> dict[tuple[int, str], np.ndarray]:
     """Return what the parts that may go save of the FLOPs of a model."""
-    family = family_of(source.config["model_type"])
-    parts = part_names(spec, source.config[family.ffn_key], source.config[family.heads_key])
-    return flops_savings(any_shape(source.config), source.config[family.width_key], parts)
+    parts, width_key = part_names(spec, *part_sizes(source.config)), family_of(source.config["model_type"]).width_key
+    return flops_savings(any_shape(source.config), source.config[width_key], parts)
 
 
 def _check_labels(recipe: Recipe, data: TaskData) -> None:

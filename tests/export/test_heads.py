@@ -7,7 +7,7 @@ import onnx
 import pytest
 from heads import cut
 from onnx import numpy_helper
-from tiny import TEXTS
+from tiny import MOVABLE, TEXTS
 from tiny import save_model as write_model
 
 from compressor.data.batches import encode
@@ -25,7 +25,7 @@ TOLERANCE = {"fp16": 0.05, "int8": 2.0}
 """Of logits up to 6 of tiny random models; those of float32 agree to 1e-4."""
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=MOVABLE)
 def saved(request, tiny, tmp_path_factory):
     """Return a cut model with its family, texts and directory."""
     model, family, encodings, folder = tiny(request.param)

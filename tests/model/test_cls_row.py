@@ -5,15 +5,16 @@ import copy
 import numpy as np
 import pytest
 import torch
+from tiny import ABSOLUTE
 
 from compressor.data.batches import pad
 from compressor.model.capture import apply_layer, capture_call
 from compressor.model.cls_row import FORMS, cls_row
-from compressor.model.families import FAMILIES, layer_list
+from compressor.model.families import layer_list
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", ABSOLUTE)
 def test_the_row_is_that_of_the_whole_layer_under_padding(tiny, model_type, form):
     model, family, encodings, _ = tiny(model_type)
     rows = np.array([0, 3, 5, 11])

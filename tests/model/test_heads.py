@@ -9,7 +9,7 @@ import torch
 from heads import CUT, cut, zeroed
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import TEXTS, save_model
+from tiny import MOVABLE, TEXTS, save_model
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 from compressor import load_model
@@ -18,7 +18,7 @@ from compressor.errors import UserError
 from compressor.measurement.cost import cls_row_flops, shape_flops
 from compressor.measurement.predictions import predict
 from compressor.model.checks import shape_in
-from compressor.model.families import FAMILIES, family_of, layer_list
+from compressor.model.families import family_of, layer_list
 from compressor.model.load import find_model, load_tokenizer
 from compressor.model.sublayers import apply_shape, cut_heads, cut_part, shape_of
 from compressor.model.surgery import leave_out
@@ -44,7 +44,7 @@ PART = st.builds(
 )
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", MOVABLE)
 def test_what_is_left_computes_what_it_did(tiny, kind):
     model, family, encodings, _ = tiny(kind)
     made = cut(model, family)
@@ -69,7 +69,7 @@ def test_scores_by_distance_stay_those_of_each_head(tmp_path, position):
         np.testing.assert_allclose(predict(opened, encodings), wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", MOVABLE)
 @pytest.mark.parametrize("stock", [True, False])
 def test_directories_are_opened_by_us_and_by_the_stock_class(tiny, tmp_path, kind, stock):
     model, family, encodings, folder = tiny(kind)

@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertTokenizerFast, RobertaTokenizerFast
 
+from compressor.model.families import FAMILIES
+
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 TEXTS = [(" ".join(LETTERS[(7 * row + step * step) % 26] for step in range(1 + 5 * row % 29)),) for row in range(24)]
 COMMON = {"vocab_size": 64, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64}
@@ -23,7 +25,21 @@ CONFIGS = {
     "camembert": OFFSET,
     "distilbert": {"dim": 32, "n_heads": 4, "hidden_dim": 64},
     "electra": {"embedding_size": 16},
+    "mpnet": OFFSET,
+    "deberta-v2": {
+        "relative_attention": True,
+        "pos_att_type": ["c2p", "p2c"],
+        "position_buckets": 8,
+        "norm_rel_ebd": "layer_norm",
+        "position_biased_input": False,
+        "pooler_hidden_size": 32,
+    },
 }
+
+ABSOLUTE = [kind for kind, family in FAMILIES.items() if not family.relative]
+"""Families of which one row can be worked out alone."""
+MOVABLE = [kind for kind, family in FAMILIES.items() if family.movable_heads]
+"""Families whose heads may go one by one."""
 
 
 def wordpiece(folder: Path):
@@ -47,7 +63,7 @@ def save_model(folder: Path, model_type: str = "bert", layers: int = 2, seed: in
     config = AutoConfig.for_model(model_type, **{**COMMON, **CONFIGS[model_type], **count, **changes})
     torch.manual_seed(seed)
     AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
-    tokenizer = (byte_pairs if CONFIGS[model_type] is OFFSET else wordpiece)(folder)
+    tokenizer = (byte_pairs if "bos_token_id" in CONFIGS[model_type] else wordpiece)(folder)
     if model_type == "distilbert":
         tokenizer.model_input_names = ["input_ids", "attention_mask"]
     tokenizer.save_pretrained(folder)

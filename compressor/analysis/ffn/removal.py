@@ -12,7 +12,7 @@ from compressor.analysis.ffn.states import recorded_blocks
 from compressor.data.batches import Encodings, padded_batches
 from compressor.measurement.statistics import compare, delta_interval, discordant, holm, kl_divergence, share_interval
 from compressor.model.capture import LayerCall, apply_layer, capture_call
-from compressor.model.cls_row import cls_row
+from compressor.model.cls_row import cls_row, relative_positions
 from compressor.model.families import Family, head_logits, layer_list
 from compressor.model.sublayers import attends, heads_of
 from compressor.progress import Track, silent
@@ -80,7 +80,7 @@ def run_removals(
     logits = {kind: np.zeros((len(layers), *full.shape), dtype=np.float32) for kind in stand_ins}
     entropy = {kind: np.zeros((len(layers), len(encodings))) for kind in stand_ins}
     fixed = {kind: torch.from_numpy(vectors).float().to(model.device) for kind, vectors in stand_ins.items()}
-    absolute = getattr(model.config, "position_embedding_type", "absolute") == "absolute"
+    absolute = not relative_positions(model.config.to_dict())
     with torch.inference_mode():
         for rows, inputs in padded_batches(encodings, batch_size, track, "removal"):
             with recorded_blocks(model, family) as taken:

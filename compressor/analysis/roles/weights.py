@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from compressor.errors import UserError, first_line
 from compressor.files import read_json
 from compressor.model.checks import KEY
-from compressor.model.families import FAMILIES, Family
+from compressor.model.families import FAMILIES, Family, position_maps
 from compressor.model.load import WEIGHTS, read_config
 from compressor.model.sublayers import any_shape, padded, padded_sizes, shape_of
 from compressor.model.units import Shape
@@ -60,7 +60,7 @@ def _of_family(family: Family) -> Naming:
 
 NAMINGS: dict[str, Naming] = {
     # encoders: roberta, xlm-roberta, camembert and electra name their layers as bert does
-    **{name: _of_family(FAMILIES[name]) for name in ("bert", "distilbert")},
+    **{name: _of_family(FAMILIES[name]) for name in ("bert", "distilbert", "mpnet", "deberta-v2")},
     # decoders with a gated block: llama, mistral, qwen2, qwen3, gemma and others
     "llama": Naming(
         "layers",
@@ -177,7 +177,7 @@ def _weights(
     sizes: dict[str, tuple[int, ...]] = {}
     if shape is not None and not shape.uniform():
         family = FAMILIES[config["model_type"]]
-        sizes = padded_sizes(shape, family, config[family.width_key])
+        sizes = padded_sizes(shape, family, config[family.width_key], position_maps(config, family))
 
     def whole(name: str) -> Tensor:
         found = read(name) if name in names else torch.zeros(0)
@@ -212,7 +212,7 @@ def weights_of(config: Mapping[str, Any], names: Iterable[str], read: Callable[[
 
 def _prefixes(naming: Naming, names: tuple[str, ...]) -> dict[str, set[int]]:
     """Return what stands in front of layer numbers -> the numbers, of layers with some of this naming's maps."""
-    wanted = (f"{naming.attention_out}.weight", *(f"{part}.weight" for part in naming.ffn_in))
+    wanted = [f"{part}.weight" for part in (*naming.attention_in, naming.attention_out, *naming.ffn_in)]
     pattern = re.compile(rf"((?:.*\.)?{re.escape(naming.layers)}\.)(\d+)\.(.+)")
     found: dict[str, dict[int, set[str]]] = {}
     for name in names:

@@ -9,6 +9,7 @@ import torch
 
 from compressor.files import read_json, write_json
 from compressor.model.capture import LayerCall
+from compressor.model.families import part_sizes
 from compressor.model.sublayers import any_shape
 from compressor.recipe.compression import BudgetSpec, SelectionSpec
 from compressor.recipe.ship import ShipSpec
@@ -123,8 +124,7 @@ def _make_mix(run: Run, folder: Path, captured: tuple[list[LayerCall], torch.Ten
         savings = source_savings(spec, source)
     else:
         cells = read_json(run.path / "timing.json")["cells"]
-        size = (source.config[key] for key in (run.family.ffn_key, run.family.heads_key))
-        savings = latency_savings(cells, source.layers, part_names(spec, *size))
+        savings = latency_savings(cells, source.layers, part_names(spec, *part_sizes(source.config)))
         check_budget(spec, savings, source.layers)
     trials, logits = run_trials(run, _stand_ins(run, savings, spec.protect), captured)
     found = find_mix(trials, savings, amounts.damages_of(run), spec, any_shape(source.config), _gains(run))

@@ -17,6 +17,7 @@ from compressor.measurement.runtime import session
 from compressor.measurement.timing.latency import Subject, grid_cells
 from compressor.measurement.timing.predictor import Build, time_layers
 from compressor.measurement.timing.subjects import onnx_subject, torch_subject
+from compressor.model.families import part_sizes
 from compressor.model.sublayers import shape_of
 from compressor.model.surgery import leave_out
 from compressor.model.units import Unit
@@ -106,7 +107,7 @@ def single_parts(run: Run) -> list[str]:
     """Return the parts of a layer that may go while the rest of it stays, and whose time is therefore wanted."""
     if not amounts.wanted(run.recipe):
         return []
-    size = [run.source.config[key] for key in (run.family.ffn_key, run.family.heads_key)]
+    size = part_sizes(run.source.config)
     return timed_parts(part_names(amounts.spec_of_parts(run.recipe), *size), *size)
 
 
