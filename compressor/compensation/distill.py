@@ -14,12 +14,13 @@ A share of the text is held out and never trained on. The KL to the full model o
 with the lowest are kept, those that training began with included, so that little text cannot do harm.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.stats import t as student_t
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -47,7 +48,8 @@ class DistillFit:
     """What a distillation did: mean of every part of the loss by epoch, times its weight; rows; precision it ran in.
 
     `rows` were trained on and `held` texts held out; `curve` is the KL on these as [step, nats], from step 0 on, empty where
-    none were. The model has the weights of step `kept_step`; the last step was `steps`.
+    none were. The model has the weights of step `kept_step`, that of the lowest KL, or 0 where its fall may be chance; the
+    last step was `steps`.
     """
 
     losses: list[dict[str, float]]
@@ -110,14 +112,12 @@ def distill(
         for name, module in student.get_submodule(family.encoder).named_children():
             if name.startswith("embeddings"):  # ELECTRA has a projection beside the tables
                 module.requires_grad_(False)
-    watch = None
-    if len(held):
-        steps = max(1, round(spec.evaluate_every * -(-len(rows) // spec.batch_size)))
-        watch = Watch(distance_on(teacher, student, family, unseen), steps, spec.patience)
+    judge = HeldOut.of(teacher, student, family, unseen) if len(held) else None
     progress = train(
         student, encodings, spec, loss_of_batch, field="compensation.distill", dropout=False, seed=seed, track=track,
-        description="distillation", checkpoint=checkpoint, watch=watch,
+        description="distillation", checkpoint=checkpoint, watch=judge.watch(spec, len(rows)) if judge else None,
     )  # fmt: skip
+    kept_step = judge.settled(best_of(progress.curve)) if judge else progress.done
     for name, parameter in student.named_parameters():
         parameter.requires_grad_(trained_before[name])
         parameter.grad = None
@@ -128,17 +128,54 @@ def distill(
         precision=precision,
         held=len(held),
         curve=progress.curve,
-        kept_step=best_of(progress.curve) if watch else progress.done,
+        kept_step=kept_step,
         steps=progress.done,
     )
 
 
-def distance_on(
-    teacher: PreTrainedModel, student: PreTrainedModel, family: Family, encodings: Encodings
-) -> Callable[[], float]:
-    """Return a function: how far the student is from the teacher on these texts now, the KL in nats, in full precision."""
-    target = _logits(teacher, family, encodings)
-    return lambda: float(divergence(_logits(student, family, encodings), target))
+@dataclass(frozen=True)
+class HeldOut:
+    """Texts that nothing is trained on: how far `student` is from the teacher on each of them now, in nats [N], and was `before`.
+
+    `begun` are the trained weights from before.
+    """
+
+    student: PreTrainedModel
+    distances: Callable[[], np.ndarray]
+    before: np.ndarray
+    begun: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, teacher: PreTrainedModel, student: PreTrainedModel, family: Family, encodings: Encodings) -> "HeldOut":
+        """Return the judge of a training that is about to begin."""
+        target = _logits(teacher, family, encodings).log_softmax(1)
+
+        def distances() -> np.ndarray:
+            return (target.exp() * (target - _logits(student, family, encodings).log_softmax(1))).sum(1).numpy()
+
+        weights = ((name, own) for name, own in student.named_parameters() if own.requires_grad)
+        return cls(student, distances, distances(), {name: own.detach().clone() for name, own in weights})
+
+    def watch(self, spec: DistillSpec, rows: int) -> Watch:
+        """Return the early stopping of a training on so many rows."""
+        steps = max(1, round(spec.evaluate_every * -(-rows // spec.batch_size)))
+        return Watch(lambda: float(self.distances().mean()), steps, spec.patience)
+
+    @torch.no_grad()
+    def settled(self, best: int) -> int:
+        """Return the step whose weights stay: the `best`, which the student has, or 0 where its fall may be chance."""
+        if best and surely_lower(self.distances(), self.before):
+            return best
+        for name, weight in self.begun.items():
+            self.student.get_parameter(name).copy_(weight)
+        return 0
+
+
+def surely_lower(now: np.ndarray, before: np.ndarray) -> bool:
+    """Return whether the mean of values [N] fell beyond chance: by the one-sided 95 % bound of the paired t-test."""
+    fallen = before - now
+    spread = fallen.std(ddof=1) / len(fallen) ** 0.5 if len(fallen) > 1 else np.inf
+    return bool(fallen.mean() > student_t.ppf(0.95, max(1, len(fallen) - 1)) * spread)
 
 
 def _logits(model: PreTrainedModel, family: Family, encodings: Encodings) -> Tensor:

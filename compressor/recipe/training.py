@@ -89,7 +89,7 @@ class DistillSpec(Spec):
     """Share of the steps during which the learning rate rises to `lr`; it then falls linearly to 0."""
     holdout: Annotated[Float, Field(ge=0, le=0.5)] = 0.1
     """Share of the texts that is never trained on, 1,000 at most: by the KL to the full model there the best weights are kept,
-    those from before distillation included. 0: all texts are trained on, to the end."""
+    those from before distillation where the fall may be chance. 0: all texts are trained on, to the end."""
     evaluate_every: Annotated[Float, Field(gt=0, le=1)] = 0.2
     """Epochs between two looks at the texts held out."""
     patience: PositiveInt = 10

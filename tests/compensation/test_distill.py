@@ -13,7 +13,15 @@ from pydantic import ValidationError
 from transformers import AutoModelForSequenceClassification
 
 from compressor.compensation import distill as distillation
-from compressor.compensation.distill import Places, distill, gold_loss, logits_loss, state_variances, states_loss
+from compressor.compensation.distill import (
+    Places,
+    distill,
+    gold_loss,
+    logits_loss,
+    state_variances,
+    states_loss,
+    surely_lower,
+)
 from compressor.data.batches import Encodings, join, pad
 from compressor.measurement.predictions import predict
 from compressor.measurement.statistics import kl_divergence
@@ -492,6 +500,23 @@ def test_where_training_does_harm_the_start_is_kept(tiny):
     fit = distill(teacher, student, family, keep, encodings, spec)
     assert (fit.kept_step, fit.steps) == (0, 3)
     assert fit.curve[0][1] == pytest.approx(0, abs=1e-9)
+    assert same(before, student.state_dict())
+
+
+def test_a_fall_that_may_be_chance_is_not_kept(tiny, monkeypatch):
+    ones = np.ones(4)
+    # by hand: falls of 0.5, 0.4, 0.5, 0.6 have mean 0.5 and standard error 0.041, and 2.35 of these are chance
+    assert surely_lower(ones - [0.5, 0.4, 0.5, 0.6], ones)
+    # falls of 0.1, -0.1, 0.2, -0.1: mean 0.025, standard error 0.075
+    assert not surely_lower(ones - [0.1, -0.1, 0.2, -0.1], ones)
+    assert not surely_lower(ones, ones)
+    assert not surely_lower(np.zeros(1), np.ones(1))  # one text tells nothing
+    monkeypatch.setattr(distillation, "surely_lower", lambda _now, _before: False)
+    teacher, student, family, keep, encodings = pair(tiny)
+    before = weights(student)
+    fit = distill(teacher, student, family, keep, encodings, DistillSpec(**WATCHED))
+    assert fit.kept_step == 0 < fit.steps
+    assert min(value for _, value in fit.curve) < fit.curve[0][1]
     assert same(before, student.state_dict())
 
 

@@ -233,7 +233,7 @@ def _kept_step(distill: dict) -> str:
     best = number(min(value for _, value in distill["curve"]))
     found = f"the KL was lowest after step {count(kept)} of {steps}, {best}, and those weights were taken"
     if not kept:
-        found = f"no step of {steps} lowered the KL, and the weights stayed as they were"
+        found = f"no step of {steps} lowered the KL beyond chance, and the weights stayed as they were"
     return (
         f"On {count(distill['held'])} texts held out of it, looked at {count(len(distill['curve']))} times "
         f"(KL {number(distill['curve'][0][1])} before it), {found}. "
