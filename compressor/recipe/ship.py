@@ -50,7 +50,7 @@ class ShipSpec(Spec):
     """What the file may run on."""
     units: Annotated[list[Unit] | None, named_once("unit")] = None
     """What may go of the model: layers, feed-forward blocks, attention blocks, neurons, heads. null: all of them where the
-    goal is `near`, else none: on five tasks a sixth of the FLOPs less changes 1.7 % (`benchmarks/tables/units.md`), beyond
+    goal is `near`, else none: on five tasks a sixth of the FLOPs less changes 1.3 % (`benchmarks/tables/units.md`), beyond
     lossless already before 8 bits are added, and the search takes minutes."""
     keep: list[Annotated[Float, Field(gt=0, lt=1)]] = [0.84, 0.67, 0.5]
     """Shares of the encoder's FLOPs that may remain, each tried while the one before it keeps to the goal."""
