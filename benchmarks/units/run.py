@@ -1,13 +1,13 @@
 """Which parts should go? Layers, blocks, neurons or heads and neurons at equal cost; one block alone; what latency follows.
 
-    python -m benchmarks.units.run --models DIR --data DIR [--task sst2] [--part mixes|texts|removal|peers|latency|tables]
+    python -m benchmarks.units.run --models DIR --data DIR [--task sst2] [--part mixes|texts|removal|peers|latency|pace|tables]
 
 `mixes`: five GLUE tasks and two 12-layer models, budgets of 5/6, 4/6 and 3/6 of the encoder's FLOPs; the best mix of each kind of
 units is searched for without labels and measured on the evaluation split as it is cut, with stand-ins in closed form,
 refitted in sequence, and with a readout. `texts`: heads and neurons at half the FLOPs, fitted on ever more unlabelled text.
 `removal`: each feed-forward block alone, cut out, its mean kept, and refitted. `peers`: what others leave at the same cost.
-`latency`: the fused files of physically cut models, interleaved on a CPU, against the predicted ratios. results/units.json
-keeps every prediction and raw time; runs of single tasks and parts are merged into it.
+`latency`: the fused files of physically cut models, interleaved on a CPU, against the predicted ratios. `pace`: seconds of each
+step to a mix of twelve layers. results/units.json keeps every prediction and raw time; single tasks and parts are merged in.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from benchmarks.compensation.run import Measured, keep_consistent, merge
 from benchmarks.units import peers
 from benchmarks.units import tables as units_tables
 from benchmarks.units.latency import measure_latency
+from benchmarks.units.pace import measure_pace
 from benchmarks.units.tables import RESULTS, read
 from compressor.compensation.refits.amounts import Amount, NarrowLayers, Piece, fit_amounts
 from compressor.compensation.refits.refit import refit_gaps
@@ -66,6 +67,7 @@ STEPS = "cut", "mean", "refit"
 ROWS, BEAM = 400, 4
 """Rows that trials judge a mix by, and trials of each round."""
 TEXTS = 250, 500, 1000, 2000, 4000, 8000, 16000
+TIMED = "latency", "pace"
 READOUT = {"readout": HeadSpec(trainer="readout")}
 SEQUENTIAL = RefitSpec(layers="later", blocks="both")
 
@@ -236,10 +238,12 @@ def measure_removal(task: str, arguments: argparse.Namespace) -> Iterator[dict]:
     yield {"removal": removal, **Measured(run).truth()}
 
 
-def latency_run(arguments: argparse.Namespace) -> Run:
-    """Return the run whose model is timed: that of the first task asked for."""
-    task = (arguments.task or TASKS)[0]
-    return prepare(recipe_of(task, arguments, task), Path("runs") / "units" / "latency", "cpu", silent)
+def timed(part: str, arguments: argparse.Namespace) -> dict:
+    """Return the times of a part: files of one model against their predictions, or the steps that lead to a mix of it."""
+    if part == "pace":
+        texts = f"data.calibration.size={TEXTS[3]}"
+        return measure_pace(run_of((arguments.task or DEEP)[0], arguments, f"data.selection.size={ROWS}", texts))
+    return measure_latency(run_of((arguments.task or TASKS)[0], arguments), arguments.seconds)
 
 
 def measure_peers(model: str, arguments: argparse.Namespace) -> Iterator[dict]:
@@ -259,7 +263,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_sources(parser)
     parser.add_argument("--task", choices=[*TASKS, *DEEP], action="append", help="only this model; repeatable")
-    parts = [*MEASURES, "latency", "tables"]
+    parts = [*MEASURES, *TIMED, "tables"]
     parser.add_argument("--part", choices=parts, action="append", help="only this part; repeatable")
     parser.add_argument("--kind", choices=KINDS, action="append", help="only this kind of mixes; repeatable")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="skipped layers that the budgets equal")
@@ -271,9 +275,9 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     RESULTS.parent.mkdir(exist_ok=True)
-    for part in arguments.part or [*MEASURES, "latency"]:
-        if part == "latency":
-            _store({"latency": measure_latency(latency_run(arguments), arguments.seconds)}, "cpu")
+    for part in arguments.part or [*MEASURES, *TIMED]:
+        if part in TIMED:
+            _store({part: timed(part, arguments)}, "cpu")
         for task in (arguments.task or OF_PART[part]) if part in MEASURES else ():
             for entry in MEASURES[part](task, arguments):
                 _store({"tasks": {task: entry}}, arguments.device)
@@ -286,7 +290,7 @@ def _store(entry: dict, device: str) -> None:
         results = read()
         for task, new in entry.get("tasks", {}).items():
             keep_consistent(results["tasks"].setdefault(task, {}), new, "mixes", "units")
-        results.pop("latency", None) if "latency" in entry else None
+        results = {key: value for key, value in results.items() if key not in TIMED or key not in entry}
         merge(results, entry)
         results["environment"] = environment(device)
         write_json(RESULTS, results)

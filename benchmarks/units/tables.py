@@ -80,6 +80,8 @@ def write(results: Mapping[str, Any]) -> None:
     compared = {name: task for name, task in tasks.items() if complete(task)}
     if compared:
         markdown.put("units_peers", peer_table(compared))
+    if results.get("pace"):
+        markdown.put("units_pace", pace_table(results["pace"]))
     if results.get("latency"):
         markdown.put("units_latency", latency_table(results["latency"]))
 
@@ -200,6 +202,15 @@ def latency_table(latency: Mapping[str, Any]) -> str:
         rows.append(cells)
     heads = [f"batch {cell['batch']}, {cell['length']} tokens" for cell in next(iter(files.values()))["cells"]]
     return markdown.table(["last layer", "shape", "what goes", *heads], rows)
+
+
+def pace_table(pace: Mapping[str, Any]) -> str:
+    """Return the seconds of each step to a mix."""
+    said = (
+        f"{pace['layers']} layers, {pace['texts']:,} texts of {pace['tokens']:,} tokens, {pace['threads']} threads; "
+        f"{pace['amounts']} amounts; trials on {pace['rows']} rows, {pace['trials']} of them."
+    )
+    return f"{said}\n\n" + markdown.table(["step", "seconds"], [[k, f"{s:.1f}"] for k, s in pace["seconds"].items()])
 
 
 def figure(tasks: Mapping[str, Any], target: Path) -> Path | None:
