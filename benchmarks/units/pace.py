@@ -25,6 +25,7 @@ from compressor.selection.budget.units import cheapest_mix, free_parts, part_nam
 from compressor.selection.trials import Trials
 from compressor.stages.selection.amounts import shift_texts
 
+PACE_TEXTS = 2000
 KEEP = 0.75, 0.6, 0.5
 """Budgets that are solved for, one after the other, from the same pass."""
 

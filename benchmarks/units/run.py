@@ -28,7 +28,7 @@ from benchmarks.compensation.run import Measured, keep_consistent, merge
 from benchmarks.units import peers
 from benchmarks.units import tables as units_tables
 from benchmarks.units.latency import measure_latency
-from benchmarks.units.pace import measure_pace
+from benchmarks.units.pace import PACE_TEXTS, measure_pace
 from benchmarks.units.tables import RESULTS, read
 from compressor.compensation.refits.amounts import Amount, NarrowLayers, Piece, fit_amounts
 from compressor.compensation.refits.refit import refit_gaps
@@ -241,7 +241,7 @@ def measure_removal(task: str, arguments: argparse.Namespace) -> Iterator[dict]:
 def timed(part: str, arguments: argparse.Namespace) -> dict:
     """Return the times of a part: files of one model against their predictions, or the steps that lead to a mix of it."""
     if part == "pace":
-        texts = f"data.calibration.size={TEXTS[3]}"
+        texts = f"data.calibration.size={PACE_TEXTS}"
         return measure_pace(run_of((arguments.task or DEEP)[0], arguments, f"data.selection.size={ROWS}", texts))
     return measure_latency(run_of((arguments.task or TASKS)[0], arguments), arguments.seconds)
 

@@ -34,7 +34,8 @@ def measured(tiny_task, tmp_path, monkeypatch):
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["run", "--task", "sst2", *arguments])
         bench.main()
-        return json.loads((tmp_path / "units.json").read_text(encoding="utf-8"))["tasks"]["sst2"]
+        found = json.loads((tmp_path / "units.json").read_text(encoding="utf-8"))
+        return found.get("tasks", {}).get("sst2") or found
 
     return call
 
@@ -64,3 +65,34 @@ def test_text_and_single_blocks(measured):
     assert {step: layers.keys() for step, layers in made["removal"].items()} == {
         step: {"1", "2", "3"} for step in bench.STEPS
     }
+
+
+def test_others_are_measured_at_the_same_cost(measured, monkeypatch):
+    monkeypatch.setattr(bench.peers.textpruner, "installed", lambda: None)
+    made = measured("--part", "peers", "--sizes", "2", "4")
+    assert made["peers"].keys() == {f"{name} {size}" for name in ("block_influence", "top_first") for size in (2, 4)}
+    assert [made["peers"][f"top_first {size}"]["skip"] for size in (2, 4)] == [[3], [2, 3]]
+    assert all(len(entry["predictions"]) == len(made["full"]) for entry in made["peers"].values())
+
+
+def test_peers_stand_beside_ours_where_all_are_there():
+    # four rows, labels 0, 0, 1, 1; the full model errs on the second
+    ours, top = {"predictions": "0111"}, {"predictions": "0011"}
+    influence, pruned = {"predictions": "1111"}, {"predictions": "0101"}
+    task = {"labels": "0011", "full": "0111", "mixes": {"heads 3": {"methods": {"refit": ours}}}}
+    task["peers"] = {"top_first 3": top, "block_influence 3": influence}
+    assert not tables.complete(task)
+    task["peers"]["textpruner 3"] = pruned
+    assert tables.complete(task)
+    rows = tables.peer_table({"sst2": task}).splitlines()[4:]
+    assert [row.split("|")[2].split(" [")[0].strip() for row in rows] == ["0.0 %", "25.0 %", "25.0 %", "25.0 %"]
+    assert [row.split("|")[3].split(" [")[0].strip() for row in rows] == ["+0.0", "-25.0", "+25.0", "-25.0"]
+
+
+def test_every_step_is_timed(measured):
+    made = measured("--part", "pace")["pace"]
+    assert (made["layers"], made["texts"], made["rows"]) == (3, 30, 40)
+    assert made["amounts"] > 0
+    assert {"fits", "shifts", "solving, 0.5", "refit, layer by layer"} <= made["seconds"].keys()
+    table = tables.pace_table(made)
+    assert "30 texts" in table and "| fits |" in table
