@@ -20,12 +20,14 @@ from compressor.measurement.timing.subjects import onnx_subject, torch_subject
 from compressor.model.families import part_sizes
 from compressor.model.sublayers import shape_of
 from compressor.model.surgery import leave_out
-from compressor.model.units import Unit
+from compressor.model.units import Unit, pieces
 from compressor.run.run import TAIL, Run
 from compressor.selection.budget.units import part_names, timed_parts
 from compressor.stages.selection import amounts
 from compressor.stages.stage import Stage, latency_inputs
 
+FILE_SECONDS = 1.0, 8.0
+"""Seconds that one file takes, of a small model and of one as large as BERT-base."""
 VOCABULARY = 4096
 """Tokens that the shorter models keep: a large table of embeddings costs memory and no time."""
 
@@ -113,13 +115,18 @@ def single_parts(run: Run) -> list[str]:
 
 def cost(run: Run) -> str:
     """Return the expected work."""
-    return f"{_cells(run)} cells"
+    return f"{_files(run)} files, {_cells(run)} cells" if timed_variant(run) else f"{_cells(run)} cells"
 
 
 def seconds(run: Run) -> tuple[float, float]:
-    """Return the least and the most seconds that the cells take."""
-    least, most = _limits(run)
-    return _cells(run) * least, _cells(run) * most
+    """Return the least and the most seconds that files and cells take."""
+    made = _files(run) if timed_variant(run) else 0
+    return tuple(made * each + _cells(run) * limit for each, limit in zip(FILE_SECONDS, _limits(run), strict=True))
+
+
+def _files(run: Run) -> int:
+    lost = {piece for part in single_parts(run) for piece in pieces(part) if piece}
+    return 1 + (run.source.layers > 1) + (1 + len(lost) if lost else 0)
 
 
 def _cells(run: Run) -> int:

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from compressor.files import read_json
+from compressor.pipeline.dry_run import dry_run
+from compressor.recipe.file import load_recipe
 from compressor.recipe.ship import ShipSpec
 from compressor.stages.selection import timing
 from compressor.stages.selection.timing import timed_variant
@@ -42,6 +44,10 @@ def test_files_are_timed_where_a_run_makes_them(tiny_task, tmp_path, command, mo
     mix = "selection={units: [ffn], budget: {keep: 0.8}, beam_width: 2}"
     values = mix, "export.variants=[optimized]", "export.cls_only_tail=reassociated", "benchmark.workload=false"
     options = [part for pair in values for part in ("--set", pair)]
+    stages = dry_run(load_recipe(tiny_task / "recipe.yaml", values), tmp_path / "run", device="cpu")
+    (asked,) = (stage for stage in stages if stage.name == "timing")
+    # four files of 1 to 8 seconds each, a cell of at most 5
+    assert (asked.cost, tuple(asked.seconds)) == ("4 files, 1 cells", (4.0, 37.0))
     code, stdout, stderr = command("plan", tiny_task / "recipe.yaml", "--out", tmp_path / "run", *options)
     assert code == 0, stderr
     assert "ONNX Runtime CPU" in stdout
