@@ -1,11 +1,11 @@
 """Which parts should go? Layers, blocks, neurons or heads and neurons at equal cost; one block alone; what latency follows.
 
-    python -m benchmarks.units.run --models DIR --data DIR [--task sst2] [--part mixes|texts|removal|peers|latency|pace|tables]
+    python -m benchmarks.units.run --models DIR --data DIR [--task sst2] [--part mixes|texts|removal|latency|pace|tables]
 
 `mixes`: five GLUE tasks and two 12-layer models, budgets of 5/6, 4/6 and 3/6 of the encoder's FLOPs; the best mix of each kind of
 units is searched for without labels and measured on the evaluation split as it is cut, with stand-ins in closed form,
 refitted in sequence, and with a readout. `texts`: heads and neurons at half the FLOPs, fitted on ever more unlabelled text.
-`removal`: each feed-forward block alone, cut out, its mean kept, and refitted. `peers`: what others leave at the same cost.
+`removal`: each feed-forward block alone, cut out, its mean kept, and refitted.
 `latency`: the fused files of physically cut models, interleaved on a CPU, against the predicted ratios. `pace`: seconds of each
 step to a mix of twelve layers. results/units.json keeps every prediction and raw time; single tasks and parts are merged in.
 """
@@ -25,7 +25,6 @@ from transformers import PreTrainedModel
 from benchmarks.common.digits import digits
 from benchmarks.common.glue import TASKS, add_sources, recipe_of
 from benchmarks.compensation.run import Measured, keep_consistent, merge
-from benchmarks.units import peers
 from benchmarks.units import tables as units_tables
 from benchmarks.units.latency import measure_latency
 from benchmarks.units.pace import PACE_TEXTS, measure_pace
@@ -246,15 +245,8 @@ def timed(part: str, arguments: argparse.Namespace) -> dict:
     return measure_latency(run_of((arguments.task or TASKS)[0], arguments), arguments.seconds)
 
 
-def measure_peers(model: str, arguments: argparse.Namespace) -> Iterator[dict]:
-    """Yield the model's entry with what others leave of it at the same cost."""
-    run = run_of(model, arguments, f"data.selection.size={ROWS}", f"data.calibration.size={arguments.texts}")
-    for entry in peers.measure(run, arguments.sizes):
-        yield {"peers": entry, **Measured(run).truth()}
-
-
-MEASURES = {"mixes": measure_mixes, "texts": measure_texts, "removal": measure_removal, "peers": measure_peers}
-OF_PART = {"mixes": (*TASKS, *DEEP), "peers": TASKS, "texts": ("sst2", "sst2-12layers"), "removal": TASKS}
+MEASURES = {"mixes": measure_mixes, "texts": measure_texts, "removal": measure_removal}
+OF_PART = {"mixes": (*TASKS, *DEEP), "texts": ("sst2", "sst2-12layers"), "removal": TASKS}
 """Models of each part, where none is asked for."""
 
 

@@ -38,11 +38,13 @@ METHODS = {
 }
 """Method of the results -> its name in the tables."""
 PEERS = {
-    "textpruner": "TextPruner, the best of three ways to prune heads and neurons",
-    "top_first": "top layers dropped",
-    "block_influence": "layers of least block influence dropped",
+    "attention heads and FFN neurons, closed form": None,
+    "TextPruner": "textpruner",
+    "top layers dropped": "top_first",
+    "layers of least block influence dropped": "block_influence",
 }
-"""Name in the results -> what others leave."""
+"""Words -> name in the results of the peers, of which `-1` and `-2` are as fast as models without one and two layers."""
+PEERS_RESULTS = HERE / "results" / "peers.json"
 FINAL, RIVAL = "refit + readout", "layers"
 """What the comparison of kinds and the per-task table show; what kinds are held against."""
 Column = Callable[[Mapping[str, Any], Mapping[str, Any]], np.ndarray]
@@ -77,40 +79,37 @@ def write(results: Mapping[str, Any]) -> None:
     removed = {name: task for name, task in tasks.items() if task.get("removal")}
     if removed:
         markdown.put("units_removal", removal_table(removed, read_json(ANALYSIS)["tasks"]))
-    compared = {name: task for name, task in tasks.items() if complete(task)}
-    if compared:
-        markdown.put("units_peers", peer_table(compared))
+    if "sst2" in mixed and PEERS_RESULTS.is_file():
+        markdown.put("units_peers", peer_table(mixed["sst2"], read_json(PEERS_RESULTS)["rows"]))
     if results.get("pace"):
         markdown.put("units_pace", pace_table(results["pace"]))
     if results.get("latency"):
         markdown.put("units_latency", latency_table(results["latency"]))
 
 
-def complete(task: Mapping[str, Any]) -> bool:
-    """Return whether a task has our best mixes and all peers at every size."""
-    sizes = {int(name.rpartition(" ")[2]) for name in task.get("peers", {})}
-    names = {f"{kind} {size}" for kind in PEERS for size in sizes}
-    return bool(sizes) and names <= set(task["peers"]) and {f"heads {size}" for size in sizes} <= set(task["mixes"])
-
-
-def peer_table(tasks: Mapping[str, Any]) -> str:
-    """Return what our heads and neurons and what others leave at the same FLOPs change, pooled over the tasks."""
-    sizes = sorted(
-        set.intersection(*({int(name.rpartition(" ")[2]) for name in task["peers"]} for task in tasks.values()))
-    )
-    rows = []
-    for words, found in {
-        f"{KINDS['heads']}, {METHODS['refit']}": lambda task, size: task["mixes"][f"heads {size}"]["methods"]["refit"],
-        **{words: lambda task, size, name=name: task["peers"][f"{name} {size}"] for name, words in PEERS.items()},
-    }.items():
-        cells = []
-        for size in sizes:
-            for column, cell in ((flips_of, markdown.share), (better_of, markdown.points)):
-                cells.append(cell(*pooled([column(task, found(task, size)) for task in tasks.values()])))
-        rows.append([words, *cells])
-    heads = [f"{1 - size / 6:.0%} of the FLOPs: {what}" for size in sizes for what in ("changed", "points")]
-    total = sum(len(task["full"]) for task in tasks.values())
-    return f"Pooled: {', '.join(tasks)}; {total:,} rows.\n\n" + markdown.table(["what", *heads], rows)
+def peer_table(task: Mapping[str, Any], peers: Mapping[str, Any]) -> str:
+    """Return what our heads and neurons of SST-2 and what others leave at about the same FLOPs change, row by row."""
+    lines = []
+    for size, (words, name) in itertools.product((1, 2), PEERS.items()):
+        ours = task["mixes"][f"heads {size}"]["methods"]["refit"]
+        entry = ours if name is None else peers[f"{name}-{size}/alltokens"]
+        changed, better = (column(task, entry) for column in (flips_of, better_of))
+        more = [pooled([column(task, entry) - column(task, ours)]) for column in (flips_of, better_of)]
+        left = entry.get("details", {})
+        size_words = f" ({left['heads']} heads, {left['ffn']} neurons a layer)" if "ffn" in left else ""
+        lines.append([
+            f"{1 - size / 6:.0%}", f"{words}{size_words}", changed_share(changed), markdown.points(*pooled([better])),
+            *(markdown.points(*gap) if name else "" for gap in more),
+        ])  # fmt: skip
+    columns = [
+        "FLOPs",
+        "what",
+        "changed [95 %]",
+        "points [95 %]",
+        "changed more than ours, points",
+        "accuracy less ours",
+    ]
+    return markdown.table(columns, lines)
 
 
 def sizes_of(tasks: Mapping[str, Any]) -> list[int]:

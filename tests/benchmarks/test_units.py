@@ -67,26 +67,18 @@ def test_text_and_single_blocks(measured):
     }
 
 
-def test_others_are_measured_at_the_same_cost(measured, monkeypatch):
-    monkeypatch.setattr(bench.peers.textpruner, "installed", lambda: None)
-    made = measured("--part", "peers", "--sizes", "2", "4")
-    assert made["peers"].keys() == {f"{name} {size}" for name in ("block_influence", "top_first") for size in (2, 4)}
-    assert [made["peers"][f"top_first {size}"]["skip"] for size in (2, 4)] == [[3], [2, 3]]
-    assert all(len(entry["predictions"]) == len(made["full"]) for entry in made["peers"].values())
-
-
-def test_peers_stand_beside_ours_where_all_are_there():
+def test_peers_stand_beside_ours():
     # four rows, labels 0, 0, 1, 1; the full model errs on the second
     ours, top = {"predictions": "0111"}, {"predictions": "0011"}
-    influence, pruned = {"predictions": "1111"}, {"predictions": "0101"}
-    task = {"labels": "0011", "full": "0111", "mixes": {"heads 3": {"methods": {"refit": ours}}}}
-    task["peers"] = {"top_first 3": top, "block_influence 3": influence}
-    assert not tables.complete(task)
-    task["peers"]["textpruner 3"] = pruned
-    assert tables.complete(task)
-    rows = tables.peer_table({"sst2": task}).splitlines()[4:]
-    assert [row.split("|")[2].split(" [")[0].strip() for row in rows] == ["0.0 %", "25.0 %", "25.0 %", "25.0 %"]
-    assert [row.split("|")[3].split(" [")[0].strip() for row in rows] == ["+0.0", "-25.0", "+25.0", "-25.0"]
+    influence, pruned = {"predictions": "1111"}, {"predictions": "0101", "details": {"heads": 8, "ffn": 960}}
+    task = {"labels": "0011", "full": "0111", "mixes": {f"heads {n}": {"methods": {"refit": ours}} for n in (1, 2)}}
+    made = {"textpruner": pruned, "top_first": top, "block_influence": influence}
+    peers = {f"{name}-{size}/alltokens": entry for name, entry in made.items() for size in (1, 2)}
+    rows = [row.split("|") for row in tables.peer_table(task, peers).splitlines()[2:]]
+    assert [row[3].split(" [")[0].strip() for row in rows[:4]] == ["0.0 %", "25.0 %", "25.0 %", "25.0 %"]
+    assert [row[4].split(" [")[0].strip() for row in rows[:4]] == ["+0.0", "-25.0", "+25.0", "-25.0"]
+    assert [row[5].split(" [")[0].strip() for row in rows[:4]] == ["", "+25.0", "+25.0", "+25.0"]
+    assert "TextPruner (8 heads, 960 neurons a layer)" in rows[1][2]
 
 
 def test_every_step_is_timed(measured):
