@@ -96,6 +96,8 @@ def test_points_are_measured_once_and_tabled(ready, tmp_path, capsys):
 def test_settings_are_compared_by_the_selection_split_and_the_best_is_taken(ready, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "VARIANTS", {"defaults": {}, "faster": {"lr": 3e-3}, "slower": {"lr": 1e-9}})
     monkeypatch.setattr(bench, "SETTING_TEXTS", 80)
+    # eight texts held out cannot tell a fall from chance
+    monkeypatch.setattr("compressor.compensation.distill.surely_lower", lambda _now, _before: True)
     made = ready("--part", "settings", "--epochs", "1")["settings"]
     assert {name: entry["spec"]["lr"] for name, entry in made.items()} == {
         "defaults": 1e-4,

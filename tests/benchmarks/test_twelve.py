@@ -46,12 +46,15 @@ def test_searches_and_one_layer_of_a_small_model(tiny_task, tmp_path, monkeypatc
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(twelve, "NAIVE_SETS", 2)
+    monkeypatch.setattr(twelve, "GUIDED", [1])
     monkeypatch.setattr(twelve, "recipe_of", recipe_of)
     arguments = argparse.Namespace(until=np.inf)
     entry = twelve.measure_walk("sst2-12layers", arguments)
     best = {name: search["best"]["1"]["agreement"] for name, search in entry["searches"].items()}
     assert best["exhaustive"] == best["beam of 8"] >= best["separability"]
     assert entry["searches"]["exhaustive"]["sets_evaluated"] == 7
+    assert entry["searches"]["guided"]["tried"] == {"1": 3}  # so few that all are tried
+    assert best["guided"] == best["exhaustive"]
     lines = twelve_tables.walk_table(entry).splitlines()
     assert "greedy (beam of 1)" in lines[0] and len(lines) == 2 + 2 + 2
     one = twelve.measure_one("sst2-12layers", arguments)["one"]

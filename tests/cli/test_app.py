@@ -81,7 +81,7 @@ def test_a_whole_run_keeps_the_contract(finished):
     assert set(result["parity"]) == {"fp32", "optimized", "int8"}
     assert result["parity"]["fp32"]["agreement"] == 1.0
     assert result["fused_nodes"]["optimized"] == {"SkipLayerNormalization": 4, "BiasGelu": 2, "Attention": 1}
-    assert [stage["name"] for stage in result["stages"]][:5] == ["scores", "timing", "plan", "model", "tail"]
+    assert [stage["name"] for stage in result["stages"]][:5] == ["scores", "tail", "timing", "plan", "model"]
     full, compressed = result["variants"]["full"], result["variants"]["compressed"]
     assert compressed["encoder_flops"] * 3 == full["encoder_flops"] * 2
     assert compressed["parameters"] < full["parameters"]
@@ -198,8 +198,11 @@ def test_plan_sums_the_seconds_that_are_known(finished, tiny_task, tmp_path, com
     code, stdout, _ = command("plan", recipe, "--out", tmp_path / "run", *cells, "--json")
     planned = json.loads(stdout)
     known = {stage["name"]: stage["seconds"] for stage in planned["stages"] if stage["seconds"]}
-    assert (code, known) == (0, {"timing": [1, 2], "latency": [2, 4]})  # two cells of one length, four with the texts
-    assert {key: planned["seconds"][key] for key in ("low", "high")} == {"low": 3, "high": 6}
+    assert (code, known) == (
+        0,
+        {"timing": [3, 18], "latency": [2, 4]},
+    )  # two cells of one length and two files, four cells with the texts
+    assert {key: planned["seconds"][key] for key in ("low", "high")} == {"low": 5, "high": 22}
     assert set(planned["seconds"]["unknown"]) == {stage["name"] for stage in planned["stages"]} - set(known)
     text = command("plan", recipe, "--out", tmp_path / "run", *cells)[1]  # what was timed is kept
     assert "stages: 2 to 4 s to go, beside model" in text
@@ -368,7 +371,8 @@ def test_a_full_disk_is_told_and_the_run_resumes(tiny_task, tmp_path, command, m
     assert not (out / "model").exists()
     code, stdout, _ = command("run", tiny_task / "recipe.yaml", "--out", out, "--json")
     assert code == 0
-    assert [stage["name"] for stage in json.loads(stdout)["stages"] if stage["cached"]] == ["scores", "timing", "plan"]
+    kept = [stage["name"] for stage in json.loads(stdout)["stages"] if stage["cached"]]
+    assert kept == ["scores", "tail", "timing", "plan"]
 
 
 LONG = "a" * 300

@@ -4,16 +4,12 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from tiny import TEXTS, save_model
 
-from compressor.data.batches import encode, pad
+from compressor.data.batches import encode
 from compressor.export.onnx import export_variants
 from compressor.measurement.predictions import predict
 from compressor.measurement.runtime import predict_onnx, session
-from compressor.model.capture import capture_calls
-from compressor.model.cls_row import cls_row
-from compressor.model.families import family_of, layer_list
 from compressor.model.load import find_model, load_classifier, load_tokenizer
 
 
@@ -23,18 +19,6 @@ def relative(request, tmp_path_factory):
     save_model(folder, "bert", layers=3, num_labels=2, position_embedding_type=request.param)
     source = find_model(str(folder))
     return folder, load_classifier(source), encode(TEXTS, load_tokenizer(source), 40)
-
-
-def test_the_cls_row_is_that_of_the_whole_layer(relative):
-    _, model, encodings = relative
-    family = family_of("bert")
-    calls, _ = capture_calls(model, family, encodings, batch_size=24)
-    hidden = calls[0].hidden
-    mask = torch.from_numpy(pad(encodings, calls[0].rows.numpy())["attention_mask"])
-    layer = layer_list(model, family)[0]
-    with torch.inference_mode():
-        whole = layer(hidden, attention_mask=((1 - mask.float()) * -1e9)[:, None, None])[0]
-        torch.testing.assert_close(cls_row(layer, family, hidden, mask)[:, 0], whole[:, 0])
 
 
 def test_every_file_answers_like_the_model(relative, tmp_path):

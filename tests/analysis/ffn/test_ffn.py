@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import kstest
-from tiny import TEXTS, save_model
+from tiny import ABSOLUTE, TEXTS, save_model
 
 from compressor.analysis.ffn.energy import (
     GroupMoments,
@@ -310,7 +310,7 @@ def test_removal_equals_a_model_whose_block_gives_that_vector(tiny, model_type):
                 np.testing.assert_allclose(run.logits[kind][layer], edited(**inputs).logits, atol=1e-4)
 
 
-@pytest.mark.parametrize("model_type", list(FAMILIES))
+@pytest.mark.parametrize("model_type", ABSOLUTE)
 def test_entropy_of_attention_equals_that_of_the_models_own_weights(tiny, model_type):
     _, family, encodings, folder = tiny(model_type)
     model = load_classifier(find_model(str(folder)))

@@ -33,7 +33,7 @@ def test_audit_writes_tables_figures_and_json_and_a_run_goes_on_from_it(recipe, 
     code, stdout, _ = command("run", recipe, "--out", out, "--json", *QUICK, "--set", "selection.audit=true")
     result = json.loads(stdout)
     kept = {stage["name"] for stage in result["stages"] if stage["cached"]}
-    assert (code, kept) == (0, {"scores", "plan", "audit", "timing"})
+    assert (code, kept) == (0, {"scores", "tail", "plan", "audit", "timing"})
     assert result["audit"]["frontier"] == audit["frontier"]
     assert result["prediction"][0]["measured"][0]["variant"] == "compressed"
     assert "Audit of the scores" in (out / "report.html").read_text(encoding="utf-8")
