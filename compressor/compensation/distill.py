@@ -148,10 +148,10 @@ class HeldOut:
     @classmethod
     def of(cls, teacher: PreTrainedModel, student: PreTrainedModel, family: Family, encodings: Encodings) -> "HeldOut":
         """Return the judge of a training that is about to begin."""
-        target = _logits(teacher, family, encodings).log_softmax(1)
+        target = _logits(teacher, family, encodings)
 
         def distances() -> np.ndarray:
-            return (target.exp() * (target - _logits(student, family, encodings).log_softmax(1))).sum(1).numpy()
+            return divergences(_logits(student, family, encodings), target).numpy()
 
         weights = ((name, own) for name, own in student.named_parameters() if own.requires_grad)
         return cls(student, distances, distances(), {name: own.detach().clone() for name, own in weights})
@@ -206,12 +206,14 @@ def held_out(
 
 def logits_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Return T^2 KL(teacher || student) in nats at temperature T, mean over the rows of logits [B, C]."""
-    return temperature**2 * divergence(student.float() / temperature, teacher.float() / temperature)
+    return temperature**2 * divergences(student.float() / temperature, teacher.float() / temperature).mean()
 
 
-def divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return KL(softmax(teacher) || softmax(student)) in nats, mean over the rows of logits [B, C]."""
-    return nn.functional.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction="batchmean", log_target=True)
+def divergences(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return KL(softmax(teacher) || softmax(student)) in nats of each row [B] of logits [B, C]."""
+    return nn.functional.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction="none", log_target=True).sum(
+        1
+    )
 
 
 def states_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor, scales: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ class VariantFile:
 class Job:
     """What is exported and where the files are made; `form` is that of the CLS-only tail, None for none.
 
-    `model` loads the classifier of `config` (config.json); the tokenizer is what files in 8 bits need.
+    `model` loads the classifier of `config` (config.json), `tokenizer` what files in 8 bits need beside it.
     """
 
     model: Callable[[], PreTrainedModel]
@@ -62,13 +62,13 @@ class Job:
     work: Path
     form: str | None
     opset: int | None
-    tokenizer: PreTrainedTokenizerBase | None = None
+    tokenizer: Callable[[], PreTrainedTokenizerBase] | None = None
 
     @classmethod
     def of(cls, source: ModelSource, work: Path, form: str | None, opset: int | None) -> "Job":
         """Return the job for a directory of a classifier; with relative positions there is no tail."""
         form = None if relative_positions(source.config) else form
-        return cls(lambda: load_classifier(source), source.config, work, form, opset, load_tokenizer(source))
+        return cls(lambda: load_classifier(source), source.config, work, form, opset, lambda: load_tokenizer(source))
 
     def file(self, name: str) -> Path:
         """Return the file of a variant or of a step on the way to one."""
@@ -122,7 +122,7 @@ def export_int8(job: Job) -> Path:
     """Export the fused graph with 8-bit weights and activations quantised row by row; return the file."""
 
     def make(file: Path) -> None:
-        batches = invented(job.tokenizer, job.config["vocab_size"], longest_input(job.config))
+        batches = invented(job.tokenizer(), job.config["vocab_size"], longest_input(job.config))
         quantize(export_optimized(job), file, batches)
 
     return job.made("int8", make)

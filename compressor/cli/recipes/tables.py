@@ -169,10 +169,11 @@ def prediction_table(timing: Mapping[str, Any], units: Sequence[Unit], layers: i
             f"{cell['batch']} x {cell['length']}",
             f"{cell['full_ms']:.2f}",
             f"{cell['layer_ms']:.2f}",
-            f"{predicted_ms(cell, layers_saved(cell, units, layers)):.2f}",
-            f"{predicted_speedup(cell, layers_saved(cell, units, layers)):.2f}x",
+            f"{predicted_ms(cell, saved):.2f}",
+            f"{predicted_speedup(cell, saved):.2f}x",
         )
         for cell in timing["cells"]
+        for saved in [layers_saved(cell, units, layers)]
     ]
     threads = f"{timing['threads']} thread{'s' * (timing['threads'] > 1)}"
     title = f"predicted latency without {unit_words(units)}, {timing['provider']}, {threads}"

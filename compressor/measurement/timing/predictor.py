@@ -54,8 +54,11 @@ def time_layers(
     subjects = {"full": build((), False)}
     if fewer:
         subjects["shorter"] = build(fewer, False)
+    same = "shorter" if beyond else "full"
+    base = "all rows" if spared else same  # what a part is taken from: where no row is spared, that is timed already
     if asked:
-        subjects["all rows"] = build(beyond, True)
+        if spared:
+            subjects[base] = build(beyond, True)
         for piece in asked:
             subjects[piece] = build((*beyond, *(unit_of(layer, piece) for layer in owners[piece])), True)
     for cell in cells:
@@ -75,12 +78,11 @@ def time_layers(
         layer = max((full - typical["shorter"]) / len(fewer), 0.01 * full / layers) if fewer else full
         row = {"batch": cell.batch, "length": cell.length, "full_ms": full, "layer_ms": layer}
         if asked:
-            saved = {piece: (typical["all rows"] - typical[piece]) / max(1, len(owners[piece])) for piece in asked}
+            saved = {piece: (typical[base] - typical[piece]) / max(1, len(owners[piece])) for piece in asked}
             row |= {"heads": max(shape.heads), "width": max(shape.ffn_widths)}
             row["parts_ms"] = {piece: max(layer - saved[piece], 0.0) for piece in asked}
             if spared:
-                same = typical["shorter" if beyond else "full"]
-                row["last_ms"] = min(max(layer - (typical["all rows"] - same), 0.0), layer)
+                row["last_ms"] = min(max(layer - (typical[base] - typical[same]), 0.0), layer)
         rows.append({**row, "runs": len(values["full"])})
     return rows
 

@@ -126,7 +126,7 @@ def seconds(run: Run) -> tuple[float, float]:
 
 def _files(run: Run) -> int:
     lost = {piece for part in single_parts(run) for piece in pieces(part) if piece}
-    return 1 + (run.source.layers > 1) + (1 + len(lost) if lost else 0)
+    return 1 + (run.source.layers > 1) + len(lost) + bool(lost and timed_variant(run) not in STOCK)
 
 
 def _cells(run: Run) -> int:
