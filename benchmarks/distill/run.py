@@ -116,7 +116,7 @@ def distilled(start: Start, text: Text, job: Job) -> dict[str, Any]:
     )
     seconds = time.perf_counter() - started
     return {"seconds": seconds, "texts": job.texts, "spec": job.spec.model_dump(mode="json"), **vars(fit),
-            **judged(run, model)}  # fmt: skip
+            **judged(run, model), "environment": environment(run.device)}  # fmt: skip
 
 
 def judged(run: Run, model: PreTrainedModel) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from compressor.model.units import unit_words
 
 RESULTS = Path(__file__).parents[1] / "results" / "distill.json"
 ALL = "all"
-COLUMNS = ["model", "texts", "KL on held-out text", "KL on the selection split", "kept step", "seconds",
+COLUMNS = ["model", "texts", "KL on held-out text", "KL on the selection split", "kept step", "seconds", "on",
            "changed predictions [95 %]", "accuracy, points [95 %]", "at least"]  # fmt: skip
-COMPARED = ["model", "settings", "KL on held-out text", "KL on the selection split", "kept step", "seconds"]
+COMPARED = ["model", "settings", "KL on held-out text", "KL on the selection split", "kept step", "seconds", "on"]
 
 
 def put_tables(results: Mapping[str, Any]) -> None:
@@ -35,7 +35,16 @@ def put_tables(results: Mapping[str, Any]) -> None:
 def rows_of(model: str, entry: Mapping[str, Any]) -> Iterator[list[str]]:
     """Yield the rows of a model: what it starts from, then each point by the number of its texts."""
     begin = entry["start"]
-    yield [model, "0 (closed form)", "", f"{begin['selection_kl']:.4f}", "", "", *figures(entry, begin["predictions"])]
+    yield [
+        model,
+        "0 (closed form)",
+        "",
+        f"{begin['selection_kl']:.4f}",
+        "",
+        "",
+        "",
+        *figures(entry, begin["predictions"]),
+    ]
     for made in sorted(entry["points"].values(), key=lambda point: point["texts"]):
         yield [model, f"{made['texts']:,}", *course(made), *figures(entry, made["predictions"])]
 
@@ -52,11 +61,11 @@ def best_settings(entry: Mapping[str, Any]) -> str:
 
 
 def course(made: Mapping[str, Any]) -> list[str]:
-    """Return how a distillation went: KL on held-out text and on the selection split, step that was kept, seconds."""
+    """Return how a distillation went: KL on held-out text and on the selection split, step that was kept, seconds, device."""
     kls = [value for _, value in made["curve"]]
     held = f"{kls[0]:.4f} → {min(kls):.4f}" if kls else "none"
     step = f"{made['kept_step']:,} of {made['steps']:,}"
-    return [held, f"{made['selection_kl']:.4f}", step, f"{made['seconds']:.0f}"]
+    return [held, f"{made['selection_kl']:.4f}", step, f"{made['seconds']:.0f}", made["environment"]["device"]["name"]]
 
 
 def changed_share(entry: Mapping[str, Any], predictions: str) -> float:

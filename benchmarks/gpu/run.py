@@ -16,7 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,10 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--precision", action="append", choices=tuple(PRECISIONS), help="may be repeated; both by default"
     )
+    parser.add_argument(
+        "--skip", action="append", type=int, choices=sorted({*BASE.skips, *QUICK.skips}),
+        help="the whole model and this one without so many layers; may be repeated; every one by default",
+    )  # fmt: skip
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="the CPU only where it is asked for")
     parser.add_argument("--quick", action="store_true", help="two narrow layers and few rounds: does it run at all?")
     parser.add_argument("--minutes", type=float, default=9.0, help="time for this command; what is left over is named")
@@ -207,6 +211,8 @@ def run(arguments: argparse.Namespace) -> None:
     if measured:
         check_device(arguments.device)
         size = QUICK if arguments.quick else BASE
+        if arguments.skip:
+            size = replace(size, skips=tuple(sorted({0, *arguments.skip})))
         lengths, source = workload_lengths(size, arguments.texts, arguments.tokenizer)
         out = arguments.out or results_file(arguments.device, arguments.name)
         results = opened_results(out, size, arguments.device)
