@@ -29,10 +29,10 @@ from benchmarks.common.glue import TASKS, add_sources
 from benchmarks.distill.start import KEEP, UNITS, Start, Text, start_of, text_of
 from benchmarks.distill.tables import ALL, RESULTS, best_settings, changed_share, put_tables
 from compressor.compensation.distill import distill
+from compressor.data.answers.kinds import SINGLE
 from compressor.files import read_json, write_json
 from compressor.measurement.machine.environment import environment, torch_threads
 from compressor.measurement.predictions import predict
-from compressor.measurement.statistics import kl_divergence
 from compressor.model.surgery import kept_layers
 from compressor.model.units import whole_layers
 from compressor.progress import track_for_terminal
@@ -123,7 +123,7 @@ def judged(run: Run, model: PreTrainedModel) -> dict[str, Any]:
     """Return the KL on the selection split, which no step of a distillation was chosen by, and the evaluation's predictions."""
     target, found = (predict(one, run.selection, batch_size=LARGE) for one in (run.teacher, model))
     predictions = digits(predict(model, run.evaluation, batch_size=LARGE))
-    return {"selection_kl": kl_divergence(target, found), "predictions": predictions}
+    return {"selection_kl": SINGLE.divergence(target, found), "predictions": predictions}
 
 
 def measure(model: str, arguments: argparse.Namespace, known: dict[str, Any], best: str) -> Iterator[dict[str, Any]]:

@@ -22,7 +22,7 @@ from benchmarks.common.glue import TASKS
 from benchmarks.placement import tables as ffn_placement_tables
 from compressor.data import demo
 from compressor.data.files import read_table
-from compressor.data.tasks import GLUE
+from compressor.data.named import GLUE
 from compressor.files import read_json, write_json, write_text
 from compressor.progress import track_for_terminal
 from compressor.recipe.file import load_spec

@@ -16,6 +16,7 @@ from scipy.special import softmax
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from compressor.data.answers.config import need_single_label
 from compressor.data.batches import Encodings, encode
 from compressor.errors import UserError
 from compressor.model.families import Family, family_of
@@ -144,8 +145,7 @@ def explain_directory(
     if top < 1:
         raise UserError(f"--top {top}: at least one token must be shown.")
     source = find_model(str(model_dir), field="MODEL_DIR")
-    if len(source.label_names) < 2:
-        raise UserError(f"MODEL_DIR {str(model_dir)!r}: the model has one output (regression); a classifier is needed.")
+    need_single_label(source.task, f"MODEL_DIR {str(model_dir)!r}", "explain shows which classes the nodes speak for")
     model, tokenizer = load_classifier(source), load_tokenizer(source)
     return explain(model, tokenizer, tuple(texts.values()), source.label_names, top=top, track=track)
 

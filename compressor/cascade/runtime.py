@@ -47,8 +47,8 @@ class CascadeClassifier(Engine):
         of pairs, or pairs to one of texts: nothing is certified of those.
         """
         found = self.answers(texts, batch_size)
-        self._count(np.array([part for *_, part in found], dtype=np.int64))
-        return [Answer(label, score, self._layers[part]) for label, score, part in found]
+        self._count(np.array([part for _, part in found], dtype=np.int64))
+        return [Answer(answer["label"], answer["score"], self._layers[part]) for answer, part in found]
 
     def run(self, batch: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Do what `compute` does, and count where the rows left."""

@@ -21,10 +21,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.stats import t as student_t
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from compressor.compensation.refits.refit import reached_states
+from compressor.data.answers.config import model_task
+from compressor.data.answers.kinds import SINGLE, Task
 from compressor.data.batches import Encodings, padded_batches
 from compressor.errors import UserError
 from compressor.model.capture import recorded
@@ -78,13 +80,13 @@ def distill(
 ) -> DistillFit:
     """Train `student` in place towards `teacher`; `keep` are the teacher's layers (from 1) that it has.
 
-    labels: int64 [N], -1 where there is none. known: bool [N], the rows that something in `student` was fitted to before, which
-    are not held out where there are others. The teacher runs beside the student, batch by batch: its states would take
-    13 x 128 x 768 floats a text. Dropout is off: the targets say what the model should compute on this very text, so
-    noise in it only blurs them, and a model that lost layers has no room to spare (as in Hinton et al. 2015, the soft
+    labels: as `Task` has them, with its value for none. known: bool [N], the rows that something in `student` was fitted to
+    before, which are not held out where there are others. The teacher runs beside the student, batch by batch: its states
+    would take 13 x 128 x 768 floats a text. Dropout is off: the targets say what the model should compute on this very text,
+    so noise in it only blurs them, and a model that lost layers has no room to spare (as in Hinton et al. 2015, the soft
     targets are the regulariser). Raises UserError when the loss diverges.
     """
-    precision = training_precision(spec, student.device)
+    precision, task = training_precision(spec, student.device), model_task(teacher)
     rows, held = held_out(encodings, spec.holdout, seed, known)
     unseen, encodings = encodings.take(held), encodings.take(rows)
     labels = None if labels is None or not spec.gold_weight else torch.from_numpy(labels[rows])
@@ -99,12 +101,12 @@ def distill(
             logits, states = forward(student, family, inputs, ours)
         parts = {}
         if spec.logits_weight:
-            parts["logits"] = spec.logits_weight * logits_loss(logits, target, spec.temperature)
+            parts["logits"] = spec.logits_weight * logits_loss(logits, target, spec.temperature, task)
         if scales is not None:
             distance = states_loss(states, wanted, inputs["attention_mask"], scales)
             parts["states"] = spec.states_weight * distance
         if labels is not None:
-            parts["gold"] = spec.gold_weight * gold_loss(logits, labels[rows].to(logits.device))
+            parts["gold"] = spec.gold_weight * task.loss(logits, labels[rows].to(logits.device))
         return parts
 
     trained_before = {name: parameter.requires_grad for name, parameter in student.named_parameters()}
@@ -124,7 +126,7 @@ def distill(
     return DistillFit(
         losses=progress.losses,
         rows=len(rows),
-        labelled=0 if labels is None else int((labels >= 0).sum()),
+        labelled=0 if labels is None else int(task.known(labels.numpy()).sum()),
         precision=precision,
         held=len(held),
         curve=progress.curve,
@@ -148,10 +150,10 @@ class HeldOut:
     @classmethod
     def of(cls, teacher: PreTrainedModel, student: PreTrainedModel, family: Family, encodings: Encodings) -> "HeldOut":
         """Return the judge of a training that is about to begin."""
-        target = _logits(teacher, family, encodings)
+        target, task = _logits(teacher, family, encodings), model_task(teacher)
 
         def distances() -> np.ndarray:
-            return divergences(_logits(student, family, encodings), target).numpy()
+            return task.divergences(_logits(student, family, encodings), target).numpy()
 
         weights = ((name, own) for name, own in student.named_parameters() if own.requires_grad)
         return cls(student, distances, distances(), {name: own.detach().clone() for name, own in weights})
@@ -204,16 +206,9 @@ def held_out(
     return np.array([row for row in range(len(encodings)) if row not in unseen], dtype=np.int64), held
 
 
-def logits_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return T^2 KL(teacher || student) in nats at temperature T, mean over the rows of logits [B, C]."""
-    return temperature**2 * divergences(student.float() / temperature, teacher.float() / temperature).mean()
-
-
-def divergences(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return KL(softmax(teacher) || softmax(student)) in nats of each row [B] of logits [B, C]."""
-    return nn.functional.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction="none", log_target=True).sum(
-        1
-    )
+def logits_loss(student: Tensor, teacher: Tensor, temperature: float, task: Task = SINGLE) -> Tensor:
+    """Return T^2 times the divergence (a KL in nats) from the teacher's outputs [B, C] at temperature T, mean over the rows."""
+    return temperature**2 * task.divergences(student.float() / temperature, teacher.float() / temperature).mean()
 
 
 def states_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor, scales: Tensor) -> Tensor:
@@ -228,14 +223,6 @@ def states_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tens
         for ours, theirs in zip(student, teacher, strict=True)
     ]
     return (torch.stack(distances) / scales).mean()
-
-
-def gold_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy (nats) of logits [B, C] with labels int64 [B], rows of label -1 left out.
-
-    The sum is divided by all rows: a label then weighs the same whatever else is in its batch.
-    """
-    return nn.functional.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="sum") / len(labels)
 
 
 @dataclass(frozen=True)

@@ -83,14 +83,23 @@ def newton_readouts(states: Tensor, targets: Tensor) -> Iterator[tuple[float, Te
 
 
 def linear_nodes(
-    states: Tensor, weight: Tensor, bias: Tensor, nodes: int, activation: Activation, steeper: float = 1.0
+    states: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    nodes: int,
+    activation: Activation,
+    steeper: float = 1.0,
+    *,
+    relative: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return (w1 [n, H], b1 [n], w2 [C, n], b2 [C]) of a head that computes `states @ weight + bias` up to a constant.
+    """Return (w1 [n, H], b1 [n], w2 [C, n], b2 [C]) of a head that computes `states @ weight + bias`.
 
-    C classes take C - 1 nodes, fewer if `nodes` is less: then those along which the logits vary most. Each node works
+    `relative` logits matter up to what all of a row share, and lose that; outputs that mean something by themselves do not. C
+    relative classes take C - 1 nodes, fewer if `nodes` is less: then those along which the logits vary most. Each node works
     where its activation is a straight line, the less so the `steeper` its slope is made.
     """
-    varied = weight - weight.mean(1, keepdim=True)  # what all logits share decides nothing
+    shared = weight.mean(1, keepdim=True) if relative else 0.0  # what all logits share decides nothing
+    varied = weight - shared
     mean = states.mean(0)
     logits = (states - mean) @ varied
     _, spread, mix = torch.linalg.svd(logits / len(states) ** 0.5, full_matrices=False)
@@ -103,5 +112,5 @@ def linear_nodes(
     height = activation(at)
     rise = float(torch.autograd.grad(height, at)[0]) * slope
     w2 = (mix * spread[:, None]).T / rise
-    b2 = bias - bias.mean() + mean @ varied - w2.sum(1) * float(height.detach())
+    b2 = bias - (bias.mean() if relative else 0.0) + mean @ varied - w2.sum(1) * float(height.detach())
     return slope * directions, shift - slope * directions @ mean, w2, b2

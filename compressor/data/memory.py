@@ -11,7 +11,7 @@ import pandas as pd
 
 from compressor.data.files import Table
 from compressor.data.labels import id_of_name, is_missing
-from compressor.data.own import NAMES, read_own
+from compressor.data.own.parts import NAMES, read_own
 from compressor.errors import UserError
 
 FORMS = (

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from compressor.data.answers.targets import ids_of, read_scores, read_sets, to_matrix, to_scores, unknown_labels
 from compressor.data.files import Table, bad_rows
 from compressor.data.labels import (
     MAPPED,
@@ -29,12 +31,15 @@ SKIP = "leave such rows out with data.on_bad_row: skip"
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one file, good and bad. A label is an int or a name; `labels` is None where the file has none."""
+    """The rows of one file, good and bad. `labels` is None where the file has none.
+
+    A label is an int or a name, of scores a number, of many labels the tuple of them.
+    """
 
     source: str
     """The file (or hub split), as messages name it."""
     texts: list[tuple[str, ...]]
-    labels: list[Label | None] | None
+    labels: list[Any] | None
     label_column: str | None = None
     bad: dict[int, str] = field(default_factory=dict)
     """Rows (from 0) that cannot be used, and why; their texts are empty, their labels None."""
@@ -45,8 +50,9 @@ class Rows:
 def to_rows(
     table: Table,
     text_columns: Sequence[str],
-    label_column: str | None,
+    label_column: str | Sequence[str] | None,
     *,
+    kind: str = "single_label",
     labels_needed: bool = True,
     empty_texts: bool = False,
     mapping: Mapping[str, str] | None = None,
@@ -62,6 +68,8 @@ def to_rows(
     bad = dict(table.bad)
     texts = [_texts(table, column, empty_texts, bad) for column in text_columns]
     labels, written = None, {}
+    if kind != "single_label":
+        return _other_kind(table, texts, label_column, kind, labels_needed, bad)
     if label_column is not None and (labels_needed or label_column in table.columns or label_column in table.index):
         found = [parse_label(value) for value in table.column(label_column)]
         if labels_needed or not all(label is None or label == -1 for label in found):
@@ -84,6 +92,31 @@ def to_rows(
     return Rows(table.source, list(zip(*texts, strict=True)), good, label_column, bad, written)
 
 
+def _other_kind(
+    table: Table,
+    texts: list[list[str]],
+    label_columns: str | Sequence[str] | None,
+    kind: str,
+    labels_needed: bool,
+    bad: dict[int, str],
+) -> Rows:
+    """Return the rows whose labels are scores or sets; `bad` gets those without a usable one."""
+    columns = [label_columns] if isinstance(label_columns, str) else list(label_columns or [])
+    there = all(column in table.columns or column in table.index for column in columns)
+    named, labels = ", ".join(columns) or None, None
+    if columns and (labels_needed or there):
+        own = dict(bad)
+        read = read_scores(table, columns[0], own) if kind == "score" else read_sets(table, columns, own)
+        if labels_needed or any(label is not None and label != -1 for label in read):
+            labels, bad = read, own
+    for row, label in enumerate(labels or []):
+        if label is None:
+            bad.setdefault(
+                row, f"row {row + 1}, column {named!r}: the {'score is' if kind == 'score' else 'labels are'} missing"
+            )
+    return Rows(table.source, list(zip(*texts, strict=True)), labels, named, bad)
+
+
 def kept_rows(
     rows: Rows, bad: Mapping[int, str], *, skip: bool = False, remedy: str = "correct the file"
 ) -> tuple[list[int], str]:
@@ -101,12 +134,23 @@ def kept_rows(
 
 
 def to_split(
-    part: str, rows: Rows, data_names: tuple[str, ...], model_ids: np.ndarray, ids_allowed: bool, skip: bool
+    part: str,
+    rows: Rows,
+    data_names: tuple[str, ...],
+    model_ids: np.ndarray,
+    ids_allowed: bool,
+    skip: bool,
+    kind: str = "single_label",
 ) -> tuple[Split, str]:
     """Return the good rows of a file, and a sentence on those left out; raises UserError for bad ones unless `skip`."""
     bad, remedy = dict(rows.bad), "correct the file" if skip else f"correct the file, or {SKIP}"
     ids: dict[Label, int | None] = {}
-    if rows.labels is not None:
+    if rows.labels is not None and kind == "many_labels":
+        ids = ids_of(rows.labels, data_names, ids_allowed=ids_allowed)
+        for row, labels in enumerate(rows.labels):
+            if wrong := unknown_labels(labels or (), ids, data_names):
+                bad[row] = f"row {row + 1}, column {rows.label_column!r}: {wrong}"
+    if rows.labels is not None and kind == "single_label":
         ids = class_ids({label for label in rows.labels if label is not None}, data_names, ids_allowed=ids_allowed)
         check_named(rows.source, rows.label_column, ids, data_names)
         as_ids = f" or the ids 0 to {len(data_names) - 1}" if ids_allowed else ""
@@ -118,9 +162,14 @@ def to_split(
                     f"{listed(data_names)}{as_ids}"
                 )
     kept, note = kept_rows(rows, bad, skip=skip, remedy=remedy)
-    labels = (
-        None if rows.labels is None else model_ids[np.array([ids[rows.labels[row]] for row in kept], dtype=np.int64)]
-    )
+    labels = None
+    if rows.labels is not None:
+        if kind == "score":
+            labels = to_scores(rows.labels, kept)
+        elif kind == "many_labels":
+            labels = to_matrix(rows.labels, kept, data_names, ids)
+        else:
+            labels = model_ids[np.array([ids[rows.labels[row]] for row in kept], dtype=np.int64)]
     return Split([rows.texts[row] for row in kept], labels, [f"{part}:{row}" for row in kept]), note
 
 

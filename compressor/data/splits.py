@@ -11,7 +11,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Split:
-    """N rows of one or two texts. `labels` is int64 [N], or None where the rows are unlabelled."""
+    """N rows of one or two texts. `labels` is None where the rows are unlabelled.
+
+    Classes are int64 [N], scores float64 [N], and many labels int64 [N, C] of 0 and 1.
+    """
 
     texts: list[tuple[str, ...]]
     labels: np.ndarray | None
@@ -25,10 +28,11 @@ class Split:
     def sha256(self) -> str:
         """Hex digest over texts and labels in order; equal for equal content wherever the rows come from."""
         digest = sha256(b"labelled" if self.labels is not None else b"unlabelled")
+        order = None if self.labels is None else np.result_type(self.labels, np.int64).newbyteorder(">")
         for row, texts in enumerate(self.texts):
             digest.update(_framed(texts))
             if self.labels is not None:
-                digest.update(int(self.labels[row]).to_bytes(8, "big", signed=True))
+                digest.update(np.asarray(self.labels[row], dtype=order).tobytes())
         return digest.hexdigest()
 
     def take(self, rows: np.ndarray | list[int]) -> "Split":

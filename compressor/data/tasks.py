@@ -1,16 +1,15 @@
 """A task by name or from the user's own files, as four parts disjoint in text."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from compressor.data import demo
-from compressor.data.files import Table, expanded, read_table
-from compressor.data.labels import Label, check_targets, listed
+from compressor.data.files import read_table
+from compressor.data.labels import Label, check_targets
+from compressor.data.named import SCORE_NAME, ids_in_model, kind_of, named_task, reading
 from compressor.data.rows import SKIP, Rows, kept_rows, to_rows, to_split, value_ids
 from compressor.data.splits import (
     Same,
@@ -22,7 +21,7 @@ from compressor.data.splits import (
     normalised,
     without_overlaps,
 )
-from compressor.errors import UserError, nearest
+from compressor.errors import UserError
 from compressor.recipe.data import DataSpec
 
 
@@ -57,35 +56,10 @@ class TaskData:
     """The class of each value that the label column of the training file holds."""
 
 
-@dataclass(frozen=True)
-class NamedTask:
-    """Columns and class names of a task known by name, and the splits that hold its labelled and unlabelled rows."""
-
-    text_columns: tuple[str, ...]
-    label_names: tuple[str, ...]
-    validation: str = "validation"
-    test: str = "test"
-
-
-_PAIR = ("sentence1", "sentence2")
-GLUE = {
-    "cola": NamedTask(("sentence",), ("unacceptable", "acceptable")),
-    "sst2": NamedTask(("sentence",), ("negative", "positive")),
-    "mrpc": NamedTask(_PAIR, ("not_equivalent", "equivalent")),
-    "qqp": NamedTask(("question1", "question2"), ("not_duplicate", "duplicate")),
-    "qnli": NamedTask(("question", "sentence"), ("entailment", "not_entailment")),
-    "rte": NamedTask(_PAIR, ("entailment", "not_entailment")),
-    "wnli": NamedTask(_PAIR, ("not_entailment", "entailment")),
-    "mnli": NamedTask(
-        ("premise", "hypothesis"), ("entailment", "neutral", "contradiction"), "validation_matched", "test_matched"
-    ),
-}
-DEMO = NamedTask(("sentence",), demo.LABELS)
-REFUSED = {"stsb": "it is a regression task, and layers are scored by how well they separate classes"}
-
-
-def load_task(spec: DataSpec, *, model_labels: Sequence[str] | None, seed: int, same: Same = normalised) -> TaskData:
-    """Read the task and cut it into its parts.
+def load_task(
+    spec: DataSpec, *, model_labels: Sequence[str] | None, seed: int, same: Same = normalised, kind: str | None = None
+) -> TaskData:
+    """Read the task and cut it into its parts; `kind` is that of the model, None for what the recipe says (`kind_of`).
 
     `model_labels` are the class names of a fine-tuned classifier in id order: labels become its ids, and names are
     matched exactly, then without case. None means the model is fine-tuned here: the classes are those of the data.
@@ -93,24 +67,26 @@ def load_task(spec: DataSpec, *, model_labels: Sequence[str] | None, seed: int, 
     calibration from `test` takes the first `size` texts in hash order. Rows of equal `same` are copies of one text.
     Raises UserError naming file, column and row, or the field of the recipe, where something does not fit.
     """
+    kind = kind or kind_of(spec)
     wanted = ("train", "validation", "test") if spec.calibration.split == "test" else ("train", "validation")
     if spec.task is None:
-        rows = {part: _own_file(spec, part) for part in wanted}
-        names = tuple(model_labels or _classes(rows["train"], skip=spec.on_bad_row == "skip"))
+        rows = {part: _own_file(spec, part, kind) for part in wanted}
+        names = tuple(model_labels or _classes(rows["train"], spec, kind, skip=spec.on_bad_row == "skip"))
         data_names, model_ids = names, np.arange(len(names))
     else:
-        task, rows = _named_task(spec, wanted, seed)
-        names = tuple(model_labels or task.label_names)
+        task, rows = named_task(spec, wanted, seed, kind)
+        names = tuple(model_labels or ((SCORE_NAME,) if kind == "score" else task.label_names))
         data_names, model_ids = task.label_names, np.arange(len(names))
-        if spec.labels is None:
-            model_ids = _model_ids(spec.task, task.label_names, names)
+        if spec.labels is None and kind == "single_label":
+            model_ids = ids_in_model(spec.task, task.label_names, names)
     ids_allowed = spec.task is not None or model_labels is not None
     if spec.labels is not None and ids_allowed:
         check_targets(spec.labels, names)
         data_names, model_ids = names, np.arange(len(names))
     splits, notes = {}, []
     for part in wanted:
-        splits[part], note = to_split(part, rows[part], data_names, model_ids, ids_allowed, spec.on_bad_row == "skip")
+        skip = spec.on_bad_row == "skip"
+        splits[part], note = to_split(part, rows[part], data_names, model_ids, ids_allowed, skip, kind)
         notes += [note] if note else []
     same = cache(same)
     _check_different(splits, rows, same)
@@ -119,7 +95,7 @@ def load_task(spec: DataSpec, *, model_labels: Sequence[str] | None, seed: int, 
     source_of = {name: rows["train"].source for name in parts} | {"evaluation": rows["validation"].source}
     if spec.calibration.split == "test":
         source_of["calibration"] = rows["test"].source
-    _check_parts(parts, removed, source_of, names)
+    _check_parts(parts, removed, source_of, names, kind)
     return TaskData(
         name=spec.task or Path(spec.train).stem,
         **parts,
@@ -132,7 +108,7 @@ def load_task(spec: DataSpec, *, model_labels: Sequence[str] | None, seed: int, 
         },
         skipped_rows={part: len(rows[part].texts) - len(splits[part]) for part in wanted},
         warnings=tuple(notes),
-        label_values=value_ids(rows["train"], data_names, model_ids, ids_allowed),
+        label_values=value_ids(rows["train"], data_names, model_ids, ids_allowed) if kind == "single_label" else {},
     )
 
 
@@ -149,7 +125,7 @@ def _parts(splits: dict[str, Split], spec: DataSpec, seed: int, same: Same) -> d
 
 
 def _check_parts(
-    parts: dict[str, Split], removed: dict[str, int], source_of: dict[str, str], names: tuple[str, ...]
+    parts: dict[str, Split], removed: dict[str, int], source_of: dict[str, str], names: tuple[str, ...], kind: str
 ) -> None:
     for name, part in parts.items():
         if len(part) < (2 if name == "selection" else 1):
@@ -158,11 +134,18 @@ def _check_parts(
             raise UserError(f"{source_of[name]}: its rows leave too few for the {name} part{why}; give more rows.")
     for name in ("train", "selection", "evaluation"):
         labels = parts[name].labels
-        if labels is not None and len(classes := np.unique(labels)) < 2:
+        if labels is None or len(classes := np.unique(labels, axis=0)) > 1:
+            continue
+        if kind != "single_label":
+            every = f"the score {classes[0]:g}" if kind == "score" else "the same labels"
             raise UserError(
-                f"{source_of[name]}: the {name} part ({len(labels)} rows) holds the single class {names[classes[0]]!r}; "
-                "correct the label column, or give more rows of every class."
+                f"{source_of[name]}: all rows of the {name} part ({len(labels)}) have {every}; correct the label column, or give "
+                "more rows of every kind."
             )
+        raise UserError(
+            f"{source_of[name]}: the {name} part ({len(labels)} rows) holds the single class {names[classes[0]]!r}; "
+            "correct the label column, or give more rows of every class."
+        )
 
 
 def _check_different(splits: dict[str, Split], rows: dict[str, Rows], same: Same) -> None:
@@ -176,12 +159,17 @@ def _check_different(splits: dict[str, Split], rows: dict[str, Rows], same: Same
             )
 
 
-def _classes(rows: Rows, *, skip: bool) -> list[str]:
-    """Return the names of the classes that the training file holds: numbers in order, then names in order."""
+def _classes(rows: Rows, spec: DataSpec, kind: str, *, skip: bool) -> list[str]:
+    """Return the names of the outputs: the classes or labels in the training file, numbers in order, then names in order."""
     kept_rows(rows, rows.bad, skip=skip, remedy="correct the file" if skip else f"correct the file, or {SKIP}")
     if rows.labels is None:
         raise UserError("data.label is missing: fine-tuning needs the label column; set it, or leave out finetune.")
-    found: set[Label] = set(rows.labels) - {None}
+    if kind == "score":
+        return [SCORE_NAME]
+    if kind == "many_labels" and len(spec.label_columns) > 1:
+        return spec.label_columns
+    sets = rows.labels if kind == "many_labels" else [(label,) for label in rows.labels]
+    found: set[Label] = {label for labels in sets for label in labels or ()} - {None}
     if len(found) == 1:
         raise UserError(
             f"{rows.source}: all rows have the label {str(next(iter(found)))!r} in column {rows.label_column!r}; "
@@ -190,107 +178,6 @@ def _classes(rows: Rows, *, skip: bool) -> list[str]:
     return [str(label) for label in sorted(found, key=lambda label: (isinstance(label, str), label))]
 
 
-def _own_file(spec: DataSpec, part: str) -> Rows:
+def _own_file(spec: DataSpec, part: str, kind: str) -> Rows:
     table = read_table(Path(getattr(spec, part)), f"data.{part}", spec.encoding)
-    return to_rows(table, spec.text_columns, spec.label, labels_needed=part != "test", **_reading(spec))
-
-
-def _reading(spec: DataSpec) -> dict[str, Any]:
-    return {"mapping": spec.labels, "skip": spec.on_bad_row == "skip"}
-
-
-def _named_task(spec: DataSpec, wanted: Sequence[str], seed: int) -> tuple[NamedTask, dict[str, Rows]]:
-    """Return the task's row of the table and the rows of the `wanted` parts."""
-    if spec.task == "demo":
-        files = demo.generate_files(seed)
-        columns = {
-            part: dict(zip(("sentence", "label"), map(list, zip(*files[part], strict=True)), strict=True))
-            for part in wanted
-        }
-        tables = {part: Table(f"demo {part}", columns[part]) for part in wanted}
-        return DEMO, {part: to_rows(tables[part], DEMO.text_columns, "label", **_reading(spec)) for part in wanted}
-    if spec.task in REFUSED:
-        raise UserError(
-            f"data.task: {spec.task} cannot be compressed here: {REFUSED[spec.task]}; choose a classification task."
-        )
-    if spec.task not in GLUE:
-        known = ["demo", *GLUE]
-        raise UserError(
-            f"data.task: {spec.task!r} is not known{nearest(spec.task, known) or ';'} known are {', '.join(known)}; "
-            "for your own files leave task out and set data.train, data.validation and data.text."
-        )
-    task = GLUE[spec.task]
-    split_of = {"train": "train", "validation": task.validation, "test": task.test}
-    folder = expanded(Path(spec.source))
-    is_local = folder.exists() or folder.is_absolute() or spec.source.startswith((".", "~"))
-    reader = partial(_read_folder, folder, spec.task) if is_local else _hub_reader(spec.source, spec.task)
-    rows = {}
-    for part in wanted:
-        table = reader(part, split_of[part])
-        # A few questions of qqp are empty on the hub itself; the model reads them as such.
-        rows[part] = to_rows(
-            table, task.text_columns, "label", labels_needed=part != "test", empty_texts=True, **_reading(spec)
-        )
-    return task, rows
-
-
-Reader = Callable[[str, str], Table]
-"""Takes a part and the name of its split."""
-
-
-def _read_folder(folder: Path, task: str, part: str, split: str) -> Table:
-    path, plain = folder / task / f"{split}.parquet", folder / task / f"{part}.parquet"
-    path = plain if plain.is_file() and not path.is_file() else path
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; data.source must be a folder that holds {task}/{split}.parquet.")
-    return read_table(path, "data.source")
-
-
-def _hub_reader(source: str, task: str) -> Reader:
-    import datasets
-
-    remedy = f"set a local copy with --set data.source=<folder with {task}/train.parquet, {task}/validation.parquet>"
-    try:
-        loaded = datasets.load_dataset(source, task)
-    # No network, offline mode and unknown repositories are OSErrors, unknown configurations ValueErrors,
-    # repositories that hold a script RuntimeErrors.
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = (str(error).strip() or type(error).__name__).split("\n")[0].rstrip(".")
-        raise UserError(
-            f"data.source: {source!r} ({task}) cannot be read from the hub ({reason}); {remedy}."
-        ) from error
-
-    def read(part: str, split: str) -> Table:  # noqa: ARG001
-        if split not in loaded:
-            raise UserError(
-                f"data.source: {source!r} ({task}) has no split {split!r}, only {', '.join(loaded)}; {remedy}."
-            )
-        return Table(f"{source} {task} {split}", loaded[split].to_dict())
-
-    return read
-
-
-def _model_ids(task: str, task_names: tuple[str, ...], model_names: tuple[str, ...]) -> np.ndarray:
-    """Return the model's id of each of the task's classes: int64 [C].
-
-    Models trained with the same names in another order (often so for mnli) are followed; generic names such as
-    LABEL_0 mean the task's own order.
-    """
-    if len(model_names) != len(task_names):
-        raise UserError(
-            f"data.task: {task} has the {len(task_names)} classes {listed(task_names)}, but the model has "
-            f"{len(model_names)}: {listed(model_names)}; choose the model or the task that fits."
-        )
-    ours, theirs = ([_letters(name) for name in names] for names in (task_names, model_names))
-    if sorted(ours) == sorted(theirs):
-        return np.array([theirs.index(name) for name in ours], dtype=np.int64)
-    if any(name in ours and ours.index(name) != index for index, name in enumerate(theirs)):
-        raise UserError(
-            f"data.task: {task} has the classes {listed(task_names)}, and the model's {listed(model_names)} do not fit "
-            "them; correct id2label in the model's config.json."
-        )
-    return np.arange(len(task_names))
-
-
-def _letters(name: str) -> str:
-    return "".join(letter for letter in name.casefold() if letter.isalnum())
+    return to_rows(table, spec.text_columns, spec.label, kind=kind, labels_needed=part != "test", **reading(spec))

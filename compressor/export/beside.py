@@ -8,6 +8,7 @@ from typing import Any
 import onnx
 from transformers import PreTrainedTokenizerBase
 
+from compressor.data.answers.kinds import SINGLE, Task
 from compressor.export.deploy import CPU_ONLY, page
 from compressor.files import README, json_text
 from compressor.runtime.folder import CASCADE, CLASSIFIER, MODEL
@@ -18,12 +19,18 @@ BATCH, DELAY = 32, 500
 
 
 def text_settings(
-    tokenizer: PreTrainedTokenizerBase, label_names: Sequence[str], *, max_length: int, texts: int | None
+    tokenizer: PreTrainedTokenizerBase,
+    label_names: Sequence[str],
+    *,
+    max_length: int,
+    texts: int | None,
+    task: Task = SINGLE,
 ) -> dict[str, Any]:
     """Return what the runtime must know of labels and texts; `texts` a row is 1, 2, or None where either may come.
 
     `threads` is not known yet: a run that times the folder with several numbers of them fills it in.
     """
+    told = {"kind": task.kind, "sigmoid": task.sigmoid, "thresholds": list(task.thresholds)}
     return {
         "label_names": list(label_names),
         "texts": texts,
@@ -32,6 +39,7 @@ def text_settings(
         "truncation_side": tokenizer.truncation_side,
         "token_types": "token_type_ids" in tokenizer.model_input_names,
         "threads": None,
+        **({} if task == SINGLE else {"answers": told}),
     }
 
 

@@ -50,7 +50,7 @@ def export_directory(
     found: dict[str, Parity] = {}
 
     def check(name: str, file: Path) -> None:
-        found[name] = parity(reference, predict_onnx(session(file, provider=provider), encodings))
+        found[name] = parity(reference, predict_onnx(session(file, provider=provider), encodings), source.task)
         check_parity(name, found[name])
 
     try:

@@ -14,6 +14,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from compressor.data.answers.kinds import Task
 from compressor.errors import UserError, nearest
 from compressor.export.beside import text_settings, write_beside
 from compressor.export.calibration import invented
@@ -152,6 +153,7 @@ def export_variants(
     opset: int | None = None,
     max_length: int | None = None,
     texts: int | None = None,
+    task: Task | None = None,
     check: Callable[[str, Path], None] = lambda _name, _file: None,
     track: Track = silent,
 ) -> dict[str, VariantFile]:
@@ -161,7 +163,7 @@ def export_variants(
     variants share is done once, and its time counts for the first that needs it. `form` of the CLS-only tail (None: all
     rows) concerns the variants behind `optimized`; `opset` None leaves the version of the operators to Optimum.
     `max_length` (tokens, None: as many as model and tokenizer allow) and `texts` a row (1, 2, None: unknown) are what
-    `Classifier` goes by. A README.md of the user's stays.
+    `Classifier` goes by, and so is the `task` (None: that of the model). A README.md of the user's stays.
     `check(variant, file)` may raise before anything in `out_dir` is replaced.
 
     Raises UserError for an unknown variant, a directory that is no usable model or too little free disk space,
@@ -193,7 +195,9 @@ def export_variants(
         # only now, because a variant is made from the files of another
         tokenizer = load_tokenizer(source)
         longest = max_length or min(longest_input(source.config), tokenizer.model_max_length)
-        settings = text_settings(tokenizer, source.label_names, max_length=longest, texts=texts)
+        settings = text_settings(
+            tokenizer, source.label_names, max_length=longest, texts=texts, task=task or source.task
+        )
         for name in variants:
             write_beside(job.work / name, name, settings)
             before = written_before(out_dir / name)

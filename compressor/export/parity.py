@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from compressor.data.answers.kinds import SINGLE, Task
 from compressor.errors import UserError
 
 MAX_ABS = {"fp32": 1e-3, "alltokens": 5e-3, "optimized": 5e-3}
@@ -28,7 +29,7 @@ class Parity:
     scale: float = 1.0
 
 
-def parity(reference_logits: np.ndarray, logits: np.ndarray) -> Parity:
+def parity(reference_logits: np.ndarray, logits: np.ndarray, task: Task = SINGLE) -> Parity:
     """Compare logits [N, C] with the reference's [N, C], row by row; NaN or infinity makes `max_abs` NaN or infinite.
 
     Raises ValueError for shapes that differ, and for N = 0.
@@ -36,11 +37,10 @@ def parity(reference_logits: np.ndarray, logits: np.ndarray) -> Parity:
     if reference_logits.shape != logits.shape or not len(logits):
         raise ValueError(f"parity needs two equal non-empty shapes, not {reference_logits.shape} and {logits.shape}")
     reference = reference_logits.astype(np.float64)
-    equal = reference.argmax(1) == logits.argmax(1)
-    top = np.sort(reference, axis=1)[:, -2:]
+    equal = ~task.changed(reference, logits)
     spread = float(reference.std())
     scale = max(1.0, spread) if np.isfinite(spread) else 1.0
-    clear = top[:, -1] - top[:, 0] >= MAX_MARGIN * scale
+    clear = task.margins(reference) >= MAX_MARGIN * scale
     with np.errstate(invalid="ignore"):  # infinity minus infinity is NaN, which is what should come out
         max_abs = float(np.abs(reference - logits).max())
     decided = float(equal[clear].mean()) if clear.any() else 1.0

@@ -7,6 +7,7 @@ import torch
 from scipy.special import softmax
 from transformers import PreTrainedModel
 
+from compressor.data.answers.kinds import SCORE, SINGLE, SINGLE_LABEL, Task
 from compressor.data.batches import Encodings, padded_batches
 from compressor.progress import Track, silent
 
@@ -28,9 +29,9 @@ def predict(
     return logits
 
 
-def fingerprint(logits: np.ndarray) -> str:
-    """Return the sha256 of the predicted labels, in row order."""
-    return hashlib.sha256(logits.argmax(1).astype("<i8").tobytes()).hexdigest()
+def fingerprint(logits: np.ndarray, task: Task = SINGLE) -> str:
+    """Return the sha256 of the answers, in row order."""
+    return hashlib.sha256(task.answers(logits).astype("<f8" if task.kind == SCORE else "<i8").tobytes()).hexdigest()
 
 
 def flipped_examples(
@@ -41,11 +42,16 @@ def flipped_examples(
     ids: list[str],
     names: list[str],
     limit: int = 50,
+    task: Task = SINGLE,
 ) -> list[dict]:
-    """Return the rows whose predicted label changed, the full model's most confident first, at most `limit`.
+    """Return the rows whose answer changed, the full model's most confident first, at most `limit`.
 
     Each has id, texts, gold, full and compressed {label, confidence}, and outcome: gained, lost, both wrong, unlabelled.
+    Scores and sets of labels are written out under `label`, without a confidence, those whose outputs moved most first; a
+    score is gained where it is nearer to its label.
     """
+    if task.kind != SINGLE_LABEL:
+        return _other_answers(full, other, labels, texts, ids, names, limit, task)
     sides = {"full": softmax(full.astype(np.float64), axis=1), "compressed": softmax(other.astype(np.float64), axis=1)}
     changed = np.flatnonzero(full.argmax(1) != other.argmax(1))
     changed = changed[np.argsort(-sides["full"][changed].max(axis=1), kind="stable")][:limit]
@@ -67,3 +73,44 @@ def flipped_examples(
             }
         )
     return examples
+
+
+def _other_answers(
+    full: np.ndarray,
+    other: np.ndarray,
+    labels: np.ndarray | None,
+    texts: list[tuple[str, ...]],
+    ids: list[str],
+    names: list[str],
+    limit: int,
+    task: Task,
+) -> list[dict]:
+    answers = {"full": task.answers(full), "compressed": task.answers(other)}
+    changed = np.flatnonzero(task.changed(full, other))
+    moved = np.abs(full - other)[changed].max(axis=1, initial=0)
+    outcomes = np.full(len(full), "unlabelled", dtype=object)
+    if labels is not None:
+        near = [_nearness(task, part, labels) for part in (full, other)]
+        outcomes[:] = np.select([near[1] > near[0], near[1] < near[0]], ["gained", "lost"], "both wrong")
+    return [
+        {
+            "id": ids[row],
+            "texts": list(texts[row]),
+            "gold": None if labels is None else written(labels[row], names),
+            **{side: {"label": written(found[row], names), "confidence": None} for side, found in answers.items()},
+            "outcome": str(outcomes[row]),
+        }
+        for row in changed[np.argsort(-moved, kind="stable")][:limit]
+    ]
+
+
+def _nearness(task: Task, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return how good each answer is [N]: right or wrong, of scores minus the distance from the label."""
+    return task.right(outputs, labels) if task.row.countable else -np.abs(task.answers(outputs) - labels)
+
+
+def written(answer: np.ndarray, names: list[str]) -> str:
+    """Return a score, or a set of labels, in words."""
+    if np.ndim(answer) == 0:
+        return f"{float(answer):.4g}"
+    return ", ".join(name for name, given in zip(names, answer, strict=True) if given) or "no label"

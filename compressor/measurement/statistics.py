@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import log_softmax
 from scipy.stats import beta, binomtest, norm
+
+from compressor.data.answers.kinds import MANY_LABELS, SCORE, SINGLE, Task
+from compressor.measurement.scores import score_metrics, spearman_delta, spearman_interval
 
 EXACT_LOGITS = 1e-3
 LOSSLESS_FLIPS, LOSSLESS_DROP = 0.01, -0.01
@@ -23,12 +25,18 @@ TIERS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Metrics:
-    """Accuracy with its 95 % Wilson interval, F1 (of class 1 for two classes, else macro) and Matthews correlation."""
+    """The figures of one model.
+
+    `accuracy` is the task's own metric (`Kind.metric`) with its 95 % interval: of one label the share of right answers, of many
+    labels that of rows whose set is right (Wilson), of scores Spearman's correlation. `f1` is that of class 1 for two classes,
+    else the mean over the classes or labels, `mcc` Matthews' correlation; None where there is none. `more` has the others.
+    """
 
     accuracy: float
     accuracy_ci95: tuple[float, float]
-    f1: float
-    mcc: float
+    f1: float | None
+    mcc: float | None
+    more: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,8 @@ class Comparison:
     `lower_bound` is the one-sided 95 % bound of the accuracy delta; where `tier` is undecided, `rows_to_decide` is how many
     rows with the same shares of gained and lost predictions would show it to be near, else None. Without labels `gained`,
     `lost`, `accuracy_delta`, `ci95` and `mcnemar_p` are None and the bound is minus the upper bound of the flip rate,
-    which no delta can pass.
+    which no delta can pass. `metric` is what `accuracy_delta` is a difference of. Scores are not counted: theirs has the
+    normal interval of a paired bootstrap, and the counts and p are None.
     """
 
     rows: int
@@ -54,43 +63,62 @@ class Comparison:
     max_abs_logit: float
     tier: str
     rows_to_decide: int | None
+    metric: str = SINGLE.row.metric
 
 
-def metrics(logits: np.ndarray, labels: np.ndarray) -> Metrics:
-    """Return the metrics of logits [N, C] against labels int64 [N]."""
-    from sklearn.metrics import f1_score, matthews_corrcoef  # a search for layers needs neither
+def metrics(logits: np.ndarray, labels: np.ndarray, task: Task = SINGLE) -> Metrics:
+    """Return the metrics of logits [N, C] against labels as the task has them."""
+    from sklearn.metrics import (  # a search for layers needs none of them
+        f1_score,
+        label_ranking_average_precision_score,
+        matthews_corrcoef,
+    )
 
-    predicted = logits.argmax(1)
-    correct = int((predicted == labels).sum())
-    average = "binary" if logits.shape[1] == 2 else "macro"
+    predicted = task.answers(logits)
+    if task.kind == SCORE:
+        found = score_metrics(predicted, labels)
+        interval = spearman_interval(found["spearman"], len(labels))
+        return Metrics(found["spearman"], interval, None, None, found)
+    correct, many = int(task.right(logits, labels).sum()), task.kind == MANY_LABELS
+    average = "binary" if logits.shape[1] == 2 and not many else "macro"
+    more = {}
+    if many:
+        more["micro_f1"] = float(f1_score(labels, predicted, average="micro", zero_division=0))
+        more["lrap"] = float(label_ranking_average_precision_score(labels, logits))
     return Metrics(
         accuracy=correct / len(labels),
         accuracy_ci95=share_interval(correct, len(labels)),
         f1=float(f1_score(labels, predicted, average=average, zero_division=0)),
-        mcc=float(matthews_corrcoef(labels, predicted)),
+        mcc=None if many else float(matthews_corrcoef(labels, predicted)),
+        more=more,
     )
 
 
-def compare(full: np.ndarray, other: np.ndarray, labels: np.ndarray | None, *, confidence: float = 0.95) -> Comparison:
-    """Compare logits [N, C] of a model with those of the full model, row by row.
+def compare(
+    full: np.ndarray, other: np.ndarray, labels: np.ndarray | None, *, task: Task = SINGLE, confidence: float = 0.95
+) -> Comparison:
+    """Compare logits [N, C] of a model with those of the full model, row by row; labels as the task has them.
 
     The interval is that of `delta_interval`, the one-sided bound that of `paired_lower_bound`; p is the exact McNemar test
     (binomial over the discordant rows). `confidence` is that of the one-sided bound alone; the tier always uses 95 %.
     """
     rows = len(full)
-    predicted_full, predicted = full.argmax(1), other.argmax(1)
-    flips = int((predicted_full != predicted).sum())
+    flips = int(task.changed(full, other).sum())
     max_abs = float(np.abs(full - other).max())
+    gained = lost = delta = interval = p_value = error = None
     if labels is None:
         bounds = {level: -rate_upper_bound(flips, rows, level) for level in (confidence, 0.95)}
-        gained = lost = delta = interval = p_value = None
         observed = -flips / rows  # each changed prediction may be one that was right
-    else:
-        gained, lost = discordant(predicted_full, predicted, labels)
+    elif task.row.countable:
+        gained, lost = gained_and_lost(task.right(full, labels), task.right(other, labels))
         observed = delta = (gained - lost) / rows
         interval = delta_interval(gained, lost, rows)
         bounds = {level: paired_lower_bound(gained, lost, rows, level) for level in (confidence, 0.95)}
         p_value = mcnemar_p(gained, lost)
+    else:
+        delta, error = spearman_delta(task.answers(full), task.answers(other), labels)
+        observed, interval = delta, (delta - norm.ppf(0.975) * error, delta + norm.ppf(0.975) * error)
+        bounds = {level: delta - norm.ppf(level) * error for level in (confidence, 0.95)}
     level = tier(flips / rows, max_abs, bounds[0.95], observed)
     return Comparison(
         rows=rows,
@@ -105,13 +133,18 @@ def compare(full: np.ndarray, other: np.ndarray, labels: np.ndarray | None, *, c
         mcnemar_p=p_value,
         max_abs_logit=max_abs,
         tier=level,
-        rows_to_decide=rows_to_decide(gained, lost, flips, rows) if level == "undecided" else None,
+        rows_to_decide=rows_to_decide(gained, lost, flips, rows, (observed, error)) if level == "undecided" else None,
+        metric=task.row.metric,
     )
 
 
 def discordant(full: np.ndarray, other: np.ndarray, labels: np.ndarray) -> tuple[int, int]:
     """Return how many rows the other model (predicted labels [N]) gained and lost against the full one."""
-    right_full, right = full == labels, other == labels
+    return gained_and_lost(full == labels, other == labels)
+
+
+def gained_and_lost(right_full: np.ndarray, right: np.ndarray) -> tuple[int, int]:
+    """Return how many rows the other model (bool [N], where it is right) gained and lost against the full one."""
     return int((right & ~right_full).sum()), int((right_full & ~right).sum())
 
 
@@ -161,14 +194,19 @@ def tier(flip_rate: float, max_abs_logit: float, lower_bound: float, observed: f
     return "undecided" if observed > NEAR_DROP else "lossy"
 
 
-def rows_to_decide(gained: int | None, lost: int | None, flips: int, rows: int) -> int | None:
+def rows_to_decide(
+    gained: int | None, lost: int | None, flips: int, rows: int, measured: tuple[float, float | None] = (0.0, None)
+) -> int | None:
     """Return how many rows, with the same shares of them gained and lost, would have a bound that is near.
 
-    Without labels (None) the shares are those of the changed predictions. None where a thousand million do not.
+    Without labels (None) the shares are those of the changed predictions; where the delta was `measured` with an error, that
+    error falls with the root of the rows. None where a thousand million do not.
     """
 
     def near(wanted: int) -> bool:
         scale = wanted / rows
+        if measured[1] is not None:
+            return measured[0] - norm.ppf(0.95) * measured[1] / scale**0.5 > NEAR_DROP
         if gained is None or lost is None:
             return -rate_upper_bound(flips * scale, wanted) > NEAR_DROP
         return paired_lower_bound(gained * scale, lost * scale, wanted) > NEAR_DROP
@@ -179,13 +217,6 @@ def rows_to_decide(gained: int | None, lost: int | None, flips: int, rows: int) 
         if high > 1e9:
             return None
     return bisect_left(range(high), True, lo=high // 2, key=near)
-
-
-def kl_divergence(teacher: np.ndarray, student: np.ndarray) -> float:
-    """Return the mean over rows of KL(softmax(teacher) || softmax(student)), in nats, for logits [N, C]."""
-    log_p = log_softmax(teacher.astype(np.float64), axis=1)
-    log_q = log_softmax(student.astype(np.float64), axis=1)
-    return float((np.exp(log_p) * (log_p - log_q)).sum(axis=1).mean())
 
 
 def paired_lower_bound(gained: float, lost: float, rows: int, confidence: float = 0.95) -> float:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers.activations import ACT2FN
 
+from compressor.data.answers.config import task_of
 from compressor.errors import UserError, first_line
 from compressor.files import read_json
 from compressor.model.families import Family, family_of
@@ -30,11 +31,6 @@ Stored = dict[str, tuple[str, list[int]]]
 """Name -> (dtype as a safetensors header calls it, shape) of every weight."""
 SIZES = "vocab_size", "max_position_embeddings", "type_vocab_size"
 """Fields of a configuration, beside those of the family, that must be whole numbers from 1 on where they are given."""
-OTHER_TASKS = {
-    "multi_label_classification": "each row may have several labels",
-    "regression": "its outputs are numbers, not labels",
-}
-"""`problem_type` -> what keeps a model of that kind from being judged by its label."""
 FLOAT8 = "F8_", "FLOAT8_"
 KEY = "compressor"
 """The field of config.json that holds the shape."""
@@ -161,13 +157,9 @@ def check_widths(widths: Any, layers: int, where: str) -> tuple[int, ...]:  # no
     return tuple(widths)
 
 
-def check_single_label(config: Mapping[str, Any], where: str) -> None:
-    """Raise UserError, beginning with `where`, for a classifier that does not give each row one of several labels."""
-    kind = config.get("problem_type")
-    if kind in OTHER_TASKS:
-        raise UserError(
-            f"{where}: problem_type is {kind}: {OTHER_TASKS[kind]}, which is not supported; give a model with one label a row."
-        )
+def check_outputs(config: Mapping[str, Any], where: str) -> None:
+    """Raise UserError, beginning with `where`, for a classifier whose task is not known or whose labels are not clear."""
+    task_of(config, where)
     names = config["id2label"]
     if sorted(names) != list(range(len(names))):
         raise UserError(

@@ -17,12 +17,14 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from compressor.data.answers.config import problem_type, task_of
+from compressor.data.answers.kinds import Task
 from compressor.errors import UserError, first_line
 from compressor.files import read_json
 from compressor.model.checks import (
     WEIGHTS,
     check_config,
-    check_single_label,
+    check_outputs,
     check_stored,
     misfit,
     shape_in,
@@ -33,8 +35,6 @@ from compressor.model.sublayers import as_stored, loading_class
 
 TOKENIZERS = "tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model"
 FETCHED = ["*.json", "*.txt", "*.model", "model*.safetensors", "pytorch_model*.bin", "README.md"]
-
-
 NEUTRAL = {
     **{"return_dict": True, "torchscript": False, "output_hidden_states": False, "output_attentions": False},
     **{"chunk_size_feed_forward": 0, "is_decoder": False, "add_cross_attention": False},
@@ -51,6 +51,11 @@ class ModelSource:
     layers: int
     label_names: list[str]
     sha256: str
+
+    @property
+    def task(self) -> Task:
+        """What its outputs mean; UserError where that is not known (`task_of`)."""
+        return task_of(self.config, f"model {self.path}: config.json")
 
 
 def find_model(path: str, revision: str | None = None, *, field: str = "model.path") -> ModelSource:
@@ -120,11 +125,16 @@ def longest_input(config: dict) -> int:
 
 
 def load_classifier(
-    source: ModelSource, *, device: str = "cpu", new_labels: list[str] | None = None, seed: int = 0
+    source: ModelSource,
+    *,
+    device: str = "cpu",
+    new_labels: list[str] | None = None,
+    kind: str = "single_label",
+    seed: int = 0,
 ) -> PreTrainedModel:
     """Load the sequence classifier in float32, in eval mode, on `device`; `config.dtype` says how its weights are stored.
 
-    `new_labels` gives a checkpoint that is about to be fine-tuned a new output for these labels, drawn by `seed`;
+    `new_labels` gives a checkpoint that is about to be fine-tuned new outputs, drawn by `seed`, for these labels of a `kind`;
     without it a checkpoint that has no classification head of its own is refused. Raises UserError for weights that are
     missing, do not fit the config, cannot be read, or hold NaN or infinity.
     """
@@ -133,9 +143,9 @@ def load_classifier(
     if new_labels is not None:
         names = dict(enumerate(new_labels))
         ids = {name: index for index, name in names.items()}
-        fresh = {"num_labels": len(names), "id2label": names, "label2id": ids, "problem_type": None}
+        fresh = {"num_labels": len(names), "id2label": names, "label2id": ids, "problem_type": problem_type(kind)}
     else:
-        check_single_label(source.config, f"{where}: config.json")
+        check_outputs(source.config, f"{where}: config.json")
     check_stored(source.path, family, where, head=new_labels is None)
     try:
         with quiet_transformers(), torch.random.fork_rng():

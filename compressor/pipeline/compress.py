@@ -10,7 +10,7 @@ from typing import Any
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedModel, PreTrainedTokenizerBase
 
 from compressor.data.memory import given_tables
-from compressor.data.sniff_label import NONE
+from compressor.data.own.label_column import NONE
 from compressor.errors import UserError, first_line, nearest
 from compressor.model.checks import stock_shape
 from compressor.model.families import family_of

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from compressor.data.answers.kinds import SINGLE, Task
 from compressor.measurement.cost import predicted_speedup
 from compressor.measurement.statistics import compare
 from compressor.recipe.compression import GoalsSpec
@@ -31,6 +32,7 @@ def judge_goals(
     variants: dict[str, dict],
     selection: dict[str, Any] | None = None,
     unskipped: Collection[str] = (),
+    task: Task = SINGLE,
 ) -> dict[str, Any]:
     """Return whether one compressed variant meets all goals, which one, and what the nearest misses.
 
@@ -47,7 +49,7 @@ def judge_goals(
     misses: dict[str, list[str]] = {}
     judged = {name: variant for name, variant in variants.items() if not is_full(name)}
     for name, variant in judged.items():
-        own = _misses(goals, logits["full"], logits[name], labels, variant["latency"], cells, len(judged))
+        own = _misses(goals, logits["full"], logits[name], labels, variant["latency"], cells, len(judged), task)
         misses[name] = [f"{name}: {miss}" for miss in own]
         if selection and not selection["met"] and name not in unskipped:
             first = "; ".join(selection["candidates"][0]["misses"])
@@ -65,9 +67,10 @@ def _misses(
     latency: list[dict],
     cells: set[tuple],
     choices: int,
+    task: Task,
 ) -> list[str]:
     confidence = corrected_confidence(goals.confidence, choices)
-    found = accuracy_misses(goals, compare(full, other, labels, confidence=confidence), choices)
+    found = accuracy_misses(goals, compare(full, other, labels, task=task, confidence=confidence), choices)
     # A speed goal holds in every cell. A cascade is not timed on random token ids, of which its exits know nothing: it
     # could pass on real lengths alone where the others must also pass at the fixed ones, so what is missing counts.
     untimed = len(cells - {_cell(row) for row in latency})

@@ -17,9 +17,9 @@ from transformers import PreTrainedTokenizerBase
 from compressor.data.batches import encode, same_tokens
 from compressor.data.files import Table, expanded
 from compressor.data.memory import named
-from compressor.data.own import Parts, assign, read_own, usable
-from compressor.data.sniff import Found, find_columns
-from compressor.data.sniff_label import NONE, read_values
+from compressor.data.own.columns import Found, find_columns
+from compressor.data.own.label_column import NONE, read_values
+from compressor.data.own.parts import Parts, assign, read_own, usable
 from compressor.data.splits import Split, first_rows
 from compressor.errors import UserError
 from compressor.files import stage_key

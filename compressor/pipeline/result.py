@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from compressor.data.answers.kinds import Task
 from compressor.files import read_json
 from compressor.measurement.cost import weight_bytes
 from compressor.model.units import Unit
@@ -64,6 +65,7 @@ def build_result(run: Run, stages: Sequence[Stage], records: Sequence[StageRecor
             ],
             "provenance": run.provenance,
             "label_names": data.label_names,
+            "answers": answers_said(run.task),
         },
         **parts,
         "answer": answer,
@@ -75,9 +77,15 @@ def build_result(run: Run, stages: Sequence[Stage], records: Sequence[StageRecor
             {name: entry for name, entry in variants.items() if name in signed},
             with_speed(plan["goals"], parts["timing"]),
             unskipped=(CASCADE,) if guarded and guarded["model"] == "full" else (),
+            task=run.task,
         ),
         "stages": [asdict(record) for record in records],
     }
+
+
+def answers_said(task: Task) -> dict[str, Any]:
+    """Return what the answers are and what they are measured by, for whoever reads the result."""
+    return {**asdict(task), "metric": task.row.metric}
 
 
 def merged(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:

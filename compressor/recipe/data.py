@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from compressor.recipe.base import PositiveInt, Spec
+from compressor.recipe.base import Float, PositiveInt, Spec
 
 
 class CalibrationSpec(Spec):
@@ -41,8 +41,17 @@ class DataSpec(Spec):
     """Your own unlabelled text for calibration (`calibration.split: test`)."""
     text: str | list[str] | None = None
     """Name of the text column, or of two columns for pairs."""
-    label: str | None = None
-    """Name of the label column; leave out for unlabelled text (agreement is then all that can be measured)."""
+    label: str | list[str] | None = None
+    """Name of the label column; leave out for unlabelled text (agreement is then all that can be measured). A score is a
+    number there; many labels are a list of names, or a column of 0 and 1 for each label, all of them named here."""
+    kind: Literal["single_label", "score", "many_labels"] | None = None
+    """What the answer to a text is: one of several classes, a number, or any number of labels. null: what the model says, and
+    one class where it is fine-tuned here."""
+    tolerance: Annotated[Float, Field(ge=0)] | None = None
+    """How far a score may move and still count as the same answer; null: 1 % of the range of the training labels, or of the
+    full model's scores on the calibration text where there are none."""
+    threshold: Annotated[Float, Field(gt=0, lt=1)] | list[Annotated[Float, Field(gt=0, lt=1)]] | None = None
+    """Probability from which on one of many labels is given: one number, or one for each label; null: 0.5."""
     encoding: str | None = None
     """How csv, tsv and jsonl files are encoded: the name of a Python codec, such as cp1252; null: UTF-8."""
     labels: dict[str, str] | None = None
@@ -78,6 +87,22 @@ class DataSpec(Spec):
                 f"labels names the value {twice!r} twice" if pairs else "labels names no value; leave it out"
             )
         return dict(pairs)
+
+    @model_validator(mode="after")
+    def _fits_the_kind(self) -> "DataSpec":
+        for key, kind in (("tolerance", "score"), ("threshold", "many_labels")):
+            if getattr(self, key) is not None and self.kind not in {kind, None}:
+                raise ValueError(f"{key} is for kind: {kind}, not {self.kind}")
+        if isinstance(self.label, list) and (self.kind != "many_labels" or not self.label):
+            raise ValueError("label names several columns: that is for kind: many_labels, each a column of 0 and 1")
+        if self.labels is not None and self.kind in {"score", "many_labels"}:
+            raise ValueError(f"labels says what values of one class are called; leave it out with kind: {self.kind}")
+        return self
+
+    @property
+    def label_columns(self) -> list[str]:
+        """The label columns as a list, whichever way they were written; empty for unlabelled text."""
+        return [self.label] if isinstance(self.label, str) else list(self.label or [])
 
     @property
     def text_columns(self) -> list[str]:

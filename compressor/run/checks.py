@@ -11,12 +11,15 @@ from compressor.cascade.plan import layers_to_try
 from compressor.cascade.thresholds import rows_needed
 from compressor.compensation.distill import check_labels
 from compressor.compensation.heads.head import check_nodes
+from compressor.data.answers.config import WORDS
+from compressor.data.answers.kinds import SINGLE_LABEL
 from compressor.data.batches import check_room, same_tokens
+from compressor.data.named import kind_of
 from compressor.data.splits import Same, first_rows
 from compressor.data.tasks import TaskData, load_task
 from compressor.errors import UserError
 from compressor.model.capture import check_fit_rows
-from compressor.model.checks import check_single_label, check_stored
+from compressor.model.checks import check_outputs, check_stored
 from compressor.model.cls_row import relative_positions
 from compressor.model.families import family_of, part_sizes
 from compressor.model.load import ModelSource, find_model, load_tokenizer, longest_input
@@ -49,7 +52,8 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
     if fine_tuned:
         check_classifier(source, f"model.path {recipe.model.path!r}")
     names, same = source.label_names if fine_tuned else None, same_tokens(tokenizer)
-    data = load_task(recipe.data, model_labels=names, seed=recipe.seed, same=same)
+    kind = _kind(recipe, source)
+    data = load_task(recipe.data, model_labels=names, seed=recipe.seed, same=same, kind=kind)
     check_room(tokenizer, len(data.text_columns), recipe.data.max_length, "data.max_length")
     _check_labels(recipe, data)
     if recipe.cascade is not None:
@@ -60,6 +64,39 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
     if recipe.compensation.refit is not None or recipe.selection.budget is not None:
         check_fit_rows(len(data.calibration))
     return Run(recipe, source, tokenizer, data, path, device, track)
+
+
+def _kind(recipe: Recipe, source: ModelSource) -> str:
+    """Return the kind of task; raises UserError where data and model do not agree on it, or it cannot do what is asked."""
+    if recipe.finetune is not None:
+        kind = kind_of(recipe.data)
+    else:
+        kind, asked = source.task.kind, recipe.data.kind
+        if asked not in {kind, None}:
+            raise UserError(
+                f"data.kind: {asked}, but {recipe.model.path} gives {WORDS[kind]} ({kind}); leave data.kind out, or correct "
+                "problem_type in the model's config.json."
+            )
+    if kind == SINGLE_LABEL:
+        return kind
+    thresholds = recipe.data.threshold if isinstance(recipe.data.threshold, list) else []
+    if recipe.finetune is None and thresholds and len(thresholds) != len(source.label_names):
+        raise UserError(
+            f"data.threshold: {len(thresholds)} numbers for {len(source.label_names)} labels; give one, or one for each."
+        )
+    why = f"and this model gives {WORDS[kind]}"
+    head = recipe.compensation.head
+    if head is not None and head.trainer != "readout" and "trainer" in head.model_fields_set:
+        raise UserError(
+            f"compensation.head.trainer: {head.trainer} learns classes, {why}; set it to readout, or leave it out."
+        )
+    if head is not None and head.targets == "gold":
+        raise UserError(f"compensation.head.targets: gold is for classes, {why}; leave it out.")
+    if recipe.cascade is not None:
+        raise UserError(f"cascade: a text leaves early where one class is far ahead, {why}; leave cascade out.")
+    if wrong := sorted({"errors", "ffn"} & set(recipe.analysis)):
+        raise UserError(f"analysis: {', '.join(wrong)} tell classes apart, {why}; leave out {' and '.join(wrong)}.")
+    return kind
 
 
 def _check_cascade(recipe: Recipe, source: ModelSource, tokenizer: PreTrainedTokenizerBase, device: str) -> None:
@@ -92,10 +129,8 @@ def _check_lengths(recipe: Recipe, longest: int) -> None:
 
 
 def check_classifier(source: ModelSource, where: str) -> None:
-    """Raise UserError, beginning with `where`, for a model that gives no row one of several labels as it comes."""
-    if len(source.label_names) < 2:
-        raise UserError(f"{where}: the model has one output (regression); a classifier is needed.")
-    check_single_label(source.config, f"{where}: config.json")
+    """Raise UserError, beginning with `where`, for a model that is no classifier of a known task as it comes."""
+    check_outputs(source.config, f"{where}: config.json")
     check_stored(source.path, family_of(source.config["model_type"]), where, head=True)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from compressor.data.files import expanded, read_lines, read_table
-from compressor.data.tasks import GLUE
+from compressor.data.named import GLUE
 from compressor.errors import UserError
 from compressor.model.load import check_files, local_model, read_config
 from compressor.recipe.compression import Recipe
@@ -46,7 +46,7 @@ def check_data(spec: DataSpec, field: str) -> None:
         return
     for part in ("train", "validation", "test"):
         if (named := getattr(spec, part)) is not None:
-            label = [spec.label] if spec.label is not None and part != "test" else []
+            label = spec.label_columns if part != "test" else []
             _check_columns(named, f"{field}.{part}", [*spec.text_columns, *label], spec.encoding)
 
 

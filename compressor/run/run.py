@@ -2,21 +2,25 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compressor.cascade.thresholds import rows_needed
 from compressor.compensation.refits.amounts import Amount, Piece
+from compressor.data.answers.kinds import MANY_LABELS, SCORE, SINGLE_LABEL, THRESHOLD, TOLERANCE, Task
 from compressor.data.batches import Encodings, encode, join, same_tokens
+from compressor.data.named import kind_of
 from compressor.data.splits import Split, first_rows
 from compressor.data.tasks import TaskData
 from compressor.export.onnx import STOCK, variants_for
 from compressor.files import read_json, stage_key
 from compressor.measurement.machine.environment import processor, versions
+from compressor.measurement.predictions import predict
 from compressor.model.cls_row import relative_positions
 from compressor.model.families import Family, family_of
 from compressor.model.load import ModelSource, find_model, load_classifier
@@ -64,6 +68,36 @@ class Run:
     def classes(self) -> int:
         """Number of labels."""
         return len(self.data.label_names)
+
+    @cached_property
+    def task(self) -> Task:
+        """What the outputs of the full model mean."""
+        spec, given = self.recipe.data, self.source.task if self.recipe.finetune is None else Task(self.kind)
+        if given.kind == MANY_LABELS:
+            asked = spec.threshold if isinstance(spec.threshold, list) else [spec.threshold or THRESHOLD] * self.classes
+            return replace(given, thresholds=tuple(asked))
+        if given.kind == SCORE:
+            return replace(given, tolerance=self._tolerance(given) if spec.tolerance is None else spec.tolerance)
+        return given
+
+    @property
+    def task_inputs(self) -> dict[str, Any]:
+        """What the answers depend on beside the outputs: nothing where they are one label."""
+        spec = self.recipe.data
+        named = {"kind": self.kind, "tolerance": spec.tolerance, "threshold": spec.threshold}
+        return {} if self.kind == SINGLE_LABEL else {"answers": named}
+
+    @property
+    def kind(self) -> str:
+        """The kind of task."""
+        return self.source.task.kind if self.recipe.finetune is None else kind_of(self.recipe.data)
+
+    def _tolerance(self, task: Task) -> float:
+        """Return the share of the labels' range by which a score may move; of the full model's scores where there are none."""
+        values = self.data.train.labels
+        if values is None:
+            values = task.answers(predict(self.teacher, self.calibration, track=self.track, description="full model"))
+        return TOLERANCE * float(np.ptp(values))
 
     @cached_property
     def teacher_source(self) -> ModelSource:

@@ -45,11 +45,12 @@ def variant_flops(run: Run, name: str, units: Sequence[Unit]) -> int:
 
 def answer_entry(run: Run, logits: np.ndarray, full: np.ndarray, name: str) -> dict[str, Any]:
     """Return what a variant's entry says of its answers: logits [N, C] on the evaluation split, beside the full model's."""
-    labels = run.data.evaluation.labels
-    measured = asdict(metrics(logits, labels)) if labels is not None else {}
-    versus = None if name == "full" else compare(full, logits, labels)
+    labels, task = run.data.evaluation.labels, run.task
+    measured = asdict(metrics(logits, labels, task)) if labels is not None else {}
+    versus = None if name == "full" else compare(full, logits, labels, task=task)
     return {
         **{key: measured.get(key) for key in ("accuracy", "accuracy_ci95", "f1", "mcc")},
-        "predictions_sha256": fingerprint(logits),
+        **({"metrics": measured["more"]} if measured.get("more") else {}),
+        "predictions_sha256": fingerprint(logits, task),
         "versus_full": asdict(versus) if versus else None,
     }

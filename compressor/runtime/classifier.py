@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from compressor.runtime.engine import Engine, Providers
 from compressor.runtime.folder import settings_in
@@ -30,9 +31,12 @@ class Classifier:
         self.label_names: list[str] = self._engine.settings["label_names"]
         self.max_length: int = self._engine.settings["max_length"]
 
-    def __call__(self, texts: Text | Sequence[Text], batch_size: int = 32) -> list[dict[str, str | float]]:
+    def __call__(self, texts: Text | Sequence[Text], batch_size: int = 32) -> list[dict[str, Any]]:
         """Return `{"label", "score"}` of each text in its order; of a single text a list of one.
+
+        Of a model that gives a score, `score` is that number. Of one that gives any number of labels the dict has `labels`,
+        those given, and `scores`, the probability of every label by name.
 
         A row is a string, or for a model of pairs a tuple of two. Raises UserError for anything else, naming it.
         """
-        return [{"label": label, "score": score} for label, score, _ in self._engine.answers(texts, batch_size)]
+        return [answer for answer, _ in self._engine.answers(texts, batch_size)]

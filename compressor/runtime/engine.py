@@ -112,8 +112,8 @@ class Engine:
             found.append(logits)
         return [*found, self._sessions[-1].run(None, self._feeds(len(found), current))[0]]
 
-    def answers(self, texts: Text | Sequence[Text], batch_size: int) -> list[tuple[str, float, int]]:
-        """Return label, softmax of the logits at it, and index of the part that answered, of each text in its order.
+    def answers(self, texts: Text | Sequence[Text], batch_size: int) -> list[tuple[dict[str, Any], int]]:
+        """Return the answer (see `answer_of`) to each text in its order, and the index of the part that gave it.
 
         Batches are made of texts of like length. Raises UserError for what is no text, or a pair where texts are wanted and
         the other way round.
@@ -124,10 +124,9 @@ class Engine:
         found: list = [None] * len(encoded)
         for rows in _by_length(encoded, batch_size):
             logits, exits = self.compute(self.padded([encoded[row] for row in rows]))
-            best, scores = logits.argmax(1), softmax(logits)
-            for index, row in enumerate(rows):
-                label = self.settings["label_names"][best[index]]
-                found[row] = label, float(scores[index, best[index]]), int(exits[index])
+            made = answers_of(logits, self.settings["label_names"], self.settings.get("answers", {}))
+            for row, answer, part in zip(rows, made, exits, strict=True):
+                found[row] = answer, int(part)
         return found
 
     def padded(self, encoded: Sequence[Encoding]) -> dict[str, np.ndarray]:
@@ -161,6 +160,35 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """Return the probabilities [B, C] of logits [B, C]."""
     shifted = np.exp(logits - logits.max(1, keepdims=True))
     return shifted / shifted.sum(1, keepdims=True)
+
+
+def answers_of(logits: np.ndarray, names: Sequence[str], told: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the answers to logits [B, C]; `told` is what the settings say of them, one label a row where that is nothing.
+
+    One label: `label` and its probability `score`. A score: `label` is the name of the output and `score` the number. Many
+    labels: `labels` those given, and `scores` the probability of every one by name.
+    """
+    kind = told.get("kind", "single_label")
+    if kind == "many_labels":
+        shares = sigmoid(logits)
+        given = shares >= np.array(told["thresholds"])
+        return [
+            {
+                "labels": [name for name, chosen in zip(names, row, strict=True) if chosen],
+                "scores": dict(zip(names, map(float, share), strict=True)),
+            }
+            for row, share in zip(given, shares, strict=True)
+        ]
+    if kind == "score":
+        scores = sigmoid(logits) if told.get("sigmoid") else logits.astype(np.float64)
+        return [{"label": names[0], "score": float(score)} for score in scores[:, 0]]
+    best, shares = logits.argmax(1), softmax(logits)
+    return [{"label": names[label], "score": float(row[label])} for label, row in zip(best, shares, strict=True)]
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Return the logistic function of logits, float64."""
+    return 1 / (1 + np.exp(-logits.astype(np.float64)))
 
 
 def _by_length(encoded: Sequence[Encoding], batch_size: int) -> Iterator[list[int]]:

@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 from sklearn.covariance import ledoit_wolf
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -159,26 +159,69 @@ SCORES: dict[str, Callable[[ClassStates, int, int], float]] = {
 """Score name -> value of one state, higher is easier to separate; keys = SeparabilitySpec.score."""
 
 
-def score_layers(states: ClassStates, score: str, labels: str, *, seed: int = 0, track: Track = silent) -> LayerScores:
+def explained_tenth(states: np.ndarray, tenths: np.ndarray, seed: int = 0) -> float:
+    """Return the share of the variance of the tenths [M] of a score that a ridge regression on states [M, H] explains.
+
+    `1 - residual / total` on rows that were not fitted to, by three folds; 0 or less where it explains nothing.
+    """
+    folds = KFold(min(3, len(tenths)), shuffle=True, random_state=seed)
+    made = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(0, 5, 6)))
+    found = cross_val_predict(made, states, tenths.astype(np.float64), cv=folds)
+    return 1 - float(np.square(tenths - found).sum() / np.square(tenths - tenths.mean()).sum())
+
+
+def views(states: ClassStates, members: np.ndarray | None) -> list[tuple[float, ClassStates]]:
+    """Return (weight, states by class): one, or for groups with several labels one for each label, weighted by its support.
+
+    `members` [G, C] says which labels each group has; labels that all rows or none have say nothing and are left out.
+    """
+    if members is None:
+        return [(1.0, states)]
+    support = states.moments.count @ members
+    told = np.flatnonzero((support > 1) & (states.moments.count.sum() - support > 1))
+    return [(support[label] / support[told].sum(), states.of_label(members[:, label])) for label in told]
+
+
+def score_layers(
+    states: ClassStates,
+    score: str,
+    labels: str,
+    *,
+    members: np.ndarray | None = None,
+    ordered: bool = False,
+    seed: int = 0,
+    track: Track = silent,
+) -> LayerScores:
     """Score states 0..L with every score; `score` names the one that sets separability and gain.
+
+    With `members` the classes are groups that have several labels, and a score is the mean over the labels (see `views`).
+    `ordered` classes are tenths of a number: the probe then explains the number (`explained_tenth`).
 
     Raises UserError where fewer than two classes have two rows or more: nothing is there to separate.
     """
-    count = states.moments.count
-    if (count > 1).sum() < 2:
+    count, looks = states.moments.count, views(states, members)
+    if (count > 1).sum() < 2 and (members is None or not looks):
         sizes = ", ".join(f"{rows:.0f}" for rows in count)
         raise UserError(
             f"data.calibration: its classes (by {labels} labels) have {sizes} rows, and separability needs two classes of "
             "two rows or more; use more or other calibration text."
         )
-    at_rest = {**dict.fromkeys(SCORES, 0.0), "linear_probe": float(count.max() / count.sum())}
+    largest = sum(weight * look.moments.count.max() for weight, look in looks) / count.sum()
+    at_rest = {**dict.fromkeys(SCORES, 0.0), "linear_probe": 0.0 if ordered else float(largest)}
     layers: list[LayerScore] = []
     for layer in track(range(len(states.sample)), "scores", total=len(states.sample)):
         degenerate = is_degenerate(states, layer)
         values = {
-            name: at_rest[name] if degenerate and name != POOLED else score_of(states, layer, seed)
+            name: at_rest[name]
+            if degenerate and name != POOLED
+            else sum(weight * score_of(look, layer, seed) for weight, look in looks)
             for name, score_of in SCORES.items()
+            if name != "linear_probe" or not ordered
         }
+        if ordered:
+            values["linear_probe"] = (
+                explained_tenth(states.sample[layer], states.sample_labels, seed) if not degenerate else 0.0
+            )
         if not np.isfinite(list(values.values())).all():
             raise UserError(
                 f"data.calibration: the rows of each class have the same state {layer}, so no scatter within the classes "
@@ -192,16 +235,28 @@ def score_layers(states: ClassStates, score: str, labels: str, *, seed: int = 0,
 
 
 def score_parts(
-    states: ClassStates, score: str, *, seed: int = 0, track: Track = silent
+    states: ClassStates,
+    score: str,
+    *,
+    members: np.ndarray | None = None,
+    ordered: bool = False,
+    seed: int = 0,
+    track: Track = silent,
 ) -> dict[tuple[int, str], float]:
     """Return the gain of each part, (layer from 1, `attention` or `ffn`) -> rise of `score` over the state before it.
 
     `states` are those of `class_states(..., inner=True)`. The gains of a layer's two parts add up to the layer's.
     """
-    values = [
-        0.0 if is_degenerate(states, index) and score != POOLED else SCORES[score](states, index, seed)
-        for index in track(range(len(states.sample)), "scores of parts", total=len(states.sample))
-    ]
+    looks = views(states, members)
+
+    def value(index: int) -> float:
+        if is_degenerate(states, index) and score != POOLED:
+            return 0.0
+        if ordered and score == "linear_probe":
+            return explained_tenth(states.sample[index], states.sample_labels, seed)
+        return sum(weight * SCORES[score](look, index, seed) for weight, look in looks)
+
+    values = [value(index) for index in track(range(len(states.sample)), "scores of parts", total=len(states.sample))]
     rises = [after - before for before, after in pairwise(values)]
     return {(1 + index // 2, (ATTENTION, FFN)[index % 2]): rise for index, rise in enumerate(rises)}
 

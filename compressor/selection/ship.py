@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from compressor.data.answers.kinds import SINGLE, Task
 from compressor.measurement.statistics import EXACT_LOGITS, Comparison, compare, rate_upper_bound
 from compressor.recipe.ship import ShipSpec
 from compressor.selection.goals import corrected_confidence, trial_bound
@@ -37,7 +38,12 @@ class Judgement:
 
 
 def judge(
-    spec: ShipSpec, full: np.ndarray, other: np.ndarray, labels: np.ndarray | None, branches: int = 1
+    spec: ShipSpec,
+    full: np.ndarray,
+    other: np.ndarray,
+    labels: np.ndarray | None,
+    branches: int = 1,
+    task: Task = SINGLE,
 ) -> Judgement:
     """Hold logits [N, C] of a composition against those of the full model; one of so many `branches` it belongs to.
 
@@ -49,7 +55,7 @@ def judge(
     if not np.isfinite(other).all():
         broken = int((~np.isfinite(other).all(1)).sum())
         return Judgement(len(full), len(full), 1.0, None, -1.0, np.inf, level, f"no finite logits for {broken} rows")
-    versus = compare(full, other, labels, confidence=level)
+    versus = compare(full, other, labels, task=task, confidence=level)
     bound = rate_upper_bound(versus.flips, versus.rows, level)
     why, few = _why_not(spec, versus, bound, level)
     return Judgement(

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from compressor.compensation.readout import crossfit_readout
+from compressor.data.answers.config import model_task
+from compressor.data.answers.kinds import SCORE, SINGLE, Task
 from compressor.files import read_json, write_text
-from compressor.measurement.statistics import discordant, kl_divergence
+from compressor.measurement.statistics import gained_and_lost
 from compressor.model.capture import LayerCall, apply_layer
 from compressor.model.families import Family, head_logits, layer_list
 from compressor.model.units import split_unit
@@ -38,7 +40,7 @@ class Trial:
     """What skipping `skip` costs on the selection split, against the full model.
 
     `agreement`, `kl` (nats), `gained` and `lost` (rows that become right or wrong) hold after a cross-fitted closed-form
-    readout; those that start with `raw` with the stock head as it is. Without labels the counts are None.
+    readout; those that start with `raw` with the stock head as it is. Without labels, and of scores, the counts are None.
     """
 
     skip: SkipSet
@@ -57,19 +59,21 @@ class Trial:
         return (-self.agreement, self.kl, tuple(map(split_unit, self.skip)))
 
 
-def judge(skip: SkipSet, cls: Tensor, raw: np.ndarray, teacher: np.ndarray, labels: np.ndarray | None) -> Trial:
+def judge(
+    skip: SkipSet, cls: Tensor, raw: np.ndarray, teacher: np.ndarray, labels: np.ndarray | None, task: Task = SINGLE
+) -> Trial:
     """Return the trial of a set from its final [CLS] states [N, H], its stock logits [N, C] and the teacher's [N, C].
 
     The readout is solved on the device of the states.
     """
     readout = crossfit_readout(cls, torch.from_numpy(teacher).to(cls.device)).cpu().numpy()
-    target = teacher.argmax(1)
+    counted = labels is not None and task.row.countable
     figures = {}
     for prefix, logits in (("", readout), ("raw_", raw)):
-        predicted = logits.argmax(1)
-        figures[f"{prefix}agreement"] = float((predicted == target).mean())
-        figures[f"{prefix}kl"] = kl_divergence(teacher, logits)
-        counts = (None, None) if labels is None else discordant(target, predicted, labels)
+        figures[f"{prefix}agreement"] = float((~task.changed(teacher, logits)).mean())
+        figures[f"{prefix}kl"] = task.divergence(teacher, logits)
+        right = (task.right(part, labels) for part in (teacher, logits)) if counted else None
+        counts = gained_and_lost(*right) if right else (None, None)
         figures[f"{prefix}gained"], figures[f"{prefix}lost"] = counts
     return Trial(skip=skip, **figures)
 
@@ -78,7 +82,8 @@ class Trials:
     """Tries skip sets on captured rows; remembers every trial, also in the file `cache` so that a later search goes on.
 
     `calls` and `teacher` (logits [N, C]) are those of `capture_calls` on the selection split, never on evaluation data;
-    `labels` int64 [N] or None. The file is believed only for the same rows, teacher logits and formulas.
+    `labels` are as the task has them, or None; `task` is that of the model where it is not given. The file is believed only
+    for the same rows, teacher logits and formulas.
 
     `stand_ins` are the layers without one of their parts that sets may name; `made_from` says what they were made from,
     and the file is believed only where that is the same.
@@ -92,12 +97,14 @@ class Trials:
         teacher: Tensor,
         labels: np.ndarray | None = None,
         *,
+        task: Task | None = None,
         cache: Path | None = None,
         stand_ins: StandIns | None = None,
         made_from: str = "",
         track: Track = silent,
     ) -> None:
         self._stand_ins, self._made_from = stand_ins, made_from
+        self.task = task or model_task(model)
         self.layers = list(layer_list(model, family))
         self.rows = len(teacher)
         self.labelled = labels is not None
@@ -161,7 +168,7 @@ class Trials:
     def _judge(self, skip: SkipSet, cls: Tensor) -> Trial:
         with torch.inference_mode():
             raw = head_logits(self._model, self._family, cls).float().cpu().numpy()
-        return judge(skip, cls, raw, self._teacher, self._labels)
+        return judge(skip, cls, raw, self._teacher, self._labels, self.task)
 
     def _time(self) -> None:
         """Time one application of a layer to the first group of rows, and one readout; a first run of each warms up."""
@@ -182,7 +189,11 @@ class Trials:
         """Return what the figures depend on: teacher, rows, labels, formulas; the logits stand for model and texts."""
         digest = hashlib.sha256(json.dumps([FORMAT, len(self.layers)]).encode())
         digest.update(self._teacher.tobytes())
-        digest.update(b"" if self._labels is None else self._labels.astype("<i8").tobytes())
+        digest.update(
+            b"" if self._labels is None else self._labels.astype("<f8" if self.task.kind == SCORE else "<i8").tobytes()
+        )
+        if self.task != SINGLE:
+            digest.update(repr(self.task).encode())
         digest.update(self._made_from.encode())
         return digest.hexdigest()
 

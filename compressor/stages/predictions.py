@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from compressor.analysis.explain import explained_examples
+from compressor.data.answers.kinds import SINGLE_LABEL
 from compressor.export.parity import check_parity, parity
 from compressor.files import read_json, write_json
 from compressor.measurement.machine.providers import PROVIDERS
@@ -43,7 +44,7 @@ def compute(run: Run, folder: Path) -> None:
     for name, file in files.items():
         own, variant = "full" if is_full(name) else "compressed", name.rpartition("_")[2]
         logits[name] = predict_onnx(session(file, provider=PROVIDERS[run.device]), run.evaluation, track=run.track)
-        found = parity(logits[own], logits[name])
+        found = parity(logits[own], logits[name], run.task)
         overflows = variant == "fp16" and not np.isfinite(found.max_abs)
         if not overflows or run.recipe.export.variants != "auto":  # a file nobody asked for by name is just not shipped
             check_parity(variant, found)
@@ -58,7 +59,9 @@ def compute(run: Run, folder: Path) -> None:
     write_json(folder / "parity.json", parities)
     head, data = read_json(run.path / "model.json")["head"], run.data
     examples = []
-    if head and head["folded"]:  # a stock head has hundreds of nodes: nothing to show in a figure
+    if (
+        head and head["folded"] and run.kind == SINGLE_LABEL
+    ):  # a stock head has hundreds of nodes: nothing to show in a figure
         examples = explained_examples(
             run.compressed,
             run.family,
@@ -96,7 +99,7 @@ def result(run: Run) -> dict[str, Any]:
         key = shipped.key if shipped else "full"
     changed = logits[key]
     return {
-        "flipped": flipped_examples(logits["full"], changed, rows.labels, rows.texts, rows.ids, names),
+        "flipped": flipped_examples(logits["full"], changed, rows.labels, rows.texts, rows.ids, names, task=run.task),
         "explain": read_json(run.path / EXPLAINED),
         "parity": read_json(run.path / "parity.json"),
     }

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from compressor.data.answers.kinds import SINGLE, Task
 from compressor.files import read_json, write_json
 from compressor.measurement.machine.providers import PROVIDERS
 from compressor.measurement.predictions import predict
@@ -22,7 +23,7 @@ OWN_FLIPS = 0.01
 
 def inputs(run: Run) -> dict[str, Any]:
     """Return what the choice of the file to ship depends on."""
-    return {"goals": spec_json(run.recipe.goals), "selection": run.data.selection.sha256}
+    return {"goals": spec_json(run.recipe.goals), "selection": run.data.selection.sha256, **run.task_inputs}
 
 
 def compute(run: Run, folder: Path) -> None:
@@ -41,20 +42,25 @@ def compute(run: Run, folder: Path) -> None:
         candidates.append({
             "variant": variant,
             "mean_ms": typical_ms(latency[f"onnx_{variant}"]),
-            **judge(full, own, logits, labels, goals),
+            **judge(full, own, logits, labels, goals, run.task),
         })  # fmt: skip
     write_json(folder / SHIPPED, {"variant": fastest(candidates), "rows": len(full), "candidates": candidates})
 
 
 def judge(
-    full: np.ndarray, own: np.ndarray, logits: np.ndarray, labels: np.ndarray | None, goals: GoalsSpec | None
+    full: np.ndarray,
+    own: np.ndarray,
+    logits: np.ndarray,
+    labels: np.ndarray | None,
+    goals: GoalsSpec | None,
+    task: Task = SINGLE,
 ) -> dict[str, Any]:
     """Return what a file's logits [N, C] change against the full model's and its own model's, and the goals missed."""
     if not np.isfinite(logits).all():
         rows = int((~np.isfinite(logits).all(1)).sum())
         return {"flips": None, "own_flips": None, "lower_bound": None, "misses": [f"no finite logits for {rows} rows"]}
-    versus: Comparison = compare(full, logits, labels, confidence=goals.confidence if goals else 0.95)
-    changed = float((logits.argmax(1) != own.argmax(1)).mean())
+    versus: Comparison = compare(full, logits, labels, task=task, confidence=goals.confidence if goals else 0.95)
+    changed = float(task.changed(own, logits).mean())
     if goals and (goals.max_drop is not None or goals.max_flips is not None):
         misses = accuracy_misses(goals, versus)
     else:

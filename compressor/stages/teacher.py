@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from compressor.data.answers.kinds import SINGLE_LABEL
 from compressor.files import write_json
 from compressor.model.load import load_classifier
 from compressor.model.surgery import save_model
@@ -15,13 +16,14 @@ def inputs(run: Run) -> dict[str, Any]:
     """Return what fine-tuning the full model depends on."""
     spec = spec_json(run.recipe.finetune)
     train = spec and [run.data.train.sha256, run.data.label_names, run.recipe.data.max_length]
-    return {"model": run.source.sha256, "finetune": spec, "train": train}
+    kind = {} if run.kind == SINGLE_LABEL else {"kind": run.kind}
+    return {"model": run.source.sha256, "finetune": spec, "train": train, **kind}
 
 
 def compute(run: Run, folder: Path) -> None:
     """Fine-tune the model that the recipe names and save it as a Hugging Face directory."""
     recipe, names = run.recipe, run.data.label_names
-    model = load_classifier(run.source, device=run.device, new_labels=names, seed=recipe.seed)
+    model = load_classifier(run.source, device=run.device, new_labels=names, kind=run.kind, seed=recipe.seed)
     train = run.encode(run.data.train)
     spec, labels = recipe.finetune, run.data.train.labels
     checkpoint = run.checkpoint(TEACHER, inputs(run))

@@ -11,7 +11,7 @@ from benchmarks.common import markdown
 from benchmarks.common.glue import TASKS
 from benchmarks.placement import run as ffn_placement
 from benchmarks.placement import tables as ffn_placement_tables
-from compressor.data.tasks import GLUE
+from compressor.data.named import GLUE
 
 RECIPE = """name: small
 seeds: [0, 1]

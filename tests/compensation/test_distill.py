@@ -13,18 +13,10 @@ from pydantic import ValidationError
 from transformers import AutoModelForSequenceClassification
 
 from compressor.compensation import distill as distillation
-from compressor.compensation.distill import (
-    Places,
-    distill,
-    gold_loss,
-    logits_loss,
-    state_variances,
-    states_loss,
-    surely_lower,
-)
+from compressor.compensation.distill import Places, distill, logits_loss, state_variances, states_loss, surely_lower
+from compressor.data.answers.kinds import SINGLE
 from compressor.data.batches import Encodings, join, pad
 from compressor.measurement.predictions import predict
-from compressor.measurement.statistics import kl_divergence
 from compressor.model.families import layer_list
 from compressor.model.surgery import drop_layers
 from compressor.model.training.checkpoint import Checkpoint
@@ -65,8 +57,8 @@ def test_losses_by_hand():
     theirs = [torch.zeros(2, 2, 2), torch.zeros(2, 2, 2)]
     assert float(states_loss(ours, theirs, mask, scales)) == pytest.approx((1 + 0 + 2) / 3 / 2 / 2)
     logits, labels = torch.tensor([[0.0, 0.0], [5.0, -5.0]]), torch.tensor([1, -1])
-    assert float(gold_loss(logits, labels)) == pytest.approx(math.log(2) / 2)
-    assert float(gold_loss(logits, torch.tensor([-1, -1]))) == 0.0
+    assert float(SINGLE.loss(logits, labels)) == pytest.approx(math.log(2) / 2)
+    assert float(SINGLE.loss(logits, torch.tensor([-1, -1]))) == 0.0
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -423,7 +415,7 @@ def test_cuda_keeps_the_best_step(tiny):
     teacher, student = teacher.to("cuda"), student.to("cuda")
     fit = distill(teacher, student, family, keep, encodings, DistillSpec(**WATCHED, attended=True))
     held = encodings.take(distillation.held_out(encodings, 0.25, 0)[1])
-    found = kl_divergence(predict(teacher, held), predict(student, held))
+    found = SINGLE.divergence(predict(teacher, held), predict(student, held))
     assert found == pytest.approx(min(value for _, value in fit.curve), rel=1e-2)
     assert found < fit.curve[0][1]
 
@@ -489,7 +481,7 @@ def test_the_step_nearest_to_the_full_model_on_held_out_text_is_kept(tiny):
     assert [step for step, _ in fit.curve] == list(range(16))
     assert fit.kept_step == min(fit.curve, key=lambda point: point[1])[0] > 0
     held = encodings.take(distillation.held_out(encodings, 0.25, 0)[1])
-    found = kl_divergence(predict(teacher, held), predict(student, held))
+    found = SINGLE.divergence(predict(teacher, held), predict(student, held))
     assert found == pytest.approx(min(value for _, value in fit.curve), rel=1e-4)
 
 

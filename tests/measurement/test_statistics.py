@@ -11,7 +11,6 @@ from compressor.measurement.statistics import (
     TIERS,
     compare,
     delta_interval,
-    kl_divergence,
     metrics,
     paired_lower_bound,
     rate_upper_bound,
@@ -178,13 +177,6 @@ def test_unlabelled_rows_are_undecided_by_their_changed_predictions():
     assert rate_upper_bound(found.rows_to_decide / 100, found.rows_to_decide) < 0.02
     other[:2] = 1
     assert compare(logits_of(full), logits_of(other), None).tier == "lossy"
-
-
-def test_kl_by_hand():
-    # p = (1/2, 1/2), q = (1/4, 3/4): 1/2 ln 2 + 1/2 ln (2/3)
-    found = kl_divergence(np.array([[0.0, 0.0]]), np.array([[0.0, np.log(3)]]))
-    assert found == pytest.approx(0.5 * np.log(2) + 0.5 * np.log(2 / 3))
-    assert kl_divergence(np.ones((4, 3)), 5 + np.ones((4, 3))) == pytest.approx(0)
 
 
 def test_flipped_examples_name_their_outcome_and_come_most_confident_first():

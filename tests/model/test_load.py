@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import CONFIGS, LETTERS, TEXTS, save_model
 
+from compressor.data.answers.config import model_task
 from compressor.data.batches import encode
 from compressor.errors import UserError
 from compressor.measurement.predictions import predict
@@ -150,12 +151,18 @@ def test_another_number_of_labels_can_be_fine_tuned_and_other_misfits_name_both_
         load_classifier(find_model(str(folder)), new_labels=["no", "yes"])
 
 
-@pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
-def test_models_that_give_no_single_label_are_refused_and_fine_tuning_resets_them(folder, kind):
-    edit_config(folder, problem_type=kind)
-    with pytest.raises(UserError, match=f"problem_type is {kind}"):
+def test_several_numbers_a_row_are_refused_and_fine_tuning_resets_them(folder):
+    edit_config(folder, problem_type="regression")
+    with pytest.raises(UserError, match="problem_type is regression with 3 outputs"):
         load_classifier(find_model(str(folder)))
     assert load_classifier(find_model(str(folder)), new_labels=["a", "b"]).config.problem_type is None
+
+
+@pytest.mark.parametrize(("kind", "labels"), [("score", ["score"]), ("many_labels", ["a", "b", "c"])])
+def test_fine_tuning_makes_the_outputs_of_a_kind(folder, kind, labels):
+    model = load_classifier(find_model(str(folder)), new_labels=labels, kind=kind)
+    assert (model_task(model).kind, model.config.num_labels) == (kind, len(labels))
+    assert load_classifier(find_model(str(folder))).config.num_labels == 3
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from compressor.data.answers.kinds import SINGLE
 from compressor.data.batches import pad
-from compressor.measurement.statistics import kl_divergence
 from compressor.model.families import layer_list
 from compressor.model.states.states import class_states
 from compressor.recipe import compression
@@ -66,10 +66,10 @@ def test_taking_back_a_little_of_a_layer_does_what_its_gradients_say(known, monk
         plain, _ = run_taken_back(known, layer, 0.0)
         less, less_apart = run_taken_back(known, layer, STEP)
         _, more_apart = run_taken_back(known, layer, -STEP)
-        assert found["gauss_newton"][layer - 1] == pytest.approx(kl_divergence(plain, less) / STEP**2, rel=0.02)
+        assert found["gauss_newton"][layer - 1] == pytest.approx(SINGLE.divergence(plain, less) / STEP**2, rel=0.02)
         assert found["downstream_gain"][layer - 1] == pytest.approx((more_apart - less_apart) / (2 * STEP), rel=0.01)
         attention, _ = run_taken_back(known, layer, STEP, family.attention_norm)
-        wanted = kl_divergence(plain, attention) / STEP**2
+        wanted = SINGLE.divergence(plain, attention) / STEP**2
         assert found["gauss_newton_attention"][layer - 1] == pytest.approx(wanted, rel=0.02)
 
 

@@ -9,8 +9,9 @@ from scipy.stats import t as student
 from torch import Tensor, nn
 
 from compressor.analysis.ffn.states import recorded_blocks
+from compressor.data.answers.kinds import SINGLE
 from compressor.data.batches import Encodings, padded_batches
-from compressor.measurement.statistics import compare, delta_interval, discordant, holm, kl_divergence, share_interval
+from compressor.measurement.statistics import compare, delta_interval, discordant, holm, share_interval
 from compressor.model.capture import LayerCall, apply_layer, capture_call
 from compressor.model.cls_row import cls_row, relative_positions
 from compressor.model.families import Family, head_logits, layer_list
@@ -154,7 +155,7 @@ def _removal(run: RemovalRun, kind: str, layer: int, gold: np.ndarray | None) ->
         flip_ci95=share_interval(found.flips, found.rows),
         flips_saved=saved,
         flips_saved_ci95=interval,
-        kl=kl_divergence(run.full, logits),
+        kl=SINGLE.divergence(run.full, logits),
         gained=found.gained,
         lost=found.lost,
         accuracy_delta=found.accuracy_delta,

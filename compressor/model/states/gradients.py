@@ -1,9 +1,10 @@
 """How the answer depends on what every layer computes: one forward pass, and a backward pass for each direction of the answer.
 
-To second order, a change dz [C] of a text's logits moves the model by `KL(p || q) = 1/2 dz' (diag(p) - p p') dz` nats from its
-own probabilities p. With a factor A of that matrix, `A A' = diag(p) - p p'`, this is half the squared length of `A' dz`: C - 1
-numbers, which add up over changes and are squared at the end. Their gradients with respect to a state tell what any change of
-that state does to the answer, to first order in the state (the generalised Gauss-Newton form: Schraudolph 2002, equation 9).
+To second order, a change dz [C] of a text's logits moves the model by `KL(p || q) = 1/2 dz' (diag(p) - p p') dz` nats from
+its own probabilities p. With a factor A of that matrix, `A A' = diag(p) - p p'`, this is half the squared length of `A' dz`:
+C - 1 numbers, which add up over changes and are squared at the end; `Task.directions` has A for every kind of task. Their
+gradients with respect to a state tell what any change of that state does to the answer, to first order in the state (the
+generalised Gauss-Newton form: Schraudolph 2002, equation 9).
 """
 
 from collections.abc import Callable, Iterator
@@ -13,14 +14,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from compressor.data.answers.config import model_task
 from compressor.data.batches import Encodings, padded_batches
 from compressor.model.families import Family, layer_list
 from compressor.progress import Track, silent
 
 ENTERING, ATTENDED, LEAVING = "entering", "attended", "leaving"
 """States of a layer: in front of it, behind the norm that ends its attention block, and behind it."""
-MOST_DIRECTIONS = 8
-"""Directions that are followed back; more classes than that give up the ones that carry least."""
 
 Place = tuple[int, str]
 """(layer from 1, state)."""
@@ -44,17 +44,6 @@ class AnswerGradients:
     pulled: dict[Place, Tensor] = field(default_factory=dict)
 
 
-def answer_directions(logits: Tensor, most: int = MOST_DIRECTIONS) -> Tensor:
-    """Return A [B, C, K] with A A' = diag(p) - p p' for p = softmax(logits) [B, C]; K is C - 1, or `most` of the largest.
-
-    Two classes have one direction, `sqrt(p_0 p_1) (1, -1)` up to its sign.
-    """
-    shares = logits.double().softmax(-1)
-    values, vectors = torch.linalg.eigh(torch.diag_embed(shares) - shares[:, :, None] * shares[:, None, :])
-    count = min(logits.shape[-1] - 1, most)
-    return (vectors * values.clamp_min(0).sqrt()[:, None, :])[..., -count:].to(logits.dtype)
-
-
 def answer_gradients(
     model: PreTrainedModel,
     family: Family,
@@ -69,7 +58,7 @@ def answer_gradients(
     With `pull` one more backward pass follows what it makes of the final [CLS] states. The model is left as it is: no
     parameter gets a gradient.
     """
-    layers = list(layer_list(model, family))
+    layers, task = list(layer_list(model, family)), model_task(model)
     for rows, inputs in padded_batches(encodings, batch_size, track, "gradients of the answer"):
         tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
         seen: dict[Place, Tensor] = {}
@@ -83,7 +72,7 @@ def answer_gradients(
             model.requires_grad_(False)
             with torch.enable_grad():
                 logits = model(**tensors).logits.float()
-                along = list(torch.einsum("bc,bck->k", logits, answer_directions(logits.detach())))
+                along = list(torch.einsum("bc,bck->k", logits, task.directions(logits.detach())))
                 if pull is not None:
                     cls = seen[len(layers), LEAVING][:, 0]
                     along.append((cls * pull(torch.from_numpy(rows), cls.detach(), logits.detach()).to(cls)).sum())

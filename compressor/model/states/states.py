@@ -35,6 +35,16 @@ class Moments:
         """Return the same for every other state, from the first on."""
         return Moments(self.count, self.mean[::2], self.squares[::2])
 
+    def merged(self, into: np.ndarray) -> "Moments":
+        """Return the moments of fewer classes: class c becomes part of class `into[c]`, int64 [C]."""
+        made = Moments.empty(len(self.mean), int(into.max()) + 1, self.mean.shape[-1])
+        np.add.at(made.count, into, self.count)
+        share = self.count / np.maximum(made.count[into], 1)
+        np.add.at(made.mean, (slice(None), into), self.mean * share[:, None])
+        apart = np.square(self.mean - made.mean[:, into]).sum(-1) * self.count
+        np.add.at(made.squares, (slice(None), into), self.squares + apart)
+        return made
+
     def add(self, states: np.ndarray, labels: np.ndarray) -> None:
         """Merge a batch: states [L+1, B, H], labels int64 [B]."""
         for label in np.unique(labels):
@@ -64,6 +74,11 @@ class ClassStates:
     sample_labels: np.ndarray
     logits: np.ndarray
     geometry: Geometry
+
+    def of_label(self, has: np.ndarray) -> "ClassStates":
+        """Return the same with two classes, the rows without and with one label; `has` [G] says which group has it."""
+        moments, pooled = self.moments.merged(has), self.pooled.merged(has)
+        return replace(self, moments=moments, pooled=pooled, sample_labels=has[self.sample_labels])
 
     def behind_layers(self) -> "ClassStates":
         """Return the states behind whole layers alone, of those that `class_states(..., inner=True)` keeps."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
+from compressor.data.answers.config import model_task
 from compressor.data.batches import Encodings, pad, shuffled_rows
 from compressor.errors import UserError
 from compressor.model.families import Family
@@ -129,13 +130,13 @@ def finetune(
     track: Track = silent,
     checkpoint: Checkpoint | None = None,
 ) -> list[float]:
-    """Train `model` in place on labels int64 [N], with dropout; return the mean loss (nats) of every epoch."""
+    """Train `model` in place on labels as `Task` has them, with dropout; return the mean loss (nats) of every epoch."""
     if spec.freeze_embeddings:
         model.get_submodule(family.encoder).embeddings.requires_grad_(False)
-    targets = torch.from_numpy(labels)
+    targets, task = torch.from_numpy(labels), model_task(model)
 
     def loss_of_batch(rows: np.ndarray, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {"gold": nn.functional.cross_entropy(model(**inputs).logits, targets[rows].to(model.device))}
+        return {"gold": task.loss(model(**inputs).logits, targets[rows].to(model.device))}
 
     progress = train(
         model, encodings, spec, loss_of_batch, field="finetune", dropout=True, seed=seed, track=track,

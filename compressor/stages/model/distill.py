@@ -10,7 +10,6 @@ from compressor.compensation.distill import distill
 from compressor.data.batches import join
 from compressor.data.splits import Split
 from compressor.measurement.predictions import predict
-from compressor.measurement.statistics import kl_divergence
 from compressor.model.surgery import kept_layers
 from compressor.model.training.checkpoint import Checkpoint
 from compressor.model.units import Unit, whole_layers
@@ -35,7 +34,7 @@ def distill_model(run: Run, model: PreTrainedModel, units: Sequence[Unit]) -> di
         kept_layers(run.source.layers, whole_layers(units)),
         join([run.encode(split) for split in splits]),
         spec,
-        labels=np.concatenate([_labels(split) for split in splits]),
+        labels=np.concatenate([_labels(run, split) for split in splits]),
         # stand-ins and refits were fitted to the calibration text: what is before training would look better there
         known=np.repeat([part == "calibration" for part in spec.text], [len(split) for split in splits]),
         seed=run.recipe.seed,
@@ -43,8 +42,8 @@ def distill_model(run: Run, model: PreTrainedModel, units: Sequence[Unit]) -> di
         checkpoint=distill_checkpoint(run, units),
     )
     after = predict(model, run.selection, track=run.track)
-    kl_before, kl_after = (kl_divergence(target, logits) for logits in (before, after))
-    agreements = [float((logits.argmax(1) == target.argmax(1)).mean()) for logits in (before, after)]
+    kl_before, kl_after = (run.task.divergence(target, logits) for logits in (before, after))
+    agreements = [float((~run.task.changed(target, logits)).mean()) for logits in (before, after)]
     kept = kl_after < kl_before
     if not kept:
         model.load_state_dict(start)
@@ -82,9 +81,8 @@ def _splits(run: Run) -> list[Split]:
     return [getattr(run.data, part) for part in run.recipe.compensation.distill.text]
 
 
-def _labels(split: Split) -> np.ndarray:
-    """Return int64 [N], -1 where there is no label."""
-    return np.full(len(split), -1) if split.labels is None else split.labels
+def _labels(run: Run, split: Split) -> np.ndarray:
+    return run.task.no_labels(len(split), run.classes) if split.labels is None else split.labels
 
 
 def distillation_work(run: Run) -> str:

@@ -6,7 +6,9 @@ import torch
 from transformers import PreTrainedModel
 
 from compressor.compensation.heads.head import cross_entropy, fold_error, fold_head, hard_targets, soft_targets
+from compressor.compensation.heads.outputs import distance, fit_outputs
 from compressor.compensation.heads.trainers import TRAINERS
+from compressor.data.answers.kinds import SINGLE_LABEL
 from compressor.measurement.predictions import predict
 from compressor.model.states.states import final_states
 from compressor.recipe.training import HeadSpec
@@ -16,6 +18,8 @@ from compressor.run.run import Run
 
 def compensate(run: Run, model: PreTrainedModel, spec: HeadSpec) -> dict[str, Any]:
     """Fit the head and fold it into `model` unless the stock head has the lower loss on the selection split.
+
+    Scores and many labels have no classes that a head could be trained on: theirs reads the full model's outputs in closed form.
 
     The loss decides, not the labels that agree: on a split of a thousand rows those differ by chance.
     """
@@ -27,30 +31,43 @@ def compensate(run: Run, model: PreTrainedModel, spec: HeadSpec) -> dict[str, An
         teacher["fitting"] = predict(run.teacher, run.fitting, track=run.track, description="full model")
     states, _ = final_states(model, family, run.fitting, track=run.track)
     selection_states, stock_logits = final_states(model, family, run.selection, track=run.track)
-    if spec.targets == "gold":
-        targets = hard_targets(data.calibration.labels, run.classes), hard_targets(data.selection.labels, run.classes)
-        wanted = data.selection.labels
+    held = torch.from_numpy(selection_states)
+    outputs = {part: torch.from_numpy(found) for part, found in teacher.items()}
+    trainer = spec.trainer if run.kind == SINGLE_LABEL else "readout"
+    if run.kind != SINGLE_LABEL:
+        wanted, answers = outputs["selection"], teacher["selection"]
+        fit = fit_outputs(torch.from_numpy(states), outputs["fitting"], held, wanted, spec, family.activation, run.task)
     else:
-        targets = soft_targets(teacher["fitting"]), soft_targets(teacher["selection"])
-        wanted = teacher["selection"].argmax(1)
-    fit = TRAINERS[spec.trainer](
-        torch.from_numpy(states),
-        targets[0],
-        torch.from_numpy(selection_states),
-        targets[1],
-        spec,
-        family.activation,
-        seed=run.recipe.seed,
-        track=run.track,
-    )
-    logits = fit.head.logits(torch.from_numpy(selection_states), family.activation)
-    losses = [cross_entropy(part, targets[1], fit.class_weights) for part in (torch.from_numpy(stock_logits), logits)]
-    agreements = [float((part.argmax(1) == wanted).mean()) for part in (stock_logits, logits.numpy())]
+        if spec.targets == "gold":
+            targets = [hard_targets(part.labels, run.classes) for part in (data.calibration, data.selection)]
+        else:
+            targets = [soft_targets(teacher[part]) for part in ("fitting", "selection")]
+        wanted = targets[1]
+        answers = wanted.numpy()
+        fit = TRAINERS[trainer](
+            torch.from_numpy(states),
+            targets[0],
+            held,
+            wanted,
+            spec,
+            family.activation,
+            seed=run.recipe.seed,
+            track=run.track,
+        )
+
+    def loss(logits: torch.Tensor) -> float:
+        if run.kind != SINGLE_LABEL:
+            return distance(run.task, logits, wanted)
+        return cross_entropy(logits, wanted, fit.class_weights)
+
+    both = torch.from_numpy(stock_logits), fit.head.logits(held, family.activation)
+    losses = [loss(logits) for logits in both]
+    agreements = [float((~run.task.changed(answers, logits.numpy())).mean()) for logits in both]
     folded = losses[1] < losses[0]
     report = {
         "nodes": len(fit.head.b1),
-        "trainer": spec.trainer,
-        "optimizer": spec.optimizer if spec.trainer == "gradient" else None,
+        "trainer": trainer,
+        "optimizer": spec.optimizer if trainer == "gradient" else None,
         "targets": spec.targets,
         "epochs": fit.epochs,
         "best_epoch": fit.best_epoch,
@@ -65,5 +82,5 @@ def compensate(run: Run, model: PreTrainedModel, spec: HeadSpec) -> dict[str, An
     }
     if folded:
         fold_head(model, family, fit.head)
-        report["fold_error"] = fold_error(model, family, fit.head, torch.from_numpy(selection_states))
+        report["fold_error"] = fold_error(model, family, fit.head, held)
     return report

@@ -18,7 +18,7 @@ def inputs(run: Run) -> dict[str, Any]:
         "max_length": run.recipe.data.max_length,
         "texts": len(run.data.text_columns),
     }  # in what lies beside the files
-    return {"export": spec_json(run.recipe.export), "variants": run.variants, **texts}
+    return {"export": spec_json(run.recipe.export), "variants": run.variants, **texts, **run.task_inputs}
 
 
 def compute(run: Run, folder: Path) -> None:
@@ -38,7 +38,7 @@ def export(run: Run, source: Path, target: Path, variants: list[str]) -> dict[st
     """Write `variants` of the model at `source` below `target`; return the nodes of each by kind."""
     files = export_variants(
         source, target, variants, form=run.tail, opset=run.recipe.export.opset, track=run.track,
-        max_length=run.recipe.data.max_length, texts=len(run.data.text_columns),
+        max_length=run.recipe.data.max_length, texts=len(run.data.text_columns), task=run.task,
     )  # fmt: skip
     return {name: {"operators": file.operators, "exported": file.exported} for name, file in files.items()}
 

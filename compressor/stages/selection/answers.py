@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from compressor.data.answers.kinds import SINGLE_LABEL
 from compressor.data.labels import mapping_text
 from compressor.errors import UserError
 from compressor.measurement.answers import confusion, confusion_text, swapped_order
@@ -40,7 +41,7 @@ def answer_notes(run: Run) -> list[str]:
 
 def _matrix(run: Run, logits: np.ndarray) -> np.ndarray | None:
     labels = run.data.selection.labels
-    return None if labels is None else confusion(labels, logits.argmax(axis=1), run.classes)
+    return None if labels is None or run.kind != SINGLE_LABEL else confusion(labels, logits.argmax(axis=1), run.classes)
 
 
 def _share(rows: int, matrix: np.ndarray) -> str:

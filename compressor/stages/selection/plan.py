@@ -38,6 +38,7 @@ def inputs(run: Run) -> dict[str, Any]:
     spec, goals, ship = run.recipe.selection, run.recipe.goals, run.recipe.ship
     unused = {"audit"} if spec.budget is not None else {"audit", "budget", "units", "widths"}
     inputs = {"selection": spec.model_dump(mode="json", exclude=unused), "split": run.data.selection.sha256}
+    inputs |= run.task_inputs
     if spec.budget is not None and spec.budget.of == "latency":
         inputs["timing"] = timing.inputs(run)
     if ship is not None:

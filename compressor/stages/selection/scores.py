@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from compressor.data.answers.kinds import SCORE, SINGLE_LABEL, Task
 from compressor.files import read_json, write_json
-from compressor.model.states.gradients import MOST_DIRECTIONS
-from compressor.model.states.states import ClassStates, class_states
+from compressor.measurement.predictions import predict
+from compressor.model.states.states import class_states
 from compressor.recipe.compression import Recipe
 from compressor.run.arrays import ARRAYS, save_array
 from compressor.run.run import Run
@@ -23,6 +24,7 @@ def inputs(run: Run) -> dict[str, Any]:
         "separability": spec_json(run.recipe.separability),
         "calibration": run.data.calibration.sha256,
         "max_length": run.recipe.data.max_length,
+        **run.task_inputs,
         **({"parts": True} if scores_parts(run) else {}),
         **({"gradients": MOST_ROWS} if takes_gradients(run.recipe) else {}),
     }
@@ -31,14 +33,18 @@ def inputs(run: Run) -> dict[str, Any]:
 def compute(run: Run, folder: Path) -> None:
     """Score every state in one pass over the calibration text; keep the full model's logits for the head."""
     spec = run.recipe.separability
-    labels = run.data.calibration.labels if spec.labels == "gold" else None
     inner, seed = scores_parts(run), run.recipe.seed
+    labels, classes, members = _groups(run)
     states = class_states(
-        run.teacher, run.family, run.calibration, labels, run.classes, inner=inner, seed=seed, track=run.track
+        run.teacher, run.family, run.calibration, labels, classes, inner=inner, seed=seed, track=run.track
     )
     layers = states.behind_layers() if inner else states
-    scores = score_layers(layers, spec.score, spec.labels, seed=seed, track=run.track)
-    more: dict[str, Any] = {"parts": _part_gains(run, states)} if inner else {}
+    told = {"members": members, "ordered": run.kind == SCORE, "seed": seed, "track": run.track}
+    scores = score_layers(layers, spec.score, spec.labels, **told)
+    more: dict[str, Any] = {}
+    if inner:
+        gains = score_parts(states, spec.score, **told)
+        more["parts"] = [{"layer": layer, "part": part, "gain": gain} for (layer, part), gain in gains.items()]
     if takes_gradients(run.recipe):
         rows = gradient_rows(run)
         given = None if labels is None else labels[rows]
@@ -47,6 +53,20 @@ def compute(run: Run, folder: Path) -> None:
         )
     write_json(folder / "scores.json", asdict(scores) | more)
     save_array(folder, "calibration_logits", states.logits)
+
+
+def _groups(run: Run) -> tuple[np.ndarray | None, int, np.ndarray | None]:
+    """Return the class of each calibration row, None for the model's own, how many there are, and the labels of each.
+
+    The model's own answers are known only behind the pass, and what is no class needs them before it: a pass of their own.
+    """
+    answers = run.data.calibration.labels if run.recipe.separability.labels == "gold" else None
+    if run.kind == SINGLE_LABEL:
+        return answers, run.classes, None
+    if answers is None:
+        answers = run.task.answers(predict(run.teacher, run.calibration, track=run.track, description="full model"))
+    groups, members = run.task.groups(answers)
+    return groups, int(groups.max()) + 1, members
 
 
 def scores_parts(run: Run) -> bool:
@@ -72,15 +92,9 @@ def cost(run: Run) -> str:
     work = f"1 pass over {len(run.data.calibration)} calibration rows"
     if not takes_gradients(run.recipe):
         return work
-    back = min(run.classes - 1, MOST_DIRECTIONS) + 1
+    back = Task(run.kind).count_directions(run.classes) + 1
     rows = min(len(run.data.calibration), MOST_ROWS)
     return f"{work}, 1 pass forward and {back} back over {rows} of them"
-
-
-def _part_gains(run: Run, states: ClassStates) -> list[dict[str, str | int | float]]:
-    """Return what the attention and the feed-forward block of each layer add to the separability of the [CLS] state."""
-    gains = score_parts(states, run.recipe.separability.score, seed=run.recipe.seed, track=run.track)
-    return [{"layer": layer, "part": part, "gain": gain} for (layer, part), gain in gains.items()]
 
 
 def result(run: Run) -> dict[str, Any]:

@@ -40,6 +40,7 @@ def run_trials(
         calls,
         logits,
         labels,
+        task=run.task,
         cache=cache,
         stand_ins=stand_ins,
         made_from=made_from,

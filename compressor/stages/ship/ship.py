@@ -29,7 +29,7 @@ LOGITS = {"guard": "calibration_logits", "selection": "selection_logits"}
 def inputs(run: Run) -> dict[str, Any]:
     """Return what the decision depends on."""
     rows = [getattr(run.data, part).sha256 for part in run.deciding()] if wanted(run.recipe) else []
-    return {"ship": spec_json(run.recipe.ship), "rows": rows, **latency_inputs(run)}
+    return {"ship": spec_json(run.recipe.ship), "rows": rows, **run.task_inputs, **latency_inputs(run)}
 
 
 def compute(run: Run, folder: Path) -> None:
@@ -42,7 +42,8 @@ def compute(run: Run, folder: Path) -> None:
         full = np.concatenate([load_array(run.path, LOGITS[part]) for part in parts])
         encodings, labels = join([getattr(run, part) for part in parts]), _labels(run, parts)
         judged |= in_order({
-            entry.variant: judge(spec, full, answers_of(run, entry, encodings)[0], labels, run.branches) for entry in own
+            entry.variant: judge(spec, full, answers_of(run, entry, encodings)[0], labels, run.branches, run.task)
+            for entry in own
         })  # fmt: skip
     entries, rows = _timed(run, entries)
     speedups = {name: row["speedup_ci95"] for name, row in rows.items() if name != TODAY}

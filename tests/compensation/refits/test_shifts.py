@@ -8,8 +8,8 @@ import torch
 
 from compressor.compensation.refits.amounts import Amount, NarrowLayers, fit_amounts
 from compressor.compensation.refits.shifts import answer_shifts
+from compressor.data.answers.kinds import SINGLE
 from compressor.measurement.predictions import predict
-from compressor.measurement.statistics import kl_divergence
 from compressor.model.families import FAMILIES, layer_list
 from compressor.model.states.gradients import ENTERING, LEAVING, answer_gradients
 from compressor.model.surgery import leave_out
@@ -36,7 +36,7 @@ def test_damage_is_the_divergence_of_the_changed_model_where_changes_are_small(t
     damages, full = Damages.of(shifts), predict(model, encodings).astype(np.float64)
     narrow = NarrowLayers(model, family, amounts)
     for mix in (("2.heads:4",), ("2.ffn:64",), ("2.heads:4+ffn:64", "3.ffn:64")):
-        found = kl_divergence(full, predict(leave_out(model, family, mix, narrow), encodings).astype(np.float64))
+        found = SINGLE.divergence(full, predict(leave_out(model, family, mix, narrow), encodings).astype(np.float64))
         assert damages.together(mix) == pytest.approx(found, rel=0.1, abs=1e-10), mix
 
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from compressor.data.own import EVALUATION, assign, cut, evaluation_size, read_own, usable
-from compressor.data.sniff import find_columns
+from compressor.data.own.columns import find_columns
+from compressor.data.own.parts import EVALUATION, assign, cut, evaluation_size, read_own, usable
 from compressor.data.splits import Split, normalised
 from compressor.errors import UserError
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from compressor.data.files import KINDS, Table, bad_rows, expanded, read_lines, read_table
 from compressor.data.labels import MAPPED
+from compressor.data.own.columns import Found
 from compressor.data.rows import to_rows
-from compressor.data.sniff import Found
 from compressor.data.splits import Same, Split, hash_order, row_hash
 from compressor.errors import UserError
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from compressor.data.files import Table
 from compressor.data.labels import is_missing, listed
-from compressor.data.sniff_label import check_mapping, find_label, is_number, plain, words
+from compressor.data.own.label_column import check_mapping, find_label, is_number, plain, words
 from compressor.errors import UserError
 
 PAIRS = (

@@ -3,8 +3,8 @@
 import pytest
 
 from compressor.data.files import Table
-from compressor.data.sniff import find_columns, find_text
-from compressor.data.sniff_label import read_values
+from compressor.data.own.columns import find_columns, find_text
+from compressor.data.own.label_column import read_values
 from compressor.errors import UserError
 
 CLASSES = ("negative", "positive")

@@ -1,0 +1,62 @@
+"""What a model's configuration says of its task, and what tasks other than one label a row cannot have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from compressor.data.answers.kinds import KINDS, MANY_LABELS, SCORE, SINGLE_LABEL, THRESHOLD, Task
+from compressor.errors import UserError
+
+if TYPE_CHECKING:  # figures of finished runs are compared without waiting for torch
+    from transformers import PreTrainedModel
+
+ACTIVATIONS = {"identity": False, "sigmoid": True}
+"""What a cross-encoder makes of its one output -> whether that is the logistic function of it."""
+WORDS = {SINGLE_LABEL: "one label a row", SCORE: "a score", MANY_LABELS: "any number of labels a row"}
+"""What a model gives -> in words."""
+
+
+def task_of(config: Mapping[str, Any], where: str, **more: Any) -> Task:  # noqa: ANN401
+    """Return the task of a sequence classifier by its configuration; `more` are fields of `Task`.
+
+    Raises UserError, beginning with `where`, for several numbers a row, and for an activation of a cross-encoder that is
+    neither the identity nor the logistic function.
+    """
+    kind, outputs = config.get("problem_type"), len(config["id2label"])
+    if kind == "regression" or (kind is None and outputs == 1):
+        if outputs > 1:
+            raise UserError(
+                f"{where}: problem_type is regression with {outputs} outputs, and a score is one number; give a model with one."
+            )
+        return Task(SCORE, sigmoid=_sigmoid(config, where), **more)
+    if kind == "multi_label_classification":
+        given = more.pop("thresholds", ()) or (THRESHOLD,)
+        return Task(MANY_LABELS, thresholds=tuple(given) * (outputs if len(given) == 1 else 1), **more)
+    return Task(SINGLE_LABEL, **more)
+
+
+def problem_type(kind: str) -> str | None:
+    """Return what config.json calls a kind; nothing for one label a row, which models are taken to give."""
+    return None if kind == SINGLE_LABEL else KINDS[kind].problem_type
+
+
+def need_single_label(task: Task, where: str, why: str) -> None:
+    """Raise UserError, beginning with `where`, for a task whose rows have other answers than one label; `why` is the reason."""
+    if task.kind != SINGLE_LABEL:
+        raise UserError(f"{where}: {why}, and this model gives {WORDS[task.kind]}; it needs one with one label a row.")
+
+
+def model_task(model: PreTrainedModel) -> Task:
+    """Return the task of a model that is loaded, by its configuration; see `task_of`."""
+    return task_of(model.config.to_dict(), "the model")
+
+
+def _sigmoid(config: Mapping[str, Any], where: str) -> bool:
+    """Return whether the score of a cross-encoder is the logistic function of the output (sentence-transformers' config)."""
+    named = config.get("sentence_transformers") or {}
+    name = named.get("activation_fn") or config.get("sbert_ce_default_activation_function")
+    short = str(name).rpartition(".")[2].lower() if name else "identity"
+    if short not in ACTIVATIONS:
+        raise UserError(f"{where}: the cross-encoder's activation is {name}; use {' or '.join(ACTIVATIONS)}.")
+    return ACTIVATIONS[short]
