@@ -3,7 +3,7 @@
 import shlex
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from compressor.data.answers.kinds import SINGLE, Task
 from compressor.errors import UserError, nearest, whole_result
 from compressor.measurement.predictions import fingerprint
 from compressor.measurement.statistics import compare
@@ -34,7 +35,7 @@ LATENCY = ("p50_ms", "speedup", "speedup_ci95", "claimed", "complete", "provider
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """One variant of a finished run: logits [N, C] of the evaluation rows, gold labels int64 [N] where they were kept.
+    """One variant of a finished run: logits [N, C] of the evaluation rows, gold labels where they were kept, as `task` has them.
 
     `summary` is its entry in the output but for the latency, which `cells` holds for every cell that was measured.
     """
@@ -47,6 +48,7 @@ class FinishedRun:
     full_sha256: str
     logits: np.ndarray
     labels: np.ndarray | None
+    task: Task
 
     @property
     def title(self) -> str:
@@ -117,11 +119,21 @@ def read_run(directory: Path, number: int, variant: str | None) -> FinishedRun:
         logits, _ = _read_predictions(directory / f"{MEASURED}.npz", "logits")
     rows = summary["evaluation"]["rows"]
     whole = logits.ndim == 2 and logits.dtype.kind == "f" and logits.size > 0 and len(logits) == rows
-    if not whole or fingerprint(logits) != sha256:
+    task = task_in(result)
+    if not whole or fingerprint(logits, task) != sha256:
         raise _contradiction(directory, f"the logits of {variant!r} are not those that {RESULT} speaks of")
-    if labels is not None and (labels.shape != (rows,) or labels.dtype.kind != "i"):
-        raise _contradiction(directory, f"the labels are not one integer for each of the {rows:,} rows")
-    return FinishedRun(directory, number, summary, cells, label_names, full_sha256, logits, labels)
+    wanted = task.no_labels(rows, logits.shape[1])
+    if labels is not None and (labels.shape != wanted.shape or labels.dtype.kind != wanted.dtype.kind):
+        each = "integer" if task == SINGLE else "label"
+        raise _contradiction(directory, f"the labels are not one {each} for each of the {rows:,} rows")
+    return FinishedRun(directory, number, summary, cells, label_names, full_sha256, logits, labels, task)
+
+
+def task_in(result: Mapping[str, Any]) -> Task:
+    """Return the task of a finished run; those of earlier versions have one label a row."""
+    told = result["data"].get("answers") or {}
+    return Task(**{key: tuple(told[key]) if key == "thresholds" else told[key]
+                   for key in ("kind", "tolerance", "thresholds", "sigmoid") if key in told})  # fmt: skip
 
 
 def common_cell(runs: Sequence[FinishedRun]) -> Cell | None:
@@ -145,6 +157,8 @@ def why_not_paired(first: FinishedRun, run: FinishedRun) -> str | None:
             f"{start} the evaluation rows differ ({here['rows']:,} rows, sha {here['sha256'][:12]} against "
             f"{there['rows']:,} rows, sha {there['sha256'][:12]})."
         )
+    if run.task != first.task:
+        return f"{start} what counts as another answer differs (data.kind, tolerance or threshold)."
     # the hash covers label numbers only: what a number means must agree too
     names = zip_longest(run.label_names, first.label_names)
     differing = next(((number, *pair) for number, pair in enumerate(names) if pair[0] != pair[1]), None)
@@ -165,7 +179,7 @@ def pair(first: FinishedRun, run: FinishedRun) -> dict[str, Any]:
             f"{first.directory} and {run.directory}: the evaluation hashes agree, but the {what}; run both recipes again "
             "with --fresh."
         )
-    versus = asdict(compare(first.logits, run.logits, kept[0] if kept else None))
+    versus = asdict(compare(first.logits, run.logits, kept[0] if kept else None, task=first.task))
     interval = list(versus["ci95"]) if versus["ci95"] else None
     return {**{key: versus[key] for key in PAIRED}, "ci95": interval, "verdict": verdict(versus)}
 

@@ -164,12 +164,13 @@ def numbers(*names: str, rank: int = 0) -> list[Column]:
     return [Column(name, rank=rank) for name in names]
 
 
-def accuracy_text(variant: Mapping[str, Any]) -> str:
-    """Return the accuracy of a variant with its interval."""
+def accuracy_text(variant: Mapping[str, Any], metric: str = "accuracy") -> str:
+    """Return the accuracy of a variant, or the other `metric` that it stands for, with its interval."""
     if variant["accuracy"] is None:
         return "no labels"
-    low, high = variant["accuracy_ci95"]
-    return f"{variant['accuracy']:.1%} [{low:.1%}, {high:.1%}]"
+    values = variant["accuracy"], *variant["accuracy_ci95"]
+    shown = "{:.3f} [{:.3f}, {:.3f}]" if "correlation" in metric else "{:.1%} [{:.1%}, {:.1%}]"
+    return shown.format(*values)
 
 
 def ratio_text(value: float, bounds: Sequence[float] | None) -> str:

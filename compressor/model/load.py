@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from compressor.data.answers.config import problem_type, task_of
+from compressor.data.answers.config import cross_encoder, problem_type, task_of
 from compressor.data.answers.kinds import Task
 from compressor.errors import UserError, first_line
 from compressor.files import read_json
@@ -111,6 +111,7 @@ def read_config(directory: Path, field: str = "model.path") -> dict:
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False).to_dict()
+        config |= cross_encoder(directory)
     except Exception as error:  # transformers raises whatever a value of the wrong kind leads it to
         raise UserError(f"{where}: config.json cannot be used ({first_line(error)}).") from error
     check_config(config, family, f"{where}: config.json")
@@ -173,21 +174,21 @@ def load_classifier(
         raise UserError(f"{where}: {misfit(source.path, source.config, misfits[0], wanted)}.")
     model = as_stored(model)
     missing = sorted(info["missing_keys"])
-    encoder_missing = [name for name in missing if not name.startswith(head)]
-    if encoder_missing:
+    if encoder_missing := [name for name in missing if not name.startswith(head)]:
         raise UserError(
             f"model {source.path}: {len(encoder_missing)} weights that config.json announces are missing, such as "
             f"{encoder_missing[0]}; check {family.layers_key} and the weight file."
         )
     if missing and new_labels is None:
         raise UserError(
-            f"model {source.path}: the checkpoint has no classification head ({missing[0]} is missing), so it is not "
-            "fine-tuned; add a finetune section to the recipe or give a fine-tuned model."
+            f"{where}: the checkpoint has no classification head ({missing[0]} is missing), so it is not fine-tuned; add a "
+            "finetune section to the recipe or give a fine-tuned model."
         )
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise UserError(f"model {source.path}: weight {name} holds NaN or infinity; the checkpoint is broken.")
     model.config.dtype = getattr(torch, stored_precision(source.path))
+    model.config.update(cross_encoder(source.path))
     model.eval()
     try:
         with torch.inference_mode():

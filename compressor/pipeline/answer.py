@@ -7,6 +7,7 @@ from typing import Any
 from compressor.measurement.statistics import rate_upper_bound
 from compressor.recipe.compression import GoalsSpec
 from compressor.recipe.ship import BaselineSpec, ShipSpec
+from compressor.report.wording.kinds import metric_of
 from compressor.selection.goals import accuracy_misses
 
 NOT_AS = {"speed": "fast", "size": "small"}
@@ -60,6 +61,7 @@ def answer_of(
         "flips": versus["flips"],
         "rows": versus["rows"],
         "flip_bound": rate_upper_bound(versus["flips"], versus["rows"], 0.95),
+        "metric": metric_of(versus),
         "accuracy_delta": versus["accuracy_delta"],
         "ci95": versus["ci95"],
         "tier": versus["tier"],

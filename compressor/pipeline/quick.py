@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
+from compressor.data.answers.config import need_single_label
 from compressor.data.batches import encode, same_tokens
 from compressor.data.files import Table, expanded
 from compressor.data.memory import named
@@ -43,6 +44,9 @@ SELECTED = 2000
 """Largest number of texts that choose what goes."""
 MEASURED = 2000
 """Texts whose tokens are counted."""
+
+
+WRITE = "for scores and for many labels write a recipe with data.kind, and run it with `compressor run`"
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ def quick_recipe(
     check_goal(options.goal)
     source = find_model(model, field="MODEL")
     check_classifier(source, f"MODEL {model!r}")
+    need_single_label(source.task, f"MODEL {model!r}", f"columns are found by the classes in them ({WRITE})")
     classes, tokenizer = tuple(source.label_names), load_tokenizer(source)
     same = cache(same_tokens(tokenizer))
     tables = read_own(Path(data)) if isinstance(data, str | Path) else data

@@ -22,6 +22,7 @@ from compressor.report.figures import figures, style
 from compressor.report.figures import selection as figures_selection
 from compressor.report.tables import selection as tables
 from compressor.report.wording import export as wording_export
+from compressor.report.wording.kinds import quality
 
 SCHEMA = 1
 REQUIRED = ("name", "recipe", "environment", "data", "layers", "plan", "variants", "stages")
@@ -129,7 +130,7 @@ def draw_figures(context: dict[str, Any]) -> dict[str, Figure]:
         if (versus := variant["versus_full"])
     ]
     if compared:
-        drawn["accuracy"] = figures.accuracy_figure(compared, context["versus"]["rows"])
+        drawn["accuracy"] = figures.accuracy_figure(compared, context["versus"]["rows"], context["metric"])
     if context["latency"]:
         drawn["latency"] = figures.latency_figure(context["latency"])
     if context["comparisons"]:
@@ -209,6 +210,7 @@ def _environment(finalize: Callable[[Any], Any] | None = None) -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters.update({name: getattr(formats, name) for name in FILTERS})
+    environment.filters["quality"] = quality
     environment.globals.update(
         strip=formats.strip, format_of=formats.format_of, is_full=formats.is_full, claim=formats.claim
     )

@@ -5,8 +5,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from compressor.report.formats import change, count, cut, megabytes, milliseconds, percent, points, ratio
+from compressor.report.formats import change, count, cut, megabytes, milliseconds, points, ratio
 from compressor.report.tables.variants import variant_rows
+from compressor.report.wording.kinds import quality
 from compressor.report.wording.wording import judged_variant
 
 # every colour is that of the notebook's own text, so that it looks right in light and in dark
@@ -73,7 +74,7 @@ def _row(row: Mapping[str, Any]) -> Markup:
     changed = "reference" if row["flips"] is None else f"{count(row['flips'])} of {count(row['rows'])}"
     delta = "" if not row["accuracy_delta"] else f" ({points(row['accuracy_delta'])})"
     cells = (
-        f"{percent(row['accuracy'])}{delta}", changed, milliseconds(row["p50_ms"]), ratio(row["speedup"]),
+        f"{quality(row['accuracy'], row['metric'])}{delta}", changed, milliseconds(row["p50_ms"]), ratio(row["speedup"]),
         megabytes(row["bytes"]), row["tier"] or "",
     )  # fmt: skip
     inside = Markup("").join(Markup("<td>{}</td>").format(cell) for cell in cells)

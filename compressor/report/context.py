@@ -16,6 +16,7 @@ from compressor.report.wording import export as wording_export
 from compressor.report.wording import selection as wording_selection
 from compressor.report.wording import wording
 from compressor.report.wording.answer import answer_facts
+from compressor.report.wording.kinds import meaning, metric_of
 
 
 def report_context(result: dict[str, Any]) -> dict[str, Any]:
@@ -87,6 +88,8 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
         ),
         "labelled": full["accuracy"] is not None,
         "tier_meaning": wording.tier_meaning(subject["versus_full"]),
+        "metric": metric_of(subject["versus_full"]),
+        "predictions_are": meaning(result["data"].get("answers")),
         "headline": wording.headline(result, own),
         "facts": facts,
         "plan_reading": wording.plan_reading(plan),

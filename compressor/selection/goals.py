@@ -65,7 +65,7 @@ def accuracy_misses(goals: GoalsSpec, versus: Comparison, choices: int = 1) -> l
     if goals.max_drop is not None and versus.lower_bound < -goals.max_drop:
         corrected = f" (corrected for {choices} variants, of which the best may pass)" if choices > 1 else ""
         found.append(
-            f"max_drop: at {goals.confidence:.0%} confidence{corrected} the accuracy may drop by "
+            f"max_drop: at {goals.confidence:.0%} confidence{corrected} the {getattr(versus, 'metric', 'accuracy')} may drop by "
             f"{-versus.lower_bound:.2%}, allowed is {goals.max_drop:.2%}."
         )
     if goals.max_flips is not None and versus.flip_rate > goals.max_flips:

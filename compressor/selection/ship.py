@@ -86,7 +86,7 @@ def _why_not(spec: ShipSpec, versus: Comparison, bound: float, level: float) -> 
         observed = versus.flip_rate if versus.accuracy_delta is None else -versus.accuracy_delta
         few = observed < max_drop
         return (
-            f"{changed}; at {level:.1%} confidence the accuracy may fall by {-versus.lower_bound:.2%}, allowed are "
+            f"{changed}; at {level:.1%} confidence the {versus.metric} may fall by {-versus.lower_bound:.2%}, allowed are "
             f"{max_drop:.2%}"
         ), few
     return None, False

@@ -20,6 +20,7 @@ from compressor.pipeline.dry_run import StageStatus, expected_seconds
 from compressor.report.formats import cell_name, is_full, score_name, variant_order
 from compressor.report.tables.selection import DOWNSTREAM, OWN_SCORES
 from compressor.report.wording.answer import answer_details, answer_line, baseline_words
+from compressor.report.wording.kinds import metric_of
 from compressor.report.wording.wording import judged_variant, tier_meaning
 
 
@@ -29,7 +30,7 @@ def result_table(result: Mapping[str, Any]) -> Grid:
     first = next((variant["latency"][0] for variant in variants.values() if variant["latency"]), None)
     # a cascade is timed on real lengths alone, so it may have no row for the column's cell
     timed = {name: _timed(variant, first) for name, variant in variants.items()}
-    rows = []
+    rows, metric = [], metric_of(variants["compressed"]["versus_full"])
     # models of equal speed, and those without a time, in the order of their formats
     order = sorted(
         variants, key=lambda name: ((timed[name] or {"p50_ms": float("inf")})["p50_ms"], variant_order(name))
@@ -40,7 +41,7 @@ def result_table(result: Mapping[str, Any]) -> Grid:
         rows.append(
             (
                 name + (" (ships)" if name == ships else ""),
-                accuracy_text(variant),
+                accuracy_text(variant, metric),
                 f"{versus['agreement']:.1%}" if versus else "",
                 f"{latency['p50_ms']:.2f} ms" if latency else "",
                 speedup_text(latency),
@@ -49,7 +50,7 @@ def result_table(result: Mapping[str, Any]) -> Grid:
                 f"{variant['encoder_flops'] / 1e9:.2f} GF",
             )
         )
-    columns = [*words("variant"), *numbers("accuracy [95 %]", "agreement", "p50", "speed-up [95 %]")]
+    columns = [*words("variant"), *numbers(f"{metric} [95 %]", "agreement", "p50", "speed-up [95 %]")]
     columns += [*numbers("file", rank=1), *numbers("parameters", rank=2), *numbers("encoder FLOPs", rank=3)]
     units, layers = plan_units(result["plan"]), result["plan"]["layers"]
     gone = f"{len(units)} of {layers} layers skipped (layer {', '.join(map(str, units))})"
@@ -101,7 +102,7 @@ def verdict(result: Mapping[str, Any]) -> str:
     if versus["accuracy_delta"] is None:
         return text + "."
     low, high = versus["ci95"]
-    return f"{text}, accuracy {100 * versus['accuracy_delta']:+.2f} points [{100 * low:+.2f}, {100 * high:+.2f}]."
+    return f"{text}, {metric_of(versus)} {100 * versus['accuracy_delta']:+.2f} points [{100 * low:+.2f}, {100 * high:+.2f}]."
 
 
 def scores_table(scores: Mapping[str, Any], skipped: Sequence[int] = ()) -> Grid:

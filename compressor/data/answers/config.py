@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor.data.answers.kinds import KINDS, MANY_LABELS, SCORE, SINGLE_LABEL, THRESHOLD, Task
 from compressor.errors import UserError
+from compressor.files import read_json
 
 if TYPE_CHECKING:  # figures of finished runs are compared without waiting for torch
     from transformers import PreTrainedModel
 
+OWN_FILE = "config_sentence_transformers.json"
+"""Where sentence-transformers keeps what config.json has no field for."""
 ACTIVATIONS = {"identity": False, "sigmoid": True}
 """What a cross-encoder makes of its one output -> whether that is the logistic function of it."""
 WORDS = {SINGLE_LABEL: "one label a row", SCORE: "a score", MANY_LABELS: "any number of labels a row"}
@@ -50,6 +54,19 @@ def need_single_label(task: Task, where: str, why: str) -> None:
 def model_task(model: PreTrainedModel) -> Task:
     """Return the task of a model that is loaded, by its configuration; see `task_of`."""
     return task_of(model.config.to_dict(), "the model")
+
+
+def cross_encoder(directory: Path) -> dict[str, Any]:
+    """Return what sentence-transformers' own file in a model directory says of the activation, as older versions had it.
+
+    Up to version 4 it stood in config.json under the key that this returns; a stock model has neither.
+    """
+    try:
+        own = read_json(directory / OWN_FILE)
+    except (OSError, ValueError):
+        return {}
+    named = own.get("activation_fn") if isinstance(own, dict) and own.get("model_type") == "CrossEncoder" else None
+    return {} if named is None else {"sentence_transformers": {"activation_fn": named}}
 
 
 def _sigmoid(config: Mapping[str, Any], where: str) -> bool:

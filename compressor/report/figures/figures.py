@@ -30,8 +30,8 @@ FORMAT_COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e0
 FORMAT_MARKERS = ["o", "s", "^", "D", "v", "P"]
 
 
-def accuracy_figure(rows: list[dict], n: int) -> Figure:
-    """Paired accuracy change with its 95 % interval beside the share of changed predictions, one line a variant.
+def accuracy_figure(rows: list[dict], n: int, metric: str = "accuracy") -> Figure:
+    """Paired change of the metric with its 95 % interval beside the share of changed predictions, one line a variant.
 
     `rows` holds {variant, delta, ci95, flip_rate} (shares; delta and ci95 None where there are no labels).
     """
@@ -39,14 +39,14 @@ def accuracy_figure(rows: list[dict], n: int) -> Figure:
     worse = [row for row in rows if labelled and row["ci95"][1] < 0]
     better = [row for row in rows if labelled and row["ci95"][0] > 0]
     if not labelled:
-        title = f"At most {percent(max(row['flip_rate'] for row in rows))} of the predictions change (no labels: no accuracy)"
+        title = f"At most {percent(max(row['flip_rate'] for row in rows))} of the predictions change (no labels: no {metric})"
     elif worse or better:
         open_ones = len(rows) - len(worse) - len(better)
         counts = {"worse": len(worse), "better": len(better), "not distinguishable": open_ones}
         said = ", ".join(f"{total} {word}" for word, total in counts.items() if total)
-        title = f"Accuracy of {len(rows)} variants against the full model: {said}"
+        title = f"{metric[0].upper()}{metric[1:]} of {len(rows)} variants against the full model: {said}"
     else:
-        title = "The accuracy of no variant is distinguishable from the full model's"
+        title = f"The {metric} of no variant is distinguishable from the full model's"
     figure = new_figure(1.5 + 0.42 * len(rows), title)
     columns = 2 if labelled else 1
     panels = figure.subplots(1, columns, sharey=True, squeeze=False, width_ratios=[1.7, 1][:columns])[0]
@@ -70,7 +70,7 @@ def accuracy_figure(rows: list[dict], n: int) -> Figure:
             forest.axvline(bound, color=SKIPPED, linewidth=1, linestyle=(0, (4, 3)))
             forest.text(bound, 1.01, f"{name}: −{-bound}", color=SKIPPED, fontsize=8, ha="center", va="bottom",
                         transform=forest.get_xaxis_transform())  # fmt: skip
-        forest.set_xlabel(f"accuracy change, points\n(paired 95 % interval, n = {count(n)})")
+        forest.set_xlabel(f"{metric} change, points\n(paired 95 % interval, n = {count(n)})")
     flips = panels[-1]
     for height, row in zip(heights, rows, strict=True):
         share = 100 * row["flip_rate"]

@@ -7,6 +7,7 @@ from compressor.export.deploy import snippet
 from compressor.report import formats
 from compressor.report.formats import count, milliseconds, percent
 from compressor.report.wording.answer import cell_words, size_words, speed_words
+from compressor.report.wording.kinds import metric_of
 
 TEXTS_SHOWN, LONGEST_TEXT = 5, 140
 Json = Mapping[str, Any]
@@ -73,7 +74,7 @@ def _changed(versus: Json) -> dict[str, Any]:
     text = f"{percent(share)} of the evaluation texts"
     if versus["ci95"] is not None:
         loss = formats.with_interval(formats.points, versus["accuracy_delta"], versus["ci95"], " points")
-        text += f"; accuracy {loss} at 95 %"
+        text += f"; {metric_of(versus)} {loss} at 95 %"
     return {
         "name": "Changed predictions",
         "value": f"{count(flips)} of {count(rows)}",

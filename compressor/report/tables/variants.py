@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from compressor.report.formats import variant_name, variant_order
+from compressor.report.wording.kinds import metric_of
 
 COLUMNS = {
     "name": "the variant in words",
     "shipped": "whether this is what the run says to ship",
-    "accuracy": "share of evaluation rows with the right label, 0..1; none without labels",
+    "metric": "what accuracy stands for: accuracy, or the measure of scores or of many labels",
+    "accuracy": "share of evaluation rows with the right answer, 0..1, or that measure; none without labels",
     "accuracy_low": "lower end of its 95 % interval",
     "accuracy_high": "upper end",
     "accuracy_delta": "accuracy minus that of the full model, on the same rows",
@@ -53,6 +55,7 @@ def _row(name: str, variant: Mapping[str, Any], cell: Mapping[str, Any], shipped
     return {
         "name": variant_name(name),
         "shipped": shipped,
+        "metric": metric_of(versus),
         "accuracy": variant["accuracy"],
         "accuracy_low": low,
         "accuracy_high": high,

@@ -26,6 +26,7 @@ from compressor.report.formats import (
 )
 from compressor.report.tables.selection import OWN
 from compressor.report.wording.answer import answer_line
+from compressor.report.wording.kinds import ACCURACY, metric_of, quality
 
 SMALL_ROWS = 500
 """Below this many evaluation rows the report warns: one example then weighs 0.2 points or more."""
@@ -65,11 +66,12 @@ def headline(result: dict, comparisons: list[dict]) -> str:
         return answer_line(result["answer"])
     judged, plan = judged_variant(result), result["plan"]
     versus = result["variants"][judged]["versus_full"]
+    metric = metric_of(versus)
     accuracy = {
         "identical predictions": "every prediction as in the full model",
-        "not measured": "accuracy not measured (no labels)",
-        "not distinguishable": "accuracy not distinguishable from the full model",
-    }.get(verdict(versus), f"accuracy {points(versus['accuracy_delta'])} ({verdict(versus)} than the full model)")
+        "not measured": f"{metric} not measured (no labels)",
+        "not distinguishable": f"{metric} not distinguishable from the full model",
+    }.get(verdict(versus), f"{metric} {points(versus['accuracy_delta'])} ({verdict(versus)} than the full model)")
     changed = f", {count(versus['flips'])} of {count(versus['rows'])} predictions changed" if versus["flips"] else ""
     claimed = [row["speedup"] for row in comparisons if row["claimed"]]
     speed = "no speed-up above the noise floor" if comparisons else "speed not measured"
@@ -94,7 +96,10 @@ def accuracy_fact(full: dict, compressed: dict) -> tuple[str, str]:
             "not measured",
             "The evaluation data has no labels; agreement with the full model is all that can be said.",
         )
-    text = f"Full {percent(full['accuracy'])}, compressed {percent(compressed['accuracy'])}; "
+    metric = metric_of(versus)
+    values = [quality(side["accuracy"], metric) for side in (full, compressed)]
+    named = "" if metric == ACCURACY else f"{metric[0].upper()}{metric[1:]}. "
+    text = f"{named}Full {values[0]}, compressed {values[1]}; "
     if versus["flips"] == 0:
         text += "identical predictions."
     else:
@@ -102,9 +107,8 @@ def accuracy_fact(full: dict, compressed: dict) -> tuple[str, str]:
         if verdict(versus) == "not distinguishable" and versus["ci95"][0] < 0:
             text += f" The interval leaves room for a loss of {-100 * versus['ci95'][0]:.2f} points."
     small = "Small sample: n" if versus["rows"] < SMALL_ROWS else "n"
-    return points(versus["accuracy_delta"]), f"{text} {small} = {count(versus['rows'])}, " + (
-        f"one example is {100 / max(versus['rows'], 1):.2f} points."
-    )
+    one = f", one example is {100 / max(versus['rows'], 1):.2f} points" if versus["gained"] is not None else ""
+    return points(versus["accuracy_delta"]), f"{text} {small} = {count(versus['rows'])}{one}."
 
 
 def agreement_fact(versus: dict) -> tuple[str, str]:

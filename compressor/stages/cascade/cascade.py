@@ -13,6 +13,8 @@ from compressor.cascade.parts import part_names
 from compressor.cascade.plan import EncoderWork, outcome_of
 from compressor.cascade.runtime import CascadeClassifier
 from compressor.cascade.thresholds import Certificate, Outcome, Thresholds, certify, rows_needed
+from compressor.data.answers.config import WORDS
+from compressor.data.answers.kinds import SINGLE_LABEL
 from compressor.data.batches import Encodings, padded_batches
 from compressor.export.beside import text_settings, words_beside
 from compressor.export.calibration import invented
@@ -49,6 +51,8 @@ def obstacle(run: Run, spec: CascadeSpec) -> str | None:
     """Return why a run that decides what to ship tries no early exit, None where it does."""
     if run.data.guard is None:
         return "no text is there that nothing was fitted to, so none can certify it"
+    if run.kind != SINGLE_LABEL:
+        return f"a text leaves early where one class is far ahead, and this model gives {WORDS[run.kind]}"
     if relative_positions(run.source.config) or not run.tokenizer.is_fast:
         return "a model with relative positions, or without a fast tokenizer, cannot be cut"
     if len(run.exit_text) < LEAST_ROWS or len(run.guard) < rows_needed(spec.max_flips, spec.confidence):

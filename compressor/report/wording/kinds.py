@@ -1,0 +1,38 @@
+"""What a prediction is, and what its measure is called, where it is not one label a row."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from compressor.data.answers.kinds import MANY_LABELS, SCORE, SINGLE
+from compressor.report.formats import percent
+
+ACCURACY = SINGLE.row.metric
+
+
+def metric_of(versus: Mapping[str, Any] | None) -> str:
+    """Return what the difference from the full model is one of: accuracy, or the measure of another kind of task."""
+    return (versus or {}).get("metric", ACCURACY)
+
+
+def quality(value: float | None, metric: str = ACCURACY) -> str:
+    """Return a value of the metric: a share in percent, a correlation as it is."""
+    return f"{value:.3f}" if value is not None and "correlation" in metric else percent(value)
+
+
+def meaning(answers: Mapping[str, Any] | None) -> str:
+    """Return what a prediction is and when it counts as changed; nothing where it is one label a row.
+
+    `answers` is that part of result.json; results of earlier versions have none.
+    """
+    kind = (answers or {}).get("kind")
+    if kind == SCORE:
+        return (
+            f"A prediction is a score here. It counts as changed where it moves by more than {answers['tolerance']:.3g}; models "
+            "are compared by Spearman's correlation with the labels, a point being a hundredth of it."
+        )
+    if kind == MANY_LABELS:
+        return (
+            "A prediction is the set of labels of a text here. It counts as changed where any label differs, and as right where "
+            "the whole set is."
+        )
+    return ""
