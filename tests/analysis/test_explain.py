@@ -227,7 +227,7 @@ def test_command_json_is_the_account_and_the_same_each_time(folded_directory, co
         (["{empty}", "a"], "holds no config.json"),
         (["{empty}/none", "a"], "no such directory"),
         (["{model}", "a", "--top", "0"], "--top 0"),
-        (["{one}", "a"], "one output"),
+        (["{one}", "a"], "this model gives a score"),
     ],
 )
 def test_bad_input_is_one_sentence(folded_directory, tmp_path, command, arguments, words):

@@ -17,7 +17,8 @@ CURVE = [[0, 0.5], [3, 0.25], [6, 0.375]]
 
 def entry(full, labels, begin, **points):
     """Return the entry of a model whose `points` (number of texts -> predictions) all have the same curve."""
-    made = {"curve": CURVE, "kept_step": 3, "steps": 6, "seconds": 12.4, "selection_kl": 0.3}
+    made = {"curve": CURVE, "kept_step": 3, "steps": 6, "seconds": 12.4, "selection_kl": 0.3,
+            "environment": {"device": {"name": "a processor"}}}  # fmt: skip
     kept = {name[1:]: {**made, "predictions": digits, "texts": int(name[1:])} for name, digits in points.items()}
     return {
         "units": ["1.ffn:8"],
@@ -35,11 +36,11 @@ def test_rows_by_hand():
     begin, small, large = tables.rows_of("sst2", made)
     assert begin[:3] == ["sst2", "0 (closed form)", ""]
     assert [row[1] for row in (small, large)] == ["500", "2,000"]
-    assert (begin[3], small[2:6]) == ("0.6000", ["0.5000 → 0.2500", "0.3000", "3 of 6", "12"])
-    assert [row[6].split(" [")[0] for row in (begin, small, large)] == ["10.0 %", "10.0 %", "20.0 %"]
-    assert [row[7].split(" [")[0] for row in (begin, small, large)] == ["-10.0", "-10.0", "+20.0"]
-    low, high = (float(bound) for bound in large[7].partition("[")[2].rstrip("]").split(", "))
-    assert low < float(large[8]) < 20.0 < high
+    assert (begin[3], small[2:7]) == ("0.6000", ["0.5000 → 0.2500", "0.3000", "3 of 6", "12", "a processor"])
+    assert [row[7].split(" [")[0] for row in (begin, small, large)] == ["10.0 %", "10.0 %", "20.0 %"]
+    assert [row[8].split(" [")[0] for row in (begin, small, large)] == ["-10.0", "-10.0", "+20.0"]
+    low, high = (float(bound) for bound in large[8].partition("[")[2].rstrip("]").split(", "))
+    assert low < float(large[9]) < 20.0 < high
 
 
 @pytest.fixture

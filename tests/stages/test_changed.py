@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from compressor.data.answers.kinds import SINGLE
 from compressor.stages.predictions import result
 
 BUILT = {
@@ -30,6 +31,7 @@ def test_the_texts_are_those_whose_label_changes(tmp_path, ship, chosen, changed
     run = SimpleNamespace(
         path=tmp_path,
         recipe=SimpleNamespace(ship=ship),
+        task=SINGLE,
         data=SimpleNamespace(evaluation=rows, label_names=["bad", "good"]),
     )
     assert [row["id"] for row in result(run)["flipped"]] == changed
