@@ -26,7 +26,7 @@ from compressor.stages.predictions import LABELS, PREDICTIONS
 Cell = tuple[int, int | str]
 """Batch size, and length in tokens or "workload"."""
 RESULT = "result.json"
-PAIRED = ("rows", "agreement", "flips", "gained", "lost", "accuracy_delta", "ci95", "mcnemar_p")
+PAIRED = ("rows", "agreement", "flips", "gained", "lost", "metric", "accuracy_delta", "ci95", "mcnemar_p")
 """Fields of a Comparison that mean the same between two compressed models; a tier speaks of a model and its full one."""
 UNREADABLE = (OSError, ValueError, TypeError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 """What NumPy and zipfile raise for a file that is cut off, changed or no archive of arrays."""
@@ -129,9 +129,14 @@ def read_run(directory: Path, number: int, variant: str | None) -> FinishedRun:
     return FinishedRun(directory, number, summary, cells, label_names, full_sha256, logits, labels, task)
 
 
+def answers_in(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a finished run says of its answers; runs of earlier versions have one label a row."""
+    return result["data"].get("answers") or {"kind": SINGLE.kind, "metric": SINGLE.row.metric}
+
+
 def task_in(result: Mapping[str, Any]) -> Task:
-    """Return the task of a finished run; those of earlier versions have one label a row."""
-    told = result["data"].get("answers") or {}
+    """Return the task of a finished run."""
+    told = answers_in(result)
     return Task(**{key: tuple(told[key]) if key == "thresholds" else told[key]
                    for key in ("kind", "tolerance", "thresholds", "sigmoid") if key in told})  # fmt: skip
 
@@ -246,6 +251,7 @@ def _summary(directory: Path, result: dict[str, Any], name: str) -> dict[str, An
         "evaluation": {key: evaluation[key] for key in ("rows", "sha256")},
         "skip": [] if is_full(name) or whole else list(plan_units(plan)),
         "layers": plan["layers"],
+        "metric": answers_in(result)["metric"],
         **{key: variant[key] for key in ("accuracy", "accuracy_ci95")},
         **{key: versus[key] if versus else None for key in ("agreement", "flips", "tier")},
         **{key: variant[key] for key in ("parameters", "encoder_flops", "bytes")},

@@ -41,7 +41,7 @@ def _reached_table(
     rows = [
         (
             names[number],
-            accuracy_text(run),
+            accuracy_text(run, run["metric"]),
             BLANK if run["flips"] is None else f"{run['flips']:,}",
             f"{run['bytes'] / 1e6:.1f} MB",
             speedup_text(run["latency"]),
@@ -51,7 +51,9 @@ def _reached_table(
         )
         for number, run in runs
     ]
-    columns = [*words("run"), *numbers("accuracy [95 %]", "changed", "file", "speed-up [95 %]")]
+    metrics = {run["metric"] for _, run in runs}
+    metric = metrics.pop() if len(metrics) == 1 else "measure"
+    columns = [*words("run"), *numbers(f"{metric} [95 %]", "changed", "file", "speed-up [95 %]")]
     columns += [*numbers("p50", rank=1), *numbers("agreement", rank=2), *words("tier", rank=3)]
     if not cell:  # no time is known
         rows = [(*row[:4], *row[6:]) for row in rows]
@@ -80,7 +82,7 @@ def _made_table(names: Mapping[int, str], runs: Sequence[tuple[int, Run]]) -> Gr
 
 def _paired_table(names: Mapping[int, str], paired: Sequence[Mapping[str, Any]]) -> Grid:
     best = sorted(paired, key=lambda row: (-(row["accuracy_delta"] or 0), row["flips"]))
-    columns = [*words("run"), *numbers("changed", "accuracy delta [95 %]", "McNemar p"), *words("verdict")]
+    columns = [*words("run"), *numbers("changed", f"{best[0]['metric']} delta [95 %]", "McNemar p"), *words("verdict")]
     columns += [*numbers("gained", "lost", rank=1), *numbers("agreement", rank=2)]
     title = f"paired with run 1 on the same {paired[0]['rows']:,} rows; positive is better than run 1"
     return Grid(title, columns, [_paired_row(names[row["run"]], row) for row in best])

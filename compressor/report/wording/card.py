@@ -5,27 +5,37 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
+from compressor.data.answers.kinds import MANY_LABELS, SCORE, SINGLE_LABEL
 from compressor.recipe.data import DataSpec
 from compressor.report.formats import count, percent, points, with_interval
+from compressor.report.wording.kinds import metric_of
 
 HUB = DataSpec.model_fields["source"].default
-METRICS = {"accuracy": ("accuracy", "Accuracy"), "f1": ("f1", "F1"), "mcc": ("matthews_correlation", "MCC")}
-"""Name in result.json -> what the hub calls it, what we call it."""
+METRICS = {
+    SINGLE_LABEL: {"accuracy": ("accuracy", "Accuracy"), "f1": ("f1", "F1"), "mcc": ("matthews_correlation", "MCC")},
+    SCORE: {
+        "accuracy": ("spearmanr", "Spearman correlation"),
+        "pearson": ("pearsonr", "Pearson correlation"),
+        "mae": ("mae", "Mean absolute error"),
+    },
+    MANY_LABELS: {"accuracy": ("accuracy", "Subset accuracy"), "f1": ("f1", "Macro F1")},
+}
+"""Kind of task -> name in result.json -> what the hub calls it, what we call it."""
 
 
 def results_section(result: Mapping[str, Any]) -> str:
     """Return the section on what was measured on the evaluation rows, beside the full model."""
     full, own = (result["variants"][name] for name in ("full", "compressed"))
-    versus = own["versus_full"]
+    versus, metric = own["versus_full"], metric_of(own["versus_full"])
     rows = [
-        f"| {word} | {_value(name, full)} | {_value(name, own)} |"
-        for name, (_, word) in METRICS.items()
-        if own[name] is not None
+        f"| {word} | {_value(name, full, metric)} | {_value(name, own, metric)} |"
+        for name, (_, word) in _named(result).items()
+        if _measured(own, name) is not None
     ]
     rows.append(f"| Changed predictions | | {count(versus['flips'])} of {count(versus['rows'])} ({versus['tier']}) |")
     if versus["accuracy_delta"] is not None:
         delta = with_interval(points, versus["accuracy_delta"], versus["ci95"], " points")
-        rows.append(f"| Accuracy against the full model | | {delta} |")
+        rows.append(f"| {metric[0].upper()}{metric[1:]} against the full model | | {delta} |")
     intervals = "" if own["accuracy"] is None else "; with 95 % intervals"
     return "\n".join([
         "## Results", "",
@@ -46,15 +56,24 @@ def eval_results(result: Mapping[str, Any]) -> list[EvalResult]:
         else {"dataset_type": name}
     )
     return [
-        EvalResult(
-            task_type="text-classification", dataset_name=name, metric_type=kind, metric_value=own[key], **dataset
-        )
-        for key, (kind, _) in METRICS.items()
-        if own[key] is not None
+        EvalResult(task_type="text-classification", dataset_name=name, metric_type=kind, metric_value=value, **dataset)
+        for key, (kind, _) in _named(result).items()
+        if (value := _measured(own, key)) is not None
     ]
 
 
-def _value(name: str, entry: Mapping[str, Any]) -> str:
+def _named(result: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    return METRICS[(result["data"].get("answers") or {}).get("kind", SINGLE_LABEL)]
+
+
+def _measured(entry: Mapping[str, Any], name: str) -> float | None:
+    return entry[name] if name in entry else (entry.get("metrics") or {}).get(name)
+
+
+def _value(name: str, entry: Mapping[str, Any], metric: str) -> str:
+    if name == "accuracy" and "correlation" in metric:
+        low, high = entry["accuracy_ci95"]
+        return f"{entry[name]:.3f} ({low:.3f} to {high:.3f})"
     if name == "accuracy":
         return with_interval(percent, entry[name], entry["accuracy_ci95"], " %")
-    return f"{entry[name]:.3f}"
+    return f"{_measured(entry, name):.3f}"

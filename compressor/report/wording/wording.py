@@ -98,8 +98,7 @@ def accuracy_fact(full: dict, compressed: dict) -> tuple[str, str]:
         )
     metric = metric_of(versus)
     values = [quality(side["accuracy"], metric) for side in (full, compressed)]
-    named = "" if metric == ACCURACY else f"{metric[0].upper()}{metric[1:]}. "
-    text = f"{named}Full {values[0]}, compressed {values[1]}; "
+    text = f"{'' if metric == ACCURACY else f'{metric[0].upper()}{metric[1:]}: '}Full {values[0]}, compressed {values[1]}; "
     if versus["flips"] == 0:
         text += "identical predictions."
     else:
@@ -117,7 +116,7 @@ def agreement_fact(versus: dict) -> tuple[str, str]:
     if versus["gained"] is not None and versus["lost"] is not None:
         other = versus["flips"] - versus["gained"] - versus["lost"]
         text += f": {versus['gained']} gained, {versus['lost']} lost" + (f", {other} wrong both times" if other else "")
-    return percent(versus["agreement"]), f"{text}. Same label as the full model in PyTorch."
+    return percent(versus["agreement"]), f"{text}. Held against the full model in PyTorch."
 
 
 def speed_fact(comparisons: list[dict], best: dict | None) -> tuple[str, str]:
