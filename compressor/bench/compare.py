@@ -83,7 +83,7 @@ def compare_runs(directories: Sequence[Path], variant: str | None = None) -> dic
             continue
         versus = pair(first, run)
         paired.append({"run": run.number, "against": first.number, **versus})
-        notes += pairing_notes(first, run, labelled=versus["gained"] is not None)
+        notes += pairing_notes(first, run, labelled=versus["accuracy_delta"] is not None)
     return {
         "runs": [{**run.summary, "latency": run.cells[cell] if cell else None} for run in runs],
         "cell": {"batch": cell[0], "length": cell[1]} if cell else None,

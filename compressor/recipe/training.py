@@ -29,9 +29,10 @@ class HeadSpec(Spec):
 
     nodes: Annotated[int, Field(ge=2)] = 8
     """Nodes of the head: 4 to 16 are readable."""
-    trainer: Literal["gradient", "forward", "readout"] = "gradient"
+    trainer: Literal["gradient", "forward", "readout"] | None = None
     """`gradient`: all nodes at once by an optimiser, from the readout on; `forward`: node by node in closed form (charge
-    flow); `readout`: the best linear readout alone, C - 1 nodes for C classes."""
+    flow); `readout`: the best linear readout alone, C - 1 nodes for C classes. null: `gradient`, and `readout` for scores and
+    for many labels, which have no classes to train for."""
     optimizer: Literal["adamw", "lbfgs"] = "lbfgs"
     """Of the trainer `gradient`."""
     targets: Literal["teacher", "gold"] = "teacher"

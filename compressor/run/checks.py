@@ -86,7 +86,7 @@ def _kind(recipe: Recipe, source: ModelSource) -> str:
         )
     why = f"and this model gives {WORDS[kind]}"
     head = recipe.compensation.head
-    if head is not None and head.trainer != "readout" and "trainer" in head.model_fields_set:
+    if head is not None and head.trainer not in {"readout", None}:
         raise UserError(
             f"compensation.head.trainer: {head.trainer} learns classes, {why}; set it to readout, or leave it out."
         )

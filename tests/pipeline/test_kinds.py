@@ -134,7 +134,7 @@ def test_the_runtime_gives_what_the_model_gives(finished, command, kind):
 
 
 @pytest.mark.parametrize("kind", list(MORE))
-def test_heads_and_neurons_go_by_the_same_budget(task, command, tmp_path, kind):
+def test_heads_and_neurons_go_by_the_same_budget_and_runs_compare(task, finished, command, tmp_path, kind):
     values = ["selection={units: [heads, width], widths: [0.5], budget: {keep: 0.7}}", "export.variants=[]"]
     more = [part for value in values for part in ("--set", value)]
     code, stdout, stderr = command("run", task / f"{kind}.yaml", "--out", tmp_path / "run", "--json", *more)
@@ -142,6 +142,24 @@ def test_heads_and_neurons_go_by_the_same_budget(task, command, tmp_path, kind):
     plan = json.loads(stdout)["plan"]
     assert plan["units"]
     assert plan["mix"]["kept"] <= 0.7 + 1e-9
+    _, other = finished(kind, command)
+    code, stdout, stderr = command("compare", other, tmp_path / "run", "--json")
+    assert code == 0, stderr
+    paired = json.loads(stdout)["paired"][0]
+    assert (paired["metric"], paired["accuracy_delta"] is None) == (
+        {SCORE: "Spearman correlation", MANY_LABELS: "subset accuracy"}[kind],
+        False,
+    )
+    code, stdout, stderr = command("compare", other, tmp_path / "run")
+    assert (code, f"{paired['metric']} delta" in stdout) == (0, True)
+
+
+@pytest.mark.parametrize("kind", list(MORE))
+def test_an_audit_holds_the_scores_against_trials(finished, command, tmp_path, kind):
+    _, out = finished(kind, command)
+    code, stdout, stderr = command("audit", out / "recipe.yaml", "--out", out, "--json")
+    assert code == 0, stderr
+    assert json.loads(stdout)["rows"]
 
 
 @pytest.mark.parametrize("kind", list(MORE))

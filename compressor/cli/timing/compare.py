@@ -94,6 +94,8 @@ def _paired_row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
         return name, changed, BLANK, BLANK, row["verdict"], BLANK, BLANK, agreement
     low, high = row["ci95"]
     delta = f"{100 * row['accuracy_delta']:+.2f} points [{100 * low:+.2f}, {100 * high:+.2f}]"
+    if row["gained"] is None:  # scores are not counted
+        return name, changed, delta, BLANK, row["verdict"], BLANK, BLANK, agreement
     counts = f"{row['gained']:,}", f"{row['lost']:,}"
     return name, changed, delta, p_value(row["mcnemar_p"]), row["verdict"], *counts, agreement
 

@@ -33,7 +33,7 @@ def compensate(run: Run, model: PreTrainedModel, spec: HeadSpec) -> dict[str, An
     selection_states, stock_logits = final_states(model, family, run.selection, track=run.track)
     held = torch.from_numpy(selection_states)
     outputs = {part: torch.from_numpy(found) for part, found in teacher.items()}
-    trainer = spec.trainer if run.kind == SINGLE_LABEL else "readout"
+    trainer = spec.trainer or ("gradient" if run.kind == SINGLE_LABEL else "readout")
     if run.kind != SINGLE_LABEL:
         wanted, answers = outputs["selection"], teacher["selection"]
         fit = fit_outputs(torch.from_numpy(states), outputs["fitting"], held, wanted, spec, family.activation, run.task)
