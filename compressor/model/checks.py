@@ -51,16 +51,16 @@ def check_config(config: Mapping[str, Any], family: Family, where: str) -> None:
         )
     if config.get("is_decoder"):
         raise UserError(f"{where}: is_decoder is true, so tokens see only those before them; give an encoder.")
-    own = (family.layers_key, family.width_key, family.heads_key, family.ffn_key)
+    own = (family.layers_key, family.width_key, family.heads_key, family.ffn_key, family.period_key)
     for name in (*own, *SIZES):
         value, least = config.get(name), 0 if name in family.may_be_zero else 1
         if name in config and not (type(value) is int and value >= least):
             raise UserError(
                 f"{where}: {name} is {json.dumps(value, default=str)}; it must be a whole number from {least} on."
             )
-    activation = config.get("hidden_act", config.get("activation", "gelu"))
+    activation = config.get(family.act_key, config.get("activation", "gelu"))
     if not isinstance(activation, str) or activation not in ACT2FN:
-        raise UserError(f"{where}: {activation!r} is no activation that transformers knows; correct hidden_act.")
+        raise UserError(f"{where}: {activation!r} is no activation that transformers knows; correct {family.act_key}.")
     if config[family.width_key] % config[family.heads_key]:
         raise UserError(
             f"{where}: {family.width_key} ({config[family.width_key]}) is no multiple of {family.heads_key} "
@@ -72,10 +72,7 @@ def check_config(config: Mapping[str, Any], family: Family, where: str) -> None:
             f"{where}: pad_token_id is {json.dumps(padding, default=str)}, but positions of a {config['model_type']} model "
             "start behind it; set it to the tokenizer's padding token."
         )
-    if family.head_act_key and config.get(family.head_act_key) != "gelu":
-        raise UserError(
-            f"{where}: {family.head_act_key} is {json.dumps(config.get(family.head_act_key), default=str)}; only gelu is served."
-        )
+    _check_head(config, family, where)
     if config.get("conv_kernel_size"):
         raise UserError(
             f"{where}: conv_kernel_size is {config['conv_kernel_size']}: a convolution behind the first layer reads the "
@@ -83,6 +80,14 @@ def check_config(config: Mapping[str, Any], family: Family, where: str) -> None:
         )
     _check_pruned_heads(config.get("pruned_heads") or {}, config[family.layers_key], config[family.heads_key], where)
     _check_heads(stock_shape(config).heads, config[family.heads_key], family, f"{where}: pruned_heads")
+
+
+def _check_head(config: Mapping[str, Any], family: Family, where: str) -> None:
+    """Raise UserError, beginning with `where`, for a classification head that computes what none here does."""
+    for name, served in ((family.head_act_key, ["gelu"]), (family.pooling_key, ["cls", "mean"])):
+        if name and config.get(name) not in served:
+            given = json.dumps(config.get(name), default=str)
+            raise UserError(f"{where}: {name} is {given}; only {' or '.join(served)} is served.")
 
 
 def _check_heads(heads: Sequence[int], full: int, family: Family, where: str) -> None:

@@ -148,13 +148,14 @@ def load_classifier(
                 local_files_only=True,
                 ignore_mismatched_sizes=True,  # told below, with both shapes
                 **NEUTRAL,
+                **family.loaded_with,
                 **fresh,
             )
     except Exception as error:  # safetensors, pickle and zip raise their own types: all mean a file that is no use
         raise UserError(
             f"{where}: the weights cannot be loaded ({first_line(error)}); fetch or save them again."
         ) from error
-    head = (family.dense + ".", family.output + ".")
+    head = tuple(f"{name}." for name in (family.dense, family.output, family.head_norm) if name)
     # transformers 4.57 gives names alone, other versions names with both shapes
     unfit = [entry if isinstance(entry, str) else entry[0] for entry in info["mismatched_keys"]]
     misfits = [key for key in unfit if new_labels is None or not key.startswith(head)]

@@ -140,6 +140,29 @@ def shape_left(units: Collection[Unit], full: Shape) -> Shape:
     )
 
 
+def next_period(kind: bool, place: int, period: int) -> int | None:
+    """Return the period of a stack whose next layer, at `place` (from 0), is of this kind, None where no stack goes on so.
+
+    `period` is that of the layers in front, 0 while only the first of them attends globally.
+    """
+    if not period:
+        return place if kind else 0
+    return period if kind == (place % period == 0) else None
+
+
+def kept_period(kinds: Sequence[bool], keep: Sequence[int]) -> int | None:
+    """Return a period by which a stock model gives each of the layers `keep` (from 1) its own kind; None: there is none.
+
+    Layer 1 must stay, since it alone has no norm in front of its attention. What else is tied to the place, the base of
+    the rotary positions and the window, goes with the kind.
+    """
+    period: int | None = None if 1 not in keep else 0
+    for place, layer in enumerate(keep):
+        if place and period is not None:
+            period = next_period(kinds[layer - 1], place, period)
+    return len(keep) if period == 0 else period
+
+
 def unit_words(units: Iterable[Unit]) -> str:
     """Return what goes in words: `layers 2 and 4, the FFN of layer 3 and all but 384 FFN neurons of layer 1`.
 

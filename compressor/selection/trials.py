@@ -15,7 +15,7 @@ from compressor.compensation.readout import crossfit_readout
 from compressor.files import read_json, write_text
 from compressor.measurement.statistics import discordant, kl_divergence
 from compressor.model.capture import LayerCall, apply_layer
-from compressor.model.families import Family, head_logits, layer_list
+from compressor.model.families import Family, head_logits, layer_kinds, layer_list, read_state
 from compressor.model.units import split_unit
 from compressor.progress import Track, silent
 from compressor.selection.trie import (
@@ -58,7 +58,7 @@ class Trial:
 
 
 def judge(skip: SkipSet, cls: Tensor, raw: np.ndarray, teacher: np.ndarray, labels: np.ndarray | None) -> Trial:
-    """Return the trial of a set from its final [CLS] states [N, H], its stock logits [N, C] and the teacher's [N, C].
+    """Return the trial of a set from what the head reads [N, H], its stock logits [N, C] and the teacher's [N, C].
 
     The readout is solved on the device of the states.
     """
@@ -99,6 +99,7 @@ class Trials:
     ) -> None:
         self._stand_ins, self._made_from = stand_ins, made_from
         self.layers = list(layer_list(model, family))
+        self.kinds = layer_kinds(model.config.to_dict())
         self.rows = len(teacher)
         self.labelled = labels is not None
         self._model, self._family, self._teacher, self._labels = model, family, teacher.numpy(), labels
@@ -149,7 +150,8 @@ class Trials:
             for group in self._groups:
                 walk = walk_sets(self.layers, group, chunk, lambda: next(ticks, None), self._stand_ins)
                 for skip, hidden in walk:
-                    parts[skip].append(torch.cat([state[:, 0].float() for state in hidden]))
+                    read = [self._read_state(state, call) for state, call in zip(hidden, group, strict=True)]
+                    parts[skip].append(torch.cat(read))
                     if len(parts[skip]) == len(self._groups):
                         self._known[skip] = self._judge(skip, torch.cat(parts.pop(skip))[self._row_order])
                         if time.monotonic() - saved > SAVE_EVERY_S:
@@ -157,6 +159,10 @@ class Trials:
                             saved = time.monotonic()
         next(ticks, None)  # closes the bar
         self._write()
+
+    def _read_state(self, hidden: Tensor, call: LayerCall) -> Tensor:
+        with torch.inference_mode():
+            return read_state(self._model, self._family, hidden, call.mask).float()
 
     def _judge(self, skip: SkipSet, cls: Tensor) -> Trial:
         with torch.inference_mode():

@@ -34,6 +34,13 @@ CONFIGS = {
         "position_biased_input": False,
         "pooler_hidden_size": 32,
     },
+    "modernbert": {
+        "global_attn_every_n_layers": 3,
+        "local_attention": 8,
+        "pad_token_id": 0,
+        "cls_token_id": 2,
+        "sep_token_id": 3,
+    },
 }
 
 ABSOLUTE = [kind for kind, family in FAMILIES.items() if not family.relative]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from compressor.errors import UserError, first_line
 from compressor.files import read_json
 from compressor.model.checks import KEY
-from compressor.model.families import FAMILIES, Family, position_maps
+from compressor.model.families import FAMILIES, Family
 from compressor.model.load import WEIGHTS, read_config
 from compressor.model.sublayers import any_shape, padded, padded_sizes, shape_of
 from compressor.model.units import Shape
@@ -174,14 +174,13 @@ def _weights(
     config: Mapping[str, Any], names: Collection[str], read: Callable[[str], Tensor], where: str, shape: Shape | None
 ) -> Weights:
     """Return the weights of an encoder of a known `shape` as the stock class has them: what has gone counts as zeros."""
-    sizes: dict[str, tuple[int, ...]] = {}
+    sizes: dict[str, tuple[tuple[int, ...], int]] = {}
     if shape is not None and not shape.uniform():
-        family = FAMILIES[config["model_type"]]
-        sizes = padded_sizes(shape, family, config[family.width_key], position_maps(config, family))
+        sizes = padded_sizes(shape, FAMILIES[config["model_type"]], config)
 
     def whole(name: str) -> Tensor:
         found = read(name) if name in names else torch.zeros(0)
-        return padded(found, sizes[name]) if name in sizes else found
+        return padded(found, *sizes[name]) if name in sizes else found
 
     return weights_of(config, dict.fromkeys([*names, *sizes]), whole, where)
 
