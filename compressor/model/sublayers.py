@@ -30,7 +30,7 @@ class Nothing(nn.Module):
 
 
 class Constant(nn.Linear):
-    """The map out of a block that is gone: nothing in, its bias [H] out, whatever the token; 0 where it has none."""
+    """The map out of a block that is gone: nothing in, its bias [H] out, whatever the token; 0 [1] where it has none."""
 
     def __init__(self, outputs: int, *, bias: bool = True, device: torch.device | None = None) -> None:
         with warnings.catch_warnings():
@@ -39,7 +39,7 @@ class Constant(nn.Linear):
 
     def forward(self, nothing: Tensor) -> Tensor:
         """Return the bias; it broadcasts over texts and tokens where it is added to the block's input."""
-        return nothing.new_zeros(self.out_features) if self.bias is None else self.bias
+        return nothing.new_zeros(1) if self.bias is None else self.bias
 
 
 class NoAttention(nn.Module):

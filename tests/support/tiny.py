@@ -47,6 +47,8 @@ ABSOLUTE = [kind for kind, family in FAMILIES.items() if not family.relative]
 """Families of which one row can be worked out alone."""
 MOVABLE = [kind for kind, family in FAMILIES.items() if family.movable_heads]
 """Families whose heads may go one by one."""
+FOLDING = [kind for kind, family in FAMILIES.items() if not family.head_norm]
+"""Families into whose head a small one folds."""
 
 
 def wordpiece(folder: Path):

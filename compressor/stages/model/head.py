@@ -5,8 +5,15 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from compressor.compensation.heads.head import cross_entropy, fold_error, fold_head, hard_targets, soft_targets
-from compressor.compensation.heads.trainers import TRAINERS
+from compressor.compensation.heads.head import (
+    cross_entropy,
+    fold_error,
+    fold_head,
+    hard_targets,
+    head_states,
+    soft_targets,
+)
+from compressor.compensation.heads.trainers import TRAINERS, trainer_of
 from compressor.measurement.predictions import predict
 from compressor.model.states.states import final_states
 from compressor.recipe.training import HeadSpec
@@ -25,32 +32,28 @@ def compensate(run: Run, model: PreTrainedModel, spec: HeadSpec) -> dict[str, An
         teacher["fitting"] = load_array(run.path, "calibration_logits")
     else:
         teacher["fitting"] = predict(run.teacher, run.fitting, track=run.track, description="full model")
-    states, _ = final_states(model, family, run.fitting, track=run.track)
-    selection_states, stock_logits = final_states(model, family, run.selection, track=run.track)
+    final, _ = final_states(model, family, run.fitting, track=run.track)
+    selection_final, stock_logits = final_states(model, family, run.selection, track=run.track)
+    states, activation = head_states(model, family, torch.from_numpy(final))
+    selection_states, _ = head_states(model, family, torch.from_numpy(selection_final))
+    trainer = trainer_of(spec, family)
     if spec.targets == "gold":
         targets = hard_targets(data.calibration.labels, run.classes), hard_targets(data.selection.labels, run.classes)
         wanted = data.selection.labels
     else:
         targets = soft_targets(teacher["fitting"]), soft_targets(teacher["selection"])
         wanted = teacher["selection"].argmax(1)
-    fit = TRAINERS[spec.trainer](
-        torch.from_numpy(states),
-        targets[0],
-        torch.from_numpy(selection_states),
-        targets[1],
-        spec,
-        family.activation,
-        seed=run.recipe.seed,
-        track=run.track,
+    fit = TRAINERS[trainer](
+        states, targets[0], selection_states, targets[1], spec, activation, seed=run.recipe.seed, track=run.track
     )
-    logits = fit.head.logits(torch.from_numpy(selection_states), family.activation)
+    logits = fit.head.logits(selection_states, activation)
     losses = [cross_entropy(part, targets[1], fit.class_weights) for part in (torch.from_numpy(stock_logits), logits)]
     agreements = [float((part.argmax(1) == wanted).mean()) for part in (stock_logits, logits.numpy())]
     folded = losses[1] < losses[0]
     report = {
         "nodes": len(fit.head.b1),
-        "trainer": spec.trainer,
-        "optimizer": spec.optimizer if spec.trainer == "gradient" else None,
+        "trainer": trainer,
+        "optimizer": spec.optimizer if trainer == "gradient" else None,
         "targets": spec.targets,
         "epochs": fit.epochs,
         "best_epoch": fit.best_epoch,
@@ -65,5 +68,5 @@ def compensate(run: Run, model: PreTrainedModel, spec: HeadSpec) -> dict[str, An
     }
     if folded:
         fold_head(model, family, fit.head)
-        report["fold_error"] = fold_error(model, family, fit.head, torch.from_numpy(selection_states))
+        report["fold_error"] = fold_error(model, family, fit.head, torch.from_numpy(selection_final))
     return report
