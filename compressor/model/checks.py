@@ -8,6 +8,7 @@ import math
 import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,10 @@ def check_config(config: Mapping[str, Any], family: Family, where: str) -> None:
             f"{where}: pad_token_id is {json.dumps(padding, default=str)}, but positions of a {config['model_type']} model "
             "start behind it; set it to the tokenizer's padding token."
         )
-    _check_head(config, family, where)
+    if family.head_act_key and config.get(family.head_act_key) != "gelu":
+        raise UserError(
+            f"{where}: {family.head_act_key} is {json.dumps(config.get(family.head_act_key), default=str)}; only gelu is served."
+        )
     if config.get("conv_kernel_size"):
         raise UserError(
             f"{where}: conv_kernel_size is {config['conv_kernel_size']}: a convolution behind the first layer reads the "
@@ -80,14 +84,6 @@ def check_config(config: Mapping[str, Any], family: Family, where: str) -> None:
         )
     _check_pruned_heads(config.get("pruned_heads") or {}, config[family.layers_key], config[family.heads_key], where)
     _check_heads(stock_shape(config).heads, config[family.heads_key], family, f"{where}: pruned_heads")
-
-
-def _check_head(config: Mapping[str, Any], family: Family, where: str) -> None:
-    """Raise UserError, beginning with `where`, for a classification head that computes what none here does."""
-    for name, served in ((family.head_act_key, ["gelu"]), (family.pooling_key, ["cls", "mean"])):
-        if name and config.get(name) not in served:
-            given = json.dumps(config.get(name), default=str)
-            raise UserError(f"{where}: {name} is {given}; only {' or '.join(served)} is served.")
 
 
 def _check_heads(heads: Sequence[int], full: int, family: Family, where: str) -> None:
@@ -143,7 +139,7 @@ def shape_in(config: Mapping[str, Any], where: str = "config.json") -> Shape | N
     stored = entry.get("stored", "stock")
     if stored not in {"stock", "exact"}:
         raise UserError(f"{where}: {KEY}.stored is {stored!r}; it must be stock or exact.")
-    return Shape(widths, tuple(heads), stock.full_heads, stored)
+    return replace(stock, ffn_widths=widths, heads=tuple(heads), stored=stored)
 
 
 def stock_shape(config: Mapping[str, Any]) -> Shape:
@@ -151,7 +147,7 @@ def stock_shape(config: Mapping[str, Any]) -> Shape:
     family = family_of(config["model_type"])
     heads, pruned = config[family.heads_key], config.get("pruned_heads") or {}
     left = tuple(heads - len(pruned.get(layer, ())) for layer in range(config[family.layers_key]))
-    return Shape((config[family.ffn_key],) * len(left), left, heads)
+    return Shape((config[family.ffn_key],) * len(left), left, heads, ffn_maps=2 + family.gated)
 
 
 def check_widths(widths: Any, layers: int, where: str) -> tuple[int, ...]:  # noqa: ANN401

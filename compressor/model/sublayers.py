@@ -58,7 +58,7 @@ def shape_of(model: nn.Module, family: Family) -> Shape:
     layers = layer_list(model, family)
     widths = tuple(layer.get_submodule(family.ffn_output).in_features for layer in layers)
     heads = tuple(heads_of(layer, family) for layer in layers)
-    return Shape(widths, heads, getattr(model.config, family.heads_key))
+    return Shape(widths, heads, getattr(model.config, family.heads_key), ffn_maps=2 + family.gated)
 
 
 def attends(layer: nn.Module, family: Family) -> bool:

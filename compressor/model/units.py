@@ -22,13 +22,15 @@ class Shape:
     """What each layer has: the width of its feed-forward block and its attention heads (0: no such block).
 
     `full_heads` is how many heads a layer of the stock model has, of the same size as those here. `stored` says how the
-    weights lie on disk: `stock`, filled up with zeros, or `exact`.
+    weights lie on disk: `stock`, filled up with zeros, or `exact`. `ffn_maps` are the maps of a feed-forward block: 3 of one
+    that is gated.
     """
 
     ffn_widths: tuple[int, ...]
     heads: tuple[int, ...]
     full_heads: int
     stored: Literal["stock", "exact"] = "stock"
+    ffn_maps: int = 2
 
     @property
     def attention(self) -> tuple[bool, ...]:
@@ -133,10 +135,11 @@ def shape_left(units: Collection[Unit], full: Shape) -> Shape:
     losses = dict(map(split_unit, units))
     rows = enumerate(zip(full.ffn_widths, full.heads, strict=True), start=1)
     kept = [(losses.get(layer) or "", *row) for layer, row in rows if losses.get(layer) != ""]
-    return Shape(
-        tuple(neurons_left(part, width) for part, width, _ in kept),
-        tuple(heads_left(part, heads) for part, _, heads in kept),
-        full.full_heads,
+    return replace(
+        full,
+        ffn_widths=tuple(neurons_left(part, width) for part, width, _ in kept),
+        heads=tuple(heads_left(part, heads) for part, _, heads in kept),
+        stored="stock",
     )
 
 

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from tiny import FRESH
 
 from compressor.data.batches import pad
 from compressor.errors import UserError
@@ -14,18 +15,6 @@ from compressor.measurement.predictions import predict
 from compressor.model.families import FAMILIES
 from compressor.model.load import find_model, load_tokenizer
 from compressor.model.surgery import drop_layers, save_model
-
-FRESH = """
-import json, sys
-import torch
-from transformers import AutoModelForSequenceClassification
-model = AutoModelForSequenceClassification.from_pretrained(sys.argv[1]).eval()
-inputs = {name: torch.tensor(value) for name, value in json.load(open(sys.argv[2])).items()}
-assert "compressor" not in sys.modules
-with torch.inference_mode():
-    print(json.dumps({"logits": model(**inputs).logits.tolist(), "layers": model.config.num_hidden_layers,
-                      "class": type(model).__name__}))
-"""
 
 
 @pytest.mark.parametrize("model_type", list(FAMILIES))

@@ -79,7 +79,7 @@ def refit_gaps(
     if chosen and spec.layers == "later":
         chosen = list(range(chosen[0], len(keep)))
     both = spec.blocks == "both"
-    weight = spec.cls_weight if reads_first(student.config.to_dict()) else 1.0
+    cls_weight = spec.cls_weight if reads_first(student.config.to_dict()) else 1.0
     done: list[Refit] = []
     rows = sum(len(call.rows) for call in calls)
     wanted_states, states = ([call.hidden for call in calls] for _ in range(2))
@@ -94,16 +94,16 @@ def refit_gaps(
             attended.append(seen.get("attended"))
         depth = reach[index]
         if index in chosen and both and width:  # without neurons `refit_end` has the attention output, too
-            made = refit_attention(layer, family, calls, states, attended, weight)
+            made = refit_attention(layer, family, calls, states, attended, cls_weight)
             done.append(Refit(keep[index], keep[index], rows, *_numbers(made), width, "attention"))
         if index in chosen and width:
             sums = NormalEquations(), NormalEquations()
             for number, call in enumerate(calls):
-                add_regression(sums, layer, family, call, states[number], wanted_states[number], weight)
+                add_regression(sums, layer, family, call, states[number], wanted_states[number], cls_weight)
             done.append(Refit(keep[index], reach[index], rows, *_numbers(refit_output(layer, family, *sums)), width))
         elif index in chosen:
             end = refit_last_sum if family.final_norm else refit_end
-            made = end(layer, family, calls, states, wanted_states, weight)
+            made = end(layer, family, calls, states, wanted_states, cls_weight)
             done.append(Refit(keep[index], reach[index], rows, *_numbers(made), width))
         for number, call in enumerate(calls):
             states[number] = apply_layer(layer, [call], [states[number]])[0]
