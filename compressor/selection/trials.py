@@ -15,7 +15,7 @@ from compressor.compensation.readout import crossfit_readout
 from compressor.files import read_json, write_text
 from compressor.measurement.statistics import discordant, kl_divergence
 from compressor.model.capture import LayerCall, apply_layer
-from compressor.model.families import Family, head_logits, layer_kinds, layer_list, read_state
+from compressor.model.families import Family, head_logits, head_nodes, layer_kinds, layer_list, read_state
 from compressor.model.units import split_unit
 from compressor.progress import Track, silent
 from compressor.selection.trie import (
@@ -167,7 +167,9 @@ class Trials:
     def _judge(self, skip: SkipSet, cls: Tensor) -> Trial:
         with torch.inference_mode():
             raw = head_logits(self._model, self._family, cls).float().cpu().numpy()
-        return judge(skip, cls, raw, self._teacher, self._labels)
+            # the readout stands for the head to come: where that keeps its nodes, it reads these
+            states = head_nodes(self._model, self._family, cls).float() if self._family.head_norm else cls
+        return judge(skip, states, raw, self._teacher, self._labels)
 
     def _time(self) -> None:
         """Time one application of a layer to the first group of rows, and one readout; a first run of each warms up."""

@@ -51,7 +51,7 @@ def compensate(run: Run, model: PreTrainedModel, spec: HeadSpec) -> dict[str, An
     agreements = [float((part.argmax(1) == wanted).mean()) for part in (stock_logits, logits.numpy())]
     folded = losses[1] < losses[0]
     report = {
-        "nodes": len(fit.head.b1),
+        "nodes": states.shape[1] if family.head_norm else len(fit.head.b1),
         "trainer": trainer,
         "optimizer": spec.optimizer if trainer == "gradient" else None,
         "targets": spec.targets,
