@@ -1,10 +1,11 @@
 """Account of a prediction, node by node: how much charge each node of the head gives each class, and which tokens move it.
 
 The stock head computes `output(activation(dense(z)))`, so each logit is the sum of the charges `w_ck a_k` of its nodes and
-a bias. A folded head has a few nodes whose output weights are not 0; a head as the checkpoint had it has as many as the
-states are wide.
+a bias; where the head has a norm in between, a_k is what that gives. A folded head has a few nodes whose output weights are
+not 0; a head as the checkpoint had it has as many as the states are wide.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -121,11 +122,15 @@ def head_charges(model: nn.Module, family: Family, states: np.ndarray) -> Charge
         return values.detach().cpu().double()
 
     used = (output.weight != 0).any(0).cpu()
-    weight, bias = double(dense.weight)[used], double(dense.bias)[used]
-    activations = family.activation(torch.from_numpy(states).double() @ weight.T + bias)
+    bias = 0.0 if dense.bias is None else double(dense.bias)
+    activations = family.activation(torch.from_numpy(states).double() @ double(dense.weight).T + bias)
+    if family.head_norm:
+        norm = copy.deepcopy(model.get_submodule(family.head_norm)).cpu().double()
+        with torch.inference_mode():
+            activations = norm(activations)
     return Charges(
         tuple(used.nonzero()[:, 0].tolist()),
-        activations.numpy(),
+        activations[:, used].numpy(),
         double(output.weight)[:, used].T.numpy(),
         double(output.bias).numpy(),
     )

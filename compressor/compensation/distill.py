@@ -29,7 +29,7 @@ from compressor.data.answers.config import model_task
 from compressor.data.answers.kinds import SINGLE, Task
 from compressor.data.batches import Encodings, padded_batches
 from compressor.errors import UserError
-from compressor.model.capture import recorded
+from compressor.model.capture import attended_place, recorded
 from compressor.model.families import Family, layer_list
 from compressor.model.states.states import final_states
 from compressor.model.training.checkpoint import Checkpoint
@@ -227,7 +227,7 @@ def states_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tens
 
 @dataclass(frozen=True)
 class Places:
-    """Where states are read: behind these layers (0: what enters layer 1), and behind the attention's norm in these."""
+    """Where states are read: behind these layers (0: what enters layer 1), and behind the attention block in these."""
 
     behind: Sequence[int] = ()
     attended: Sequence[int] = ()
@@ -247,7 +247,7 @@ def forward(
     """Return the logits [B, C], and the state [B, S, H] at each of `places`."""
     with ExitStack() as stack:
         layers = [layer_list(model, family)[number - 1] for number in places.attended]
-        seen = [stack.enter_context(recorded(layer, outputs={"at": family.attention_norm})) for layer in layers]
+        seen = [stack.enter_context(recorded(layer, at=attended_place(family))) for layer in layers]
         output = model(**inputs, output_hidden_states=bool(places.behind))
     states = [output.hidden_states[number] for number in places.behind]
     return output.logits, [*states, *(caught["at"] for caught in seen)]

@@ -6,6 +6,7 @@ from pathlib import Path
 import onnx
 
 from compressor.model.cls_row import relative_positions
+from compressor.model.families import family_of
 from compressor.model.sublayers import any_shape
 
 FUSED = "Attention", "SkipLayerNormalization", "BiasGelu", "MultiHeadAttention"
@@ -60,15 +61,16 @@ def expected_nodes(config: dict, *, tail: bool = False) -> dict[str, int]:
     """Return how many nodes of each fused kind the layers of a model give in a float32 file.
 
     A layer has one Attention, one BiasGelu and two SkipLayerNormalization; the norm behind a block that is gone adds a
-    constant and no skip.
+    constant and no skip. Pre-norm, each sum is one node with the norm that reads it next. Of a gated block nothing is fused but
+    its activation.
     """
-    shape = any_shape(config)
+    shape, family = any_shape(config), family_of(config["model_type"])
     attending, feeding = sum(shape.attention), sum(width > 0 for width in shape.ffn_widths)
     return {
         # scores that depend on distances are no part of ONNX Runtime's node
         "Attention": 0 if relative_positions(config) else attending - (tail and shape.attention[-1]),
         "SkipLayerNormalization": attending + feeding,
-        "BiasGelu": feeding,
+        "BiasGelu": 0 if family.gated else feeding,
     }
 
 

@@ -83,13 +83,13 @@ def with_tail(model: PreTrainedModel, family: Family, form: str) -> PreTrainedMo
 
 
 def without_dead_nodes(model: PreTrainedModel, family: Family) -> PreTrainedModel:
-    """Return a copy whose head lacks the nodes that no class listens to; the model itself where every node is heard.
+    """Return a copy whose head lacks the nodes that no class listens to; the model itself where every node counts.
 
     A head of 4-16 nodes folds into the stock head of H nodes by leaving the weights behind all others 0 (`fold_head`);
     in a file that need not be a stock model they can go.
     """
     heard = model.get_submodule(family.output).weight.detach().ne(0).any(0)
-    if heard.all():
+    if heard.all() or family.head_norm:  # a norm behind the nodes takes their mean and deviation over all of them
         return model
     made = copy.deepcopy(model)
     dense, output = made.get_submodule(family.dense), made.get_submodule(family.output)

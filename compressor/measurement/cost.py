@@ -18,12 +18,14 @@ FLOPS_TOKENS = 128
 def shape_flops(shape: Shape, hidden: int, tokens: int = FLOPS_TOKENS) -> int:
     """Return the FLOPs (two per multiply-add) of encoder layers of this shape for one sequence; `tokens` may be an array.
 
-    At s tokens and width d, with heads of a numbers together and f neurons, a layer costs `s (8 d a + 4 d f) + 4 s^2 a`: the
-    maps of attention, those of the feed-forward block, scores and weighted sums. K of N heads have a = d K / N, all have
-    a = d, which with f = 4d gives `24 s d^2 + 4 s^2 d`. Norms, softmax and activations are left out, as is usual.
+    At s tokens and width d, with heads of a numbers together and f neurons, a layer costs `s (8 d a + 2 m d f) + 4 s^2 a`: the
+    maps of attention, the m of the feed-forward block (2, gated 3), scores and weighted sums. K of N heads have a = d K / N,
+    all have a = d, which with f = 4d and m = 2 gives `24 s d^2 + 4 s^2 d`. Norms, softmax and activations are left out, as is
+    usual; a layer that attends to a window computes all scores and hides those outside, as stock models and files do.
     """
     attended = hidden * sum(shape.heads) // shape.full_heads
-    return tokens * 4 * hidden * (2 * attended + sum(shape.ffn_widths)) + 4 * tokens**2 * attended
+    maps = 4 * attended + shape.ffn_maps * sum(shape.ffn_widths)
+    return tokens * 2 * hidden * maps + 4 * tokens**2 * attended
 
 
 def cls_row_flops(layer: Shape, hidden: int, tokens: int = FLOPS_TOKENS, form: str = "reassociated") -> int:

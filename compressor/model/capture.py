@@ -3,17 +3,21 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from compressor.data.batches import Encodings, padded_batches
 from compressor.errors import UserError
 from compressor.model.families import Family, layer_list
 from compressor.progress import Track, silent
 
+Place = tuple[str, bool]
+"""(module inside a layer, "" for the layer itself; whether what is meant enters it, else it leaves it)."""
 HELD_OUT = 5
 """Every fifth row is held out of the fits in closed form, which are chosen and judged by it."""
 
@@ -99,27 +103,45 @@ def apply_layer(layer: nn.Module, calls: Sequence[LayerCall], hidden: Sequence[T
     return [output if isinstance(output, Tensor) else output[0] for output in outputs]
 
 
+def sum_place(family: Family, *, attention: bool) -> Place:
+    """Return where inside a layer the sum of a block (of attention or feed-forward) and what it is added to can be seen.
+
+    A norm takes it in: the block's own or, pre-norm, that of the block behind; behind the last block it leaves the layer.
+    """
+    if family.final_norm:
+        return (family.ffn_norm, True) if attention else ("", False)
+    return family.attention_norm if attention else family.ffn_norm, True
+
+
+def attended_place(family: Family) -> Place:
+    """Return where the state behind a layer's attention block can be seen: behind its norm or, pre-norm, the plain sum."""
+    return sum_place(family, attention=True) if family.final_norm else (family.attention_norm, False)
+
+
+def watch(layer: nn.Module, place: Place, keep: Callable[[Tensor], object]) -> RemovableHandle:
+    """Call `keep` with what passes a place inside a layer, each time it does, until the handle is removed."""
+    name, enters = place
+
+    def entering(_module: nn.Module, args: tuple) -> None:
+        keep(args[0])
+
+    def leaving(_module: nn.Module, _args: tuple, made: Tensor | tuple) -> None:
+        keep(made if isinstance(made, Tensor) else made[0])
+
+    module = layer.get_submodule(name)
+    return module.register_forward_pre_hook(entering) if enters else module.register_forward_hook(leaving)
+
+
 @contextmanager
 def recorded(
-    layer: nn.Module,
-    inputs: Mapping[str, str] = MappingProxyType({}),
-    outputs: Mapping[str, str] = MappingProxyType({}),
+    layer: nn.Module, inputs: Mapping[str, str] = MappingProxyType({}), **places: Place
 ) -> Iterator[dict[str, Tensor]]:
-    """While it is open, what enters or leaves modules inside a layer is kept in a dict, as it was last.
+    """While it is open, what enters modules inside a layer, or passes other places, is kept in a dict, as it was last.
 
-    `inputs` and `outputs`: key of the dict -> name of the module.
+    `inputs`: key of the dict -> name of the module; other keys -> place.
     """
     seen: dict[str, Tensor] = {}
-
-    def keep_input(key: str) -> Callable[[nn.Module, tuple], None]:
-        return lambda _module, args: seen.update({key: args[0]})
-
-    def keep_output(key: str) -> Callable[[nn.Module, tuple, Tensor], None]:
-        return lambda _module, _args, made: seen.update({key: made})
-
     with ExitStack() as stack:
-        for key, name in inputs.items():
-            stack.callback(layer.get_submodule(name).register_forward_pre_hook(keep_input(key)).remove)
-        for key, name in outputs.items():
-            stack.callback(layer.get_submodule(name).register_forward_hook(keep_output(key)).remove)
+        for key, place in ({name: (module, True) for name, module in inputs.items()} | places).items():
+            stack.callback(watch(layer, place, partial(seen.__setitem__, key)).remove)
         yield seen

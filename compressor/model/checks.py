@@ -8,6 +8,7 @@ import math
 import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +48,16 @@ def check_config(config: Mapping[str, Any], family: Family, where: str) -> None:
         )
     if config.get("is_decoder"):
         raise UserError(f"{where}: is_decoder is true, so tokens see only those before them; give an encoder.")
-    own = (family.layers_key, family.width_key, family.heads_key, family.ffn_key)
+    own = (family.layers_key, family.width_key, family.heads_key, family.ffn_key, family.period_key)
     for name in (*own, *SIZES):
         value, least = config.get(name), 0 if name in family.may_be_zero else 1
         if name in config and not (type(value) is int and value >= least):
             raise UserError(
                 f"{where}: {name} is {json.dumps(value, default=str)}; it must be a whole number from {least} on."
             )
-    activation = config.get("hidden_act", config.get("activation", "gelu"))
+    activation = config.get(family.act_key, config.get("activation", "gelu"))
     if not isinstance(activation, str) or activation not in ACT2FN:
-        raise UserError(f"{where}: {activation!r} is no activation that transformers knows; correct hidden_act.")
+        raise UserError(f"{where}: {activation!r} is no activation that transformers knows; correct {family.act_key}.")
     if config[family.width_key] % config[family.heads_key]:
         raise UserError(
             f"{where}: {family.width_key} ({config[family.width_key]}) is no multiple of {family.heads_key} "
@@ -134,7 +135,7 @@ def shape_in(config: Mapping[str, Any], where: str = "config.json") -> Shape | N
     stored = entry.get("stored", "stock")
     if stored not in {"stock", "exact"}:
         raise UserError(f"{where}: {KEY}.stored is {stored!r}; it must be stock or exact.")
-    return Shape(widths, tuple(heads), stock.full_heads, stored)
+    return replace(stock, ffn_widths=widths, heads=tuple(heads), stored=stored)
 
 
 def stock_shape(config: Mapping[str, Any]) -> Shape:
@@ -142,7 +143,7 @@ def stock_shape(config: Mapping[str, Any]) -> Shape:
     family = family_of(config["model_type"])
     heads, pruned = config[family.heads_key], config.get("pruned_heads") or {}
     left = tuple(heads - len(pruned.get(layer, ())) for layer in range(config[family.layers_key]))
-    return Shape((config[family.ffn_key],) * len(left), left, heads)
+    return Shape((config[family.ffn_key],) * len(left), left, heads, ffn_maps=2 + family.gated)
 
 
 def check_widths(widths: Any, layers: int, where: str) -> tuple[int, ...]:  # noqa: ANN401

@@ -14,8 +14,9 @@ from compressor.errors import UserError, nearest
 class Family:
     """Names inside a `*ForSequenceClassification` of one `config.model_type`.
 
-    The head of every family here reads row 0 ([CLS] or <s>) of the last state z and computes
-    `output(activation(dense(z)))`; that is what lets a small head fold into it exactly.
+    Most heads read row 0 ([CLS] or <s>) of the last state z and compute `output(activation(dense(z)))`, which lets a small
+    head fold into them exactly. A pre-norm family has a `final_norm`: its layers add to a stream that nothing normalises
+    before the end, `attention_norm` and `ffn_norm` stand in front of their blocks, and layer 1 may have no attention norm.
     """
 
     encoder: str
@@ -48,7 +49,7 @@ class Family:
     attention_output: str = "attention.output.dense"
     """Inside a layer: the linear map that ends the attention block, [H, H]."""
     attention_norm: str = "attention.output.LayerNorm"
-    """Inside a layer: the norm over the sum of the layer's input and the attention output."""
+    """Inside a layer: the norm over the sum of the layer's input and the attention output (pre-norm: in front of attention)."""
     ffn_input: str = "intermediate.dense"
     """Inside a layer: the linear map that begins the feed-forward block, [F, H]."""
     ffn_activation: str = "intermediate.intermediate_act_fn"
@@ -56,7 +57,8 @@ class Family:
     ffn_output: str = "output.dense"
     """Inside a layer: the linear map that ends the feed-forward block, [H, F]."""
     ffn_norm: str = "output.LayerNorm"
-    """Inside a layer: the norm over the sum of attention and feed-forward outputs, which ends the layer."""
+    """Inside a layer: the norm over the sum of attention and feed-forward outputs, which ends the layer (pre-norm: in front
+    of the feed-forward block)."""
     token_types: bool = True
     """Whether the model takes token type ids (segments)."""
     position_maps: Mapping[str, str] = field(default_factory=dict)
@@ -69,6 +71,27 @@ class Family:
     """Config fields of sizes of which 0 says that there is none."""
     head_act_key: str = ""
     """Config field with the head's activation, where it has one; `activation` is the only one that is served."""
+    act_key: str = "hidden_act"
+    """Config field with the activation inside the feed-forward block."""
+    final_norm: str = ""
+    """The norm behind the last layer of a pre-norm family."""
+    head_norm: str = ""
+    """The norm between the head's activation and its second map, where there is one."""
+    pooling_key: str = ""
+    """Config field that says what the head reads, where that differs: `cls` (row 0) or `mean` (over the text's tokens)."""
+    gated: bool = False
+    """Whether the map into the feed-forward block gives two numbers a neuron: all inputs of the activation, then all gates."""
+    bias_keys: tuple[str, str] = ("", "")
+    """Config fields that say whether the maps of attention and of the feed-forward block have biases; "": they do."""
+    period_key: str = ""
+    """Config field n where a layer's kind follows from its place: layers 1, 1 + n, 1 + 2 n, ... attend globally."""
+    loaded_with: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of `from_pretrained` with which the family's layers run as plain modules."""
+
+    @property
+    def merged(self) -> bool:
+        """Whether one map gives the queries, keys and values of all heads, one kind after the other."""
+        return self.query == self.value
 
 
 _ROBERTA = Family(
@@ -143,12 +166,40 @@ FAMILIES: dict[str, Family] = {
         may_be_zero=("type_vocab_size",),
         head_act_key="pooler_hidden_act",
     ),
+    "modernbert": Family(
+        encoder="model",
+        layers="model.layers",
+        dense="head.dense",
+        output="classifier",
+        activation=nn.functional.gelu,
+        query="attn.Wqkv",
+        key="attn.Wqkv",
+        value="attn.Wqkv",
+        attention_core="attn",
+        head_counts=("num_heads", "all_head_size"),
+        attention_output="attn.Wo",
+        attention_norm="attn_norm",
+        ffn_input="mlp.Wi",
+        ffn_activation="mlp.act",
+        ffn_output="mlp.Wo",
+        ffn_norm="mlp_norm",
+        token_types=False,
+        relative=True,
+        head_act_key="classifier_activation",
+        act_key="hidden_activation",
+        final_norm="model.final_norm",
+        head_norm="head.norm",
+        pooling_key="classifier_pooling",
+        gated=True,
+        bias_keys=("attention_bias", "mlp_bias"),
+        period_key="global_attn_every_n_layers",
+        loaded_with={"reference_compile": False, "attn_implementation": "sdpa"},
+    ),
 }
 
 REFUSED: dict[str, str] = {
     "albert": "all its layers share one set of weights, so dropping a layer removes nothing",
     "deberta": "its relative-position attention is not covered by the layer capture yet",
-    "modernbert": "layers attend globally or locally by their index, so renumbering changes what they compute",
 }
 
 
@@ -184,10 +235,43 @@ def position_maps(config: Mapping[str, Any], family: Family) -> list[str]:
     return [name for kind, name in family.position_maps.items() if kind in kinds]
 
 
-def head_logits(model: nn.Module, family: Family, cls: Tensor) -> Tensor:
-    """Return the stock head's logits [N, C] of final [CLS] states [N, H], without dropout."""
-    dense, output = model.get_submodule(family.dense), model.get_submodule(family.output)
-    return output(family.activation(dense(cls)))
+def layer_kinds(config: Mapping[str, Any]) -> tuple[bool, ...] | None:
+    """Return of each layer whether it attends globally, where a stock model tells that by its place; None where it is not.
+
+    Then only sets may go whose rest has a period (`units.kept_period`).
+    """
+    family = family_of(config["model_type"])
+    if not family.period_key:
+        return None
+    return tuple(index % config[family.period_key] == 0 for index in range(config[family.layers_key]))
+
+
+def read_state(model: nn.Module, family: Family, hidden: Tensor, mask: Tensor) -> Tensor:
+    """Return what the head reads [B, H] of states [B, S, H] behind any layer, as if it were the last; `mask` [B, S].
+
+    Row 0 or the mean over the tokens of `mask`, behind the final norm of a pre-norm family.
+    """
+    norm = model.get_submodule(family.final_norm) if family.final_norm else nn.Identity()
+    if reads_first(model.config.to_dict()):
+        return norm(hidden[:, 0])
+    return (norm(hidden) * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+
+def reads_first(config: Mapping[str, Any]) -> bool:
+    """Return whether the head of a model with this configuration reads the first token alone."""
+    family = family_of(config["model_type"])
+    return not family.pooling_key or config[family.pooling_key] == "cls"
+
+
+def head_nodes(model: nn.Module, family: Family, state: Tensor) -> Tensor:
+    """Return what the second map of the stock head reads [N, H] where the first reads `state` [N, H] (`read_state`)."""
+    nodes = family.activation(model.get_submodule(family.dense)(state))
+    return model.get_submodule(family.head_norm)(nodes) if family.head_norm else nodes
+
+
+def head_logits(model: nn.Module, family: Family, state: Tensor) -> Tensor:
+    """Return the stock head's logits [N, C] of what it reads [N, H] (`read_state`), without dropout."""
+    return model.get_submodule(family.output)(head_nodes(model, family, state))
 
 
 def _names() -> str:

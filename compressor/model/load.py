@@ -139,8 +139,7 @@ def load_classifier(
     without it a checkpoint that has no classification head of its own is refused. Raises UserError for weights that are
     missing, do not fit the config, cannot be read, or hold NaN or infinity.
     """
-    fresh, family = {}, family_of(source.config["model_type"])
-    where = f"model {source.path}"
+    fresh, family, where = {}, family_of(source.config["model_type"]), f"model {source.path}"
     if new_labels is not None:
         names = dict(enumerate(new_labels))
         ids = {name: index for index, name in names.items()}
@@ -159,13 +158,14 @@ def load_classifier(
                 local_files_only=True,
                 ignore_mismatched_sizes=True,  # told below, with both shapes
                 **NEUTRAL,
+                **family.loaded_with,
                 **fresh,
             )
     except Exception as error:  # safetensors, pickle and zip raise their own types: all mean a file that is no use
         raise UserError(
             f"{where}: the weights cannot be loaded ({first_line(error)}); fetch or save them again."
         ) from error
-    head = (family.dense + ".", family.output + ".")
+    head = tuple(f"{name}." for name in (family.dense, family.output, family.head_norm) if name)
     # transformers 4.57 gives names alone, other versions names with both shapes
     unfit = [entry if isinstance(entry, str) else entry[0] for entry in info["mismatched_keys"]]
     misfits = [key for key in unfit if new_labels is None or not key.startswith(head)]

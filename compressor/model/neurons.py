@@ -26,7 +26,8 @@ def saturated_positions(magnitude: np.ndarray) -> np.ndarray:
 def specialists(layer: nn.Module, family: Family) -> np.ndarray:
     """Return which neurons of a layer's feed-forward block are saturated: bool [F]."""
     first, last = layer.get_submodule(family.ffn_input), layer.get_submodule(family.ffn_output)
-    return saturated_positions(co_magnitude([_energy(first.weight, 1)], _energy(last.weight, 0)))
+    reads = [_energy(weight, 1) for weight in first.weight.chunk(1 + family.gated)]
+    return saturated_positions(co_magnitude(reads, _energy(last.weight, 0)))
 
 
 def _energy(weight: Tensor, dim: int) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Layers with less inside: feed-forward blocks of any width and attention blocks of any number of heads (0: none).
 
 A model with such layers is the stock class with smaller linear maps in it, so stock `forward` code runs it. What is left
-of a block that went is its output bias, one vector for every token, and its norm: `LayerNorm(x + b)`. On disk the shape
+of a block that went is its output bias, one vector for every token, and its norm: `LayerNorm(x + b)`; where maps have no
+bias and the norm stands in front (pre-norm), nothing. On disk the shape
 stands in config.json under `compressor`; the weights lie there filled up with zeros to the sizes that the stock class
 expects, whose outputs are the same, or (`stored: exact`) as they are. Heads that transformers 4 pruned (`pruned_heads`,
 which 5 does not know) are heads that are gone like others: they are read, and written as part of the shape.
@@ -29,16 +30,16 @@ class Nothing(nn.Module):
 
 
 class Constant(nn.Linear):
-    """The map out of a block that is gone: nothing in, its bias [H] out, whatever the token."""
+    """The map out of a block that is gone: nothing in, its bias [H] out, whatever the token; 0 [1] where it has none."""
 
-    def __init__(self, outputs: int, *, device: torch.device | None = None) -> None:
+    def __init__(self, outputs: int, *, bias: bool = True, device: torch.device | None = None) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # torch's, that there is nothing to draw
-            super().__init__(0, outputs, device=device)
+            super().__init__(0, outputs, bias, device=device)
 
-    def forward(self, _nothing: Tensor) -> Tensor:
+    def forward(self, nothing: Tensor) -> Tensor:
         """Return the bias; it broadcasts over texts and tokens where it is added to the block's input."""
-        return self.bias
+        return nothing.new_zeros(1) if self.bias is None else self.bias
 
 
 class NoAttention(nn.Module):
@@ -57,7 +58,7 @@ def shape_of(model: nn.Module, family: Family) -> Shape:
     layers = layer_list(model, family)
     widths = tuple(layer.get_submodule(family.ffn_output).in_features for layer in layers)
     heads = tuple(heads_of(layer, family) for layer in layers)
-    return Shape(widths, heads, getattr(model.config, family.heads_key))
+    return Shape(widths, heads, getattr(model.config, family.heads_key), ffn_maps=2 + family.gated)
 
 
 def attends(layer: nn.Module, family: Family) -> bool:
@@ -79,13 +80,9 @@ def cut_ffn(layer: nn.Module, family: Family, kept: Sequence[int]) -> None:
     """Leave only the neurons `kept` (from 0) of the layer's feed-forward block, in place; none: only its bias stays."""
     first, last = layer.get_submodule(family.ffn_input), layer.get_submodule(family.ffn_output)
     chosen = torch.as_tensor(list(kept), dtype=torch.long, device=last.weight.device)
-    weights = [first.weight.detach()[chosen], first.bias.detach()[chosen], last.weight.detach()[:, chosen]]
-    _set_ffn(layer, family, len(chosen))
-    first, last = layer.get_submodule(family.ffn_input), layer.get_submodule(family.ffn_output)
-    if len(chosen):
-        with torch.no_grad():
-            for parameter, weight in zip((first.weight, first.bias, last.weight), weights, strict=True):
-                parameter.copy_(weight)
+    output = _linear(last.weight.detach()[:, chosen], last.bias) if len(chosen) else _constant(last)
+    rows = _in_every_part(chosen, last.in_features, 1 + family.gated)
+    _put(layer, {family.ffn_input: _rows_of(first, rows) if len(chosen) else Nothing(), family.ffn_output: output})
 
 
 def cut_part(layer: nn.Module, family: Family, part: str) -> None:
@@ -104,23 +101,21 @@ def cut_heads(layer: nn.Module, family: Family, kept: Sequence[int]) -> None:
         cut_attention(layer, family)
         return
     core = layer.get_submodule(family.attention_core)
-    size, output = core.attention_head_size, layer.get_submodule(family.attention_output)
+    output = layer.get_submodule(family.attention_output)
     chosen = torch.as_tensor(list(kept), dtype=torch.long, device=output.weight.device)
-    columns = inputs_of(chosen, size)
-    for name in head_maps(layer, family):
-        linear = layer.get_submodule(name)
-        _put(layer, name, _linear(linear.weight.detach()[columns], linear.bias.detach()[columns]))
-    _put(layer, family.attention_output, _linear(output.weight.detach()[:, columns], output.bias))
+    columns = inputs_of(chosen, output.in_features // heads_of(layer, family))
+    rows = _in_every_part(columns, output.in_features, 3 if family.merged else 1)
+    maps = {name: _rows_of(layer.get_submodule(name), rows) for name in head_maps(layer, family)}
+    _put(layer, {**maps, family.attention_output: _linear(output.weight.detach()[:, columns], output.bias)})
     for name, count in zip(family.head_counts, (len(chosen), len(columns)), strict=True):
         setattr(core, name, count)
-    layer.train(layer.training)
 
 
 def head_maps(layer: nn.Module, family: Family) -> list[str]:
-    """Return the names of the maps [H, H] inside a layer whose outputs are parted into heads."""
+    """Return the names of the maps inside a layer whose outputs [H] (merged: three times that) are parted into heads."""
     core = layer.get_submodule(family.attention_core)
     own = [name for name in family.position_maps.values() if hasattr(core, name.rpartition(".")[2])]
-    return [family.query, family.key, family.value, *own]
+    return [*dict.fromkeys((family.query, family.key, family.value)), *own]
 
 
 def inputs_of(units: Tensor, each: int) -> Tensor:
@@ -130,17 +125,13 @@ def inputs_of(units: Tensor, each: int) -> Tensor:
 
 def cut_attention(layer: nn.Module, family: Family) -> None:
     """Take the layer's attention block out, in place; the bias of its output map stays."""
-    output = layer.get_submodule(family.attention_output)
-    constant = Constant(output.out_features, device=output.bias.device)
-    constant.bias = output.bias
-    core = NoAttention()
+    constant, core = _constant(layer.get_submodule(family.attention_output)), NoAttention()
     inside, _, leaf = family.attention_output.rpartition(".")
     if inside == family.attention_core:
         core.add_module(leaf, constant)
     else:
-        _put(layer, family.attention_output, constant)
-    _put(layer, family.attention_core, core)
-    layer.train(layer.training)
+        _put(layer, {family.attention_output: constant})
+    _put(layer, {family.attention_core: core})
 
 
 def apply_shape(model: nn.Module, family: Family, shape: Shape) -> None:
@@ -155,7 +146,7 @@ def apply_shape(model: nn.Module, family: Family, shape: Shape) -> None:
         if width < has:
             cut_ffn(layer, family, range(width))
         elif width > has:
-            _set_ffn(layer, family, width)
+            _grow_ffn(layer, family, width)
         if heads < heads_of(layer, family):
             cut_heads(layer, family, range(heads))
 
@@ -179,42 +170,46 @@ def padded_state(model: nn.Module, family: Family) -> dict[str, Tensor]:
     A neuron or a head with zero weights behind it adds nothing; an attention block whose output map is zero adds its bias
     alone.
     """
-    state, bias = dict(model.state_dict()), layer_list(model, family)[0].get_submodule(family.ffn_output).bias
-    shape, config = shape_of(model, family), model.config
-    sizes = padded_sizes(shape, family, len(bias), position_maps(config.to_dict(), family))
+    state, config = dict(model.state_dict()), model.config
+    shape, nothing = shape_of(model, family), next(model.parameters()).detach().flatten()[:0]
+    sizes = padded_sizes(shape, family, config.to_dict())
     if getattr(config, "position_embedding_type", "absolute") != "absolute":  # each layer has an embedding of distances
-        size = 2 * config.max_position_embeddings - 1, len(bias) // shape.full_heads
+        size = 2 * config.max_position_embeddings - 1, getattr(config, family.width_key) // shape.full_heads
         gone = [index for index, heads in enumerate(shape.heads) if not heads]
-        sizes |= {f"{family.layers}.{i}.{family.attention_core}.distance_embedding.weight": size for i in gone}
+        sizes |= {f"{family.layers}.{i}.{family.attention_core}.distance_embedding.weight": (size, 1) for i in gone}
     for name, size in sizes.items():
-        state[name] = padded(state.get(name, bias[:0].detach()), size)
+        state[name] = padded(state.get(name, nothing), *size)
     return state
 
 
-def padded_sizes(
-    shape: Shape, family: Family, hidden: int, positions: Sequence[str] = ()
-) -> dict[str, tuple[int, ...]]:
-    """Return name -> size of the weights that the stock class has where a model of `shape` may have less, or none.
+def padded_sizes(shape: Shape, family: Family, config: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], int]]:
+    """Return name -> (size, parts) of the weights that the stock class has where a model of `shape` may have less, or none.
 
-    `positions` are the maps of distances of its layers (`position_maps`).
+    `parts` counts the maps of one size that a weight holds one below the other; `config` is that of the model.
     """
-    wide, sizes = max(1, *shape.ffn_widths), {}
+    wide, hidden, sizes = max(1, *shape.ffn_widths), config[family.width_key], {}
+    inner = dict.fromkeys((family.query, family.key, family.value, *position_maps(config, family)))
+    attention_bias, ffn_bias = (not key or config[key] for key in family.bias_keys)
+    maps = [(family.ffn_input, wide, 1 + family.gated, ffn_bias)]
+    maps += [(name, hidden, 3 if family.merged else 1, attention_bias) for name in inner]
     for index, heads in enumerate(shape.heads):
-        own = {f"{family.ffn_input}.weight": (wide, hidden), f"{family.ffn_input}.bias": (wide,)}
-        own[f"{family.ffn_output}.weight"] = hidden, wide
+        own = {f"{family.ffn_output}.weight": ((hidden, wide), 1)}
         if heads < shape.full_heads:
-            for name in (family.query, family.key, family.value, *positions):
-                own |= {f"{name}.weight": (hidden, hidden), f"{name}.bias": (hidden,)}
-            own[f"{family.attention_output}.weight"] = hidden, hidden
+            own[f"{family.attention_output}.weight"] = (hidden, hidden), 1
+        for name, rows, parts, bias in maps if heads < shape.full_heads else maps[:1]:
+            own[f"{name}.weight"] = (parts * rows, hidden), parts
+            if bias:
+                own[f"{name}.bias"] = (parts * rows,), parts
         sizes |= {f"{family.layers}.{index}.{name}": size for name, size in own.items()}
     return sizes
 
 
-def padded(weight: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Return `weight` filled up with zeros to `size`; one of no numbers may have fewer dimensions."""
+def padded(weight: Tensor, size: tuple[int, ...], parts: int = 1) -> Tensor:
+    """Return `weight` filled up with zeros to `size`, each of its `parts` by itself; one of no numbers may be of any shape."""
     filled = weight.new_zeros(size)
     if weight.numel():
-        filled[tuple(map(slice, weight.shape))] = weight
+        for part, room in zip(weight.chunk(parts), filled.chunk(parts), strict=True):
+            room[tuple(map(slice, part.shape))] = part
     return filled
 
 
@@ -261,28 +256,44 @@ def as_stored(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def _set_ffn(layer: nn.Module, family: Family, width: int) -> None:
+def _grow_ffn(layer: nn.Module, family: Family, width: int) -> None:
     """Replace both maps of the feed-forward block by new ones of `width`; the output bias stays."""
     last = layer.get_submodule(family.ffn_output)
-    hidden, bias = last.out_features, last.bias
-    if width:
-        first = nn.Linear(hidden, width, device=bias.device, dtype=bias.dtype)
-        output: nn.Linear = nn.Linear(width, hidden, device=bias.device, dtype=bias.dtype)
-    else:
-        first, output = Nothing(), Constant(hidden, device=bias.device)
-    output.bias = bias
-    _put(layer, family.ffn_input, first)
-    _put(layer, family.ffn_output, output)
-    layer.train(layer.training)
+    like = {"bias": last.bias is not None, "device": last.weight.device, "dtype": last.weight.dtype}
+    output = nn.Linear(width, last.out_features, **like)
+    output.bias = last.bias
+    first = nn.Linear(last.out_features, (1 + family.gated) * width, **like)
+    _put(layer, {family.ffn_input: first, family.ffn_output: output})
 
 
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """Return the linear map with this weight [O, I] and bias [O]; a parameter is taken as it is."""
-    made = nn.Linear(*reversed(weight.shape), device="meta")
-    made.weight, made.bias = nn.Parameter(weight), bias if isinstance(bias, nn.Parameter) else nn.Parameter(bias)
+def _constant(output: nn.Linear) -> Constant:
+    """Return what is left of a block's output map where the block is gone."""
+    made = Constant(output.out_features, bias=output.bias is not None, device=output.weight.device)
+    made.bias = output.bias
     return made
 
 
-def _put(layer: nn.Module, name: str, module: nn.Module) -> None:
-    owner, _, leaf = name.rpartition(".")
-    setattr(layer.get_submodule(owner), leaf, module)
+def _linear(weight: Tensor, bias: nn.Parameter | None) -> nn.Linear:
+    """Return the linear map with this weight [O, I] and bias [O], which is taken as it is."""
+    made = nn.Linear(*reversed(weight.shape), bias is not None, device="meta")
+    made.weight, made.bias = nn.Parameter(weight.contiguous()), bias
+    return made
+
+
+def _rows_of(linear: nn.Linear, rows: Tensor) -> nn.Linear:
+    """Return a copy of the map with these outputs alone."""
+    bias = None if linear.bias is None else nn.Parameter(linear.bias.detach()[rows])
+    return _linear(linear.weight.detach()[rows], bias)
+
+
+def _in_every_part(chosen: Tensor, size: int, parts: int) -> Tensor:
+    """Return where `chosen` outputs lie in each of several maps of `size` outputs that stand one below the other."""
+    return torch.cat([chosen + part * size for part in range(parts)])
+
+
+def _put(layer: nn.Module, modules: Mapping[str, nn.Module]) -> None:
+    """Put modules in the place of those of that name inside the layer."""
+    for name, module in modules.items():
+        owner, _, leaf = name.rpartition(".")
+        setattr(layer.get_submodule(owner), leaf, module)
+    layer.train(layer.training)

@@ -10,9 +10,15 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compressor.errors import UserError
-from compressor.model.families import Family, family_of, layer_list
+from compressor.model.families import Family, family_of, layer_kinds, layer_list
 from compressor.model.sublayers import cut_part, padded_state, shape_of, write_shape
-from compressor.model.units import Unit, parts_of, whole_layers
+from compressor.model.units import Unit, kept_period, parts_of, whole_layers
+
+NO_PERIOD = (
+    "layers of this family attend globally at a regular distance and locally in between, by their place, and layer 1 alone has "
+    "no norm in front of its attention, so layer 1 must stay and what stays must be as regular"
+)
+"""Why a set of layers may not go where the kind of a layer is tied to its place."""
 
 
 def check_skip(skip: Sequence[int], layers: int, field: str = "selection.skip") -> None:
@@ -34,16 +40,22 @@ def kept_layers(layers: int, skip: Sequence[int]) -> list[int]:
 def drop_layers(model: PreTrainedModel, family: Family, skip: Sequence[int]) -> PreTrainedModel:
     """Return a new model of the same class without the layers `skip` (from 1); the rest is copied bit by bit.
 
-    Raises UserError if a layer does not exist or none would be left.
+    Where the kind of a layer is tied to its place (`layer_kinds`), the configuration gets the period that the kept ones have.
+    Raises UserError if a layer does not exist, none would be left, or those that are left have no period.
     """
-    stack = layer_list(model, family)
+    stack, kinds = layer_list(model, family), layer_kinds(model.config.to_dict())
     check_skip(skip, len(stack))
     keep = kept_layers(len(stack), skip)
+    period = kinds and kept_period(kinds, keep)
+    if kinds and period is None:
+        raise UserError(f"without layers {', '.join(map(str, sorted(set(skip))))}: {NO_PERIOD}.")
     made = copy.deepcopy(model, {id(stack[layer - 1]): None for layer in skip})  # what goes is not copied
     owner, _, leaf = family.layers.rpartition(".")
     kept = nn.ModuleList([layer for layer in layer_list(made, family) if layer is not None])
     setattr(made.get_submodule(owner), leaf, kept)
     setattr(made.config, family.layers_key, len(keep))
+    if period and len(keep) < len(stack):
+        setattr(made.config, family.period_key, period)
     write_shape(made.config, family, shape_of(made, family))
     return made.eval()
 

@@ -22,13 +22,15 @@ class Shape:
     """What each layer has: the width of its feed-forward block and its attention heads (0: no such block).
 
     `full_heads` is how many heads a layer of the stock model has, of the same size as those here. `stored` says how the
-    weights lie on disk: `stock`, filled up with zeros, or `exact`.
+    weights lie on disk: `stock`, filled up with zeros, or `exact`. `ffn_maps` are the maps of a feed-forward block: 3 of one
+    that is gated.
     """
 
     ffn_widths: tuple[int, ...]
     heads: tuple[int, ...]
     full_heads: int
     stored: Literal["stock", "exact"] = "stock"
+    ffn_maps: int = 2
 
     @property
     def attention(self) -> tuple[bool, ...]:
@@ -133,11 +135,35 @@ def shape_left(units: Collection[Unit], full: Shape) -> Shape:
     losses = dict(map(split_unit, units))
     rows = enumerate(zip(full.ffn_widths, full.heads, strict=True), start=1)
     kept = [(losses.get(layer) or "", *row) for layer, row in rows if losses.get(layer) != ""]
-    return Shape(
-        tuple(neurons_left(part, width) for part, width, _ in kept),
-        tuple(heads_left(part, heads) for part, _, heads in kept),
-        full.full_heads,
+    return replace(
+        full,
+        ffn_widths=tuple(neurons_left(part, width) for part, width, _ in kept),
+        heads=tuple(heads_left(part, heads) for part, _, heads in kept),
+        stored="stock",
     )
+
+
+def next_period(kind: bool, place: int, period: int) -> int | None:
+    """Return the period of a stack whose next layer, at `place` (from 0), is of this kind, None where no stack goes on so.
+
+    `period` is that of the layers in front, 0 while only the first of them attends globally.
+    """
+    if not period:
+        return place if kind else 0
+    return period if kind == (place % period == 0) else None
+
+
+def kept_period(kinds: Sequence[bool], keep: Sequence[int]) -> int | None:
+    """Return a period by which a stock model gives each of the layers `keep` (from 1) its own kind; None: there is none.
+
+    Layer 1 must stay, since it alone has no norm in front of its attention. What else is tied to the place, the base of
+    the rotary positions and the window, goes with the kind.
+    """
+    period: int | None = None if 1 not in keep else 0
+    for place, layer in enumerate(keep):
+        if place and period is not None:
+            period = next_period(kinds[layer - 1], place, period)
+    return len(keep) if period == 0 else period
 
 
 def unit_words(units: Iterable[Unit]) -> str:

@@ -11,6 +11,7 @@ from compressor.cascade.plan import layers_to_try
 from compressor.cascade.thresholds import rows_needed
 from compressor.compensation.distill import check_labels
 from compressor.compensation.heads.head import check_nodes
+from compressor.compensation.heads.trainers import check_trainer
 from compressor.data.answers.config import WORDS
 from compressor.data.answers.kinds import SINGLE_LABEL
 from compressor.data.batches import check_room, same_tokens
@@ -21,7 +22,7 @@ from compressor.errors import UserError
 from compressor.model.capture import check_fit_rows
 from compressor.model.checks import check_outputs, check_stored
 from compressor.model.cls_row import relative_positions
-from compressor.model.families import family_of, part_sizes
+from compressor.model.families import family_of, layer_kinds, part_sizes
 from compressor.model.load import ModelSource, find_model, load_tokenizer, longest_input
 from compressor.model.sublayers import any_shape
 from compressor.progress import Track
@@ -35,12 +36,17 @@ from compressor.selection.search import check_selection
 def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
     """Look at the model and read the data; refuse what cannot work before anything expensive or any file is made."""
     source = find_model(recipe.model.path, recipe.model.revision)
-    check_selection(recipe.selection, source.layers, recipe.goals)
+    kinds = layer_kinds(source.config)
+    check_selection(recipe.selection, source.layers, recipe.goals, kinds)
+    if kinds is not None:
+        _check_units(recipe, source.config["model_type"])
     if recipe.selection.budget is not None:
         _check_budget(recipe.selection, source)
     head = recipe.compensation.head
     if head is not None:
-        check_nodes(head.nodes, source.config[family_of(source.config["model_type"]).width_key])
+        family = family_of(source.config["model_type"])
+        check_nodes(head.nodes, source.config[family.width_key])
+        check_trainer(head, family, source.config["model_type"])
     inside = source.path.resolve().is_relative_to(path.resolve())
     if inside and source.path.resolve() != path.resolve() / GIVEN:
         raise UserError(
@@ -134,6 +140,18 @@ def check_classifier(source: ModelSource, where: str) -> None:
     check_stored(source.path, family_of(source.config["model_type"]), where, head=True)
 
 
+def _check_units(recipe: Recipe, model_type: str) -> None:
+    """Raise UserError where whole layers are to go in a mix of a model that not every set of layers may leave."""
+    field, units = ("selection", recipe.selection.units if recipe.selection.budget is not None else ())
+    if recipe.ship is not None:
+        field, units = "ship", recipe.ship.units or ()
+    if "layer" in units:
+        raise UserError(
+            f"{field}.units: whole layers of a {model_type} model go as sets alone (selection.layers), since each attends "
+            "globally or locally by its place; leave layer out: attention and ffn of one layer together are the layer."
+        )
+
+
 def _check_budget(spec: SelectionSpec, source: ModelSource) -> None:
     """Raise UserError where the budget cannot be reached, as far as that is known before anything is timed."""
     family = family_of(source.config["model_type"])
@@ -152,8 +170,10 @@ def _check_budget(spec: SelectionSpec, source: ModelSource) -> None:
 
 
 def source_savings(spec: SelectionSpec, source: ModelSource) -> dict[tuple[int, str], np.ndarray]:
-    """Return what the parts that may go save of the FLOPs of a model."""
+    """Return what the parts that may go save of the FLOPs of a model, whole layers only where any of them may go."""
     parts, width_key = part_names(spec, *part_sizes(source.config)), family_of(source.config["model_type"]).width_key
+    if layer_kinds(source.config) is not None:
+        parts = [part for part in parts if part]
     return flops_savings(any_shape(source.config), source.config[width_key], parts)
 
 

@@ -9,6 +9,7 @@ from scipy.stats import norm, rankdata
 
 from compressor.measurement.statistics import delta_interval, share_interval
 from compressor.recipe.compression import SelectionSpec
+from compressor.selection.allowed import Kinds, may_go
 from compressor.selection.baselines import RANKINGS, Evidence, drop_order, importances, ranked_set
 from compressor.selection.search import MOST_SETS, SEARCHES, best_by_size, sets_total, wanted_sizes
 from compressor.selection.trials import Trial, Trials
@@ -60,12 +61,13 @@ def audit_scores(
 ) -> Audit:
     """Try every contiguous block, every score's set of every size and the search's own sets; compare.
 
-    `labels` says which labels the separability is that of; `flops(skip set)` gives the encoder's FLOPs; `roles` are
+    Blocks judge the scores whether or not a model can be made without them (`selection/allowed.py`); the best set of a size is
+    one that can. `labels` says which labels the separability is that of; `flops(skip set)` gives the encoder's FLOPs; `roles` are
     kept beside the damage as they are.
     """
-    layers = len(trials.layers)
-    search = spec_of_all_sizes(spec, layers)
-    sizes = wanted_sizes(search, layers)
+    layers, kinds = len(trials.layers), trials.kinds
+    search = spec_of_all_sizes(spec, layers, kinds)
+    sizes = wanted_sizes(search, layers, kinds)
     found: dict[str, dict[SkipSet, Trial]] = {}
     for name in (search.search, *CHEAPER[search.search]):
         tried = found[name] = {}
@@ -75,16 +77,19 @@ def audit_scores(
             tried.update({trial.skip: trial for trial in made})
             return made
 
-        SEARCHES[name](evaluate, layers, sizes, lambda _size: (), search)
+        SEARCHES[name](evaluate, layers, sizes, lambda _size: (), search, kinds)
     blocks, scores = contiguous_blocks(layers), list(RANKINGS.items())
-    planned = {(name, size): ranked_set(name, evidence, size, spec.protect) for name in RANKINGS for size in sizes}
+    planned = {
+        (name, size): ranked_set(name, evidence, size, spec.protect, kinds) for name in RANKINGS for size in sizes
+    }
     known = {trial.skip: trial for trial in trials([*blocks, *planned.values()], "audit of the scores")}
     known |= {skip: trial for tried in found.values() for skip, trial in tried.items()}
     # the full model has its own head, so no readout stands between it and its predictions
     full = Trial((), 1.0, 0.0, 1.0, 0.0, *([0] * 4 if trials.labelled else [None] * 4))
     for tried in (known, *found.values()):
         tried[()] = full
-    best = best_by_size(trial for skip, trial in known.items() if not set(skip) & set(spec.protect))
+    able = (skip for skip in known if not set(skip) & set(spec.protect) and may_go(skip, kinds))
+    best = best_by_size(known[skip] for skip in able)
     by_search = {name: best_by_size(tried.values()) for name, tried in found.items()}
     series = {(name, "search", size): sets[size] for name, sets in by_search.items() for size in sizes}
     series |= {(name, "score", size): known[skip] for (name, size), skip in planned.items()}
@@ -117,7 +122,7 @@ def audit_scores(
     )
 
 
-def spec_of_all_sizes(spec: SelectionSpec, layers: int) -> SelectionSpec:
+def spec_of_all_sizes(spec: SelectionSpec, layers: int, kinds: Kinds = None) -> SelectionSpec:
     """Return the search that an audit makes of the recipe's: over all sizes, by a beam where exhaustive means too many.
 
     A search of one set only has nothing to say about the other sizes, and one that a score leads cannot judge scores, so a
@@ -125,7 +130,7 @@ def spec_of_all_sizes(spec: SelectionSpec, layers: int) -> SelectionSpec:
     """
     every = spec.model_copy(update={"layers": "auto", "skip": None})
     narrow = spec.search in {"ranked", "guided", "fixed"} or (
-        spec.search == "exhaustive" and sets_total(every, layers) > MOST_SETS
+        spec.search == "exhaustive" and sets_total(every, layers, kinds) > MOST_SETS
     )
     return every.model_copy(update={"search": "beam"}) if narrow else every
 

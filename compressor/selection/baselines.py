@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from compressor.selection.allowed import Kinds, allowed_sets, may_go
 from compressor.selection.sensitivity import SENSITIVITIES
 from compressor.selection.separability import SCORES
 from compressor.selection.trie import SkipSet
@@ -140,15 +141,24 @@ def drop_order(name: str, evidence: Evidence, protect: Sequence[int] = ()) -> li
     return sorted(free, key=lambda layer: (values[layer - 1], -layer))
 
 
-def ranked_set(name: str, evidence: Evidence, size: int, protect: Sequence[int] = ()) -> SkipSet:
+def ranked_set(name: str, evidence: Evidence, size: int, protect: Sequence[int] = (), kinds: Kinds = None) -> SkipSet:
     """Return the `size` layers that the score skips, without any trial.
 
     Scores in CONTIGUOUS take the block of `size` neighbours with the lowest value, where one is free of protected layers.
+    Where not every set may go, the others take the set whose layers have the lowest sum.
     """
     if name in CONTIGUOUS and size:
         starts = range(1, evidence.layers - size + 2)
-        blocks = [start for start in starts if not set(range(start, start + size)) & set(protect)]
+        blocks = [
+            start
+            for start in starts
+            if not set(range(start, start + size)) & set(protect) and may_go(tuple(range(start, start + size)), kinds)
+        ]
         if blocks:
             start = min(blocks, key=lambda start: (RANKINGS[name](evidence, start, start + size - 1), -start))
             return tuple(range(start, start + size))
+    if kinds is not None:
+        values = importances(name, evidence)
+        sets = allowed_sets(evidence.layers, size, protect, kinds)
+        return min(sets, key=lambda skip: (sum(values[layer - 1] for layer in skip), [-layer for layer in skip[::-1]]))
     return tuple(sorted(drop_order(name, evidence, protect)[:size]))

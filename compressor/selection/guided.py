@@ -1,6 +1,6 @@
 """Search that a score leads and trials correct: a tenth of the sets of a size, the most promising first."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from math import comb
 
@@ -25,14 +25,23 @@ LOWEST = 1e-6
 
 def guided_sets(free: int, size: int) -> int:
     """Return how many of the sets of `size` layers out of `free` are tried."""
-    total = comb(free, size)
+    return tenth(comb(free, size))
+
+
+def tenth(total: int) -> int:
+    """Return how many of `total` sets of one size are tried."""
     return min(total, max(LEAST, total // SHARE))
 
 
 def guided_search(
-    evaluate: Callable[[Sequence[SkipSet], str], list[Trial]], order: Sequence[int], sizes: Sequence[int]
+    evaluate: Callable[[Sequence[SkipSet], str], list[Trial]],
+    order: Sequence[int],
+    sizes: Sequence[int],
+    sets_of: Callable[[int], Iterable[SkipSet]] | None = None,
 ) -> None:
     """Try the sets of each of `sizes` that promise the lowest KL; `order` holds the layers, the least important first.
+
+    `sets_of(size)` gives the sets that there are, of layers in `order`; None: all.
 
     The log of a set's KL is modelled as a sum over its layers. A layer begins with its place in the order; after every batch
     its value is what ridge regression, drawn to that place, makes of all trials of the size. Sets unlike those that were tried
@@ -40,11 +49,11 @@ def guided_search(
     """
     places = SLOPE * np.arange(1, len(order) + 1)
     for size in sizes:
-        sets = [tuple(sorted(chosen)) for chosen in combinations(order, size)]
+        sets = [tuple(sorted(chosen)) for chosen in (sets_of(size) if sets_of else combinations(order, size))]
         members = np.array([[layer in chosen for layer in order] for chosen in sets], dtype=float)
         promise, tried, costs = members @ places, [], []
-        while len(tried) < guided_sets(len(order), size):
-            left = guided_sets(len(order), size) - len(tried)
+        while len(tried) < tenth(len(sets)):
+            left = tenth(len(sets)) - len(tried)
             known = set(tried)
             by_promise = np.argsort(promise, kind="stable").tolist()
             new = [index for index in by_promise if index not in known][: min(BATCH, left)]

@@ -3,15 +3,15 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from math import comb
+from itertools import islice
 
 from compressor.errors import UserError
 from compressor.model.surgery import check_skip
 from compressor.model.units import whole_layers
 from compressor.recipe.compression import GoalsSpec, SelectionSpec
+from compressor.selection.allowed import Kinds, allowed_sets, check_allowed, count_sets, may_go
 from compressor.selection.goals import Choice, choose
-from compressor.selection.guided import guided_search, guided_sets
+from compressor.selection.guided import guided_search, tenth
 from compressor.selection.trials import Trial, Trials
 from compressor.selection.trie import SkipSet
 
@@ -146,14 +146,14 @@ def find_plan(
 
     `readout` says whether the goals judge a set after the readout, which stands for the head to come, or as it is.
     """
-    search, layers = Search(trials), len(trials.layers)
-    check_selection(spec, layers, goals)
-    sizes = wanted_sizes(spec, layers)
-    SEARCHES[spec.search](search, layers, sizes, ranked, spec)
+    search, layers, kinds = Search(trials), len(trials.layers), trials.kinds
+    check_selection(spec, layers, goals, kinds)
+    sizes = wanted_sizes(spec, layers, kinds)
+    SEARCHES[spec.search](search, layers, sizes, ranked, spec, kinds)
     if spec.search not in {"ranked", "fixed"}:  # before anything is chosen: it may be better than what the search found
         by_scores = [ranked(size) for size in sizes if size]
         search([skip for skip in by_scores if not set(skip) & set(spec.protect)], "ranked plans")
-    total, choice = sets_total(spec, layers), None
+    total, choice = sets_total(spec, layers, kinds), None
     if spec.layers == "auto":
         some = [trial for skip, trial in search.tried.items() if skip]
         choice = choose(some, goals, choices=total - 1, rows=trials.rows, readout=readout)
@@ -179,26 +179,28 @@ def best_by_size(trials: Iterable[Trial]) -> dict[int, Trial]:
     return best
 
 
-def wanted_sizes(spec: SelectionSpec, layers: int) -> list[int]:
-    """Return the numbers of layers that the search looks at: the one asked for, or with `auto` all from 0."""
+def wanted_sizes(spec: SelectionSpec, layers: int, kinds: Kinds = None) -> list[int]:
+    """Return the numbers of layers that the search looks at: the one asked for, or with `auto` all from 0 that may go."""
     if spec.layers != "auto":
         return [spec.layers]
-    return list(range(min(layers - 1, layers - len(set(spec.protect))) + 1))
+    return [size for size in range(layers) if count_sets(layers, size, spec.protect, kinds)]
 
 
-def candidate_sets(layers: int, sizes: Sequence[int], protect: Sequence[int]) -> list[SkipSet]:
-    """Return every set of as many unprotected layers out of 1..`layers` as one of `sizes` says."""
-    free = [layer for layer in range(1, layers + 1) if layer not in protect]
-    return [skip for size in sizes for skip in combinations(free, size)]
+def candidate_sets(layers: int, sizes: Sequence[int], protect: Sequence[int], kinds: Kinds = None) -> list[SkipSet]:
+    """Return every set of as many unprotected layers out of 1..`layers` as one of `sizes` says, of those that may go."""
+    return [skip for size in sizes for skip in allowed_sets(layers, size, protect, kinds)]
 
 
-def sets_total(spec: SelectionSpec, layers: int) -> int:
+def sets_total(spec: SelectionSpec, layers: int, kinds: Kinds = None) -> int:
     """Return how many sets of the sizes looked at there are to choose from."""
-    return sum(comb(layers - len(set(spec.protect)), size) for size in wanted_sizes(spec, layers))
+    return sum(count_sets(layers, size, spec.protect, kinds) for size in wanted_sizes(spec, layers, kinds))
 
 
-def check_selection(spec: SelectionSpec, layers: int, goals: GoalsSpec | None = None) -> None:
-    """Raise UserError where the recipe's selection does not fit a model of `layers` layers, or `auto` has no goal."""
+def check_selection(spec: SelectionSpec, layers: int, goals: GoalsSpec | None = None, kinds: Kinds = None) -> None:
+    """Raise UserError where the recipe's selection does not fit a model of `layers` layers, or `auto` has no goal.
+
+    `kinds` is there where not every set of layers may go (`selection/allowed.py`).
+    """
     check_skip(spec.protect[:1] if len(spec.protect) >= layers else spec.protect, layers, "selection.protect")
     if spec.skip is not None:
         check_skip(spec.skip, layers)
@@ -212,6 +214,7 @@ def check_selection(spec: SelectionSpec, layers: int, goals: GoalsSpec | None = 
             raise UserError("selection.layers: the model has one layer, and skipping it would leave none.")
         if free < 1:
             raise UserError("selection.protect: all layers are protected, so none can be skipped.")
+        check_allowed((), None, spec.protect, kinds)
     elif spec.layers >= layers:
         raise UserError(
             f"selection.layers: cannot skip {spec.layers} of the model's {layers} layers; skip at most {layers - 1}."
@@ -220,62 +223,77 @@ def check_selection(spec: SelectionSpec, layers: int, goals: GoalsSpec | None = 
         raise UserError(
             f"selection.layers: cannot skip {spec.layers} layers, only {free} of {layers} are not in selection.protect."
         )
-    total = sets_total(spec, layers)
+    elif spec.budget is None:
+        check_allowed(tuple(spec.skip or ()), spec.layers, spec.protect, kinds)
+    total = sets_total(spec, layers, kinds)
     if spec.search in {"exhaustive", "guided"} and total > MOST_SETS:
         beam = spec.model_copy(update={"search": "beam"})
         raise UserError(
             f"selection.search: {spec.search} would {'try' if spec.search == 'exhaustive' else 'choose among'} {total:,} sets of "
-            f"the model's {layers} layers; use search: beam, which tries at most {most_sets(beam, layers):,}."
+            f"the model's {layers} layers; use search: beam, which tries at most {most_sets(beam, layers, kinds):,}."
         )
 
 
-def most_sets(spec: SelectionSpec, layers: int) -> int:
+def most_sets(spec: SelectionSpec, layers: int, kinds: Kinds = None) -> int:
     """Return the largest number of sets that a greedy, beam or guided search tries, those that the score names included."""
     width, free = 1 if spec.search == "greedy" else spec.beam_width, layers - len(set(spec.protect))
-    sizes = wanted_sizes(spec, layers)
+    sizes = wanted_sizes(spec, layers, kinds)
     by_score = sum(size > 0 for size in sizes)
+    counts = {size: count_sets(layers, size, spec.protect, kinds) for size in range(max(sizes) + 1)}
     if spec.search == "guided":
-        return sum(guided_sets(free, size) for size in sizes) + by_score
-    widest = range(1, max(sizes) + 1)
-    return sum(min(comb(free, size), width * (free - size + 1)) for size in widest) + by_score
+        return sum(tenth(counts[size]) for size in sizes) + by_score
+    return sum(min(counts[size], width * (free - size + 1)) for size in range(1, max(sizes) + 1)) + by_score
 
 
-def _widening(
-    evaluate: Evaluate, layers: int, sizes: list[int], protect: Sequence[int], width: int, description: str
-) -> None:
-    """Try, for one layer more at a time, every layer added to each of the `width` best sets of the size before."""
+def _widening(evaluate: Evaluate, layers: int, sizes: list[int], spec: SelectionSpec, width: int, kinds: Kinds) -> None:
+    """Try, for one layer more at a time, every layer added to each of the `width` best sets of the size before.
+
+    Where not every set may go, that alone would miss those that no single layer leads to: of a size that has no more sets
+    than would be tried, all are, and where none grows out of the size before, the first sets of the size.
+    """
+    description = "greedy search" if spec.search == "greedy" else f"beam search of width {width}"
     if 0 in sizes:
         evaluate([()], "full model")
     frontier: list[SkipSet] = [()]
-    free = [layer for layer in range(1, layers + 1) if layer not in protect]
+    free = [layer for layer in range(1, layers + 1) if layer not in spec.protect]
     for size in range(1, max(sizes) + 1):
+        most = width * (len(free) - size + 1)
         wider = {tuple(sorted((*skip, layer))) for skip in frontier for layer in free if layer not in skip}
+        wider = {skip for skip in wider if may_go(skip, kinds)}
+        if not wider or (kinds and count_sets(layers, size, spec.protect, kinds) <= most):
+            wider = islice(allowed_sets(layers, size, spec.protect, kinds), most)
         found = evaluate(sorted(wider), f"{description}, {size} skipped")
         frontier = [trial.skip for trial in sorted(found, key=lambda trial: trial.cost)[:width]]
 
 
-def _order(ranked: RankedSets, layers: int, protect: Sequence[int]) -> list[int]:
+def _order(ranked: RankedSets, layers: int, protect: Sequence[int], kinds: Kinds) -> list[int]:
     """Return the free layers as the score's sets of 1, 2, ... layers take them up."""
-    named = (layer for size in range(1, layers - len(set(protect)) + 1) for layer in ranked(size))
+    sizes = [size for size in range(1, layers + 1) if count_sets(layers, size, protect, kinds)]
+    named = (layer for size in sizes for layer in ranked(size))
     return [layer for layer in dict.fromkeys((*named, *range(layers, 0, -1))) if layer not in protect]
 
 
-SEARCHES: Mapping[str, Callable[[Evaluate, int, list[int], RankedSets, SelectionSpec], object]] = {
-    "ranked": lambda evaluate, _layers, sizes, ranked, _spec: evaluate(
+def _guided(
+    evaluate: Evaluate, layers: int, sizes: list[int], ranked: RankedSets, spec: SelectionSpec, kinds: Kinds
+) -> None:
+    sets_of = kinds and (lambda size: allowed_sets(layers, size, spec.protect, kinds))
+    guided_search(evaluate, _order(ranked, layers, spec.protect, kinds), sizes, sets_of)
+
+
+SEARCHES: Mapping[str, Callable[[Evaluate, int, list[int], RankedSets, SelectionSpec, Kinds], object]] = {
+    "ranked": lambda evaluate, _layers, sizes, ranked, _spec, _kinds: evaluate(
         [ranked(size) for size in sizes], "ranked plans"
     ),
-    "greedy": lambda evaluate, layers, sizes, _ranked, spec: _widening(
-        evaluate, layers, sizes, spec.protect, 1, "greedy search"
+    "greedy": lambda evaluate, layers, sizes, _ranked, spec, kinds: _widening(evaluate, layers, sizes, spec, 1, kinds),
+    "beam": lambda evaluate, layers, sizes, _ranked, spec, kinds: _widening(
+        evaluate, layers, sizes, spec, spec.beam_width, kinds
     ),
-    "beam": lambda evaluate, layers, sizes, _ranked, spec: _widening(
-        evaluate, layers, sizes, spec.protect, spec.beam_width, f"beam search of width {spec.beam_width}"
+    "guided": _guided,
+    "exhaustive": lambda evaluate, layers, sizes, _ranked, spec, kinds: evaluate(
+        candidate_sets(layers, sizes, spec.protect, kinds), "exhaustive search"
     ),
-    "guided": lambda evaluate, layers, sizes, ranked, spec: guided_search(
-        evaluate, _order(ranked, layers, spec.protect), sizes
+    "fixed": lambda evaluate, _layers, _sizes, _ranked, spec, _kinds: evaluate(
+        [tuple(sorted(spec.skip))], "the recipe's set"
     ),
-    "exhaustive": lambda evaluate, layers, sizes, _ranked, spec: evaluate(
-        candidate_sets(layers, sizes, spec.protect), "exhaustive search"
-    ),
-    "fixed": lambda evaluate, _layers, _sizes, _ranked, spec: evaluate([tuple(sorted(spec.skip))], "the recipe's set"),
 }
 """Search name -> function that tries the sets it wants; keys = SelectionSpec.search."""

@@ -17,7 +17,7 @@ from compressor.data.answers.kinds import SCORE, SINGLE, Task
 from compressor.files import read_json, write_text
 from compressor.measurement.statistics import gained_and_lost
 from compressor.model.capture import LayerCall, apply_layer
-from compressor.model.families import Family, head_logits, layer_list
+from compressor.model.families import Family, head_logits, head_nodes, layer_kinds, layer_list, read_state
 from compressor.model.units import split_unit
 from compressor.progress import Track, silent
 from compressor.selection.trie import (
@@ -62,7 +62,7 @@ class Trial:
 def judge(
     skip: SkipSet, cls: Tensor, raw: np.ndarray, teacher: np.ndarray, labels: np.ndarray | None, task: Task = SINGLE
 ) -> Trial:
-    """Return the trial of a set from its final [CLS] states [N, H], its stock logits [N, C] and the teacher's [N, C].
+    """Return the trial of a set from what the head reads [N, H], its stock logits [N, C] and the teacher's [N, C].
 
     The readout is solved on the device of the states.
     """
@@ -106,6 +106,7 @@ class Trials:
         self._stand_ins, self._made_from = stand_ins, made_from
         self.task = task or model_task(model)
         self.layers = list(layer_list(model, family))
+        self.kinds = layer_kinds(model.config.to_dict())
         self.rows = len(teacher)
         self.labelled = labels is not None
         self._model, self._family, self._teacher, self._labels = model, family, teacher.numpy(), labels
@@ -156,7 +157,8 @@ class Trials:
             for group in self._groups:
                 walk = walk_sets(self.layers, group, chunk, lambda: next(ticks, None), self._stand_ins)
                 for skip, hidden in walk:
-                    parts[skip].append(torch.cat([state[:, 0].float() for state in hidden]))
+                    read = [self._read_state(state, call) for state, call in zip(hidden, group, strict=True)]
+                    parts[skip].append(torch.cat(read))
                     if len(parts[skip]) == len(self._groups):
                         self._known[skip] = self._judge(skip, torch.cat(parts.pop(skip))[self._row_order])
                         if time.monotonic() - saved > SAVE_EVERY_S:
@@ -165,10 +167,16 @@ class Trials:
         next(ticks, None)  # closes the bar
         self._write()
 
+    def _read_state(self, hidden: Tensor, call: LayerCall) -> Tensor:
+        with torch.inference_mode():
+            return read_state(self._model, self._family, hidden, call.mask).float()
+
     def _judge(self, skip: SkipSet, cls: Tensor) -> Trial:
         with torch.inference_mode():
             raw = head_logits(self._model, self._family, cls).float().cpu().numpy()
-        return judge(skip, cls, raw, self._teacher, self._labels, self.task)
+            # the readout stands for the head to come: where that keeps its nodes, it reads these
+            states = head_nodes(self._model, self._family, cls).float() if self._family.head_norm else cls
+        return judge(skip, states, raw, self._teacher, self._labels, self.task)
 
     def _time(self) -> None:
         """Time one application of a layer to the first group of rows, and one readout; a first run of each warms up."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from report_cases import HOSTILE, built, check_figures, check_pages, pages, whole_result
-from tiny import letter_rows, save_model
+from tiny import FOLDING, letter_rows, save_model
 from torch import nn
 
 from compressor.analysis.explain import (
@@ -75,8 +75,10 @@ def test_charges_by_hand():
     assert found.logits.tolist() == [[5.25, -1.75], [0.25, -0.25]]
 
 
-@pytest.mark.parametrize("model_type", list(FAMILIES))
-@pytest.mark.parametrize("nodes", [2, 8, None])
+@pytest.mark.parametrize(
+    ("model_type", "nodes"),
+    [*((kind, nodes) for kind in FOLDING for nodes in (2, 8)), *((kind, None) for kind in FAMILIES)],
+)
 def test_charges_sum_to_the_models_own_logits(account, model_type, nodes):
     found, model, tokenizer = account(model_type, nodes)
     charges = np.array([node.charges for node in found.nodes])

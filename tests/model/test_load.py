@@ -44,7 +44,7 @@ def test_a_good_directory_is_found_without_loading_it(folder):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model_type": "modernbert"}, "layers attend globally or locally by their index"),
+        ({"model_type": "deberta"}, "its relative-position attention is not covered"),
         ({"model_type": "albert"}, "share one set of weights"),
         ({"model_type": "gpt2"}, "not supported"),
         ({"model_type": "bertt"}, "did you mean 'bert'"),

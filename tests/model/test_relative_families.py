@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from heads import cut, zeroed
-from tiny import TEXTS, save_model
+from tiny import TEXTS, save_model, sets
 from transformers import AutoModelForSequenceClassification
 
 from compressor.data.batches import encode
@@ -17,10 +17,6 @@ from compressor.model.sublayers import shape_of
 from compressor.model.surgery import save_model as save
 
 RELATIVE = [kind for kind, family in FAMILIES.items() if family.relative]
-
-
-def sets(*values):
-    return [part for value in values for part in ("--set", value)]
 
 
 @pytest.mark.parametrize("kind", RELATIVE)

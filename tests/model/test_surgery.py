@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from tiny import FRESH
 
 from compressor.data.batches import pad
 from compressor.errors import UserError
@@ -15,23 +16,15 @@ from compressor.model.families import FAMILIES
 from compressor.model.load import find_model, load_tokenizer
 from compressor.model.surgery import drop_layers, save_model
 
-FRESH = """
-import json, sys
-import torch
-from transformers import AutoModelForSequenceClassification
-model = AutoModelForSequenceClassification.from_pretrained(sys.argv[1]).eval()
-inputs = {name: torch.tensor(value) for name, value in json.load(open(sys.argv[2])).items()}
-assert "compressor" not in sys.modules
-with torch.inference_mode():
-    print(json.dumps({"logits": model(**inputs).logits.tolist(), "layers": model.config.num_hidden_layers,
-                      "class": type(model).__name__}))
-"""
-
 
 @pytest.mark.parametrize("model_type", list(FAMILIES))
 @pytest.mark.parametrize("skip", [(1,), (4,), (2, 3), (1, 3, 4)])
 def test_kept_layers_are_copied_bit_by_bit_and_config_is_true(tiny, model_type, skip):
     model, family, _, _ = tiny(model_type)
+    if family.period_key and 1 in skip:
+        with pytest.raises(UserError, match=f"without layers {', '.join(map(str, skip))}: .* so layer 1 must stay"):
+            drop_layers(model, family, skip)
+        return
     pruned = drop_layers(model, family, skip)
     keep = [layer for layer in range(1, 5) if layer not in skip]
     assert type(pruned) is type(model)

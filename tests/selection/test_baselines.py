@@ -37,7 +37,7 @@ def test_geometry_by_hand():
     # one text of two tokens and padding; the [CLS] turns right -> up -> diagonal, the other token stays as it is
     states = [torch.tensor([[cls, RIGHT, [9.0, -9.0]]]) for cls in (RIGHT, UP, DIAGONAL)]
     geometry = Geometry(3)
-    geometry.add(states, torch.tensor([[1, 1, 0]]))
+    geometry.add(states, [state[:, 0] for state in states], torch.tensor([[1, 1, 0]]))
     assert geometry.cls_cosine[0, 1] == pytest.approx(0)
     assert geometry.cls_cosine[1, 2] == pytest.approx(0.5**0.5)
     assert geometry.cls_angle[0, 1] == pytest.approx(0.5)
@@ -55,10 +55,11 @@ def test_batches_of_geometry_merge_to_the_whole(parts, rows, seed):
     mask = torch.ones(rows, 3, dtype=torch.long)
     mask[::2, 2] = 0
     whole, merged = Geometry(3), Geometry(3)
-    whole.add(states, mask)
+    whole.add(states, [state[:, 0] for state in states], mask)
     for part in torch.arange(rows).tensor_split(parts):
         if len(part):
-            merged.add([state[part] for state in states], mask[part])
+            own = [state[part] for state in states]
+            merged.add(own, [state[:, 0] for state in own], mask[part])
     for name in ("token_cosine", "cls_cosine", "cls_angle"):
         np.testing.assert_allclose(getattr(merged, name), getattr(whole, name), atol=1e-6)
 

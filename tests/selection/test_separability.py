@@ -33,7 +33,8 @@ def moments_of(states, labels, parts=1):
 
 def class_states(states, labels):
     geometry = Geometry(len(states))
-    geometry.add([torch.from_numpy(state[:, None]) for state in states], torch.ones(len(labels), 1))
+    read = [torch.from_numpy(state) for state in states]
+    geometry.add([state[:, None] for state in read], read, torch.ones(len(labels), 1))
     moments = moments_of(states, labels)  # every text is one token, so that its mean over tokens is its [CLS] state
     return ClassStates(moments, moments, states, labels, np.zeros((len(labels), 2)), geometry)
 

@@ -34,12 +34,39 @@ CONFIGS = {
         "position_biased_input": False,
         "pooler_hidden_size": 32,
     },
+    "modernbert": {
+        "global_attn_every_n_layers": 3,
+        "local_attention": 8,
+        "pad_token_id": 0,
+        "cls_token_id": 2,
+        "sep_token_id": 3,
+    },
 }
 
 ABSOLUTE = [kind for kind, family in FAMILIES.items() if not family.relative]
 """Families of which one row can be worked out alone."""
 MOVABLE = [kind for kind, family in FAMILIES.items() if family.movable_heads]
 """Families whose heads may go one by one."""
+FOLDING = [kind for kind, family in FAMILIES.items() if not family.head_norm]
+"""Families into whose head a small one folds."""
+
+FRESH = """
+import json, sys
+import torch
+from transformers import AutoModelForSequenceClassification
+model = AutoModelForSequenceClassification.from_pretrained(sys.argv[1]).eval()
+inputs = {name: torch.tensor(value) for name, value in json.load(open(sys.argv[2])).items()}
+assert "compressor" not in sys.modules
+with torch.inference_mode():
+    print(json.dumps({"logits": model(**inputs).logits.tolist(), "layers": model.config.num_hidden_layers,
+                      "class": type(model).__name__}))
+"""
+"""What a process without this package makes of a model directory: logits of the inputs in a JSON file, layers, class."""
+
+
+def sets(*values):
+    """Return the arguments of a command that set these fields of a recipe."""
+    return [part for value in values for part in ("--set", value)]
 
 
 def wordpiece(folder: Path):

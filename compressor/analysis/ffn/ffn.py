@@ -29,7 +29,8 @@ from compressor.progress import Track, silent
 GROUPS = 40
 """Groups of rows that the jackknife leaves out in turn; fewer where their class means would take too much memory."""
 GROUPS_BYTES, MIN_GROUPS = 2**28, 10
-STATES = "post-norm: before = output of the attention LayerNorm, after = output of the feed-forward LayerNorm"
+POST_NORM = "post-norm: before = output of the attention LayerNorm, after = output of the feed-forward LayerNorm"
+PRE_NORM = "pre-norm: before = the stream behind attention, after = the same with what the block adds"
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def analyze_ffn(
         for layer, (one, every, null, probe, removal) in enumerate(parts, 1)
     ]
     return FfnAnalysis(
-        states=STATES,
+        states=PRE_NORM if family.final_norm else POST_NORM,
         labels=labels,
         classes=classes,
         rows=len(calibration),

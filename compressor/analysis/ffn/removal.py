@@ -14,7 +14,7 @@ from compressor.data.batches import Encodings, padded_batches
 from compressor.measurement.statistics import compare, delta_interval, discordant, holm, share_interval
 from compressor.model.capture import LayerCall, apply_layer, capture_call
 from compressor.model.cls_row import cls_row, relative_positions
-from compressor.model.families import Family, head_logits, layer_list
+from compressor.model.families import Family, head_logits, layer_list, read_state
 from compressor.model.sublayers import attends, heads_of
 from compressor.progress import Track, silent
 
@@ -95,7 +95,8 @@ def run_removals(
                 for index, block in enumerate(blocks):
                     hidden = replaced(layers[index], family, block.before, vectors[index])
                     hidden, shift = _later(layers[index + 1 :], family, call, hidden, usual[index + 1 :])
-                    logits[kind][index, rows] = head_logits(model, family, hidden).float().cpu().numpy()
+                    read = read_state(model, family, hidden, call.mask)
+                    logits[kind][index, rows] = head_logits(model, family, read).float().cpu().numpy()
                     entropy[kind][index, rows] = shift.cpu().numpy()
     return RemovalRun(full, logits, entropy if absolute else None)
 
@@ -104,7 +105,7 @@ def replaced(layer: nn.Module, family: Family, before: Tensor, vectors: Tensor) 
     """Return the layer's output [B, S, H] where its feed-forward block gives `vectors` [2, H] to the first and other tokens."""
     summed = before + vectors[1]
     summed[:, 0] = before[:, 0] + vectors[0]
-    return layer.get_submodule(family.ffn_norm)(summed)
+    return summed if family.final_norm else layer.get_submodule(family.ffn_norm)(summed)
 
 
 def attention_entropy(layer: nn.Module, hidden: Tensor, family: Family, mask: Tensor) -> Tensor:
@@ -171,9 +172,9 @@ def _removal(run: RemovalRun, kind: str, layer: int, gold: np.ndarray | None) ->
 def _later(
     layers: list[nn.Module], family: Family, call: LayerCall, hidden: Tensor, usual: list[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Return the final [CLS] states [B, H] behind `layers`, and the mean shift of their attention entropies [B].
+    """Return the final states [B, S, H] behind `layers`, and the mean shift of their attention entropies [B].
 
-    Without `usual` (relative positions) no entropy is taken; with it, the last layer computes its [CLS] row alone. The
+    Without `usual` (relative positions) no entropy is taken; with it, the last layer computes its [CLS] row alone: S is 1. The
     shift is NaN where none of the layers attends.
     """
     shifts = [torch.full((len(hidden),), torch.nan, dtype=torch.float64, device=hidden.device)]
@@ -184,7 +185,7 @@ def _later(
             hidden = cls_row(layer, family, hidden, call.mask)
         else:
             hidden = apply_layer(layer, [call], [hidden])[0]
-    return hidden[:, 0], torch.stack(shifts).nanmean(0)
+    return hidden, torch.stack(shifts).nanmean(0)
 
 
 def _mean_interval(values: np.ndarray) -> tuple[float, tuple[float, float]]:

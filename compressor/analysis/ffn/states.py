@@ -1,8 +1,9 @@
 """The states around every feed-forward block, in one pass with hooks; memory does not grow with the number of rows.
 
-All families here are post-norm. `before` x is the output of the attention's LayerNorm, which enters the block; `raw` f is
-what the block's second linear map gives; `after` y = LayerNorm(x + f), by the norm that ends the layer. The change is
-Delta = y - x = f + (y - (x + f)): the raw output, and what the norm does to the sum.
+In post-norm families `before` x is the output of the attention's LayerNorm, which enters the block; `raw` f is what the
+block's second linear map gives; `after` y = LayerNorm(x + f), by the norm that ends the layer. The change is
+Delta = y - x = f + (y - (x + f)): the raw output, and what the norm does to the sum. In pre-norm families x is the stream
+behind attention, which the block reads through its norm, and y = x + f, so that nothing is the norm's.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from compressor.analysis.ffn.energy import GroupMoments
 from compressor.data.batches import Encodings, padded_batches
+from compressor.model.capture import attended_place, watch
 from compressor.model.families import Family, layer_list
 from compressor.progress import Track, silent
 
@@ -73,7 +75,8 @@ class FfnPass:
 def recorded_blocks(model: nn.Module, family: Family) -> Iterator[Callable[[], list[BlockStates]]]:
     """While it is open, the model's forward passes are recorded; the function it gives returns and forgets the last one."""
     layers = layer_list(model, family)
-    names = (family.attention_norm, family.ffn_output, family.ffn_norm)
+    end = "" if family.final_norm else family.ffn_norm
+    places = attended_place(family), (family.ffn_output, False), (end, False)
     seen: list[tuple[list[Tensor], ...]] = [([], [], []) for _ in layers]
 
     def joined(parts: tuple[list[Tensor], ...]) -> BlockStates:
@@ -91,11 +94,8 @@ def recorded_blocks(model: nn.Module, family: Family) -> Iterator[Callable[[], l
 
     with ExitStack() as stack:
         for layer, parts in zip(layers, seen, strict=True):
-            for name, part in zip(names, parts, strict=True):
-                hook = layer.get_submodule(name).register_forward_hook(
-                    lambda _module, _inputs, output, part=part: part.append(output)
-                )
-                stack.callback(hook.remove)
+            for place, part in zip(places, parts, strict=True):
+                stack.callback(watch(layer, place, part.append).remove)
         yield taken
 
 

@@ -4,14 +4,14 @@ A matrix is read, reduced to a few vectors (one number a row or position) and le
 vectors, of all their entries or of entries drawn with replacement, so that hundreds of draws cost next to nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from compressor.analysis.roles.weights import LayerNames, Weights
+from compressor.analysis.roles.weights import NAMINGS, LayerNames, Weights
 from compressor.errors import UserError
 from compressor.measurement.machine.environment import torch_threads
 from compressor.model.neurons import co_magnitude, saturated_positions
@@ -94,7 +94,7 @@ def measure_layer(weights: Weights, names: LayerNames, draws: int, rng: np.rando
                 overlap = head_overlap(matrix, weights.heads)
                 rank_draws = resampled_ranks(matrix, ranks[name], draws, rng)
         del matrix  # before the next one is read
-    reads = [rows[name] for name in names.ffn_in]
+    reads = by_neuron(weights, [rows[name] for name in names.ffn_in])
     if any(len(part) != len(columns) for part in reads):
         raise UserError(
             f"{weights.source}: tensors {names.ffn_in[0]} and {names.ffn_out} do not share the width of one feed-forward "
@@ -120,6 +120,11 @@ def measure_layer(weights: Weights, names: LayerNames, draws: int, rng: np.rando
         spectral=spectral,
         broken=tuple(name for name in names.matrices if not np.isfinite(spectral[name])),
     )
+
+
+def by_neuron(weights: Weights, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return numbers [F] by neuron, of those by row of each map into the block: two arrays where the block is gated."""
+    return [part for own in rows for part in np.array_split(own, NAMINGS[weights.naming].gates)]
 
 
 def singular_values(matrix: Tensor) -> np.ndarray:

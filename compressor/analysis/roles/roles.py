@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from compressor.analysis.roles.alarms import Alarm, find_alarms, spectral_ratios
-from compressor.analysis.roles.features import RESAMPLED, layer_features, measure_layer
+from compressor.analysis.roles.features import RESAMPLED, by_neuron, layer_features, measure_layer
 from compressor.analysis.roles.trace import RoleTrace
 from compressor.analysis.roles.weights import Weights, open_weights
 from compressor.errors import UserError
@@ -163,6 +163,7 @@ def passthrough_scores(weights: Weights) -> np.ndarray:
     found: dict[str, list[float]] = {"magnitude_cv": [], "saturated": [], "total_write": []}
     for names in weights.layers:
         reads = [weights.matrix(name).double().square().sum(1).numpy() for name in names.ffn_in]
+        reads = by_neuron(weights, reads)
         columns = weights.matrix(names.ffn_out).double().square().sum(0).numpy()
         write = float(weights.matrix(names.attention_out).double().square().sum()) + float(columns.sum())
         magnitude = co_magnitude(reads, columns)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from compressor.errors import UserError, first_line
 from compressor.files import read_json
 from compressor.model.checks import KEY
-from compressor.model.families import FAMILIES, Family, position_maps
+from compressor.model.families import FAMILIES, Family
 from compressor.model.load import WEIGHTS, read_config
 from compressor.model.sublayers import any_shape, padded, padded_sizes, shape_of
 from compressor.model.units import Shape
@@ -45,22 +45,25 @@ class Naming:
     """Those that there are count."""
     transposed: bool = False
     """Whether matrices are stored [inputs, outputs]."""
+    gates: int = 1
+    """Numbers that each map of `ffn_in` gives a neuron: 2 where one map is gate and up."""
 
 
 def _of_family(family: Family) -> Naming:
     return Naming(
         layers=family.layers.removeprefix(f"{family.encoder}."),
-        attention_in=(family.query, family.key, family.value),
+        attention_in=tuple(dict.fromkeys((family.query, family.key, family.value))),
         attention_out=family.attention_output,
         ffn_in=(family.ffn_input,),
         ffn_out=family.ffn_output,
         norms=(family.attention_norm, family.ffn_norm),
+        gates=1 + family.gated,
     )
 
 
 NAMINGS: dict[str, Naming] = {
     # encoders: roberta, xlm-roberta, camembert and electra name their layers as bert does
-    **{name: _of_family(FAMILIES[name]) for name in ("bert", "distilbert", "mpnet", "deberta-v2")},
+    **{name: _of_family(FAMILIES[name]) for name in ("bert", "distilbert", "mpnet", "deberta-v2", "modernbert")},
     # decoders with a gated block: llama, mistral, qwen2, qwen3, gemma and others
     "llama": Naming(
         "layers",
@@ -156,10 +159,9 @@ def open_weights(directory: Path) -> Weights:
         files = {tensor: directory / part for tensor, part in listed.items()}
     else:
         files = dict.fromkeys(_names_in(directory / name), directory / name)
-    shape = None
-    if (KEY in config or config.get("pruned_heads")) and config.get("model_type") in FAMILIES:
-        config = read_config(directory, "model")
-        shape = any_shape(config)
+    shaped = (KEY in config or config.get("pruned_heads")) and config.get("model_type") in FAMILIES
+    config = read_config(directory, "model") if shaped else config
+    shape = any_shape(config) if shaped else None
     return _weights(config, files, lambda tensor: _read_tensor(files[tensor], tensor), where, shape)
 
 
@@ -174,14 +176,12 @@ def _weights(
     config: Mapping[str, Any], names: Collection[str], read: Callable[[str], Tensor], where: str, shape: Shape | None
 ) -> Weights:
     """Return the weights of an encoder of a known `shape` as the stock class has them: what has gone counts as zeros."""
-    sizes: dict[str, tuple[int, ...]] = {}
-    if shape is not None and not shape.uniform():
-        family = FAMILIES[config["model_type"]]
-        sizes = padded_sizes(shape, family, config[family.width_key], position_maps(config, family))
+    uneven = shape is not None and not shape.uniform()
+    sizes = padded_sizes(shape, FAMILIES[config["model_type"]], config) if uneven else {}
 
     def whole(name: str) -> Tensor:
         found = read(name) if name in names else torch.zeros(0)
-        return padded(found, sizes[name]) if name in sizes else found
+        return padded(found, *sizes[name]) if name in sizes else found
 
     return weights_of(config, dict.fromkeys([*names, *sizes]), whole, where)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compressor.compensation.readout import Activation, linear_nodes, newton_readouts
 from compressor.errors import UserError
-from compressor.model.families import Family, head_logits
+from compressor.model.families import Family, head_logits, head_nodes
 from compressor.progress import Track, silent
 from compressor.recipe.training import HeadSpec
 
@@ -141,15 +141,33 @@ def check_nodes(nodes: int, hidden: int) -> None:
         )
 
 
+def head_states(model: nn.Module, family: Family, states: Tensor) -> tuple[Tensor, Activation]:
+    """Return what a head is fitted to, of what the stock head reads [N, H], and the activation of its nodes.
+
+    Where a norm spans all nodes of the stock head, a few nodes of another would not stay what they are behind it. There the
+    stock head keeps its nodes, and a head without an activation takes the place of its second map.
+    """
+    if not family.head_norm:
+        return states, family.activation
+    with torch.inference_mode():
+        return head_nodes(model, family, states.to(model.device).float()).cpu(), nn.Identity()
+
+
 def fold_head(model: nn.Module, family: Family, head: Head) -> None:
     """Write `head` into the model's stock head, in place.
 
     Rows 0..n-1 of the dense map become W1 / deviation with bias b1 - W1 (mean / deviation); its other rows become 0 and
-    columns 0..n-1 of the output map W2, so whatever the activation makes of the other rows meets a weight of 0.
+    columns 0..n-1 of the output map W2, so whatever the activation makes of the other rows meets a weight of 0. Where a
+    norm spans the nodes (`head_states`), the output map becomes W2 W1 / deviation.
     """
     dense, output = model.get_submodule(family.dense), model.get_submodule(family.output)
     nodes = len(head.b1)
     with torch.no_grad():
+        if family.head_norm:
+            weight = head.w2 @ head.w1 / head.deviation
+            output.weight.copy_(weight.to(output.weight))
+            output.bias.copy_((head.b2 + head.w2 @ head.b1 - weight @ head.mean).to(output.bias))
+            return
         for parameter in (dense.weight, dense.bias, output.weight):
             parameter.zero_()
         scaled = head.w1 / head.deviation
@@ -163,7 +181,7 @@ def fold_error(model: nn.Module, family: Family, head: Head, states: Tensor) -> 
     """Return the largest logit difference between the folded stock head (float32) and `head` (float64) on states [N, H]."""
     with torch.inference_mode():
         folded = head_logits(model, family, states.to(model.device).float()).double().cpu()
-    return float((folded - head.logits(states.cpu(), family.activation)).abs().max())
+    return float((folded - head.logits(*head_states(model, family, states.cpu()))).abs().max())
 
 
 def weighted_targets(

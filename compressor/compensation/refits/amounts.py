@@ -4,7 +4,8 @@ An attention block ends in `W_o c + b` for the contexts c of its heads, a feed-f
 phi of its neurons. From the second moments of [c, 1] and [phi, 1] over unlabelled text, weighted as the norm behind divides,
 one elimination a block says in which order its heads or neurons go, and every amount of them is refitted from the same
 moments (`widths`). No labels and no gradients; one pass over the text, however much there is, for as many blocks as fit into
-memory.
+memory. In a pre-norm family what a block adds passes on to the final norm, which the head reads: that one stands for all
+norms that read it on the way.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -27,8 +28,8 @@ from compressor.compensation.refits.widths import (
 )
 from compressor.data.batches import Encodings, padded_batches
 from compressor.errors import UserError
-from compressor.model.capture import HELD_OUT, check_fit_rows, recorded
-from compressor.model.families import Family, layer_list
+from compressor.model.capture import HELD_OUT, check_fit_rows, recorded, sum_place
+from compressor.model.families import Family, layer_list, reads_first
 from compressor.model.neurons import specialists
 from compressor.model.sublayers import cut_ffn, cut_heads, heads_of, inputs_of, shape_of
 from compressor.model.units import ATTENTION, FFN, HEADS, has_part, heads_left, neurons_left, pieces
@@ -51,12 +52,13 @@ class Amount:
 
     `weight` [H, inputs kept] and `bias` [H] replace the output map. Errors are weighted mean squares behind the norm on
     held-out text, summed over dimensions: with the rest cut out and nothing else, with its mean as bias, and as it is here,
-    refitted with ridge `strength`, or where that is None with the mean as bias.
+    refitted with ridge `strength`, or where that is None with the mean as bias. A map without bias (None) gets none, so that
+    nothing stands for the mean.
     """
 
     kept: tuple[int, ...]
     weight: Tensor
-    bias: Tensor
+    bias: Tensor | None
     strength: float | None
     error_cut: float
     error_mean: float
@@ -89,7 +91,8 @@ def narrowed(layer: nn.Module, family: Family, attention: Amount | None, ffn: Am
         if amount is not None:
             cut(made, family, amount.kept)
             output = made.get_submodule(place)
-            output.bias = nn.Parameter(amount.bias.clone(), requires_grad=output.bias.requires_grad)
+            if amount.bias is not None:
+                output.bias = nn.Parameter(amount.bias.clone(), requires_grad=output.bias.requires_grad)
             if amount.kept:
                 output.weight.copy_(amount.weight)
     return made
@@ -169,11 +172,17 @@ def _moments(
     """Return the moments of what enters the output map of each block, from one pass over the text."""
     layers = list(layer_list(model, family))
     sums = {block: (NormalEquations(), NormalEquations()) for block in blocks}
+    norms = {block: _norm(model, layers[block[0] - 1], family, block[1]) for block in blocks}
+    cls_weight = CLS_WEIGHT if reads_first(model.config.to_dict()) else 1.0
     cls: dict[_Block, Tensor | float] = dict.fromkeys(blocks, 0.0)
     with ExitStack() as stack:
         caught = {
             (number, attention): stack.enter_context(
-                recorded(layers[number - 1], {"inside": _output(family, attention), "sum": _norm(family, attention)})
+                recorded(
+                    layers[number - 1],
+                    {"inside": _output(family, attention)},
+                    sum=sum_place(family, attention=attention),
+                )
             )
             for number, attention in blocks
         }
@@ -183,18 +192,19 @@ def _moments(
             mask = tensors["attention_mask"].bool()
             held = torch.from_numpy(rows % HELD_OUT == HELD_OUT - 1).to(mask.device)
             for block, seen in caught.items():
-                norm = layers[block[0] - 1].get_submodule(_norm(family, block[1]))
-                weight = 1 / (seen["sum"].float().var(-1, correction=0) + norm.eps)
-                weight[:, 0] *= CLS_WEIGHT
+                weight = 1 / (seen["sum"].float().var(-1, correction=0) + norms[block].eps)
+                weight[:, 0] *= cls_weight
+                bias = layers[block[0] - 1].get_submodule(_output(family, block[1])).bias is not None
                 for part in (False, True):
                     kept = mask & (held == part)[:, None]
                     phi = seen["inside"][kept]
                     if len(phi):
-                        sums[block][part].add(phi, phi.new_zeros(len(phi), 0), weight[kept])
+                        sums[block][part].add(phi, phi.new_zeros(len(phi), 0), weight[kept], bias=bias)
                 cls[block] += seen["inside"][~held, 0].double().square().sum(0)
     texts = len(encodings) - len(encodings) // HELD_OUT
     return {
-        block: _block_sums(layers[block[0] - 1], family, block[1], *sums[block], cls[block] / texts) for block in blocks
+        block: _block_sums(layers[block[0] - 1], family, block[1], norms[block], *sums[block], cls[block] / texts)
+        for block in blocks
     }
 
 
@@ -202,21 +212,32 @@ def _output(family: Family, attention: bool) -> str:
     return family.attention_output if attention else family.ffn_output
 
 
-def _norm(family: Family, attention: bool) -> str:
-    return family.attention_norm if attention else family.ffn_norm
+def _norm(model: PreTrainedModel, layer: nn.Module, family: Family, attention: bool) -> nn.LayerNorm:
+    """Return the norm that what a block adds to is judged behind."""
+    if family.final_norm:
+        return model.get_submodule(family.final_norm)
+    return layer.get_submodule(family.attention_norm if attention else family.ffn_norm)
 
 
 def _block_sums(
-    layer: nn.Module, family: Family, attention: bool, fit: NormalEquations, held: NormalEquations, cls: Tensor
+    layer: nn.Module,
+    family: Family,
+    attention: bool,
+    norm: nn.LayerNorm,
+    fit: NormalEquations,
+    held: NormalEquations,
+    cls: Tensor,
 ) -> BlockSums:
     output = layer.get_submodule(_output(family, attention)).weight.detach().T
     guarded = torch.zeros(len(output), dtype=torch.bool, device=output.device)
     if not attention:
         guarded |= torch.from_numpy(specialists(layer, family)).to(output.device)
-    return BlockSums(fit, held, cls, output, layer.get_submodule(_norm(family, attention)).weight.detach(), guarded)
+    return BlockSums(fit, held, cls, output, norm.weight.detach(), guarded)
 
 
-def _amounts(sums: BlockSums, order: Tensor, each: int, counts: Collection[int], bias: Tensor) -> dict[int, Amount]:
+def _amounts(
+    sums: BlockSums, order: Tensor, each: int, counts: Collection[int], bias: Tensor | None
+) -> dict[int, Amount]:
     """Return count -> amount where the first `count` heads (of `each` inputs) or neurons of `order` stay."""
     inputs = inputs_of(order, each)
     made = {}
@@ -225,6 +246,6 @@ def _amounts(sums: BlockSums, order: Tensor, each: int, counts: Collection[int],
         kept = inputs_of(units, each)
         weight = (sums.output.double() + change[:-1])[kept].T.to(sums.output).contiguous()
         cut = change_error(sums, cut_change(sums, kept))
-        new_bias = (bias.double() + change[-1]).to(bias)
+        new_bias = None if bias is None else (bias.double() + change[-1]).to(bias)
         made[count // each] = Amount(tuple(units.tolist()), weight, new_bias, strength, cut, mean, error)
     return made

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from compressor.model.capture import LayerCall, apply_layer, recorded
+from compressor.model.capture import LayerCall, Place, apply_layer, recorded
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Ridge strengths tried, in multiples of the mean squared activation; held-out rows choose among them."""
@@ -23,10 +23,14 @@ class NormalEquations:
     energy: float = 0.0
     weight: float = 0.0
 
-    def add(self, phi: Tensor, wanted: Tensor, weight: Tensor) -> None:
-        """Add rows: phi [N, F], wanted [N, H], weight [N]; products are taken in their precision, which no ridge notices."""
+    def add(self, phi: Tensor, wanted: Tensor, weight: Tensor, *, bias: bool = True) -> None:
+        """Add rows: phi [N, F], wanted [N, H], weight [N]; products are taken in their precision, which no ridge notices.
+
+        Of a map without `bias` the last column is 0 in place of 1, and so is all that is found of it.
+        """
         root = weight.double().sqrt().to(phi.dtype)[:, None]
-        phi, wanted = torch.cat([phi, phi.new_ones(len(phi), 1)], dim=1) * root, wanted.to(phi.dtype) * root
+        last = phi.new_full((len(phi), 1), float(bias))
+        phi, wanted = torch.cat([phi, last], dim=1) * root, wanted.to(phi.dtype) * root
         self.gram += (phi.T @ phi).double()
         self.cross += (phi.T @ wanted).double()
         self.energy += float(wanted.double().square().sum())
@@ -69,9 +73,9 @@ class Solution:
 
 
 def penalised(gram: Tensor, penalty: float) -> Tensor:
-    """Return the gram [F + 1, F + 1] with the penalty on its diagonal; the bias moves freely."""
+    """Return the gram [F + 1, F + 1] with the penalty on its diagonal; the bias moves freely, or not at all if there is none."""
     ridge = torch.full((len(gram),), penalty, dtype=gram.dtype, device=gram.device)
-    ridge[-1] = 0.0
+    ridge[-1] = (gram[-1, -1] == 0).to(gram)
     return gram + torch.diag(ridge)
 
 
@@ -88,14 +92,16 @@ def solve_held_out(fit: NormalEquations, held: NormalEquations) -> Solution:
     return Solution(changes[best], best, before, errors[best], condition)
 
 
-def add_to(output: nn.Linear, change: Tensor, scale: Tensor) -> None:
-    """Add a change [F + 1, H], found in units of `scale` [H], to a linear map in place."""
-    scale = scale.double()
-    # where the scale is next to nothing the norm hides the dimension, and dividing by it would ask for the impossible
-    seen = scale.abs() > 1e-3 * scale.abs().mean()
-    change = torch.where(seen, change / torch.where(seen, scale, 1.0), 0.0)
+def add_to(output: nn.Linear, change: Tensor, scale: Tensor | None = None) -> None:
+    """Add a change [F + 1, H], found in units of `scale` [H] (None: 1), to a linear map in place."""
+    if scale is not None:
+        scale = scale.double()
+        # where the scale is next to nothing the norm hides the dimension, and dividing by it would ask for the impossible
+        seen = scale.abs() > 1e-3 * scale.abs().mean()
+        change = torch.where(seen, change / torch.where(seen, scale, 1.0), 0.0)
     output.weight += change[:-1].T.to(output.weight)
-    output.bias += change[-1].to(output.bias)
+    if output.bias is not None:
+        output.bias += change[-1].to(output.bias)
 
 
 def token_weights(call: LayerCall, cls_weight: float) -> Tensor:
@@ -105,8 +111,9 @@ def token_weights(call: LayerCall, cls_weight: float) -> Tensor:
     return weight
 
 
-def entering(layer: nn.Module, call: LayerCall, before: Tensor, **names: str) -> dict[str, Tensor]:
-    """Return what enters the modules inside a layer that `names` name, by key, where it runs on the states `before`."""
-    with recorded(layer, inputs=names) as seen:
+def entering(layer: nn.Module, call: LayerCall, before: Tensor, **places: str | Place) -> dict[str, Tensor]:
+    """Return by key what passes `places` inside a layer, or enters the module of that name, where it runs on states `before`."""
+    found = {key: (place, True) if isinstance(place, str) else place for key, place in places.items()}
+    with recorded(layer, **found) as seen:
         apply_layer(layer, [call], [before])
     return seen

@@ -6,6 +6,9 @@ feed-forward block. The refit changes W_2 and b_2 alone, by ridge regression ove
 that has lost a part of itself has its own gap to close; one without any feed-forward block is refitted where it ends (`ends`).
 Where both blocks are asked for, the output map of attention is refitted first, towards the state that the full model has
 behind that layer's attention.
+
+In a pre-norm family no norm stands behind the sum v = a + W_2 phi: it goes on as it is, and the regression is of G - v itself
+(`regression`).
 """
 
 from collections.abc import Sequence
@@ -18,11 +21,14 @@ from torch import Tensor, nn
 from compressor.compensation.refits.ends import refit_end
 from compressor.compensation.refits.equations import NormalEquations, Solution, add_to, entering, solve_held_out
 from compressor.compensation.refits.norms import refit_norm_to
-from compressor.model.capture import LayerCall, apply_layer, recorded
-from compressor.model.families import Family, layer_list
+from compressor.model.capture import LayerCall, Place, apply_layer, attended_place, recorded, sum_place
+from compressor.model.families import Family, layer_list, reads_first
 from compressor.model.sublayers import attends, shape_of
 from compressor.progress import Track, silent
 from compressor.recipe.training import RefitSpec
+
+EPSILON = 1e-6
+"""Added to the variance of a state that a token's weight is taken from, so that none is infinite."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,7 @@ def refit_gaps(
     if chosen and spec.layers == "later":
         chosen = list(range(chosen[0], len(keep)))
     both = spec.blocks == "both"
+    cls_weight = spec.cls_weight if reads_first(student.config.to_dict()) else 1.0
     done: list[Refit] = []
     rows = sum(len(call.rows) for call in calls)
     wanted_states, states = ([call.hidden for call in calls] for _ in range(2))
@@ -81,23 +88,22 @@ def refit_gaps(
         layer, width = kept[index], kept[index].get_submodule(family.ffn_output).in_features
         attended: list[Tensor | None] = []
         for number, call in enumerate(track(calls, f"refit: layer {keep[index]}", total=len(calls))):
-            with recorded(full[keep[index] - 1], outputs={"attended": family.attention_norm}) as seen:
+            with recorded(full[keep[index] - 1], attended=attended_place(family)) as seen:
                 for other in full[depth : reach[index]]:
                     wanted_states[number] = apply_layer(other, [call], [wanted_states[number]])[0]
             attended.append(seen.get("attended"))
         depth = reach[index]
         if index in chosen and both and width:  # without neurons `refit_end` has the attention output, too
-            made = refit_attention(layer, family, calls, states, attended, spec.cls_weight)
+            made = refit_attention(layer, family, calls, states, attended, cls_weight)
             done.append(Refit(keep[index], keep[index], rows, *_numbers(made), width, "attention"))
         if index in chosen and width:
             sums = NormalEquations(), NormalEquations()
             for number, call in enumerate(calls):
-                sums[call.held].add(
-                    *regression(layer, family, call, states[number], wanted_states[number], spec.cls_weight)
-                )
+                add_regression(sums, layer, family, call, states[number], wanted_states[number], cls_weight)
             done.append(Refit(keep[index], reach[index], rows, *_numbers(refit_output(layer, family, *sums)), width))
         elif index in chosen:
-            made = refit_end(layer, family, calls, states, wanted_states, spec.cls_weight)
+            end = refit_last_sum if family.final_norm else refit_end
+            made = end(layer, family, calls, states, wanted_states, cls_weight)
             done.append(Refit(keep[index], reach[index], rows, *_numbers(made), width))
         for number, call in enumerate(calls):
             states[number] = apply_layer(layer, [call], [states[number]])[0]
@@ -117,7 +123,7 @@ def refit_output(layer: nn.Module, family: Family, fit: NormalEquations, held: N
     """Refit the feed-forward output of a layer in place, if that lowers the held-out error of `regression`."""
     found = solve_held_out(fit, held)
     if found.strength is not None:
-        gamma = layer.get_submodule(family.ffn_norm).weight
+        gamma = None if family.final_norm else layer.get_submodule(family.ffn_norm).weight
         add_to(layer.get_submodule(family.ffn_output), found.change, gamma)
     return found
 
@@ -132,47 +138,90 @@ def refit_attention(
 ) -> Solution:
     """Refit the attention output of a layer in place towards the states `wanted` [B, S, H] behind its attention norm.
 
-    `before` are the states in front of the layer, by batch. Of attention that is gone the norm is refitted.
+    `before` are the states in front of the layer, by batch. Of attention that is gone the norm is refitted. In a pre-norm
+    family there is none, and `wanted` are the sums themselves.
     """
+    if family.final_norm:
+        return _refit_sum(layer, family, calls, before, wanted, cls_weight, sum_place(family, attention=True))
     norm = layer.get_submodule(family.attention_norm)
     if not attends(layer, family):
         usual, reached = refit_norm_to(layer, family.attention_norm, calls, before, wanted, cls_weight)
         return Solution(norm.weight.new_zeros(0), 0.0 if reached < usual else None, usual, reached, 1.0)
     sums = NormalEquations(), NormalEquations()
-    places = family.attention_output, family.attention_norm
+    places = family.attention_output, sum_place(family, attention=True)
     for call, states, target in zip(calls, before, wanted, strict=True):
-        sums[call.held].add(*regression(layer, family, call, states, target, cls_weight, places))
+        add_regression(sums, layer, family, call, states, target, cls_weight, places)
     found = solve_held_out(*sums)
     if found.strength is not None:
         add_to(layer.get_submodule(family.attention_output), found.change, norm.weight)
     return found
 
 
-def regression(
+def refit_last_sum(
+    layer: nn.Module,
+    family: Family,
+    calls: Sequence[LayerCall],
+    before: Sequence[Tensor],
+    wanted: Sequence[Tensor],
+    cls_weight: float,
+) -> Solution:
+    """Refit the attention output of a pre-norm layer without a feed-forward block in place, towards `wanted` behind the layer."""
+    return _refit_sum(layer, family, calls, before, wanted, cls_weight, sum_place(family, attention=False))
+
+
+def _refit_sum(
+    layer: nn.Module,
+    family: Family,
+    calls: Sequence[LayerCall],
+    before: Sequence[Tensor],
+    wanted: Sequence[Tensor],
+    cls_weight: float,
+    place: Place,
+) -> Solution:
+    """Refit the attention output of a pre-norm layer in place, so that the sum at `place` comes nearest to `wanted`."""
+    sums = NormalEquations(), NormalEquations()
+    for call, states, target in zip(calls, before, wanted, strict=True):
+        add_regression(sums, layer, family, call, states, target, cls_weight, (family.attention_output, place))
+    found = solve_held_out(*sums)
+    if found.strength is not None:
+        add_to(layer.get_submodule(family.attention_output), found.change)
+    return found
+
+
+def add_regression(
+    sums: tuple[NormalEquations, NormalEquations],
     layer: nn.Module,
     family: Family,
     call: LayerCall,
     before: Tensor,
     target: Tensor,
     cls_weight: float,
-    places: tuple[str, str] | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return phi [N, F], what v [N, H] lacks in units of gamma, and the weight [N] of every token that is not padding.
+    places: tuple[str, Place] | None = None,
+) -> None:
+    """Add phi [N, F], what v [N, H] lacks in units of gamma, and the weight [N] of every token that is not padding.
 
-    `places` are the output map that phi enters and the norm behind it that v enters; None for those of the feed-forward
-    block.
+    `sums` are those of rows that are fitted and held out; `places` the output map that phi enters and where v is seen; None
+    for those of the feed-forward block.
 
     The layer's norm gives gamma (v - mu) / sigma + beta, so that it yields the target G where v is
     `u* = sigma (G - beta) / gamma + mu`, with v's own mu and sigma. What is wanted is gamma (u* - v), and a token weighs
     1 / sigma^2: squares are then those of the state behind the norm, and a dimension that gamma hides counts for little.
+
+    Without a norm behind it (pre-norm) v is to be G. Every norm that reads the stream later on divides a token by the
+    deviation of its state, so a token weighs 1 / sigma^2 of G. Each of these norms, the final one that the head reads
+    included, has a gamma of its own; none of them is put on the dimensions, which are solved for one by one anyway.
     """
-    output, ending = places or (family.ffn_output, family.ffn_norm)
-    norm = layer.get_submodule(ending)
-    seen = entering(layer, call, before, phi=output, v=ending)
-    v = seen["v"].float()
-    mu, variance = v.mean(-1, keepdim=True), v.var(-1, correction=0, keepdim=True) + norm.eps
-    wanted = variance.sqrt() * (target.float() - norm.bias) + norm.weight * (mu - v)
+    output, place = places or (family.ffn_output, sum_place(family, attention=False))
+    seen = entering(layer, call, before, phi=output, v=place)
+    v, target = seen["v"].float(), target.float()
+    if family.final_norm:
+        wanted, variance = target - v, target.var(-1, correction=0, keepdim=True) + EPSILON
+    else:
+        norm = layer.get_submodule(place[0])
+        mu, variance = v.mean(-1, keepdim=True), v.var(-1, correction=0, keepdim=True) + norm.eps
+        wanted = variance.sqrt() * (target - norm.bias) + norm.weight * (mu - v)
     weight = 1 / variance[..., 0]
     weight[:, 0] *= cls_weight
     kept = call.mask.to(v.device).bool()
-    return seen["phi"][kept], wanted[kept], weight[kept]
+    bias = layer.get_submodule(output).bias is not None
+    sums[call.held].add(seen["phi"][kept], wanted[kept], weight[kept], bias=bias)

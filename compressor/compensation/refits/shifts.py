@@ -1,8 +1,9 @@
 """What every amount of every block does to the answer, to second order, from one forward and one backward pass.
 
-A block that loses a piece changes the state behind its norm; the gradients of the answer (`model/states/gradients.py`) turn the
-change into a shift of the answer, K numbers a text. Shifts of several pieces add up, to first order in the states, so that the
-damage of any mix is `1/2 mean_n |sum_i shift_in|^2` nats: of n pieces the n x n matrix of their products says it all.
+A block that loses a piece changes the state behind its norm (pre-norm: the stream that it adds to); the gradients of the
+answer (`model/states/gradients.py`) turn the change into a shift of the answer, K numbers a text. Shifts of several pieces
+add up, to first order in the states, so that the damage of any mix is `1/2 mean_n |sum_i shift_in|^2` nats: of n pieces the
+n x n matrix of their products says it all.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,6 +12,7 @@ from contextlib import ExitStack
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
 from compressor.compensation.refits.amounts import Amount, Piece
@@ -68,7 +70,7 @@ def _behind(
     entering: Tensor,
     attended: Tensor,
 ) -> dict[str, Tensor]:
-    """Return the state [B, S, H] behind the norm of the block that each amount changes."""
+    """Return the state [B, S, H] behind the block that each amount changes, its norm included where it ends in one."""
     made = {}
     for piece, amount in amounts.items():
         attending = bool(pieces(piece)[0])
@@ -76,7 +78,7 @@ def _behind(
         units = torch.tensor(amount.kept, dtype=torch.long, device=phi.device)
         each = phi.shape[-1] // heads_of(layer, family) if attending else 1
         kept = inputs_of(units, each)
-        added = phi.detach()[..., kept] @ amount.weight.T + amount.bias
-        norm = layer.get_submodule(family.attention_norm if attending else family.ffn_norm)
-        made[piece] = norm((entering if attending else attended) + added)
+        state = (entering if attending else attended) + linear(phi.detach()[..., kept], amount.weight, amount.bias)
+        norm = family.attention_norm if attending else family.ffn_norm
+        made[piece] = state if family.final_norm else layer.get_submodule(norm)(state)
     return made

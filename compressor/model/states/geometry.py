@@ -12,7 +12,7 @@ from torch import Tensor
 class Geometry:
     """Running means over rows (or tokens) of the similarity of states i and j, each a symmetric matrix [L+1, L+1].
 
-    `token_cosine`: cosine over all tokens that are not padding; `cls_cosine`: cosine of the [CLS] states; `cls_angle`:
+    `token_cosine`: cosine over all tokens that are not padding; `cls_cosine`: cosine of what the head reads; `cls_angle`:
     their angle as a share of pi. All pairs cost one matrix product a batch, so that blocks of layers are measured directly.
     """
 
@@ -26,13 +26,13 @@ class Geometry:
     def __post_init__(self) -> None:
         self.token_cosine, self.cls_cosine, self.cls_angle = (np.zeros((self.states, self.states)) for _ in range(3))
 
-    def add(self, hidden: Sequence[Tensor], mask: Tensor) -> None:
-        """Merge a batch: states 0..L, each [B, S, H], and the attention mask [B, S]."""
+    def add(self, hidden: Sequence[Tensor], read: Sequence[Tensor], mask: Tensor) -> None:
+        """Merge a batch: states 0..L, each [B, S, H], what the head would read of each [B, H], the attention mask [B, S]."""
         kept = mask.bool()
         flat = torch.stack([torch.nn.functional.normalize(state[kept].float(), dim=-1).flatten() for state in hidden])
         tokens, rows = int(kept.sum()), len(mask)
         self._merge("token_cosine", (flat @ flat.T).double().cpu().numpy() / tokens, self.tokens, tokens)
-        cls = torch.stack([torch.nn.functional.normalize(state[:, 0].double(), dim=-1) for state in hidden])
+        cls = torch.stack([torch.nn.functional.normalize(state.double(), dim=-1) for state in read])
         cosine = torch.einsum("ibh,jbh->bij", cls, cls).clamp(-1, 1)
         # rounding next to 1 becomes an angle of 1e-8; a state has no angle with itself
         angle = torch.arccos(cosine) / torch.pi * (1 - torch.eye(self.states, device=cosine.device))

@@ -9,6 +9,7 @@ generalised Gauss-Newton form: Schraudolph 2002, equation 9).
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,16 +17,17 @@ from transformers import PreTrainedModel
 
 from compressor.data.answers.config import model_task
 from compressor.data.batches import Encodings, padded_batches
-from compressor.model.families import Family, layer_list
+from compressor.model.capture import attended_place, watch
+from compressor.model.families import Family, layer_list, read_state
 from compressor.progress import Track, silent
 
 ENTERING, ATTENDED, LEAVING = "entering", "attended", "leaving"
-"""States of a layer: in front of it, behind the norm that ends its attention block, and behind it."""
+"""States of a layer: in front of it, behind its attention block (and the norm that ends that), and behind it."""
 
 Place = tuple[int, str]
 """(layer from 1, state)."""
 Pull = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(rows [B], final [CLS] states [B, H], logits [B, C]) -> the direction [B, H] in which each final state is looked at."""
+"""(rows [B], what the head reads [B, H], logits [B, C]) -> the direction [B, H] in which each of these is looked at."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class AnswerGradients:
     """One batch: its `rows` and `mask` [B, S], `logits` [B, C], and by place the state [B, S, H] and its gradients.
 
     `gradients` [K, B, S, H] are those of the K directions of the answer, of each text at all of its tokens; `pulled`
-    [B, S, H] those of the final [CLS] state along what `pull` gave, empty where nothing did.
+    [B, S, H] those of what the head reads along what `pull` gave, empty where nothing did.
     """
 
     rows: Tensor
@@ -55,7 +57,7 @@ def answer_gradients(
 ) -> Iterator[AnswerGradients]:
     """Yield every batch with its states and the gradients of the answer's directions; memory is that of one batch.
 
-    With `pull` one more backward pass follows what it makes of the final [CLS] states. The model is left as it is: no
+    With `pull` one more backward pass follows what it makes of what the head reads. The model is left as it is: no
     parameter gets a gradient.
     """
     layers, task = list(layer_list(model, family)), model_task(model)
@@ -64,9 +66,8 @@ def answer_gradients(
         seen: dict[Place, Tensor] = {}
         hooks = [layers[0].register_forward_pre_hook(_leaf(seen), with_kwargs=True)]
         for number, layer in enumerate(layers, start=1):
-            norm = layer.get_submodule(family.attention_norm)
-            hooks.append(norm.register_forward_hook(_keep(seen, (number, ATTENDED))))
-            hooks.append(layer.register_forward_hook(_keep(seen, (number, LEAVING))))
+            for place, state in ((attended_place(family), ATTENDED), (("", False), LEAVING)):
+                hooks.append(watch(layer, place, partial(seen.__setitem__, (number, state))))
         wanting = [parameter for parameter in model.parameters() if parameter.requires_grad]
         try:
             model.requires_grad_(False)
@@ -74,7 +75,7 @@ def answer_gradients(
                 logits = model(**tensors).logits.float()
                 along = list(torch.einsum("bc,bck->k", logits, task.directions(logits.detach())))
                 if pull is not None:
-                    cls = seen[len(layers), LEAVING][:, 0]
+                    cls = read_state(model, family, seen[len(layers), LEAVING], tensors["attention_mask"])
                     along.append((cls * pull(torch.from_numpy(rows), cls.detach(), logits.detach()).to(cls)).sum())
                 places = list(seen)
                 made = [
@@ -106,10 +107,3 @@ def _leaf(seen: dict[Place, Tensor]):  # noqa: ANN202
         return ((state, *args[1:]), kwargs) if args else (args, {**kwargs, name: state})
 
     return start
-
-
-def _keep(seen: dict[Place, Tensor], place: Place):  # noqa: ANN202
-    def keep(_module: torch.nn.Module, _args: tuple, made: Tensor | tuple) -> None:
-        seen[place] = made if isinstance(made, Tensor) else made[0]
-
-    return keep

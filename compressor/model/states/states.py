@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor.data.batches import Encodings, padded_batches
-from compressor.model.families import Family, layer_list
+from compressor.model.capture import attended_place, watch
+from compressor.model.families import Family, layer_list, read_state
 from compressor.model.states.geometry import Geometry
 from compressor.progress import Track, silent
 
@@ -62,7 +63,8 @@ class Moments:
 class ClassStates:
     """What one pass keeps: exact moments of all rows, and the states of a bounded random sample of rows.
 
-    `moments` are those of the [CLS] states, `pooled` those of the mean over all tokens that are not padding.
+    `moments` are those of the states that the head would read (`read_state`: [CLS] in most families), `pooled` those of the
+    mean over all tokens that are not padding.
     `sample` [L+1, M, H] float32 with `sample_labels` [M]; M is at most the `sample_rows` asked for. `geometry` compares
     the states of any two depths. `logits` [N, C] are the model's own, in row order, and the only thing kept that grows
     with the rows.
@@ -139,8 +141,9 @@ def class_states(
 
     def keep(rows: np.ndarray, mask: Tensor, batch_logits: Tensor, states: list[Tensor]) -> None:
         logits[rows] = batch_logits.float().cpu().numpy()
-        geometry.add(states, mask)
-        stacked = torch.stack([state[:, 0].float() for state in states]).cpu().numpy()
+        read = [read_state(model, family, state, mask) for state in states]
+        geometry.add(states, read, mask)
+        stacked = torch.stack([state.float() for state in read]).cpu().numpy()
         batch_labels = logits[rows].argmax(1) if labels is None else labels[rows]
         moments.add(stacked, batch_labels)
         shares = (mask / mask.sum(1, keepdim=True)).to(states[0].dtype)
@@ -159,7 +162,7 @@ def class_states(
         track=track,
         description="states",
         inner=inner,
-        pick=lambda state: state,
+        pick=lambda state, _mask: state,
     )
     return ClassStates(moments, pooled, *reservoir.sample, logits, geometry)
 
@@ -167,7 +170,7 @@ def class_states(
 def final_states(
     model: nn.Module, family: Family, encodings: Encodings, *, batch_size: int = 32, track: Track = silent
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the last [CLS] state [N, H] and the logits [N, C] of every row, float32, in row order."""
+    """Return what the head reads (`read_state`) [N, H] and the logits [N, C] of every row, float32, in row order."""
     states = np.zeros((len(encodings), model.config.hidden_size), dtype=np.float32)
     logits = np.zeros((len(encodings), model.config.num_labels), dtype=np.float32)
 
@@ -177,11 +180,6 @@ def final_states(
 
     run_with_states(model, family, encodings, keep, batch_size=batch_size, track=track, description="final states")
     return states, logits
-
-
-def cls_state(hidden: Tensor) -> Tensor:
-    """Return the [CLS] rows [B, H] of a state [B, S, H]; a view would keep the whole of it alive."""
-    return hidden[:, 0].clone()
 
 
 def run_with_states(
@@ -194,32 +192,35 @@ def run_with_states(
     track: Track = silent,
     description: str,
     inner: bool = False,
-    pick: Callable[[Tensor], Tensor] = cls_state,
+    pick: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> None:
     """Run the model over all rows; call `keep(row indices, mask [B, S], logits [B, C], picked states 0..L)` per batch.
 
-    `pick` says what of each state [B, S, H] is held until the batch ends; by default its [CLS] rows [B, H]. With `inner`
-    the state behind the attention block of each layer (its norm included) comes before that behind the layer.
+    `pick(state [B, S, H], mask)` says what of each state is held until the batch ends; by default what the head reads of it
+    [B, H]. With `inner` the state behind the attention block of each layer comes before that behind the layer.
     """
     states: list[Tensor] = []
+    mask: Tensor = torch.zeros(0)
 
-    def hook(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
-        states.append(pick(output if isinstance(output, Tensor) else output[0]))
+    def hold(state: Tensor) -> None:
+        # a view would keep the whole state alive
+        states.append(read_state(model, family, state, mask).clone() if pick is None else pick(state, mask))
 
     first = layer_list(model, family)[0]
 
     def first_input(_module: nn.Module, inputs: tuple, kwargs: dict) -> None:
         # state 0 is what enters layer 1; ELECTRA projects its embeddings on the way there
-        states.append(pick(inputs[0] if inputs else next(iter(kwargs.values()))))
+        hold(inputs[0] if inputs else next(iter(kwargs.values())))
 
     with ExitStack() as stack, torch.inference_mode():
         stack.callback(first.register_forward_pre_hook(first_input, with_kwargs=True).remove)
         for layer in layer_list(model, family):
             if inner:
-                stack.callback(layer.get_submodule(family.attention_norm).register_forward_hook(hook).remove)
-            stack.callback(layer.register_forward_hook(hook).remove)
+                stack.callback(watch(layer, attended_place(family), hold).remove)
+            stack.callback(watch(layer, ("", False), hold).remove)
         for rows, inputs in padded_batches(encodings, batch_size, track, description):
             states.clear()
             tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
+            mask = tensors["attention_mask"]
             logits = model(**tensors).logits
-            keep(rows, tensors["attention_mask"], logits, states)
+            keep(rows, mask, logits, states)

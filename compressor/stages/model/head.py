@@ -5,9 +5,16 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from compressor.compensation.heads.head import cross_entropy, fold_error, fold_head, hard_targets, soft_targets
+from compressor.compensation.heads.head import (
+    cross_entropy,
+    fold_error,
+    fold_head,
+    hard_targets,
+    head_states,
+    soft_targets,
+)
 from compressor.compensation.heads.outputs import distance, fit_outputs
-from compressor.compensation.heads.trainers import TRAINERS
+from compressor.compensation.heads.trainers import TRAINERS, trainer_of
 from compressor.data.answers.kinds import SINGLE_LABEL
 from compressor.measurement.predictions import predict
 from compressor.model.states.states import final_states
@@ -29,14 +36,15 @@ def compensate(run: Run, model: PreTrainedModel, spec: HeadSpec) -> dict[str, An
         teacher["fitting"] = load_array(run.path, "calibration_logits")
     else:
         teacher["fitting"] = predict(run.teacher, run.fitting, track=run.track, description="full model")
-    states, _ = final_states(model, family, run.fitting, track=run.track)
-    selection_states, stock_logits = final_states(model, family, run.selection, track=run.track)
-    held = torch.from_numpy(selection_states)
+    final, _ = final_states(model, family, run.fitting, track=run.track)
+    selection_final, stock_logits = final_states(model, family, run.selection, track=run.track)
+    states, activation = head_states(model, family, torch.from_numpy(final))
+    held, _ = head_states(model, family, torch.from_numpy(selection_final))
     outputs = {part: torch.from_numpy(found) for part, found in teacher.items()}
-    trainer = spec.trainer or ("gradient" if run.kind == SINGLE_LABEL else "readout")
+    trainer = trainer_of(spec, family, run.kind)
     if run.kind != SINGLE_LABEL:
         wanted, answers = outputs["selection"], teacher["selection"]
-        fit = fit_outputs(torch.from_numpy(states), outputs["fitting"], held, wanted, spec, family.activation, run.task)
+        fit = fit_outputs(states, outputs["fitting"], held, wanted, spec, activation, run.task)
     else:
         if spec.targets == "gold":
             targets = [hard_targets(part.labels, run.classes) for part in (data.calibration, data.selection)]
@@ -45,14 +53,7 @@ def compensate(run: Run, model: PreTrainedModel, spec: HeadSpec) -> dict[str, An
         wanted = targets[1]
         answers = wanted.numpy()
         fit = TRAINERS[trainer](
-            torch.from_numpy(states),
-            targets[0],
-            held,
-            wanted,
-            spec,
-            family.activation,
-            seed=run.recipe.seed,
-            track=run.track,
+            states, targets[0], held, wanted, spec, activation, seed=run.recipe.seed, track=run.track
         )
 
     def loss(logits: torch.Tensor) -> float:
@@ -60,12 +61,12 @@ def compensate(run: Run, model: PreTrainedModel, spec: HeadSpec) -> dict[str, An
             return distance(run.task, logits, wanted)
         return cross_entropy(logits, wanted, fit.class_weights)
 
-    both = torch.from_numpy(stock_logits), fit.head.logits(held, family.activation)
+    both = torch.from_numpy(stock_logits), fit.head.logits(held, activation)
     losses = [loss(logits) for logits in both]
     agreements = [float((~run.task.changed(answers, logits.numpy())).mean()) for logits in both]
     folded = losses[1] < losses[0]
     report = {
-        "nodes": len(fit.head.b1),
+        "nodes": states.shape[1] if family.head_norm else len(fit.head.b1),
         "trainer": trainer,
         "optimizer": spec.optimizer if trainer == "gradient" else None,
         "targets": spec.targets,
@@ -82,5 +83,5 @@ def compensate(run: Run, model: PreTrainedModel, spec: HeadSpec) -> dict[str, An
     }
     if folded:
         fold_head(model, family, fit.head)
-        report["fold_error"] = fold_error(model, family, fit.head, held)
+        report["fold_error"] = fold_error(model, family, fit.head, torch.from_numpy(selection_final))
     return report

@@ -6,6 +6,7 @@ from pathlib import Path
 from compressor.analysis.roles.roles import roles_of
 from compressor.analysis.roles.weights import model_weights
 from compressor.files import read_json, write_json
+from compressor.model.families import layer_kinds
 from compressor.recipe.compression import Recipe
 from compressor.run.run import Run
 from compressor.run.variants import variant_flops
@@ -35,8 +36,9 @@ def compute(run: Run, folder: Path) -> None:
 
 def cost(run: Run) -> str:
     """Return the expected work."""
-    wide = spec_of_all_sizes(run.recipe.selection, run.source.layers)
-    return f"every score against {search_work(wide, run.source.layers)} over {len(run.data.selection)} selection rows"
+    layers, kinds = run.source.layers, layer_kinds(run.source.config)
+    work = search_work(spec_of_all_sizes(run.recipe.selection, layers, kinds), layers, kinds=kinds)
+    return f"every score against {work} over {len(run.data.selection)} selection rows"
 
 
 def wanted(recipe: Recipe) -> bool:

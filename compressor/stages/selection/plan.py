@@ -9,13 +9,14 @@ import torch
 
 from compressor.files import read_json, write_json
 from compressor.model.capture import LayerCall
-from compressor.model.families import part_sizes
+from compressor.model.families import layer_kinds, part_sizes
 from compressor.model.sublayers import any_shape
 from compressor.recipe.compression import BudgetSpec, SelectionSpec
 from compressor.recipe.ship import ShipSpec
 from compressor.run.arrays import ARRAYS, save_array
 from compressor.run.checks import source_savings
 from compressor.run.run import Run
+from compressor.selection.allowed import Kinds
 from compressor.selection.baselines import ranked_set
 from compressor.selection.budget.mixes import ROUNDS, find_mix
 from compressor.selection.budget.units import Savings, check_budget, latency_savings, least_left, part_names
@@ -65,7 +66,7 @@ def compute(run: Run, folder: Path) -> None:
     evidence = run_evidence(run)
     plan = find_plan(
         trials,
-        lambda size: ranked_set(spec.rank_by, evidence, size, spec.protect),
+        lambda size: ranked_set(spec.rank_by, evidence, size, spec.protect, trials.kinds),
         spec,
         goals,
         readout=run.recipe.compensation.head is not None,
@@ -133,7 +134,7 @@ def _make_mix(run: Run, folder: Path, captured: tuple[list[LayerCall], torch.Ten
     save_array(folder, "selection_logits", logits)
 
 
-def search_work(spec: SelectionSpec, layers: int, ship: ShipSpec | None = None) -> str:
+def search_work(spec: SelectionSpec, layers: int, ship: ShipSpec | None = None, kinds: Kinds = None) -> str:
     """Return how much a search tries, in words."""
     if ship is not None:
         if not ship.parts or ship.goal == "exact":
@@ -142,10 +143,10 @@ def search_work(spec: SelectionSpec, layers: int, ship: ShipSpec | None = None) 
     if spec.budget is not None:
         return _mix_work(spec, spec.units)
     if spec.search == "exhaustive":
-        sets = candidate_sets(layers, wanted_sizes(spec, layers), spec.protect)
+        sets = candidate_sets(layers, wanted_sizes(spec, layers, kinds), spec.protect, kinds)
         return f"{len(sets):,} sets, {count_applications(layers, sets):,} layer applications"
     if spec.search in {"greedy", "beam", "guided"}:
-        return f"{spec.search} search, at most {most_sets(spec, layers):,} sets"
+        return f"{spec.search} search, at most {most_sets(spec, layers, kinds):,} sets"
     return f"{spec.search} search, 1 set"
 
 
@@ -155,7 +156,7 @@ def _mix_work(spec: SelectionSpec, units: Sequence[str]) -> str:
 
 def cost(run: Run) -> str:
     """Return what the stage tries, on how many rows."""
-    work = search_work(run.recipe.selection, run.source.layers, run.recipe.ship)
+    work = search_work(run.recipe.selection, run.source.layers, run.recipe.ship, layer_kinds(run.source.config))
     return f"{work} over {len(run.data.selection)} selection rows"
 
 

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from tiny import FOLDING
 
 from compressor.compensation.heads import chargeflow
 from compressor.compensation.heads.chargeflow import (
@@ -17,7 +18,6 @@ from compressor.compensation.heads.chargeflow import (
 from compressor.compensation.heads.head import cross_entropy, fit_head, fold_error, fold_head, hard_targets
 from compressor.errors import UserError
 from compressor.measurement.predictions import predict
-from compressor.model.families import FAMILIES
 from compressor.model.states.states import final_states
 from compressor.recipe.training import HeadSpec
 
@@ -203,7 +203,7 @@ def test_states_that_never_change_give_the_shares_of_the_classes():
     assert shares.tolist() == pytest.approx([0.75, 0.25], abs=1e-3)
 
 
-@pytest.mark.parametrize("model_type", list(FAMILIES))
+@pytest.mark.parametrize("model_type", FOLDING)
 def test_folds_like_any_head(tiny, model_type):
     model, family, encodings, _ = tiny(model_type)
     states, logits = final_states(model, family, encodings)

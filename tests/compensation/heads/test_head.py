@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from tiny import FOLDING
 
 from compressor.compensation.heads.head import (
     Head,
@@ -21,7 +22,6 @@ from compressor.compensation.heads.trainers import TRAINERS
 from compressor.compensation.readout import crossfit_readout, ridge_readout
 from compressor.errors import UserError
 from compressor.measurement.predictions import predict
-from compressor.model.families import FAMILIES
 from compressor.model.states.states import final_states
 from compressor.recipe.training import HeadSpec
 
@@ -34,7 +34,7 @@ def random_head(nodes, width, classes):
     return Head(mean, deviation, w1 / width**0.5, b1, w2 / nodes, b2)  # logits of about 1, so that 1e-6 means rounding
 
 
-@pytest.mark.parametrize("model_type", list(FAMILIES))
+@pytest.mark.parametrize("model_type", FOLDING)
 @pytest.mark.parametrize("nodes", [2, 8, 32])
 def test_folded_head_is_the_head(tiny, model_type, nodes):
     model, family, encodings, _ = tiny(model_type)

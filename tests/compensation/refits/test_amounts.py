@@ -348,7 +348,7 @@ def test_a_known_change_of_the_attention_output_is_undone(tiny):
     hidden = apply_layer(layer_list(model, family)[0], calls, [call.hidden for call in calls])
     wanted = []
     for call, states in zip(calls, hidden, strict=True):
-        with recorded(layer_list(model, family)[1], outputs={"attended": family.attention_norm}) as seen:
+        with recorded(layer_list(model, family)[1], attended=(family.attention_norm, False)) as seen:
             apply_layer(layer_list(model, family)[1], [call], [states])
         wanted.append(seen["attended"])
     with torch.no_grad():

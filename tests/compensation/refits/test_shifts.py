@@ -21,7 +21,8 @@ def nudged(layer, family, place, count, size):
     output = layer.get_submodule(place)
     change = size * torch.randn(output.weight.shape, generator=torch.Generator().manual_seed(count))
     weight = output.weight.detach() + change.to(output.weight)
-    return Amount(tuple(range(count)), weight, output.bias.detach() + size, None, 0.0, 0.0, 0.0)
+    bias = None if output.bias is None else output.bias.detach() + size
+    return Amount(tuple(range(count)), weight, bias, None, 0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("model_type", list(FAMILIES))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from compressor.data.answers.kinds import SINGLE
-from compressor.model.families import FAMILIES, head_logits, layer_list
+from compressor.model.families import FAMILIES, head_logits, layer_list, read_state
 from compressor.model.states.gradients import ATTENDED, ENTERING, LEAVING, answer_gradients
 
 
@@ -40,7 +40,10 @@ def test_a_small_change_of_a_state_moves_the_answer_as_its_gradient_says(tiny, m
         state, gradients = batch.states[layers, LEAVING], batch.gradients[layers, LEAVING]
         change = 1e-4 * torch.randn(state.shape, generator=torch.Generator().manual_seed(1), dtype=state.dtype)
         with torch.no_grad():
-            before, after = (head_logits(model, family, states[:, 0]) for states in (state, state + change))
+            before, after = (
+                head_logits(model, family, read_state(model, family, moved, batch.mask))
+                for moved in (state, state + change)
+            )
         torch.testing.assert_close(before.float(), batch.logits, atol=1e-5, rtol=0)
         predicted = 0.5 * (gradients * change).sum((-1, -2)).square().sum(0)
         real = [SINGLE.divergence(before[[row]].numpy(), after[[row]].numpy()) for row in range(len(before))]

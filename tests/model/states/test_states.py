@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from compressor.data.batches import pad
-from compressor.model.families import FAMILIES, head_logits
+from compressor.model.families import FAMILIES, head_logits, read_state
 from compressor.model.states.states import class_states, final_states
 
 
@@ -19,8 +19,9 @@ def test_states_equal_the_models_own_hidden_states(tiny, model_type):
         inputs = {name: torch.from_numpy(value) for name, value in pad(encodings, np.array([row])).items()}
         with torch.inference_mode():
             output = model(**inputs, output_hidden_states=True)
+            read = [read_state(model, family, state, inputs["attention_mask"]) for state in output.hidden_states]
         np.testing.assert_allclose(found.logits[row], output.logits[0], atol=1e-5)
-        states = torch.stack([state[0, 0] for state in output.hidden_states]).numpy()
+        states = torch.cat(read).numpy()
         np.testing.assert_allclose(found.sample[:, row_in_sample(found, states)], states, atol=1e-4)
 
 

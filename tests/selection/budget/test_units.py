@@ -160,7 +160,7 @@ def test_gains_of_parts_add_up_to_those_of_layers(tiny):
     assert np.array_equal(inner.sample[::2], outer.sample)
     calls, _ = capture_calls(model, family, encodings)
     layers = list(model.get_submodule(family.layers))
-    with recorded(layers[1], outputs={"attended": family.attention_norm}) as seen:
+    with recorded(layers[1], attended=(family.attention_norm, False)) as seen:
         apply_layer(layers[1], calls, apply_layer(layers[0], calls, [calls[0].hidden]))
     rows = [np.abs(inner.sample[3] - row.numpy()).max(axis=1).min() for row in seen["attended"][:, 0]]
     assert max(rows) < 1e-5
