@@ -7,7 +7,7 @@ stay, or one of each, attention first: `3.heads:4+ffn:384`. A mix of units has a
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from compressor.errors import UserError
@@ -22,15 +22,15 @@ class Shape:
     """What each layer has: the width of its feed-forward block and its attention heads (0: no such block).
 
     `full_heads` is how many heads a layer of the stock model has, of the same size as those here. `stored` says how the
-    weights lie on disk: `stock`, filled up with zeros, or `exact`. `ffn_maps` are the maps of a feed-forward block: 3 of one
-    that is gated.
+    weights lie on disk: `stock`, filled up with zeros, or `exact`. `ffn_maps` are the maps of a feed-forward block, 3 of one
+    that is gated: a matter of the family, by which no shapes differ.
     """
 
     ffn_widths: tuple[int, ...]
     heads: tuple[int, ...]
     full_heads: int
     stored: Literal["stock", "exact"] = "stock"
-    ffn_maps: int = 2
+    ffn_maps: int = field(default=2, compare=False)
 
     @property
     def attention(self) -> tuple[bool, ...]:

@@ -60,7 +60,7 @@ class RefitSpec(Spec):
     blocks: Literal["ffn", "both"] = "ffn"
     """The output map of the feed-forward block alone, or first that of attention, too: for layers that lost heads."""
     cls_weight: Annotated[Float, Field(ge=1)] = 10.0
-    """Weight of the [CLS] rows against those of the other tokens."""
+    """Weight of the [CLS] rows against those of the other tokens; 1 where the head reads the mean of all tokens."""
 
 
 class DistillSpec(Spec):

@@ -37,7 +37,7 @@ from compressor.recipe.compression import GoalsSpec, SelectionSpec
 from compressor.recipe.training import HeadSpec, RefitSpec
 from compressor.selection.allowed import allowed_sets, count_sets, may_go
 from compressor.selection.search import SEARCHES, check_selection, find_plan, most_sets
-from compressor.selection.trials import Trials
+from compressor.selection.trials import Trial, Trials
 from compressor.selection.trie import walk_sets
 
 FAMILY = FAMILIES["modernbert"]
@@ -163,6 +163,22 @@ def test_searches_try_what_may_go_alone(made, search):
         assert {trial.skip for trial in plan.trace} >= set(SETS[1] + SETS[2] + SETS[3])
 
 
+@pytest.mark.parametrize("search", ["greedy", "beam"])
+def test_a_search_goes_on_where_no_single_layer_may_be_added(search):
+    kinds = tuple(index % 3 == 0 for index in range(22))  # as many layers as the base model has
+    spec, tried = SelectionSpec(search=search, layers=12, beam_width=4), {}
+
+    def evaluate(sets, _description):
+        tried.setdefault(len(sets[0]), []).extend(sets)
+        # what reaches the end first seems best, from where no single layer leads on to most sets
+        return [Trial(skip, 1.0, -float(sum(skip)), 1.0, 0.0, *[None] * 4) for skip in sets]
+
+    SEARCHES[search](evaluate, 22, [12], lambda _size: (), spec, kinds)
+    assert sorted(tried) == list(range(1, 13))
+    assert all(may_go(skip, kinds) for sets in tried.values() for skip in sets)
+    assert sum(map(len, tried.values())) < most_sets(spec, 22, kinds)
+
+
 @pytest.mark.parametrize("units", [[4], [2, 5], UNITS])
 @pytest.mark.parametrize("stock", [True, False])
 def test_directories_are_opened_by_us_and_by_the_stock_class(made, tmp_path, units, stock):
@@ -171,8 +187,7 @@ def test_directories_are_opened_by_us_and_by_the_stock_class(made, tmp_path, uni
     save(student, load_tokenizer(find_model(str(folder))), tmp_path / "model", "# card\n", stock=stock)
     wanted = predict(student, encodings)
     ours = load_classifier(find_model(str(tmp_path / "model")))
-    assert shape_of(ours, FAMILY).heads == shape_of(student, FAMILY).heads
-    assert shape_of(ours, FAMILY).ffn_widths == shape_of(student, FAMILY).ffn_widths
+    assert shape_of(ours, FAMILY) == shape_of(student, FAMILY)
     np.testing.assert_allclose(predict(ours, encodings), wanted, atol=1e-6)
     if stock or units != UNITS:  # parts in their exact sizes are for compressor.load_model alone
         opened = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").eval()
@@ -213,6 +228,7 @@ def test_files_answer_like_the_model_and_their_nodes_are_counted(made, tmp_path)
         # one for each block with neurons, and the head's own
         assert files["optimized"].operators["Gelu"] == 1 + sum(width > 0 for width in shape_of(own, FAMILY).ffn_widths)
         assert files["int8"].operators["MatMulIntegerToFloat"] >= 2 * blocks - 2
+        assert files["int8"].fused == {}  # sums stand apart from norms there, as they are faster on CPUs
 
 
 def test_what_the_head_reads_is_what_states_and_removals_keep(made):

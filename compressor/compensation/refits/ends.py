@@ -2,7 +2,7 @@
 
 Such a layer is `LN_2(LN_1(h + W_o c + b_o) + b)` for its input h and the attention's context c. LN_2's scale and shift are
 least squares. W_o is a ridge regression through both norms, each taken at its present mean and deviation: LN_2 asks for a
-change of what enters it as in `refit.regression`, and LN_1 turns a change of its input, times gamma_1 / sigma_1, into that.
+change of what enters it as in `refit.add_regression`, and LN_1 turns a change of its input, times gamma_1 / sigma_1, into that.
 """
 
 from collections.abc import Sequence

@@ -8,7 +8,7 @@ Where both blocks are asked for, the output map of attention is refitted first, 
 behind that layer's attention.
 
 In a pre-norm family no norm stands behind the sum v = a + W_2 phi: it goes on as it is, and the regression is of G - v itself
-(`regression`).
+(`add_regression`).
 """
 
 from collections.abc import Sequence
@@ -120,7 +120,7 @@ def reached_states(keep: Sequence[int], layers: int) -> list[int]:
 
 
 def refit_output(layer: nn.Module, family: Family, fit: NormalEquations, held: NormalEquations) -> Solution:
-    """Refit the feed-forward output of a layer in place, if that lowers the held-out error of `regression`."""
+    """Refit the feed-forward output of a layer in place, if that lowers the held-out error of `add_regression`."""
     found = solve_held_out(fit, held)
     if found.strength is not None:
         gamma = None if family.final_norm else layer.get_submodule(family.ffn_norm).weight
