@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.common import markdown
 from compressor.measurement.statistics import share_interval
 from compressor.model.units import unit_words
+from compressor.report.formats import is_full
 from compressor.report.wording.kinds import quality
 
 RESULTS = Path(__file__).parents[1] / "results" / "kinds.json"
@@ -33,7 +34,7 @@ def rows_of(kind: str, entry: Mapping[str, Any]) -> Iterator[list[str]]:
             continue
         metric, parity = versus["metric"], run["parity"].get("fp32") or run["parity"].get("optimized")
         yield [
-            kind, name, unit_words(run["plan"]) if run["plan"] else "nothing", metric,
+            kind, name, "nothing" if is_full(run["key"]) or not run["plan"] else unit_words(run["plan"]), metric,
             *(quality(side["accuracy"], metric) for side in (full, own)),
             markdown.points(versus["accuracy_delta"], *versus["ci95"]),
             markdown.share(versus["flip_rate"], *share_interval(versus["flips"], versus["rows"])), versus["tier"],
