@@ -94,8 +94,9 @@ bench-memory: $(STAMP)  ## peak memory of the scoring pass at 1,000 and 10,000 r
 bench-gpu: $(STAMP)  ## [PART=latency] [ARGS="--precision fp16"]: BERT-base on a GPU, random weights; refuses without one
 	$(BIN)/python -m benchmarks.gpu.run $(if $(PART),--part $(PART)) $(ARGS)
 
-docs: $(STAMP)  ## write the recipe reference anew, from the classes that read recipes
+docs: $(STAMP)  ## write the reference of recipes and the table of families anew, from the code
 	$(BIN)/python docs/make_recipes.py
+	$(BIN)/python docs/make_families.py
 
 lint: $(STAMP)  ## style and format
 	$(BIN)/ruff check .

@@ -126,13 +126,14 @@ def test_links_lead_somewhere():
             assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def test_the_reference_of_recipes_is_what_its_script_makes():
+@pytest.mark.parametrize("name", ["recipes", "families"])
+def test_the_pages_made_by_scripts_are_what_they_make(name):
     import importlib.util
 
-    spec = importlib.util.spec_from_file_location("make_recipes", ROOT / "docs/make_recipes.py")
+    spec = importlib.util.spec_from_file_location(f"make_{name}", ROOT / f"docs/make_{name}.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    assert (ROOT / "docs/recipes.md").read_text("utf-8") == script.page(), "make docs"
+    assert (ROOT / f"docs/{name}.md").read_text("utf-8") == script.page(), "make docs"
 
 
 def test_every_key_of_a_recipe_is_explained():
