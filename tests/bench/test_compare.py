@@ -82,7 +82,7 @@ def test_gained_lost_and_delta_are_those_counted_by_hand(runs):
     low, high = row.pop("ci95")
     assert row == {
         "run": 2, "against": 1, "rows": 8, "agreement": 5 / 8, "flips": 3, "gained": 2, "lost": 1,
-        "accuracy_delta": 1 / 8, "mcnemar_p": 1.0, "verdict": "not distinguishable",
+        "metric": "accuracy", "accuracy_delta": 1 / 8, "mcnemar_p": 1.0, "verdict": "not distinguishable",
     }  # fmt: skip
     assert low < 0 < 1 / 8 < high
     assert [(run["accuracy"], run["agreement"], run["flips"]) for run in compared["runs"]] == [
