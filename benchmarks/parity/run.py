@@ -60,6 +60,15 @@ TINY = {
         "pooler_hidden_size": 64,
         "share_att_key": False,
     },
+    "modernbert": {
+        "global_attn_every_n_layers": 3,
+        "local_attention": 16,
+        "pad_token_id": 0,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+        "cls_token_id": 2,
+        "sep_token_id": 3,
+    },
 }
 SIZES = {
     "vocab_size": 96,
@@ -72,12 +81,14 @@ SIZES |= {"max_position_embeddings": 96, "initializer_range": 0.2, "num_labels":
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map("word{}".format, range(91))]
 
 
-def tiny_model(folder: Path, name: str) -> Path:
-    """Write the directory of a random classifier of `TINY`, with a tokenizer of 91 words; return it."""
+def tiny_model(folder: Path, name: str, **more: Any) -> Path:  # noqa: ANN401
+    """Write the directory of a random classifier of `TINY`, with a tokenizer of 91 words; return it. `more`: other fields."""
     folder.mkdir(parents=True)
     torch.manual_seed(0)
     kind = name.partition(",")[0]
-    model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(kind, **{**SIZES, **TINY[name]}))
+    model = AutoModelForSequenceClassification.from_config(
+        AutoConfig.for_model(kind, **{**SIZES, **TINY[name], **more})
+    )
     with torch.no_grad():  # trained models have biases and norms that do something
         for parameter in model.parameters():
             if parameter.dim() == 1:
