@@ -149,8 +149,8 @@ def explain_directory(
             raise UserError(f"{name}: the text is empty; give the words to explain.")
     if top < 1:
         raise UserError(f"--top {top}: at least one token must be shown.")
-    source = find_model(str(model_dir), field="MODEL_DIR")
-    need_single_label(source.task, f"MODEL_DIR {str(model_dir)!r}", "explain shows which classes the nodes speak for")
+    source, where = find_model(str(model_dir), field="MODEL_DIR"), f"MODEL_DIR {str(model_dir)!r}"
+    need_single_label(source.task.kind, where, "explain shows which classes the nodes speak for")
     model, tokenizer = load_classifier(source), load_tokenizer(source)
     return explain(model, tokenizer, tuple(texts.values()), source.label_names, top=top, track=track)
 

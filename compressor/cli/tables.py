@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compressor.console import TOKEN, Sentence, plain, wrap
+from compressor.report.wording.kinds import is_share
 
 WIDE = 100
 """Columns of a terminal from which a table may have more than FEW columns."""
@@ -169,7 +170,7 @@ def accuracy_text(variant: Mapping[str, Any], metric: str = "accuracy") -> str:
     if variant["accuracy"] is None:
         return "no labels"
     values = variant["accuracy"], *variant["accuracy_ci95"]
-    shown = "{:.3f} [{:.3f}, {:.3f}]" if "correlation" in metric else "{:.1%} [{:.1%}, {:.1%}]"
+    shown = "{:.1%} [{:.1%}, {:.1%}]" if is_share(metric) else "{:.3f} [{:.3f}, {:.3f}]"
     return shown.format(*values)
 
 

@@ -7,7 +7,7 @@ import torch
 from scipy.special import softmax
 from transformers import PreTrainedModel
 
-from compressor.data.answers.kinds import SCORE, SINGLE, SINGLE_LABEL, Task
+from compressor.data.answers.kinds import SINGLE, SINGLE_LABEL, Task
 from compressor.data.batches import Encodings, padded_batches
 from compressor.progress import Track, silent
 
@@ -31,7 +31,7 @@ def predict(
 
 def fingerprint(logits: np.ndarray, task: Task = SINGLE) -> str:
     """Return the sha256 of the answers, in row order."""
-    return hashlib.sha256(task.answers(logits).astype("<f8" if task.kind == SCORE else "<i8").tobytes()).hexdigest()
+    return hashlib.sha256(task.packed(task.answers(logits))).hexdigest()
 
 
 def flipped_examples(

@@ -17,8 +17,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from compressor.data.answers.config import cross_encoder, problem_type, task_of
-from compressor.data.answers.kinds import Task
+from compressor.data.answers.config import cross_encoder, task_of
+from compressor.data.answers.kinds import KINDS, Task
 from compressor.errors import UserError, first_line
 from compressor.files import read_json
 from compressor.model.checks import (
@@ -143,7 +143,7 @@ def load_classifier(
     if new_labels is not None:
         names = dict(enumerate(new_labels))
         ids = {name: index for index, name in names.items()}
-        fresh = {"num_labels": len(names), "id2label": names, "label2id": ids, "problem_type": problem_type(kind)}
+        fresh = {"num_labels": len(names), "id2label": names, "label2id": ids, "problem_type": KINDS[kind].problem_type}
     else:
         check_outputs(source.config, f"{where}: config.json")
     check_stored(source.path, family, where, head=new_labels is None)

@@ -9,7 +9,6 @@ from compressor.analysis.roles.compare import compare_roles, role_trajectory
 from compressor.analysis.roles.roles import analyze_roles
 from compressor.analysis.roles.trace import trace_roles
 from compressor.data.answers.config import need_single_label
-from compressor.data.answers.kinds import Task
 from compressor.data.files import read_table
 from compressor.errors import UserError
 from compressor.files import write_json
@@ -51,7 +50,7 @@ def target_run(
 def analyze_ffn_of(target: Path, overrides: Sequence[str] = (), **options: Any) -> dict[str, Any]:  # noqa: ANN401
     """Return the analysis of the feed-forward blocks of a recipe's or run's full model; options of `target_run`."""
     run = target_run(target, overrides, **options)[0]
-    need_single_label(Task(run.kind), str(target), "feed-forward blocks are told apart by what they do for classes")
+    need_single_label(run.kind, str(target), "feed-forward blocks are told apart by what they do for classes")
     return ffn_of(run)
 
 
@@ -66,7 +65,7 @@ def analyze_errors_of(
     `column` names a column of the recipe's own validation file whose values are slices. Options of `target_run`.
     """
     run, finished = target_run(target, overrides, **options)
-    need_single_label(Task(run.kind), str(target), "errors are answers of another class")
+    need_single_label(run.kind, str(target), "errors are answers of another class")
     if run.data.evaluation.labels is None or run.data.selection.labels is None:
         raise UserError(f"{target}: errors are told by gold labels, and the data has none; set data.label.")
     values = None if column is None else evaluation_column(run, column)
@@ -89,7 +88,7 @@ def analyze_roles_of(
     traced = None
     if trace is not None:
         run, _ = target_run(trace, overrides, device=device, track=track)
-        need_single_label(Task(run.kind), str(trace), "a trace fine-tunes towards classes")
+        need_single_label(run.kind, str(trace), "a trace fine-tunes towards classes")
         labels = run.data.train.labels
         if labels is None:
             raise UserError(

@@ -111,7 +111,7 @@ def quick_recipe(
     check_goal(options.goal)
     source = find_model(model, field="MODEL")
     check_classifier(source, f"MODEL {model!r}")
-    need_single_label(source.task, f"MODEL {model!r}", f"columns are found by the classes in them ({WRITE})")
+    need_single_label(source.task.kind, f"MODEL {model!r}", f"columns are found by the classes in them ({WRITE})")
     classes, tokenizer = tuple(source.label_names), load_tokenizer(source)
     same = cache(same_tokens(tokenizer))
     tables = read_own(Path(data)) if isinstance(data, str | Path) else data

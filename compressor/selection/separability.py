@@ -212,16 +212,9 @@ def score_layers(
     for layer in track(range(len(states.sample)), "scores", total=len(states.sample)):
         degenerate = is_degenerate(states, layer)
         values = {
-            name: at_rest[name]
-            if degenerate and name != POOLED
-            else sum(weight * score_of(look, layer, seed) for weight, look in looks)
-            for name, score_of in SCORES.items()
-            if name != "linear_probe" or not ordered
+            name: at_rest[name] if degenerate and name != POOLED else _value(states, looks, name, layer, ordered, seed)
+            for name in SCORES
         }
-        if ordered:
-            values["linear_probe"] = (
-                explained_tenth(states.sample[layer], states.sample_labels, seed) if not degenerate else 0.0
-            )
         if not np.isfinite(list(values.values())).all():
             raise UserError(
                 f"data.calibration: the rows of each class have the same state {layer}, so no scatter within the classes "
@@ -249,16 +242,21 @@ def score_parts(
     """
     looks = views(states, members)
 
-    def value(index: int) -> float:
-        if is_degenerate(states, index) and score != POOLED:
-            return 0.0
-        if ordered and score == "linear_probe":
-            return explained_tenth(states.sample[index], states.sample_labels, seed)
-        return sum(weight * SCORES[score](look, index, seed) for weight, look in looks)
-
-    values = [value(index) for index in track(range(len(states.sample)), "scores of parts", total=len(states.sample))]
+    values = [
+        0.0 if is_degenerate(states, index) and score != POOLED else _value(states, looks, score, index, ordered, seed)
+        for index in track(range(len(states.sample)), "scores of parts", total=len(states.sample))
+    ]
     rises = [after - before for before, after in pairwise(values)]
     return {(1 + index // 2, (ATTENTION, FFN)[index % 2]): rise for index, rise in enumerate(rises)}
+
+
+def _value(
+    states: ClassStates, looks: list[tuple[float, ClassStates]], score: str, index: int, ordered: bool, seed: int
+) -> float:
+    """Return a score of a state, the mean over `looks` (see `views`); of `ordered` classes the probe explains the number."""
+    if ordered and score == "linear_probe":
+        return explained_tenth(states.sample[index], states.sample_labels, seed)
+    return sum(weight * SCORES[score](look, index, seed) for weight, look in looks)
 
 
 def is_degenerate(states: ClassStates, layer: int) -> bool:

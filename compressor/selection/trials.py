@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from compressor.compensation.readout import crossfit_readout
 from compressor.data.answers.config import model_task
-from compressor.data.answers.kinds import SCORE, SINGLE, Task
+from compressor.data.answers.kinds import SINGLE, Task
 from compressor.files import read_json, write_text
 from compressor.measurement.statistics import gained_and_lost
 from compressor.model.capture import LayerCall, apply_layer
@@ -197,9 +197,7 @@ class Trials:
         """Return what the figures depend on: teacher, rows, labels, formulas; the logits stand for model and texts."""
         digest = hashlib.sha256(json.dumps([FORMAT, len(self.layers)]).encode())
         digest.update(self._teacher.tobytes())
-        digest.update(
-            b"" if self._labels is None else self._labels.astype("<f8" if self.task.kind == SCORE else "<i8").tobytes()
-        )
+        digest.update(b"" if self._labels is None else self.task.packed(self._labels))
         if self.task != SINGLE:
             digest.update(repr(self.task).encode())
         digest.update(self._made_from.encode())

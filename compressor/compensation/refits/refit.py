@@ -141,20 +141,14 @@ def refit_attention(
     `before` are the states in front of the layer, by batch. Of attention that is gone the norm is refitted. In a pre-norm
     family there is none, and `wanted` are the sums themselves.
     """
+    place = sum_place(family, attention=True)
     if family.final_norm:
-        return _refit_sum(layer, family, calls, before, wanted, cls_weight, sum_place(family, attention=True))
+        return _refit_sum(layer, family, calls, before, wanted, cls_weight, place)
     norm = layer.get_submodule(family.attention_norm)
     if not attends(layer, family):
         usual, reached = refit_norm_to(layer, family.attention_norm, calls, before, wanted, cls_weight)
         return Solution(norm.weight.new_zeros(0), 0.0 if reached < usual else None, usual, reached, 1.0)
-    sums = NormalEquations(), NormalEquations()
-    places = family.attention_output, sum_place(family, attention=True)
-    for call, states, target in zip(calls, before, wanted, strict=True):
-        add_regression(sums, layer, family, call, states, target, cls_weight, places)
-    found = solve_held_out(*sums)
-    if found.strength is not None:
-        add_to(layer.get_submodule(family.attention_output), found.change, norm.weight)
-    return found
+    return _refit_sum(layer, family, calls, before, wanted, cls_weight, place, norm.weight)
 
 
 def refit_last_sum(
@@ -177,14 +171,18 @@ def _refit_sum(
     wanted: Sequence[Tensor],
     cls_weight: float,
     place: Place,
+    gamma: Tensor | None = None,
 ) -> Solution:
-    """Refit the attention output of a pre-norm layer in place, so that the sum at `place` comes nearest to `wanted`."""
+    """Refit the attention output of a layer in place, so that the sum at `place` comes nearest to what leads to `wanted`.
+
+    `gamma` is that of the norm over the sum; None where there is none behind it (pre-norm).
+    """
     sums = NormalEquations(), NormalEquations()
     for call, states, target in zip(calls, before, wanted, strict=True):
         add_regression(sums, layer, family, call, states, target, cls_weight, (family.attention_output, place))
     found = solve_held_out(*sums)
     if found.strength is not None:
-        add_to(layer.get_submodule(family.attention_output), found.change)
+        add_to(layer.get_submodule(family.attention_output), found.change, gamma)
     return found
 
 

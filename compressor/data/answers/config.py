@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressor.data.answers.kinds import KINDS, MANY_LABELS, SCORE, SINGLE_LABEL, THRESHOLD, Task
+from compressor.data.answers.kinds import KINDS, MANY_LABELS, SCORE, SINGLE, SINGLE_LABEL, THRESHOLD, Task
 from compressor.errors import UserError
 from compressor.files import read_json
 
@@ -21,34 +21,28 @@ WORDS = {SINGLE_LABEL: "one label a row", SCORE: "a score", MANY_LABELS: "any nu
 """What a model gives -> in words."""
 
 
-def task_of(config: Mapping[str, Any], where: str, **more: Any) -> Task:  # noqa: ANN401
-    """Return the task of a sequence classifier by its configuration; `more` are fields of `Task`.
+def task_of(config: Mapping[str, Any], where: str) -> Task:
+    """Return the task of a sequence classifier by its configuration.
 
     Raises UserError, beginning with `where`, for several numbers a row, and for an activation of a cross-encoder that is
     neither the identity nor the logistic function.
     """
     kind, outputs = config.get("problem_type"), len(config["id2label"])
-    if kind == "regression" or (kind is None and outputs == 1):
+    if kind == KINDS[SCORE].problem_type or (kind is None and outputs == 1):
         if outputs > 1:
             raise UserError(
                 f"{where}: problem_type is regression with {outputs} outputs, and a score is one number; give a model with one."
             )
-        return Task(SCORE, sigmoid=_sigmoid(config, where), **more)
-    if kind == "multi_label_classification":
-        given = more.pop("thresholds", ()) or (THRESHOLD,)
-        return Task(MANY_LABELS, thresholds=tuple(given) * (outputs if len(given) == 1 else 1), **more)
-    return Task(SINGLE_LABEL, **more)
+        return Task(SCORE, sigmoid=_sigmoid(config, where))
+    if kind == KINDS[MANY_LABELS].problem_type:
+        return Task(MANY_LABELS, thresholds=(THRESHOLD,) * outputs)
+    return SINGLE
 
 
-def problem_type(kind: str) -> str | None:
-    """Return what config.json calls a kind; nothing for one label a row, which models are taken to give."""
-    return None if kind == SINGLE_LABEL else KINDS[kind].problem_type
-
-
-def need_single_label(task: Task, where: str, why: str) -> None:
-    """Raise UserError, beginning with `where`, for a task whose rows have other answers than one label; `why` is the reason."""
-    if task.kind != SINGLE_LABEL:
-        raise UserError(f"{where}: {why}, and this model gives {WORDS[task.kind]}; it needs one with one label a row.")
+def need_single_label(kind: str, where: str, why: str) -> None:
+    """Raise UserError, beginning with `where`, for a kind whose rows have other answers than one label; `why` is the reason."""
+    if kind != SINGLE_LABEL:
+        raise UserError(f"{where}: {why}, and this model gives {WORDS[kind]}; it needs one with one label a row.")
 
 
 def model_task(model: PreTrainedModel) -> Task:

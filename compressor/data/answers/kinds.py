@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from scipy.special import expit, logit
@@ -15,6 +15,7 @@ from scipy.special import expit, logit
 if TYPE_CHECKING:  # figures of finished runs are compared without waiting for torch
     from torch import Tensor
 
+Labels = TypeVar("Labels", np.ndarray, "Tensor")
 SINGLE_LABEL, SCORE, MANY_LABELS = "single_label", "score", "many_labels"
 MOST_DIRECTIONS = 8
 """Directions that are followed back; outputs with more give up the ones that carry least."""
@@ -30,8 +31,8 @@ TOLERANCE = 0.01
 class Kind:
     """One kind of task. Outputs are [N, C], labels what the data holds of it: see `Task`."""
 
-    problem_type: str
-    """What config.json calls it."""
+    problem_type: str | None
+    """What config.json calls it; None for one label a row, which models are taken to give."""
     metric: str
     """The figure that two models are compared by."""
     answers: Callable[[Task, np.ndarray], np.ndarray]
@@ -138,8 +139,7 @@ class Task:
         Rows without a label are left out. The sum is divided by all rows: a label then weighs the same whatever else is in
         its batch.
         """
-        known = labels == labels if labels.is_floating_point() else labels >= 0
-        known = known if known.ndim == 1 else known.all(1)
+        known = self.known(labels)
         outputs, given = outputs.float()[known], labels[known]
         if not len(given):
             return outputs.sum()
@@ -152,9 +152,14 @@ class Task:
             return np.full(rows, np.nan)
         return np.full((rows, outputs) if self.kind == MANY_LABELS else rows, -1)
 
-    def known(self, labels: np.ndarray) -> np.ndarray:
+    def known(self, labels: Labels) -> Labels:
         """Return bool [N]: the rows that have a label."""
-        return ~np.isnan(labels) if self.kind == SCORE else labels.reshape(len(labels), -1)[:, 0] >= 0
+        there = labels == labels if self.kind == SCORE else labels >= 0  # NaN is not itself
+        return there if there.ndim == 1 else there.all(1)
+
+    def packed(self, answers: np.ndarray) -> bytes:
+        """Return answers or labels as bytes, the same on every machine."""
+        return answers.astype("<f8" if self.kind == SCORE else "<i8").tobytes()
 
 
 SINGLE = Task()
@@ -251,7 +256,7 @@ def _binary_cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
 
 KINDS = {
     SINGLE_LABEL: Kind(
-        "single_label_classification", "accuracy", _label_answers, _other_label, _softmax_divergences, _softmax_directions,
+        None, "accuracy", _label_answers, _other_label, _softmax_divergences, _softmax_directions,
         _cross_entropy, countable=True,
     ),
     SCORE: Kind(

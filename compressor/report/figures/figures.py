@@ -25,6 +25,7 @@ from compressor.report.figures.style import (
     new_figure,
 )
 from compressor.report.formats import claimed_text, count, format_of, is_full, number, percent, span, variant_name
+from compressor.report.wording.kinds import headed
 
 FORMAT_COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"]
 FORMAT_MARKERS = ["o", "s", "^", "D", "v", "P"]
@@ -44,7 +45,7 @@ def accuracy_figure(rows: list[dict], n: int, metric: str = "accuracy") -> Figur
         open_ones = len(rows) - len(worse) - len(better)
         counts = {"worse": len(worse), "better": len(better), "not distinguishable": open_ones}
         said = ", ".join(f"{total} {word}" for word, total in counts.items() if total)
-        title = f"{metric[0].upper()}{metric[1:]} of {len(rows)} variants against the full model: {said}"
+        title = f"{headed(metric)} of {len(rows)} variants against the full model: {said}"
     else:
         title = f"The {metric} of no variant is distinguishable from the full model's"
     figure = new_figure(1.5 + 0.42 * len(rows), title)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from compressor.report.formats import change, count, milliseconds, points, points_interval
-from compressor.report.wording.kinds import metric_of
+from compressor.report.wording.kinds import headed, metric_of
 
 
 def answer_line(answer: Mapping[str, Any]) -> str:
@@ -35,9 +35,8 @@ def answer_details(answer: Mapping[str, Any]) -> list[str]:
             f"ONNX Runtime with {answer['threads']} thread{'s' * (answer['threads'] > 1)} (intra_op_num_threads)."
         )
     if answer["accuracy_delta"] is not None:
-        metric = metric_of(answer)
         found.append(
-            f"{metric[0].upper()}{metric[1:]} {points(answer['accuracy_delta'])} ({points_interval(answer['ci95'])} at 95 %)."
+            f"{headed(metric_of(answer))} {points(answer['accuracy_delta'])} ({points_interval(answer['ci95'])} at 95 %)."
         )
     return [*found, *([answer["why"]] if answer["path"] else []), *answer["misses"]]
 

@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult
 from compressor.data.answers.kinds import MANY_LABELS, SCORE, SINGLE_LABEL
 from compressor.recipe.data import DataSpec
 from compressor.report.formats import count, percent, points, with_interval
-from compressor.report.wording.kinds import metric_of
+from compressor.report.wording.kinds import headed, is_share, metric_of
 
 HUB = DataSpec.model_fields["source"].default
 METRICS = {
@@ -35,7 +35,7 @@ def results_section(result: Mapping[str, Any]) -> str:
     rows.append(f"| Changed predictions | | {count(versus['flips'])} of {count(versus['rows'])} ({versus['tier']}) |")
     if versus["accuracy_delta"] is not None:
         delta = with_interval(points, versus["accuracy_delta"], versus["ci95"], " points")
-        rows.append(f"| {metric[0].upper()}{metric[1:]} against the full model | | {delta} |")
+        rows.append(f"| {headed(metric)} against the full model | | {delta} |")
     intervals = "" if own["accuracy"] is None else "; with 95 % intervals"
     return "\n".join([
         "## Results", "",
@@ -71,7 +71,7 @@ def _measured(entry: Mapping[str, Any], name: str) -> float | None:
 
 
 def _value(name: str, entry: Mapping[str, Any], metric: str) -> str:
-    if name == "accuracy" and "correlation" in metric:
+    if name == "accuracy" and not is_share(metric):
         low, high = entry["accuracy_ci95"]
         return f"{entry[name]:.3f} ({low:.3f} to {high:.3f})"
     if name == "accuracy":

@@ -14,9 +14,19 @@ def metric_of(versus: Mapping[str, Any] | None) -> str:
     return (versus or {}).get("metric", ACCURACY)
 
 
+def headed(metric: str) -> str:
+    """Return the name of a metric as a sentence or a heading begins with it."""
+    return f"{metric[0].upper()}{metric[1:]}"
+
+
+def is_share(metric: str) -> bool:
+    """Return whether values of the metric are shares, which are shown in percent."""
+    return "correlation" not in metric
+
+
 def quality(value: float | None, metric: str = ACCURACY) -> str:
     """Return a value of the metric: a share in percent, a correlation as it is."""
-    return f"{value:.3f}" if value is not None and "correlation" in metric else percent(value)
+    return percent(value) if value is None or is_share(metric) else f"{value:.3f}"
 
 
 def meaning(answers: Mapping[str, Any] | None) -> str:

@@ -26,7 +26,7 @@ from compressor.report.formats import (
 )
 from compressor.report.tables.selection import OWN
 from compressor.report.wording.answer import answer_line
-from compressor.report.wording.kinds import ACCURACY, metric_of, quality
+from compressor.report.wording.kinds import ACCURACY, headed, metric_of, quality
 
 SMALL_ROWS = 500
 """Below this many evaluation rows the report warns: one example then weighs 0.2 points or more."""
@@ -98,7 +98,7 @@ def accuracy_fact(full: dict, compressed: dict) -> tuple[str, str]:
         )
     metric = metric_of(versus)
     values = [quality(side["accuracy"], metric) for side in (full, compressed)]
-    text = f"{'' if metric == ACCURACY else f'{metric[0].upper()}{metric[1:]}: '}Full {values[0]}, compressed {values[1]}; "
+    text = f"{'' if metric == ACCURACY else f'{headed(metric)}: '}Full {values[0]}, compressed {values[1]}; "
     if versus["flips"] == 0:
         text += "identical predictions."
     else:

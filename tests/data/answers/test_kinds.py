@@ -133,4 +133,4 @@ def test_the_task_of_a_configuration():
         with pytest.raises(UserError, match=words):
             task_of(wrong, "here")
     with pytest.raises(UserError, match="MODEL: it counts, and this model gives a score"):
-        need_single_label(Task(SCORE), "MODEL", "it counts")
+        need_single_label(SCORE, "MODEL", "it counts")
