@@ -8,7 +8,7 @@ from scipy.special import softmax
 from transformers import PreTrainedModel
 
 from compressor.data.answers.kinds import SINGLE, SINGLE_LABEL, Task
-from compressor.data.batches import Encodings, padded_batches
+from compressor.data.batches import Encodings, padded_batches, read
 from compressor.progress import Track, silent
 
 
@@ -20,12 +20,13 @@ def predict(
     track: Track = silent,
     description: str = "predict",
 ) -> np.ndarray:
-    """Return the logits [N, C] float32 of all rows, in row order."""
-    logits = np.zeros((len(encodings), model.config.num_labels), dtype=np.float32)
+    """Return the logits [N, C] float32 of all answers (rows, or words: `Encodings`), in row order."""
+    logits = np.zeros((encodings.answers, model.config.num_labels), dtype=np.float32)
     with torch.inference_mode():
         for rows, inputs in padded_batches(encodings, batch_size, track, description):
             tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
-            logits[rows] = model(**tensors).logits.float().cpu().numpy()
+            found = read(model(**tensors).logits, encodings.read_at(rows))
+            logits[encodings.answers_of(rows)] = found.float().cpu().numpy()
     return logits
 
 

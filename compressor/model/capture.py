@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from compressor.data.batches import Encodings, padded_batches
+from compressor.data.batches import Encodings, Read, padded_batches, read
 from compressor.errors import UserError
 from compressor.model.families import Family, layer_list
 from compressor.progress import Track, silent
@@ -26,7 +26,8 @@ HELD_OUT = 5
 class LayerCall:
     """One batch in front of layer 1: its rows, which tokens are text (`mask` [B, S]), state 0 [B, S, H], other arguments.
 
-    `held` says that its rows are held out of what is fitted to the others (see `fit_calls`).
+    `held` says that its rows are held out of what is fitted to the others (see `fit_calls`). `answers` are the places of its
+    answers among all, `at` where they are read (`Encodings.read_at`).
     """
 
     rows: Tensor
@@ -35,22 +36,25 @@ class LayerCall:
     args: tuple
     kwargs: dict
     held: bool = False
+    answers: Tensor | None = None
+    at: Read | None = None
 
 
 def capture_calls(
     model: nn.Module, family: Family, encodings: Encodings, *, batch_size: int = 32, track: Track = silent
 ) -> tuple[list[LayerCall], Tensor]:
-    """Return the calls of layer 1 for all rows, batch by batch, and the model's logits [N, C] in row order.
+    """Return the calls of layer 1 for all rows, batch by batch, and the model's logits [N, C] ([W, C]) in row order.
 
     All supported families give each layer the same arguments besides the hidden state, so a call recorded at layer 1
     serves every layer.
     """
     calls: list[LayerCall] = []
-    logits = torch.zeros(len(encodings), model.config.num_labels)
+    logits = torch.zeros(encodings.answers, model.config.num_labels)
     for rows, inputs in padded_batches(encodings, batch_size, track, "full model"):
         call, batch_logits = capture_call(model, family, rows, inputs)
-        calls.append(call)
-        logits[rows] = batch_logits.float().cpu()
+        answers, at = encodings.answers_of(rows), encodings.read_at(rows)
+        calls.append(replace(call, answers=torch.from_numpy(answers), at=at))
+        logits[answers] = read(batch_logits, at).float().cpu()
     return calls, logits
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoTokenizer,
     PreTrainedModel,
@@ -17,8 +18,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from compressor.data.answers.config import cross_encoder, task_of
-from compressor.data.answers.kinds import KINDS, Task
+from compressor.data.answers.config import by_token, cross_encoder, task_of
+from compressor.data.answers.kinds import KINDS, TOKENS, Task
 from compressor.errors import UserError, first_line
 from compressor.files import read_json
 from compressor.model.checks import (
@@ -133,13 +134,14 @@ def load_classifier(
     kind: str = "single_label",
     seed: int = 0,
 ) -> PreTrainedModel:
-    """Load the sequence classifier in float32, in eval mode, on `device`; `config.dtype` says how its weights are stored.
+    """Load the classifier, of texts or of their tokens, in float32, in eval mode, on `device`; `config.dtype` says how its weights are stored.
 
     `new_labels` gives a checkpoint that is about to be fine-tuned new outputs, drawn by `seed`, for these labels of a `kind`;
     without it a checkpoint that has no classification head of its own is refused. Raises UserError for weights that are
     missing, do not fit the config, cannot be read, or hold NaN or infinity.
     """
-    fresh, family, where = {}, family_of(source.config["model_type"]), f"model {source.path}"
+    kind = source.task.kind if new_labels is None else kind
+    fresh, family, where = {}, family_of(source.config["model_type"], kind), f"model {source.path}"
     if new_labels is not None:
         names = dict(enumerate(new_labels))
         ids = {name: index for index, name in names.items()}
@@ -150,7 +152,7 @@ def load_classifier(
     try:
         with quiet_transformers(), torch.random.fork_rng():
             torch.manual_seed(seed)
-            model, info = loading_class(source.config, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING).from_pretrained(
+            model, info = loading_class(source.config, classes_for(kind)).from_pretrained(
                 source.path,
                 output_loading_info=True,
                 dtype=torch.float32,
@@ -173,6 +175,7 @@ def load_classifier(
         wanted = list(model.state_dict()[misfits[0]].shape)
         raise UserError(f"{where}: {misfit(source.path, source.config, misfits[0], wanted)}.")
     model = as_stored(model)
+    model.config.architectures = [type(model).__name__]  # which says what the outputs mean, also of a head that is new
     missing = sorted(info["missing_keys"])
     if encoder_missing := [name for name in missing if not name.startswith(head)]:
         raise UserError(
@@ -208,8 +211,18 @@ def load_model(path: str | Path, *, device: str = "cpu") -> PreTrainedModel:
     return load_classifier(find_model(str(path)), device=device)
 
 
-def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
-    """Load the fast tokenizer beside the model; raises UserError when it cannot be read."""
+def classes_for(kind: str) -> Mapping[type, type]:
+    """Return what transformers has for models with a `kind` of answers: class of a configuration -> class of a model."""
+    return MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING if kind == TOKENS else MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+
+def load_tokenizer(source: ModelSource, kind: str | None = None) -> PreTrainedTokenizerBase:
+    """Load the fast tokenizer beside the model; raises UserError when it cannot be read.
+
+    `kind` is that of the answers, None for what the model says. Byte-level tokenizers take texts as words only with a space in
+    front of each, which one for tokens is therefore made to put there.
+    """
+    by_words = by_token(source.config) if kind is None else kind == TOKENS
     if not any((source.path / name).is_file() for name in TOKENIZERS[:-1]) and find_spec("sentencepiece") is None:
         raise UserError(
             f"model {source.path}: {TOKENIZERS[-1]} is all that it has of a tokenizer, which the library sentencepiece reads; "
@@ -218,6 +231,9 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
         tokenizer("a", "a")  # what only its use meets, such as a model_max_length that is no number
+        if by_words and not getattr(tokenizer, "add_prefix_space", True):
+            told = {"trust_remote_code": False, "local_files_only": True, "add_prefix_space": True}
+            tokenizer = AutoTokenizer.from_pretrained(source.path, **told)
     except Exception as error:  # the Rust tokenizers raise plain Exception for a damaged file
         raise UserError(f"model {source.path}: the tokenizer cannot be loaded ({first_line(error)}).") from error
     if tokenizer.pad_token_id is None:

@@ -13,11 +13,12 @@ from compressor.compensation.distill import check_labels
 from compressor.compensation.heads.head import check_nodes
 from compressor.compensation.heads.trainers import check_trainer
 from compressor.data.answers.config import WORDS
-from compressor.data.answers.kinds import SINGLE_LABEL
+from compressor.data.answers.kinds import SINGLE_LABEL, TOKENS
 from compressor.data.batches import check_room, same_tokens
 from compressor.data.named import kind_of
 from compressor.data.splits import Same, first_rows
 from compressor.data.tasks import TaskData, load_task
+from compressor.data.words.fit import fit_words
 from compressor.errors import UserError
 from compressor.model.capture import check_fit_rows
 from compressor.model.checks import check_outputs, check_stored
@@ -53,14 +54,16 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
             f"model.path {recipe.model.path!r}: the model lies in the run directory {path}; name another --out."
         )
     _check_lengths(recipe, longest_input(source.config))
-    tokenizer = load_tokenizer(source)
+    kind = _kind(recipe, source)
+    tokenizer = load_tokenizer(source, kind)
     fine_tuned = recipe.finetune is None
     if fine_tuned:
         check_classifier(source, f"model.path {recipe.model.path!r}")
     names, same = source.label_names if fine_tuned else None, same_tokens(tokenizer)
-    kind = _kind(recipe, source)
     data = load_task(recipe.data, model_labels=names, seed=recipe.seed, same=same, kind=kind)
     check_room(tokenizer, len(data.text_columns), recipe.data.max_length, "data.max_length")
+    if kind == TOKENS:
+        data = fit_words(data, tokenizer, recipe.data.max_length, skip=recipe.data.on_bad_row == "skip")
     _check_labels(recipe, data)
     if recipe.cascade is not None:
         _check_cascade(recipe, source, tokenizer, device)
@@ -137,7 +140,7 @@ def _check_lengths(recipe: Recipe, longest: int) -> None:
 def check_classifier(source: ModelSource, where: str) -> None:
     """Raise UserError, beginning with `where`, for a model that is no classifier of a known task as it comes."""
     check_outputs(source.config, f"{where}: config.json")
-    check_stored(source.path, family_of(source.config["model_type"]), where, head=True)
+    check_stored(source.path, family_of(source.config["model_type"], source.task.kind), where, head=True)
 
 
 def _check_units(recipe: Recipe, model_type: str) -> None:

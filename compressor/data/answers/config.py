@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressor.data.answers.kinds import KINDS, MANY_LABELS, SCORE, SINGLE, SINGLE_LABEL, THRESHOLD, Task
+from compressor.data.answers.kinds import KINDS, MANY_LABELS, SCORE, SINGLE, SINGLE_LABEL, THRESHOLD, TOKENS, Task
 from compressor.errors import UserError
 from compressor.files import read_json
 
@@ -17,17 +17,19 @@ OWN_FILE = "config_sentence_transformers.json"
 """Where sentence-transformers keeps what config.json has no field for."""
 ACTIVATIONS = {"identity": False, "sigmoid": True}
 """What a cross-encoder makes of its one output -> whether that is the logistic function of it."""
-WORDS = {SINGLE_LABEL: "one label a row", SCORE: "a score", MANY_LABELS: "any number of labels a row"}
+WORDS = {SINGLE_LABEL: "one label a row", SCORE: "a score", MANY_LABELS: "any number of labels a row", TOKENS: "a label a word"}
 """What a model gives -> in words."""
 
 
 def task_of(config: Mapping[str, Any], where: str) -> Task:
-    """Return the task of a sequence classifier by its configuration.
+    """Return the task of a classifier by its configuration.
 
     Raises UserError, beginning with `where`, for several numbers a row, and for an activation of a cross-encoder that is
     neither the identity nor the logistic function.
     """
     kind, outputs = config.get("problem_type"), len(config["id2label"])
+    if by_token(config):
+        return Task(TOKENS, names=tuple(str(name) for _, name in sorted(config["id2label"].items())))
     if kind == KINDS[SCORE].problem_type or (kind is None and outputs == 1):
         if outputs > 1:
             raise UserError(
@@ -37,6 +39,11 @@ def task_of(config: Mapping[str, Any], where: str) -> Task:
     if kind == KINDS[MANY_LABELS].problem_type:
         return Task(MANY_LABELS, thresholds=(THRESHOLD,) * outputs)
     return SINGLE
+
+
+def by_token(config: Mapping[str, Any]) -> bool:
+    """Return whether a model with this configuration is a token classifier: the class that it was saved from says so."""
+    return str(next(iter(config.get("architectures") or ()), "")).endswith("ForTokenClassification")
 
 
 def need_single_label(kind: str, where: str, why: str) -> None:

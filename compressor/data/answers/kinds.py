@@ -6,17 +6,24 @@ A kind of task is a row of `KINDS`: functions of outputs [N, C]. `Task` is such 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from scipy.special import expit, logit
 
+from compressor.data.answers.tokens import Tags, differing_texts, first_words
+
 if TYPE_CHECKING:  # figures of finished runs are compared without waiting for torch
     from torch import Tensor
 
+    from compressor.data.splits import Split
+
 Labels = TypeVar("Labels", np.ndarray, "Tensor")
-SINGLE_LABEL, SCORE, MANY_LABELS = "single_label", "score", "many_labels"
+SINGLE_LABEL, SCORE, MANY_LABELS, TOKENS = "single_label", "score", "many_labels", "tokens"
+TOKEN_ACCURACY = "token accuracy"
+"""What models are compared by where the labels of words are no tags of entities."""
 MOST_DIRECTIONS = 8
 """Directions that are followed back; outputs with more give up the ones that carry least."""
 TENTHS = 10
@@ -42,6 +49,13 @@ class Kind:
     loss: Callable[[Tensor, Tensor], Tensor]
     countable: bool
     """Whether an answer is right or wrong, so that two models are compared by counting."""
+    counted: str = "predictions"
+    """What is counted: the answers to rows, or to what rows are counted within (see `Task.within`)."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether answers are counted by what rows are within."""
+        return self.counted != "predictions"
 
 
 @dataclass(frozen=True)
@@ -53,12 +67,39 @@ class Task:
       `sigmoid` the score is the logistic function of the output, as cross-encoders have it.
     - `many_labels`: any of C labels, each where its probability is at least that of `thresholds`; labels are int64 [N, C] of 0
       and 1.
+    - `tokens`: one of C classes, called `names`, for each word; N are the words, labels int64 [N], and `within` says of which
+      text each is. What is counted is texts: another answer is one of which any entity differs or, where the names are no tags
+      of entities, the label of any word.
     """
 
     kind: str = SINGLE_LABEL
     tolerance: float = 0.0
     thresholds: tuple[float, ...] = ()
     sigmoid: bool = False
+    names: tuple[str, ...] = ()
+    within: np.ndarray | None = field(default=None, compare=False, repr=False)
+
+    def bound(self, *splits: Split) -> Task:
+        """Return the task of the rows of these splits, one after the other: they say what rows are counted within."""
+        if not self.row.whole:
+            return self
+        starts = np.cumsum([0, *(split.counted for split in splits)])
+        within = [split.within + start for split, start in zip(splits, starts, strict=False)]
+        return replace(self, within=np.concatenate(within))
+
+    def count(self, rows: int) -> int:
+        """Return how many answers so many rows have."""
+        return int(self.within.max()) + 1 if self.row.whole else rows
+
+    @cached_property
+    def tags(self) -> Tags:
+        """What the labels of words mean."""
+        return Tags(self.names)
+
+    @property
+    def metric(self) -> str:
+        """The figure that two models are compared by: that of the kind, for labels that are no entities the words' own."""
+        return TOKEN_ACCURACY if self.kind == TOKENS and not self.tags.are_entities else self.row.metric
 
     @property
     def row(self) -> Kind:
@@ -85,11 +126,12 @@ class Task:
         if self.kind == MANY_LABELS:
             return np.abs(outputs - logit(np.array(self.thresholds))).min(1)
         top = np.sort(outputs, axis=1)[:, -2:]
-        return top[:, 1] - top[:, 0]
+        apart = top[:, 1] - top[:, 0]
+        return apart if self.kind != TOKENS else np.minimum.reduceat(apart, first_words(self.within))
 
     def right(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Return bool [N]: the rows whose answer is that of the labels; raises ValueError for scores, which are never right."""
-        if not self.row.countable:
+        if self.kind == SCORE:
             raise ValueError("a score is near or far, not right or wrong")
         return ~self.row.differ(self, self.answers(outputs), labels)
 
@@ -131,7 +173,7 @@ class Task:
 
     def count_directions(self, outputs: int) -> int:
         """Return K, the directions of so many outputs."""
-        return min(outputs - (self.kind == SINGLE_LABEL), MOST_DIRECTIONS)
+        return min(outputs - (self.kind in {SINGLE_LABEL, TOKENS}), MOST_DIRECTIONS)
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss of outputs [N, C] with gold labels: cross-entropy, or half the squared error of scores.
@@ -191,6 +233,10 @@ def _moved(task: Task, one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def _other_set(_task: Task, one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return (one != other).any(axis=1)
+
+
+def _other_words(task: Task, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return differing_texts(task.tags, one, other, task.within)
 
 
 def _softmax_divergences(student: Tensor, teacher: Tensor) -> Tensor:
@@ -265,6 +311,10 @@ KINDS = {
     MANY_LABELS: Kind(
         "multi_label_classification", "subset accuracy", _many_answers, _other_set, _sigmoid_divergences, _sigmoid_directions,
         _binary_cross_entropy, countable=True,
+    ),
+    TOKENS: Kind(
+        None, "entity F1", _label_answers, _other_words, _softmax_divergences, _softmax_directions,
+        _cross_entropy, countable=False, counted="texts",
     ),
 }  # fmt: skip
 """Kind -> what it means; keys = DataSpec.kind."""
