@@ -66,6 +66,10 @@ class Encodings:
         """Tokens of each row, special tokens included: int64 [N]."""
         return np.array([len(ids) for ids in self.input_ids], dtype=np.int64)
 
+    def by_row(self, values: np.ndarray) -> np.ndarray:
+        """Return the mean over the answers of each row [N] of values of all answers."""
+        return values if self.words is None else np.add.reduceat(values, self._starts[:-1]) / np.diff(self._starts)
+
     def take(self, rows: np.ndarray) -> "Encodings":
         """Return the encodings of `rows` only, in that order."""
         token_types = None if self.token_types is None else [self.token_types[row] for row in rows]

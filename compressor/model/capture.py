@@ -35,8 +35,8 @@ class LayerCall:
     hidden: Tensor
     args: tuple
     kwargs: dict
+    answers: Tensor
     held: bool = False
-    answers: Tensor | None = None
     at: Read | None = None
 
 
@@ -88,7 +88,7 @@ def check_fit_rows(rows: int) -> None:
 def capture_call(
     model: nn.Module, family: Family, rows: np.ndarray, inputs: Mapping[str, np.ndarray]
 ) -> tuple[LayerCall, Tensor]:
-    """Return how the model calls layer 1 on one batch, and its logits [B, C]; `inputs` by name, each int64 [B, S]."""
+    """Return how the model calls layer 1 on one batch, and its logits as they come; `inputs` by name, each int64 [B, S]."""
     seen: list[tuple[tuple, dict]] = []
     hook = layer_list(model, family)[0].register_forward_pre_hook(
         lambda _module, args, kwargs: seen.append((args, kwargs)), with_kwargs=True
@@ -97,7 +97,8 @@ def capture_call(
         tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
         logits = model(**tensors).logits
     args, kwargs = seen.pop()
-    return LayerCall(torch.from_numpy(rows), tensors["attention_mask"], args[0], args[1:], kwargs), logits
+    places = torch.from_numpy(rows)
+    return LayerCall(places, tensors["attention_mask"], args[0], args[1:], kwargs, answers=places), logits
 
 
 def apply_layer(layer: nn.Module, calls: Sequence[LayerCall], hidden: Sequence[Tensor]) -> list[Tensor]:

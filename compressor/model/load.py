@@ -134,7 +134,7 @@ def load_classifier(
     kind: str = "single_label",
     seed: int = 0,
 ) -> PreTrainedModel:
-    """Load the classifier, of texts or of their tokens, in float32, in eval mode, on `device`; `config.dtype` says how its weights are stored.
+    """Load the classifier, in float32, in eval mode, on `device`; `config.dtype` says how its weights are stored.
 
     `new_labels` gives a checkpoint that is about to be fine-tuned new outputs, drawn by `seed`, for these labels of a `kind`;
     without it a checkpoint that has no classification head of its own is refused. Raises UserError for weights that are

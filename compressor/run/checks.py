@@ -18,7 +18,7 @@ from compressor.data.batches import check_room, same_tokens
 from compressor.data.named import kind_of
 from compressor.data.splits import Same, first_rows
 from compressor.data.tasks import TaskData, load_task
-from compressor.data.words.fit import fit_words
+from compressor.data.words.fit import fit_data
 from compressor.errors import UserError
 from compressor.model.capture import check_fit_rows
 from compressor.model.checks import check_outputs, check_stored
@@ -63,7 +63,7 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
     data = load_task(recipe.data, model_labels=names, seed=recipe.seed, same=same, kind=kind)
     check_room(tokenizer, len(data.text_columns), recipe.data.max_length, "data.max_length")
     if kind == TOKENS:
-        data = fit_words(data, tokenizer, recipe.data.max_length, skip=recipe.data.on_bad_row == "skip")
+        data = fit_data(data, tokenizer, recipe.data.max_length, skip=recipe.data.on_bad_row == "skip")
     _check_labels(recipe, data)
     if recipe.cascade is not None:
         _check_cascade(recipe, source, tokenizer, device)

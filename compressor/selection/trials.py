@@ -111,7 +111,7 @@ class Trials:
         self.labelled = labels is not None
         self._model, self._family, self._teacher, self._labels = model, family, teacher.numpy(), labels
         self._groups = call_groups(calls, len(self.layers))
-        self._row_order = torch.cat([call.rows for call in calls]).argsort().to(calls[0].hidden.device)
+        self._row_order = torch.cat([call.answers for call in calls]).argsort().to(calls[0].hidden.device)
         self._cache, self._track = cache, track
         self._key = self._digest()
         self._known = self._read()
@@ -169,7 +169,7 @@ class Trials:
 
     def _read_state(self, hidden: Tensor, call: LayerCall) -> Tensor:
         with torch.inference_mode():
-            return read_state(self._model, self._family, hidden, call.mask).float()
+            return read_state(self._model, self._family, hidden, call.mask, call.at).float()
 
     def _judge(self, skip: SkipSet, cls: Tensor) -> Trial:
         with torch.inference_mode():

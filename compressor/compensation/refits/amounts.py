@@ -189,7 +189,7 @@ def _moments(
         for rows, inputs in padded_batches(encodings, batch_size, track, "moments of every block"):
             tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
             model(**tensors)
-            mask = tensors["attention_mask"].bool()
+            mask, at = tensors["attention_mask"].bool(), encodings.read_at(rows)
             held = torch.from_numpy(rows % HELD_OUT == HELD_OUT - 1).to(mask.device)
             for block, seen in caught.items():
                 weight = 1 / (seen["sum"].float().var(-1, correction=0) + norms[block].eps)
@@ -200,7 +200,11 @@ def _moments(
                     phi = seen["inside"][kept]
                     if len(phi):
                         sums[block][part].add(phi, phi.new_zeros(len(phi), 0), weight[kept], bias=bias)
-                cls[block] += seen["inside"][~held, 0].double().square().sum(0)
+                if at is None:
+                    cls[block] += seen["inside"][~held, 0].double().square().sum(0)
+                else:  # by its share of a row, so that a text counts as one answer does
+                    inside = seen["inside"][at].double().square()
+                    cls[block] += (inside * (~held)[at[0], None]).sum(0) * len(encodings) / encodings.answers
     texts = len(encodings) - len(encodings) // HELD_OUT
     return {
         block: _block_sums(layers[block[0] - 1], family, block[1], norms[block], *sums[block], cls[block] / texts)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # figures of finished runs are compared without waiting for t
 
 Labels = TypeVar("Labels", np.ndarray, "Tensor")
 SINGLE_LABEL, SCORE, MANY_LABELS, TOKENS = "single_label", "score", "many_labels", "tokens"
-TOKEN_ACCURACY = "token accuracy"
+BY_WORD = "token accuracy"
 """What models are compared by where the labels of words are no tags of entities."""
 MOST_DIRECTIONS = 8
 """Directions that are followed back; outputs with more give up the ones that carry least."""
@@ -99,7 +99,7 @@ class Task:
     @property
     def metric(self) -> str:
         """The figure that two models are compared by: that of the kind, for labels that are no entities the words' own."""
-        return TOKEN_ACCURACY if self.kind == TOKENS and not self.tags.are_entities else self.row.metric
+        return BY_WORD if self.kind == TOKENS and not self.tags.are_entities else self.row.metric
 
     @property
     def row(self) -> Kind:

@@ -17,7 +17,7 @@ FILES = {"evaluation": "validation", "train": "train", "calibration": "calibrati
 """Part of the data -> what of the recipe it comes from."""
 
 
-def fit_words(data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: int, *, skip: bool = False) -> TaskData:
+def fit_data(data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: int, *, skip: bool = False) -> TaskData:
     """Return the data without the words behind `max_length` tokens, and a warning for each part that had some.
 
     A word is read at its first token, so one that becomes no token at all has no answer: its text is bad, and left out where
@@ -33,7 +33,7 @@ def fit_words(data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: in
     made, notes = {}, []
     for name in FILES:
         part = getattr(data, name)
-        made[name], cut, lost = _fitted(part, tokenizer, max_length)
+        made[name], cut, lost = fit_words(part, tokenizer, max_length)
         if lost and (not skip or not len(made[name])):
             remedy = "take such words out" + ("" if skip else f", or {SKIP}")
             raise UserError(f"{data.name}, {name} part: {bad_rows(lost, len(part))}; {remedy}.")
@@ -48,7 +48,7 @@ def fit_words(data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: in
     return replace(data, **made, warnings=(*data.warnings, *notes))
 
 
-def _fitted(
+def fit_words(
     split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> tuple[Split, Mapping[int, int], Mapping[int, str]]:
     """Return a split with the words that a model sees, row -> words that were cut off, and row -> why it is left out."""
