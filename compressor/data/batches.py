@@ -117,7 +117,10 @@ def encode_words(texts: list[tuple[str, ...]], tokenizer: PreTrainedTokenizerBas
     encoded = tokenizer(rows, is_split_into_words=True, truncation=True, max_length=max_length, padding=False)
     places = [first_tokens(encoded.word_ids(row)) for row in range(len(rows))]
     return Encodings(
-        encoded["input_ids"], encoded.get("token_type_ids"), tokenizer.pad_token_id, [list(found.values()) for found in places]
+        encoded["input_ids"],
+        encoded.get("token_type_ids"),
+        tokenizer.pad_token_id,
+        [list(found.values()) for found in places],
     )
 
 

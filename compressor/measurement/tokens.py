@@ -10,7 +10,9 @@ DRAWS, COUNTS_AT_ONCE = 1000, 2_000_000
 """Bootstrap draws, and the texts that are drawn at a time."""
 
 
-def token_metrics(task: Task, answers: np.ndarray, labels: np.ndarray) -> tuple[float, tuple[float, float], dict[str, float]]:
+def token_metrics(
+    task: Task, answers: np.ndarray, labels: np.ndarray
+) -> tuple[float, tuple[float, float], dict[str, float]]:
     """Return the task's own metric of answers [W] against labels [W], its 95 % interval, and other figures.
 
     The metric is micro F1 of entities (as seqeval has it) where labels are tags of them, else the share of words that are

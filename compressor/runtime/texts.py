@@ -42,7 +42,9 @@ def words_of(texts: str | Iterable[str | Sequence[str]], where: str) -> list[lis
     """
     told = "labels the words of texts"
     if not isinstance(texts, Iterable) or isinstance(texts, bytes | Mapping):
-        raise UserError(f"{where}: {told}, not of {_short(texts)}; give a string, or a list of texts or of lists of words.")
+        raise UserError(
+            f"{where}: {told}, not of {_short(texts)}; give a string, or a list of texts or of lists of words."
+        )
     rows = []
     for place, text in enumerate([texts] if isinstance(texts, str) else texts):
         words = text.split() if isinstance(text, str) else list(text) if isinstance(text, list | tuple) else [None]

@@ -17,7 +17,12 @@ OWN_FILE = "config_sentence_transformers.json"
 """Where sentence-transformers keeps what config.json has no field for."""
 ACTIVATIONS = {"identity": False, "sigmoid": True}
 """What a cross-encoder makes of its one output -> whether that is the logistic function of it."""
-WORDS = {SINGLE_LABEL: "one label a row", SCORE: "a score", MANY_LABELS: "any number of labels a row", TOKENS: "a label a word"}
+WORDS = {
+    SINGLE_LABEL: "one label a row",
+    SCORE: "a score",
+    MANY_LABELS: "any number of labels a row",
+    TOKENS: "a label a word",
+}
 """What a model gives -> in words."""
 
 

@@ -21,7 +21,7 @@ BETWEEN = "-DOCSTART-"
 def read_words(path: Path, named_by: str, encoding: str | None = None) -> Table:
     """Return the columns of a file of words, each cell the list of a text's values; errors of `read_table`.
 
-    Columns of CoNLL files are parted by tabs, where the first line has any, and else by white space; all lines have as many.
+    Columns of CoNLL files are parted by tabs, where the file has any, and else by white space; all lines have as many.
     Comments of CoNLL-U (# and no tab, in a file with tabs) and lines of -DOCSTART- are left out. Ids in parquet files of the
     library datasets come with their names.
     """
@@ -41,21 +41,19 @@ def read_words(path: Path, named_by: str, encoding: str | None = None) -> Table:
 def _conll(path: Path, named_by: str, encoding: str | None) -> Table:
     texts: list[list[list[str]]] = []
     bad: dict[int, str] = {}
-    width, tabs = 0, False
-    for text in _blocks(read_lines(path, named_by, encoding)):
+    lines = read_lines(path, named_by, encoding)
+    width, tabs = 0, any("\t" in line for line in lines)
+    for text in _blocks(lines):
         rows: list[list[str]] = []
         for number, line in text:
-            if not width:
-                tabs = "\t" in line
-            if tabs and line.startswith("#") and "\t" not in line:
+            if line.split()[0] == BETWEEN or (tabs and line.startswith("#") and "\t" not in line):
                 continue
             values = [value.strip() for value in line.split("\t")] if tabs else line.split()
-            if values[0] == BETWEEN:
-                continue
             width = width or len(values)
             if len(values) != width:
                 bad.setdefault(
-                    len(texts), f"line {number} has {len(values)} column{'s' * (len(values) != 1)}, the first line {width}"
+                    len(texts),
+                    f"line {number} has {len(values)} column{'s' * (len(values) != 1)}, the first line {width}",
                 )
             rows.append(values)
         if rows:
@@ -90,6 +88,10 @@ def _class_names(path: Path) -> dict[str, list[str]]:
     try:
         features = json.loads(stored)["info"]["features"] if stored else {}
         inner = {name: entry.get("feature", entry) for name, entry in features.items() if isinstance(entry, dict)}
-        return {name: list(entry["names"]) for name, entry in inner.items() if isinstance(entry, dict) and entry.get("names")}
+        return {
+            name: list(entry["names"])
+            for name, entry in inner.items()
+            if isinstance(entry, dict) and entry.get("names")
+        }
     except (ValueError, KeyError, TypeError, AttributeError):  # of another version: ids are then ids
         return {}

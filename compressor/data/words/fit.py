@@ -38,7 +38,9 @@ def fit_data(data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: int
             remedy = "take such words out" + ("" if skip else f", or {SKIP}")
             raise UserError(f"{data.name}, {name} part: {bad_rows(lost, len(part))}; {remedy}.")
         if lost:
-            notes.append(f"{len(lost)} of {len(part):,} texts of the {name} part are left out: {bad_rows(lost, len(part))}.")
+            notes.append(
+                f"{len(lost)} of {len(part):,} texts of the {name} part are left out: {bad_rows(lost, len(part))}."
+            )
         if cut:
             words = sum(map(len, part.texts))
             notes.append(
@@ -66,7 +68,9 @@ def fit_words(
             lost[row] = f"{split.ids[row]}: word {nothing + 1} ({shown(words[nothing])}) becomes no token"
             continue
         inside = first_tokens(seen.word_ids(row))
-        last = max(inside)  # where the front of a text is cut off, the first word may have lost its first token, not the last
+        last = max(
+            inside
+        )  # where the front of a text is cut off, the first word may have lost its first token, not the last
         kept[row] = sorted(word for word in inside if there[last] - there[word] == inside[last] - inside[word])
         if len(kept[row]) < len(words):
             cut[row] = len(words) - len(kept[row])

@@ -133,7 +133,9 @@ def _words(cell: object, row: int, column: str, bad: dict[int, str]) -> tuple[st
     else:
         items = [str(item) if isinstance(item, int | float) and not is_missing(item) else item for item in items]
         wrong = next((place for place, item in enumerate(items) if not isinstance(item, str) or not item.strip()), None)
-        broken = next((place for place, item in enumerate(items) if isinstance(item, str) and SURROGATE.search(item)), None)
+        broken = next(
+            (place for place, item in enumerate(items) if isinstance(item, str) and SURROGATE.search(item)), None
+        )
         if wrong is not None:
             problem = f"word {wrong + 1} is {shown(items[wrong])}, no text"
         elif broken is not None:
