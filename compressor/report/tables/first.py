@@ -7,7 +7,7 @@ from compressor.export.deploy import snippet
 from compressor.report import formats
 from compressor.report.formats import count, milliseconds, percent
 from compressor.report.wording.answer import cell_words, size_words, speed_words
-from compressor.report.wording.kinds import metric_of
+from compressor.report.wording.kinds import counted_of, metric_of
 
 TEXTS_SHOWN, LONGEST_TEXT = 5, 140
 Json = Mapping[str, Any]
@@ -140,7 +140,7 @@ def _own_numbers(result: Json, path: str) -> str:
     versus = entry["versus_full"]
     return (
         f"The numbers above are of the model in PyTorch. This file: {count(versus['flips'])} of {count(versus['rows'])} "
-        f"predictions changed ({versus['tier']}), {size_words(entry['bytes'])}."
+        f"{counted_of(versus)} changed ({versus['tier']}), {size_words(entry['bytes'])}."
     )
 
 

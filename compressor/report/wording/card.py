@@ -5,10 +5,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
-from compressor.data.answers.kinds import MANY_LABELS, SCORE, SINGLE_LABEL
+from compressor.data.answers.kinds import MANY_LABELS, RANKING, SCORE, SINGLE_LABEL
 from compressor.recipe.data import DataSpec
 from compressor.report.formats import count, percent, points, with_interval
-from compressor.report.wording.kinds import headed, is_share, metric_of
+from compressor.report.wording.kinds import COUNTED, counted_of, headed, is_share, metric_of
 
 HUB = DataSpec.model_fields["source"].default
 METRICS = {
@@ -17,6 +17,11 @@ METRICS = {
         "accuracy": ("spearmanr", "Spearman correlation"),
         "pearson": ("pearsonr", "Pearson correlation"),
         "mae": ("mae", "Mean absolute error"),
+    },
+    RANKING: {
+        "accuracy": ("ndcg_at_10", "NDCG@10"),
+        "mrr": ("mrr_at_10", "MRR@10"),
+        "top": ("hit_rate_at_1", "Best on top"),
     },
     MANY_LABELS: {"accuracy": ("accuracy", "Subset accuracy"), "f1": ("f1", "Macro F1")},
 }
@@ -32,14 +37,17 @@ def results_section(result: Mapping[str, Any]) -> str:
         for name, (_, word) in _named(result).items()
         if _measured(own, name) is not None
     ]
-    rows.append(f"| Changed predictions | | {count(versus['flips'])} of {count(versus['rows'])} ({versus['tier']}) |")
+    rows.append(
+        f"| Changed {counted_of(versus)} | | {count(versus['flips'])} of {count(versus['rows'])} ({versus['tier']}) |"
+    )
     if versus["accuracy_delta"] is not None:
         delta = with_interval(points, versus["accuracy_delta"], versus["ci95"], " points")
         rows.append(f"| {headed(metric)} against the full model | | {delta} |")
+    what = "rows" if counted_of(versus) == COUNTED else counted_of(versus)
     intervals = "" if own["accuracy"] is None else "; with 95 % intervals"
     return "\n".join([
         "## Results", "",
-        f"On {count(versus['rows'])} evaluation rows, which nothing was chosen by{intervals}.", "",
+        f"On {count(versus['rows'])} evaluation {what}, which nothing was chosen by{intervals}.", "",
         "| | full model | this model |", "| --- | --- | --- |", *rows,
     ])  # fmt: skip
 

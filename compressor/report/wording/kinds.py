@@ -3,15 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
-from compressor.data.answers.kinds import MANY_LABELS, SCORE, SINGLE
+from compressor.data.answers.kinds import MANY_LABELS, RANKING, SCORE, SINGLE
 from compressor.report.formats import percent
 
-ACCURACY = SINGLE.row.metric
+ACCURACY, COUNTED = SINGLE.row.metric, SINGLE.row.counted
 
 
 def metric_of(versus: Mapping[str, Any] | None) -> str:
     """Return what the difference from the full model is one of: accuracy, or the measure of another kind of task."""
     return (versus or {}).get("metric", ACCURACY)
+
+
+def counted_of(versus: Mapping[str, Any] | None) -> str:
+    """Return what is counted where a comparison or an answer says how many changed: predictions, or queries of rankings."""
+    return (versus or {}).get("counted", COUNTED)
 
 
 def headed(metric: str) -> str:
@@ -21,7 +26,7 @@ def headed(metric: str) -> str:
 
 def is_share(metric: str) -> bool:
     """Return whether values of the metric are shares, which are shown in percent."""
-    return "correlation" not in metric
+    return "correlation" not in metric and "@" not in metric
 
 
 def quality(value: float | None, metric: str = ACCURACY) -> str:
@@ -39,6 +44,11 @@ def meaning(answers: Mapping[str, Any] | None) -> str:
         return (
             f"A prediction is a score here. It counts as changed where it moves by more than {answers['tolerance']:.3g}; models "
             "are compared by Spearman's correlation with the labels, a point being a hundredth of it."
+        )
+    if kind == RANKING:
+        return (
+            "A prediction is the order of the documents of a query here. It counts as changed where another document is on top; "
+            "models are compared by the mean NDCG@10 over the queries, a point being a hundredth of it."
         )
     if kind == MANY_LABELS:
         return (
