@@ -37,7 +37,7 @@ parameters {{ key: "intra_op_thread_count" value: {{ string_value: "{threads}" }
 ```"""
 PAGE = """# {variant}: how to deploy
 
-{kind}. It gives one of these labels, and cuts {texts} to {length} tokens:
+{kind}. It gives one of these labels{each}, and cuts {texts} to {length} tokens:
 
 ```json
 {labels}
@@ -72,17 +72,42 @@ print(classify({example}, truncation=True, max_length={length}))
 ```
 
 """
+OPTIMUM_TOKENS = """## Transformers and Optimum
+
+With `pip install 'optimum-onnx[onnxruntime]' transformers`, in this folder:
+
+```python
+from optimum.onnxruntime import ORTModelForTokenClassification
+from transformers import AutoTokenizer, pipeline
+
+model = ORTModelForTokenClassification.from_pretrained(".")
+tokenizer = AutoTokenizer.from_pretrained(".", model_max_length={length})
+label = pipeline("token-classification", model=model, tokenizer=tokenizer, aggregation_strategy="first")
+print(label({example}))
+```
+
+"""
 GPU = """
 
 On a GPU install `onnxruntime-gpu` in the place of `onnxruntime`, and add
 `providers=("CUDAExecutionProvider",)`."""
 
 
-def snippet(directory: str, example: str | tuple[str, str] = EXAMPLE) -> str:
+def snippet(directory: str, example: str | tuple[str, str] = EXAMPLE, *, by_word: bool = False) -> str:
     """Return the lines of Python that classify a text with the ONNX folder or the cascade in `directory`.
 
-    `example` is a text, or two of them for a model of pairs.
+    `example` is a text, or two of them for a model of pairs. A text `by_word` is a list of words.
     """
+    if by_word:
+        return "\n".join(
+            [
+                "from compressor.runtime import Classifier",
+                "",
+                f"label = Classifier({json.dumps(directory)})",
+                f"words = {json.dumps(example.split(), ensure_ascii=False)}",
+                "print(label([words]))  # [{'words': [...], 'labels': [...], 'scores': [...]}], and 'entities' of BIO labels",
+            ]
+        )
     shown = json.dumps(example, ensure_ascii=False) if isinstance(example, str) else f"[{_pair(example)}]"
     return "\n".join(
         [
@@ -101,21 +126,23 @@ def page(variant: str, settings: Mapping[str, Any], weights: Sequence[str] = ())
     itself, wherever it is moved.
     """
     pairs, length = settings["texts"] == 2, settings["max_length"]
+    by_word = settings.get("answers", {}).get("kind") == "tokens"
     kind = KINDS[variant]
     text = PAGE.format(
         variant=variant,
         kind=kind[0].upper() + kind[1:],
+        each=" for each word" if by_word else "",
         texts="pairs of texts" if pairs else "texts",
         length=length,
         labels=json.dumps(settings["label_names"], ensure_ascii=False),
-        lines=snippet(".", PAIR if pairs else EXAMPLE),
+        lines=snippet(".", PAIR if pairs else EXAMPLE, by_word=by_word),
         threads=threads_advice(settings["threads"]),
         gpu="" if variant in CPU_ONLY else GPU,
     )
     if variant == "cascade":  # several files, which only their own runtime puts together
         return text
     example = json.dumps(dict(zip(("text", "text_pair"), PAIR, strict=True)) if pairs else EXAMPLE)
-    text += "\n" + OPTIMUM.format(example=example, length=length)
+    text += "\n" + (OPTIMUM_TOKENS if by_word else OPTIMUM).format(example=example, length=length)
     count = settings["threads"]
     more = "" if count is None else TRITON_THREADS.format(threads=count, count=_threads(count))
     data = "".join(f"\n    {name}" for name in weights)

@@ -26,10 +26,7 @@ An ordinary `{model_class}`: no custom code is needed.{zeros}
 ```python
 from transformers import pipeline
 
-classify = pipeline("text-classification", model="path/to/this/folder")
-```
-
-Texts are cut to {max_length} tokens, as when it was measured: `classify(..., truncation=True, max_length={max_length})`.
+{use}
 
 What the removal costs in accuracy and gains in latency is in `result.json` and `report.html` of the run that made it.
 
@@ -40,6 +37,15 @@ What the removal costs in accuracy and gains in latency is in `result.json` and 
 """
 
 
+USE = """classify = pipeline("text-classification", model="path/to/this/folder")
+```
+
+Texts are cut to {max_length} tokens, as when it was measured: `classify(..., truncation=True, max_length={max_length})`."""
+USE_TOKENS = """label = pipeline("token-classification", model="path/to/this/folder", aggregation_strategy="first")
+```
+
+A word has the label of its first token. Texts were cut to {max_length} tokens when it was measured: give the pipeline
+`tokenizer=AutoTokenizer.from_pretrained("path/to/this/folder", model_max_length={max_length})` for the same."""
 ZEROS = """ Parts of layers that went are there as zeros, so
 `transformers` computes the same and saves no time on them; `compressor.load_model("path/to/this/folder")` and the ONNX
 files of the run leave them out."""
@@ -122,13 +128,14 @@ def model_card(
     if refitted:
         which = f"layer{'' if len(refitted) == 1 else 's'} {', '.join(map(str, refitted))}"
         head = f"the feed-forward output of {which} refitted in closed form, {head}"
+    by_word = model_class.endswith("ForTokenClassification")
     metadata = ModelCardData(
-        library_name="transformers", pipeline_tag="text-classification", tags=["compressor", "layer-skipping"],
+        library_name="transformers", pipeline_tag=f"{'token' if by_word else 'text'}-classification", tags=["compressor", "layer-skipping"],
         model_name=name, base_model=base_id, **source,
     )  # fmt: skip
     return CARD.format(
         metadata=metadata.to_yaml(),
-        max_length=max_length,
+        use=(USE_TOKENS if by_word else USE).format(max_length=max_length),
         name=name,
         base=base,
         model_class=model_class,

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from compressor.data.answers.kinds import TOKENS
 from compressor.model.units import Shape, parts_of, plan_units, unit_of
 from compressor.report import formats
 from compressor.report.analyses import drawn_sections
@@ -16,7 +17,7 @@ from compressor.report.wording import export as wording_export
 from compressor.report.wording import selection as wording_selection
 from compressor.report.wording import wording
 from compressor.report.wording.answer import answer_facts
-from compressor.report.wording.kinds import meaning, metric_of
+from compressor.report.wording.kinds import kind_in, meaning, metric_of
 
 
 def report_context(result: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +131,8 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
         "operator_rows": wording_export.operator_rows(result["operators"]),
         "flops_at": flops_at,
         "max_length": max_length,
-        "torch_code": first.torch_lines("model", "float32", max_length),
+        "torch_code": first.torch_lines("model", "float32", max_length, by_word=kind_in(result) == TOKENS),
+        "by_word": kind_in(result) == TOKENS,
         "recipe_yaml": yaml.safe_dump(result["recipe"], sort_keys=False, allow_unicode=True),
     }
 

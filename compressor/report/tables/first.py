@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from compressor.data.answers.kinds import TOKENS
 from compressor.export.deploy import snippet
 from compressor.report import formats
 from compressor.report.formats import count, milliseconds, percent
 from compressor.report.wording.answer import cell_words, size_words, speed_words
-from compressor.report.wording.kinds import metric_of
+from compressor.report.wording.kinds import counted_of, kind_in, metric_of
 
 TEXTS_SHOWN, LONGEST_TEXT = 5, 140
 Json = Mapping[str, Any]
@@ -128,7 +129,8 @@ def deploy(result: Json, latency: Sequence[Json], max_length: int) -> dict[str, 
     path = answer["path"] if answer else _folder(result, latency)
     onnx = answer["engine"] == "onnx" if answer else path != "model"
     precision = answer["precision"] if answer else "float32"
-    code = snippet(path) if onnx else torch_lines(path, precision, max_length)
+    by_word = kind_in(result) == TOKENS
+    code = snippet(path, by_word=by_word) if onnx else torch_lines(path, precision, max_length, by_word=by_word)
     return {"path": path, "code": code, "note": "" if answer or result["cascade"] else _own_numbers(result, path)}
 
 
@@ -140,7 +142,7 @@ def _own_numbers(result: Json, path: str) -> str:
     versus = entry["versus_full"]
     return (
         f"The numbers above are of the model in PyTorch. This file: {count(versus['flips'])} of {count(versus['rows'])} "
-        f"predictions changed ({versus['tier']}), {size_words(entry['bytes'])}."
+        f"{counted_of(versus)} changed ({versus['tier']}), {size_words(entry['bytes'])}."
     )
 
 
@@ -157,20 +159,23 @@ def _folder(result: Json, latency: Sequence[Json]) -> str:
     return f"onnx/{min(timed, key=lambda name: sum(times[name]), default=files[0]).removeprefix('onnx_')}"
 
 
-def torch_lines(path: str, precision: str, max_length: int) -> str:
-    """Return lines of Python that classify a text with the saved model in `path` and transformers alone."""
+def torch_lines(path: str, precision: str, max_length: int, *, by_word: bool = False) -> str:
+    """Return lines of Python that classify a text, or its words, with the saved model in `path` and transformers alone."""
+    stock = f"AutoModelFor{'Token' if by_word else 'Sequence'}Classification"
+    example = '[["a", "text"]], is_split_into_words=True' if by_word else '["a text"]'
+    shown = "logits[0].argmax(-1).tolist()], inputs.word_ids(0)" if by_word else "logits.argmax(-1).tolist()]"
     half = "" if precision == "float32" else f", dtype=torch.{precision}"
     return "\n".join(
         [
             "import torch",
-            "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
+            f"from transformers import {stock}, AutoTokenizer",
             "",
             f'tokenizer = AutoTokenizer.from_pretrained("{path}")',
-            f'model = AutoModelForSequenceClassification.from_pretrained("{path}"{half}).eval()',
-            f'inputs = tokenizer(["a text"], truncation=True, max_length={max_length}, padding=True, return_tensors="pt")',
+            f'model = {stock}.from_pretrained("{path}"{half}).eval()',
+            f'inputs = tokenizer({example}, truncation=True, max_length={max_length}, padding=True, return_tensors="pt")',
             "with torch.inference_mode():",
             "    logits = model(**inputs).logits",
-            "print([model.config.id2label[i] for i in logits.argmax(-1).tolist()])",
+            f"print([model.config.id2label[i] for i in {shown})",
         ]
     )
 

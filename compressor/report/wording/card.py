@@ -5,10 +5,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
-from compressor.data.answers.kinds import MANY_LABELS, SCORE, SINGLE_LABEL
+from compressor.data.answers.kinds import BY_WORD, MANY_LABELS, RANKING, SCORE, SINGLE_LABEL, TOKENS
 from compressor.recipe.data import DataSpec
 from compressor.report.formats import count, percent, points, with_interval
-from compressor.report.wording.kinds import headed, is_share, metric_of
+from compressor.report.wording.kinds import COUNTED, counted_of, headed, is_share, kind_in, metric_of
 
 HUB = DataSpec.model_fields["source"].default
 METRICS = {
@@ -18,9 +18,21 @@ METRICS = {
         "pearson": ("pearsonr", "Pearson correlation"),
         "mae": ("mae", "Mean absolute error"),
     },
+    RANKING: {
+        "accuracy": ("ndcg_at_10", "NDCG@10"),
+        "mrr": ("mrr_at_10", "MRR@10"),
+        "top": ("hit_rate_at_1", "Best on top"),
+    },
     MANY_LABELS: {"accuracy": ("accuracy", "Subset accuracy"), "f1": ("f1", "Macro F1")},
+    TOKENS: {
+        "accuracy": ("f1", "Entity F1"),
+        "precision": ("precision", "Entity precision"),
+        "recall": ("recall", "Entity recall"),
+        "token_accuracy": ("accuracy", "Token accuracy"),
+    },
+    BY_WORD: {"accuracy": ("accuracy", "Token accuracy")},
 }
-"""Kind of task -> name in result.json -> what the hub calls it, what we call it."""
+"""Kind of task (labels of words that are no entities: their metric) -> name in result.json -> what the hub calls it, what we call it."""
 
 
 def results_section(result: Mapping[str, Any]) -> str:
@@ -32,14 +44,17 @@ def results_section(result: Mapping[str, Any]) -> str:
         for name, (_, word) in _named(result).items()
         if _measured(own, name) is not None
     ]
-    rows.append(f"| Changed predictions | | {count(versus['flips'])} of {count(versus['rows'])} ({versus['tier']}) |")
+    rows.append(
+        f"| Changed {counted_of(versus)} | | {count(versus['flips'])} of {count(versus['rows'])} ({versus['tier']}) |"
+    )
     if versus["accuracy_delta"] is not None:
         delta = with_interval(points, versus["accuracy_delta"], versus["ci95"], " points")
         rows.append(f"| {headed(metric)} against the full model | | {delta} |")
+    what = "rows" if counted_of(versus) == COUNTED else counted_of(versus)
     intervals = "" if own["accuracy"] is None else "; with 95 % intervals"
     return "\n".join([
         "## Results", "",
-        f"On {count(versus['rows'])} evaluation rows, which nothing was chosen by{intervals}.", "",
+        f"On {count(versus['rows'])} evaluation {what}, which nothing was chosen by{intervals}.", "",
         "| | full model | this model |", "| --- | --- | --- |", *rows,
     ])  # fmt: skip
 
@@ -55,15 +70,17 @@ def eval_results(result: Mapping[str, Any]) -> list[EvalResult]:
         if hub
         else {"dataset_type": name}
     )
+    task_type = f"{'token' if kind_in(result) == TOKENS else 'text'}-classification"
     return [
-        EvalResult(task_type="text-classification", dataset_name=name, metric_type=kind, metric_value=value, **dataset)
+        EvalResult(task_type=task_type, dataset_name=name, metric_type=kind, metric_value=value, **dataset)
         for key, (kind, _) in _named(result).items()
         if (value := _measured(own, key)) is not None
     ]
 
 
 def _named(result: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    return METRICS[(result["data"].get("answers") or {}).get("kind", SINGLE_LABEL)]
+    by_word = (result["data"].get("answers") or {}).get("metric") == BY_WORD
+    return METRICS[BY_WORD if by_word else kind_in(result)]
 
 
 def _measured(entry: Mapping[str, Any], name: str) -> float | None:

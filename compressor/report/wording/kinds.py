@@ -3,15 +3,25 @@
 from collections.abc import Mapping
 from typing import Any
 
-from compressor.data.answers.kinds import MANY_LABELS, SCORE, SINGLE
+from compressor.data.answers.kinds import BY_WORD, MANY_LABELS, RANKING, SCORE, SINGLE, TOKENS
 from compressor.report.formats import percent
 
-ACCURACY = SINGLE.row.metric
+ACCURACY, COUNTED = SINGLE.row.metric, SINGLE.row.counted
+
+
+def kind_in(result: Mapping[str, Any]) -> str:
+    """Return the kind of task of a result; those of earlier versions do not say it, and have one label a row."""
+    return (result["data"].get("answers") or {}).get("kind", SINGLE.kind)
 
 
 def metric_of(versus: Mapping[str, Any] | None) -> str:
     """Return what the difference from the full model is one of: accuracy, or the measure of another kind of task."""
     return (versus or {}).get("metric", ACCURACY)
+
+
+def counted_of(versus: Mapping[str, Any] | None) -> str:
+    """Return what is counted where a comparison or an answer says how many changed: predictions, or queries of rankings."""
+    return (versus or {}).get("counted", COUNTED)
 
 
 def headed(metric: str) -> str:
@@ -21,7 +31,7 @@ def headed(metric: str) -> str:
 
 def is_share(metric: str) -> bool:
     """Return whether values of the metric are shares, which are shown in percent."""
-    return "correlation" not in metric
+    return "correlation" not in metric and "@" not in metric
 
 
 def quality(value: float | None, metric: str = ACCURACY) -> str:
@@ -40,9 +50,22 @@ def meaning(answers: Mapping[str, Any] | None) -> str:
             f"A prediction is a score here. It counts as changed where it moves by more than {answers['tolerance']:.3g}; models "
             "are compared by Spearman's correlation with the labels, a point being a hundredth of it."
         )
+    if kind == RANKING:
+        return (
+            "A prediction is the order of the documents of a query here. It counts as changed where another document is on top; "
+            "models are compared by the mean NDCG@10 over the queries, a point being a hundredth of it."
+        )
     if kind == MANY_LABELS:
         return (
             "A prediction is the set of labels of a text here. It counts as changed where any label differs, and as right where "
             "the whole set is."
+        )
+    if kind == TOKENS:
+        by_word = answers["metric"] == BY_WORD
+        what = "the labels of the words of a text" if by_word else "the entities of a text"
+        return (
+            f"A prediction is {what} here. It counts as changed where any of them differs; models are compared by "
+            f"{'the share of words with the right label' if by_word else 'micro F1 of the entities (as seqeval has it)'}, a point "
+            "being a hundredth of it, with the interval of a paired bootstrap over the texts."
         )
     return ""

@@ -40,9 +40,10 @@ def compute(run: Run, folder: Path) -> None:
         own = [entry for entry in entries if entry.branch == branch]
         parts = run.deciding(exits=own[0].exits)
         full = np.concatenate([load_array(run.path, LOGITS[part]) for part in parts])
+        task = run.task.bound(*(getattr(run.data, part) for part in parts))
         encodings, labels = join([getattr(run, part) for part in parts]), _labels(run, parts)
         judged |= in_order({
-            entry.variant: judge(spec, full, answers_of(run, entry, encodings)[0], labels, run.branches, run.task)
+            entry.variant: judge(spec, full, answers_of(run, entry, encodings)[0], labels, run.branches, task)
             for entry in own
         })  # fmt: skip
     entries, rows = _timed(run, entries)
