@@ -54,7 +54,7 @@ def export_directory(
         encodings = encode(texts, tokenizer, longest)
     reference = predict(model, encodings)
     form = None
-    if tail and set(variants) - set(STOCK) and task.kind != TOKENS:
+    if tail and set(variants) - set(STOCK):
         form = choose_form(model, family_of(source.config["model_type"]), provider, track=track).form
     found: dict[str, Parity] = {}
 

@@ -148,6 +148,8 @@ def compare(
         bounds = {level: delta - norm.ppf(level) * error for level in (confidence, 0.95)}
     if task.kind == TOKENS and not delta and labels is not None:  # a bootstrap of nothing that moved has no width
         bounds = {level: min(bound, -rate_upper_bound(0, rows, level)) for level, bound in bounds.items()}
+        reach = max(interval[1], rate_upper_bound(0, rows, 0.975))
+        interval = -reach, reach
     level = tier(flips / rows, max_abs, bounds[0.95], observed)
     return Comparison(
         rows=rows,

@@ -17,10 +17,10 @@ def token_metrics(
 
     The metric is micro F1 of entities (as seqeval has it) where labels are tags of them, else the share of words that are
     right. The interval is the normal one of a bootstrap over the texts, since words
-    of one text are right and wrong together.
+    of one text are right and wrong together; with the two texts more of `token_delta`.
     """
     parts, within = counts(task.tags, answers, labels, task.within), task.within
-    value, error = float(ratio(parts.sum(0))), float(_drawn(parts).std(ddof=1))
+    value, error = float(ratio(parts.sum(0))), float(np.hypot(_drawn(parts).std(ddof=1), 1 / len(parts)))
     reach = norm.ppf(0.975) * error
     more = {"token_accuracy": float((answers == labels).mean())}
     if task.tags.are_entities:

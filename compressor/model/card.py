@@ -123,15 +123,17 @@ def model_card(
     head = (
         "the classification head as it was." if nodes is None else f"a head of {nodes} nodes folded into the stock one."
     )
+    by_word = model_class.endswith("ForTokenClassification")
+    if by_word and nodes is not None:
+        head = "the classifier fitted anew to the full model's outputs."
     if distilled:
         head = f"all layers then trained towards the full model's outputs (distillation), {head}"
     if refitted:
         which = f"layer{'' if len(refitted) == 1 else 's'} {', '.join(map(str, refitted))}"
         head = f"the feed-forward output of {which} refitted in closed form, {head}"
-    by_word = model_class.endswith("ForTokenClassification")
     metadata = ModelCardData(
-        library_name="transformers", pipeline_tag=f"{'token' if by_word else 'text'}-classification", tags=["compressor", "layer-skipping"],
-        model_name=name, base_model=base_id, **source,
+        library_name="transformers", pipeline_tag=f"{'token' if by_word else 'text'}-classification",
+        tags=["compressor", "layer-skipping"], model_name=name, base_model=base_id, **source,
     )  # fmt: skip
     return CARD.format(
         metadata=metadata.to_yaml(),

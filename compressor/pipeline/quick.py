@@ -26,7 +26,8 @@ from compressor.errors import UserError
 from compressor.files import stage_key
 from compressor.measurement.machine.doctor import resolve_device
 from compressor.measurement.machine.providers import PROVIDERS, require_provider
-from compressor.model.load import ModelSource, find_model, load_tokenizer, local_model, longest_input
+from compressor.model.load import ModelSource, find_model, load_tokenizer, longest_input
+from compressor.model.places import local_model
 from compressor.pipeline.dry_run import StageStatus, dry_run
 from compressor.pipeline.pipeline import RunResult, Say, no_words, run_recipe
 from compressor.progress import Track, silent

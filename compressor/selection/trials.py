@@ -17,7 +17,8 @@ from compressor.data.answers.kinds import SINGLE, Task
 from compressor.files import read_json, write_text
 from compressor.measurement.statistics import gained_and_lost
 from compressor.model.capture import LayerCall, apply_layer
-from compressor.model.families import Family, head_logits, head_nodes, layer_kinds, layer_list, read_state
+from compressor.model.families import Family, layer_kinds, layer_list
+from compressor.model.states.reading import head_logits, head_nodes, read_state
 from compressor.model.units import split_unit
 from compressor.progress import Track, silent
 from compressor.selection.trie import (

@@ -10,7 +10,8 @@ import torch
 from compressor.errors import UserError
 from compressor.measurement.predictions import predict
 from compressor.model.capture import capture_calls
-from compressor.model.families import head_logits, layer_list
+from compressor.model.families import layer_list
+from compressor.model.states.reading import head_logits
 from compressor.model.surgery import drop_layers
 from compressor.recipe.compression import GoalsSpec, SelectionSpec
 from compressor.selection.search import SEARCHES, candidate_sets, check_selection, find_plan, most_sets

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from compressor.compensation.readout import Activation, linear_nodes, newton_readouts
 from compressor.errors import UserError
-from compressor.model.families import Family, head_logits, head_nodes
+from compressor.model.families import Family
+from compressor.model.states.reading import head_logits, head_nodes
 from compressor.progress import Track, silent
 from compressor.recipe.training import HeadSpec
 

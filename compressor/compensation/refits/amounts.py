@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compressor.compensation.refits.equations import NormalEquations
+from compressor.compensation.refits.neurons import specialists
 from compressor.compensation.refits.widths import (
     BlockSums,
     change_error,
@@ -29,8 +30,8 @@ from compressor.compensation.refits.widths import (
 from compressor.data.batches import Encodings, padded_batches
 from compressor.errors import UserError
 from compressor.model.capture import HELD_OUT, check_fit_rows, recorded, sum_place
-from compressor.model.families import Family, layer_list, reads_first
-from compressor.model.neurons import specialists
+from compressor.model.families import Family, layer_list
+from compressor.model.states.reading import reads_first
 from compressor.model.sublayers import cut_ffn, cut_heads, heads_of, inputs_of, shape_of
 from compressor.model.units import ATTENTION, FFN, HEADS, has_part, heads_left, neurons_left, pieces
 from compressor.progress import Track, silent

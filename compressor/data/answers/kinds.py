@@ -11,8 +11,19 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from scipy.special import expit, logit
+from scipy.special import logit
 
+from compressor.data.answers.answers import (
+    label_answers,
+    many_answers,
+    moved,
+    other_label,
+    other_set,
+    other_top,
+    other_words,
+    score_answers,
+    top_is_best,
+)
 from compressor.data.answers.outputs import (
     binary_cross_entropy,
     cross_entropy,
@@ -24,7 +35,7 @@ from compressor.data.answers.outputs import (
     softmax_divergences,
     squared,
 )
-from compressor.data.answers.tokens import Tags, differing_texts, first_words
+from compressor.data.answers.tokens import Tags, first_words
 from compressor.data.answers.within import best_two, centred, need_within
 
 if TYPE_CHECKING:  # figures of finished runs are compared without waiting for torch
@@ -248,67 +259,24 @@ SINGLE = Task()
 """One label a row."""
 
 
-def _label_answers(_task: Task, outputs: np.ndarray) -> np.ndarray:
-    if outputs.shape[1] < 2:
-        raise ValueError(f"one of several labels needs two outputs or more, not {outputs.shape[1]}")
-    return outputs.argmax(1)
-
-
-def _score_answers(task: Task, outputs: np.ndarray) -> np.ndarray:
-    scores = outputs[:, 0].astype(np.float64)
-    return expit(scores) if task.sigmoid else scores
-
-
-def _many_answers(task: Task, outputs: np.ndarray) -> np.ndarray:
-    return (expit(outputs.astype(np.float64)) >= np.array(task.thresholds)).astype(np.int64)
-
-
-def _other_label(_task: Task, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return one != other
-
-
-def _moved(task: Task, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return ~(np.abs(one - other) <= task.tolerance)  # NaN is another answer
-
-
-def _other_set(_task: Task, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return (one != other).any(axis=1)
-
-
-def _other_words(task: Task, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return differing_texts(task.tags, one, other, need_within(task.within))
-
-
-def _other_top(task: Task, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    within = need_within(task.within)
-    tops = [best_two(scores, within)[0] for scores in (one, other)]
-    broken = np.isin(np.arange(within.max() + 1), within[np.isnan(other) | np.isnan(one)])  # NaN is another answer
-    return (tops[0] != tops[1]) | broken
-
-
-def _top_is_best(task: Task, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    within = need_within(task.within)
-    return labels[best_two(scores, within)[0]] == labels[best_two(labels, within)[0]]
-
-
 KINDS = {
     SINGLE_LABEL: Kind(
-        None, "accuracy", _label_answers, _other_label, softmax_divergences, softmax_directions,
+        None, "accuracy", label_answers, other_label, softmax_divergences, softmax_directions,
         cross_entropy, countable=True,
     ),
     SCORE: Kind(
-        "regression", "Spearman correlation", _score_answers, _moved, squared, one_direction, half_square, countable=False
+        "regression", "Spearman correlation", score_answers, moved, squared, one_direction, half_square, countable=False
     ),
     MANY_LABELS: Kind(
-        "multi_label_classification", "subset accuracy", _many_answers, _other_set, sigmoid_divergences, sigmoid_directions,
+        "multi_label_classification", "subset accuracy", many_answers, other_set, sigmoid_divergences, sigmoid_directions,
         binary_cross_entropy, countable=True,
     ),
     RANKING: Kind(
-        "regression", "NDCG@10", _score_answers, _other_top, squared, one_direction, half_square, countable=True,
-        right=_top_is_best, counted="queries",
+        "regression", "NDCG@10", score_answers, other_top, squared, one_direction, half_square, countable=True,
+        right=top_is_best, counted="queries",
     ),
     TOKENS: Kind(
-        None, "entity F1", _label_answers, _other_words, softmax_divergences, softmax_directions,
+        None, "entity F1", label_answers, other_words, softmax_divergences, softmax_directions,
         cross_entropy, countable=True, counted="texts",
     ),
 }  # fmt: skip

@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 from compressor.data.answers.config import model_task
 from compressor.data.batches import Encodings, padded_batches, read
 from compressor.model.capture import attended_place, watch
-from compressor.model.families import Family, layer_list, read_state
+from compressor.model.families import Family, layer_list
+from compressor.model.states.reading import read_state
 from compressor.progress import Track, silent
 
 ENTERING, ATTENDED, LEAVING = "entering", "attended", "leaving"

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from compressor.data.batches import Encodings, Read, padded_batches, read
 from compressor.model.capture import attended_place, watch
-from compressor.model.families import Family, layer_list, read_state
+from compressor.model.families import Family, layer_list
 from compressor.model.states.geometry import Geometry
+from compressor.model.states.reading import read_state
 from compressor.progress import Track, silent
 
 

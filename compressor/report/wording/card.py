@@ -32,7 +32,7 @@ METRICS = {
     },
     BY_WORD: {"accuracy": ("accuracy", "Token accuracy")},
 }
-"""Kind of task (labels of words that are no entities: their metric) -> name in result.json -> what the hub calls it, what we call it."""
+"""Kind of task (of words whose labels are no entities: the metric) -> name in result.json -> what the hub and we call it."""
 
 
 def results_section(result: Mapping[str, Any]) -> str:

@@ -63,9 +63,9 @@ def meaning(answers: Mapping[str, Any] | None) -> str:
     if kind == TOKENS:
         by_word = answers["metric"] == BY_WORD
         what = "the labels of the words of a text" if by_word else "the entities of a text"
+        by = "the share of words with the right label" if by_word else "micro F1 of the entities (as seqeval has it)"
         return (
-            f"A prediction is {what} here. It counts as changed where any of them differs; models are compared by "
-            f"{'the share of words with the right label' if by_word else 'micro F1 of the entities (as seqeval has it)'}, a point "
+            f"A prediction is {what} here. It counts as changed where any of them differs; models are compared by {by}, a point "
             "being a hundredth of it, with the interval of a paired bootstrap over the texts."
         )
     return ""
