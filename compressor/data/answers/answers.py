@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from scipy.special import expit
 
-from compressor.data.answers.tokens import differing_texts
+from compressor.data.answers.tokens import Tags, differing_texts
 from compressor.data.answers.within import best_two, need_within
 
-if TYPE_CHECKING:
-    from compressor.data.answers.kinds import Task
+
+class Task(Protocol):
+    """What of a task (`kinds.Task`) decides an answer."""
+
+    tolerance: float
+    thresholds: tuple[float, ...]
+    sigmoid: bool
+    within: np.ndarray | None
+
+    @property
+    def tags(self) -> Tags:
+        """What the labels of words mean."""
 
 
 def label_answers(_task: Task, outputs: np.ndarray) -> np.ndarray:
