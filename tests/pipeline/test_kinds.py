@@ -162,6 +162,13 @@ def test_an_audit_holds_the_scores_against_trials(finished, command, tmp_path, k
     assert json.loads(stdout)["rows"]
 
 
+def test_thresholds_are_one_or_one_for_each_label(task, command, tmp_path):
+    value = "data.threshold=[0.5, 0.5]"
+    code, _, stderr = command("run", task / f"{MANY_LABELS}.yaml", "--out", tmp_path / "run", "--set", value)
+    assert (code, "data.threshold: 2 numbers for 3 labels" in stderr) == (2, True), stderr
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("kind", list(MORE))
 @pytest.mark.parametrize(
     ("value", "words"),
