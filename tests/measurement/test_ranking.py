@@ -73,6 +73,8 @@ def test_where_nothing_differs_the_bound_is_the_exact_one():
     delta, error = mean_delta(same, same)
     assert delta == 0
     assert delta - norm.ppf(0.95) * error == pytest.approx(-rate_upper_bound(0, 50))
+    moved = same + np.where(np.arange(50) == 7, 1e-3, 0)
+    assert mean_delta(same, moved)[1] == error  # hardly anything differs, and no more is known
 
 
 @given(st.integers(20, 500), st.integers(0, 9), st.integers(0, 9))

@@ -1,5 +1,6 @@
 """Scores and many labels through the whole pipeline: fine-tuned here, shorter and with fewer heads, files, the runtime."""
 
+import ast
 import json
 import re
 
@@ -131,6 +132,22 @@ def test_the_runtime_gives_what_the_model_gives(finished, command, kind):
         for answer, found in zip(answers, outputs, strict=True):
             assert answer["scores"] == pytest.approx(dict(zip(LABELS, expit(found), strict=True)), abs=1e-4)
             assert answer["labels"] == [name for name, value in zip(LABELS, found, strict=True) if value >= 0]
+
+
+@pytest.mark.parametrize("kind", list(MORE))
+def test_the_lines_of_the_page_run_as_they_stand(finished, command, kind, monkeypatch, capsys):
+    _, out = finished(kind, command)
+    monkeypatch.chdir(out / "onnx" / "fp32")
+    own, optimum = re.findall(r"```python\n(.*?)```", (out / "onnx" / "fp32" / "README.md").read_text(), re.DOTALL)
+    found = []
+    for code in (own, optimum):
+        capsys.readouterr()
+        exec(code, {})
+        found.append(ast.literal_eval(capsys.readouterr().out))
+    if kind == SCORE:
+        assert found[0][0]["score"] == pytest.approx(found[1][0]["score"], abs=1e-5)
+    else:
+        assert found[0][0]["scores"] == pytest.approx({row["label"]: row["score"] for row in found[1]}, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", list(MORE))

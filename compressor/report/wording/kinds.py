@@ -1,11 +1,16 @@
 """What a prediction is, and what its measure is called, where it is not one label a row."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compressor.data.answers.kinds import MANY_LABELS, RANKING, SCORE, SINGLE
-from compressor.report.formats import percent
+from compressor.report.formats import percent, percent_interval
 
+INTERVALS = {
+    SCORE: "normal, of a paired bootstrap over the texts",
+    RANKING: "normal, of the mean difference of the queries, with half a query for a gain and a loss added",
+}
+"""Kind of task -> what the intervals of its metric are, where it is not counted."""
 ACCURACY, COUNTED = SINGLE.row.metric, SINGLE.row.counted
 
 
@@ -17,6 +22,17 @@ def metric_of(versus: Mapping[str, Any] | None) -> str:
 def counted_of(versus: Mapping[str, Any] | None) -> str:
     """Return what is counted where a comparison or an answer says how many changed: predictions, or queries of rankings."""
     return (versus or {}).get("counted", COUNTED)
+
+
+def rows_of(versus: Mapping[str, Any] | None) -> str:
+    """Return what evaluation rows are called: texts, or what is counted in their place."""
+    counted = counted_of(versus)
+    return "texts" if counted == COUNTED else counted
+
+
+def intervals_of(answers: Mapping[str, Any] | None) -> str:
+    """Return what the paired intervals of the metric are, in words."""
+    return INTERVALS.get((answers or {}).get("kind"), "Tango's score interval of paired counts")
 
 
 def headed(metric: str) -> str:
@@ -32,6 +48,13 @@ def is_share(metric: str) -> bool:
 def quality(value: float | None, metric: str = ACCURACY) -> str:
     """Return a value of the metric: a share in percent, a correlation as it is."""
     return percent(value) if value is None or is_share(metric) else f"{value:.3f}"
+
+
+def quality_interval(interval: Sequence[float] | None, metric: str) -> str:
+    """Return the interval of a value of the metric; see `quality`."""
+    if interval is None or is_share(metric):
+        return percent_interval(interval)
+    return f"{interval[0]:.3f} to {interval[1]:.3f}"
 
 
 def meaning(answers: Mapping[str, Any] | None) -> str:
