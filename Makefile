@@ -79,7 +79,7 @@ bench-frontier: $(STAMP)  ## MODELS=folder DATA=folder [ARGS="--device cuda"]: s
 bench-distill: $(STAMP)  ## MODELS=folder DATA=folder [ARGS="--device cuda"]: half a model distilled on 500 texts to all there are
 	$(BIN)/python -m benchmarks.distill.run --models $(MODELS) --data $(DATA) $(ARGS)
 
-bench-kinds: $(STAMP)  ## DATA=folder: scores and many labels, fine-tuned here and compressed
+bench-kinds: $(STAMP)  ## DATA=folder: scores, many labels and rankings, fine-tuned here and compressed
 	$(BIN)/python -m benchmarks.kinds.run --data $(DATA)
 
 bench-placement: $(STAMP)  ## [DATA=folder]: which layers need an FFN? twelve narrow layers, from scratch, 2 processes

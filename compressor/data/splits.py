@@ -1,6 +1,5 @@
 """Parts of a data set: cut by row hash, kept disjoint in text, identified by a digest."""
 
-import math
 import unicodedata
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -181,8 +180,8 @@ def _once(rows: Split, texts: list[list[int]], same: Same) -> list[int]:
 
 
 def _share(size: int, rows: Split, texts: list[list[int]]) -> int:
-    """Return how many texts (groups) have about `size` rows between them."""
-    return size if rows.groups is None else math.ceil(size * len(texts) / max(len(rows), 1))
+    """Return how many texts have `size` rows between them, of groups on average."""
+    return size if rows.groups is None else size * len(texts) // max(len(rows), 1)
 
 
 def copies_of(part: Split, rows: Split, same: Same = normalised) -> int:

@@ -175,15 +175,14 @@ def mean_delta(full: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     """Return the mean difference of paired values in 0..1 [N] (NaN in both: not counted), and its standard error.
 
     Two pairs that differ by 1, one in either direction, are added with half a weight each: for values of 0 and 1 that is the
-    interval of Agresti and Min (2005, Statistics in Medicine 24, 729-740), which holds where few pairs differ. Where none
-    does, the error is such that the 95 % bound is the exact binomial one.
+    interval of Agresti and Min (2005, Statistics in Medicine 24, 729-740), which holds where few pairs differ. The error is
+    at least such that the 95 % bound is the exact binomial one of no pair that differs: what small differences say of rare
+    large ones is no more than what none would say.
     """
     differences = (other - full)[~np.isnan(full)]
     count, delta = len(differences), float(differences.mean())
-    if not differences.any():
-        return 0.0, rate_upper_bound(0, count) / norm.ppf(0.95)
     squares = np.square(differences).sum() + 1 - count * delta**2
-    return delta, float(np.sqrt(max(squares, 0)) / count)
+    return delta, max(float(np.sqrt(max(squares, 0))) / count, rate_upper_bound(0, count) / norm.ppf(0.95))
 
 
 def discordant(full: np.ndarray, other: np.ndarray, labels: np.ndarray) -> tuple[int, int]:

@@ -67,6 +67,7 @@ def build_result(run: Run, stages: Sequence[Stage], records: Sequence[StageRecor
             ],
             "provenance": run.provenance,
             "label_names": data.label_names,
+            "texts": len(data.text_columns),
             "answers": answers_said(run.task),
         },
         **parts,

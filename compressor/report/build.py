@@ -22,7 +22,7 @@ from compressor.report.figures import figures, style
 from compressor.report.figures import selection as figures_selection
 from compressor.report.tables import selection as tables
 from compressor.report.wording import export as wording_export
-from compressor.report.wording.kinds import quality
+from compressor.report.wording.kinds import quality, quality_interval
 
 SCHEMA = 1
 REQUIRED = ("name", "recipe", "environment", "data", "layers", "plan", "variants", "stages")
@@ -210,7 +210,7 @@ def _environment(finalize: Callable[[Any], Any] | None = None) -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters.update({name: getattr(formats, name) for name in FILTERS})
-    environment.filters["quality"] = quality
+    environment.filters |= {"quality": quality, "quality_interval": quality_interval}
     environment.globals.update(
         strip=formats.strip, format_of=formats.format_of, is_full=formats.is_full, claim=formats.claim
     )

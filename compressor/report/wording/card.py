@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult
 from compressor.data.answers.kinds import BY_WORD, MANY_LABELS, RANKING, SCORE, SINGLE_LABEL, TOKENS
 from compressor.recipe.data import DataSpec
 from compressor.report.formats import count, percent, points, with_interval
-from compressor.report.wording.kinds import COUNTED, counted_of, headed, is_share, kind_in, metric_of
+from compressor.report.wording.kinds import counted_of, headed, is_share, kind_in, metric_of, rows_of
 
 HUB = DataSpec.model_fields["source"].default
 METRICS = {
@@ -50,11 +50,10 @@ def results_section(result: Mapping[str, Any]) -> str:
     if versus["accuracy_delta"] is not None:
         delta = with_interval(points, versus["accuracy_delta"], versus["ci95"], " points")
         rows.append(f"| {headed(metric)} against the full model | | {delta} |")
-    what = "rows" if counted_of(versus) == COUNTED else counted_of(versus)
     intervals = "" if own["accuracy"] is None else "; with 95 % intervals"
     return "\n".join([
         "## Results", "",
-        f"On {count(versus['rows'])} evaluation {what}, which nothing was chosen by{intervals}.", "",
+        f"On {count(versus['rows'])} evaluation {rows_of(versus)}, which nothing was chosen by{intervals}.", "",
         "| | full model | this model |", "| --- | --- | --- |", *rows,
     ])  # fmt: skip
 
@@ -76,6 +75,21 @@ def eval_results(result: Mapping[str, Any]) -> list[EvalResult]:
         for key, (kind, _) in _named(result).items()
         if (value := _measured(own, key)) is not None
     ]
+
+
+def other_measures(result: Mapping[str, Any], judged: str) -> list[tuple[str, str, str]]:
+    """Return name, value of the full model and value of the variant that the run is judged by, of what is measured beside.
+
+    The last may be how alike the two are, without a value of the full model.
+    """
+    full, own = (result["variants"][name] for name in ("full", judged))
+    rows = [
+        (word, _value(name, full, ""), _value(name, own, ""))
+        for name, (_, word) in _named(result).items()
+        if name != "accuracy" and _measured(full, name) is not None and _measured(own, name) is not None
+    ]
+    tau = ((own["versus_full"] or {}).get("more") or {}).get("kendall_tau")
+    return rows if tau is None else [*rows, ("Kendall's tau between the orders", "", f"{tau:.3f}")]
 
 
 def _named(result: Mapping[str, Any]) -> dict[str, tuple[str, str]]:

@@ -1,11 +1,17 @@
 """What a prediction is, and what its measure is called, where it is not one label a row."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compressor.data.answers.kinds import BY_WORD, MANY_LABELS, RANKING, SCORE, SINGLE, TOKENS
-from compressor.report.formats import percent
+from compressor.report.formats import percent, percent_interval
 
+INTERVALS = {
+    SCORE: "normal, of a paired bootstrap over the texts",
+    RANKING: "normal, of the mean difference of the queries, with half a query for a gain and a loss added",
+    TOKENS: "normal, of a paired bootstrap over the texts, with half a text for a gain and a loss added",
+}
+"""Kind of task -> what the intervals of its metric are, where it is not counted."""
 ACCURACY, COUNTED = SINGLE.row.metric, SINGLE.row.counted
 
 
@@ -24,6 +30,17 @@ def counted_of(versus: Mapping[str, Any] | None) -> str:
     return (versus or {}).get("counted", COUNTED)
 
 
+def rows_of(versus: Mapping[str, Any] | None) -> str:
+    """Return what evaluation rows are called: texts, or what is counted in their place."""
+    counted = counted_of(versus)
+    return "texts" if counted == COUNTED else counted
+
+
+def intervals_of(answers: Mapping[str, Any] | None) -> str:
+    """Return what the paired intervals of the metric are, in words."""
+    return INTERVALS.get((answers or {}).get("kind"), "Tango's score interval of paired counts")
+
+
 def headed(metric: str) -> str:
     """Return the name of a metric as a sentence or a heading begins with it."""
     return f"{metric[0].upper()}{metric[1:]}"
@@ -37,6 +54,13 @@ def is_share(metric: str) -> bool:
 def quality(value: float | None, metric: str = ACCURACY) -> str:
     """Return a value of the metric: a share in percent, a correlation as it is."""
     return percent(value) if value is None or is_share(metric) else f"{value:.3f}"
+
+
+def quality_interval(interval: Sequence[float] | None, metric: str) -> str:
+    """Return the interval of a value of the metric; see `quality`."""
+    if interval is None or is_share(metric):
+        return percent_interval(interval)
+    return f"{interval[0]:.3f} to {interval[1]:.3f}"
 
 
 def meaning(answers: Mapping[str, Any] | None) -> str:
@@ -66,6 +90,6 @@ def meaning(answers: Mapping[str, Any] | None) -> str:
         by = "the share of words with the right label" if by_word else "micro F1 of the entities (as seqeval has it)"
         return (
             f"A prediction is {what} here. It counts as changed where any of them differs; models are compared by {by}, a point "
-            "being a hundredth of it, with the interval of a paired bootstrap over the texts."
+            "being a hundredth of it."
         )
     return ""

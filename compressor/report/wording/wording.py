@@ -120,8 +120,9 @@ def agreement_fact(versus: dict) -> tuple[str, str]:
     """Return the agreement and how the changed predictions divide."""
     text = f"{count(versus['flips'])} of {count(versus['rows'])} {counted_of(versus)} changed ({percent(versus['flip_rate'])})"
     if versus["gained"] is not None and versus["lost"] is not None:
+        both = "wrong both times" if counted_of(versus) == COUNTED else "neither"
         other = versus["flips"] - versus["gained"] - versus["lost"]
-        text += f": {versus['gained']} gained, {versus['lost']} lost" + (f", {other} wrong both times" if other else "")
+        text += f": {versus['gained']} gained, {versus['lost']} lost" + (f", {other} {both}" if other else "")
     return percent(versus["agreement"]), f"{text}. Held against the full model in PyTorch."
 
 
