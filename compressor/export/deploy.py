@@ -260,8 +260,9 @@ def _threads(count: int) -> str:
     return f"{count} thread{'' if count == 1 else 's'}"
 
 
-def _words(text: str) -> str:
-    return json.dumps(text.split(), ensure_ascii=False)
+def _words(example: str | tuple[str, str]) -> str:
+    """Return the words of a row, which has one text alone, as a list."""
+    return json.dumps((example if isinstance(example, str) else example[0]).split(), ensure_ascii=False)
 
 
 def _pair(pair: tuple[str, str]) -> str:
