@@ -89,7 +89,8 @@ def ranked_rows(
 def token_data(arguments: argparse.Namespace) -> dict[str, Any]:
     """Write QNLI's sentences as words that rules tag (`tags_of`); return the data of a recipe that reads them.
 
-    Sentences of the unlabelled file are for training too: no label of QNLI's is used. Those of the evaluation are in no other.
+    Sentences of the unlabelled file are for training too: no label of QNLI's is used. Those of the evaluation are in no other. Some
+    have words of a single invisible character, which become no token: they are left out.
     """
     folder, files, seen = arguments.out / "tokens", {}, set()
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +103,7 @@ def token_data(arguments: argparse.Namespace) -> dict[str, Any]:
         frame = pd.DataFrame({"tokens": words, "tags": [tags_of(own) for own in words]})
         files[part] = str(folder / f"{part}.parquet")
         frame[frame["tokens"].map(len) > 0].to_parquet(files[part], index=False)
-    return {**files, "text": "tokens", "label": "tags", "kind": "tokens"}
+    return {**files, "text": "tokens", "label": "tags", "kind": "tokens", "on_bad_row": "skip"}
 
 
 DATA = {"score": score_data, "many_labels": label_data, "ranking": ranking_data, "tokens": token_data}

