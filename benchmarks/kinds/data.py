@@ -89,8 +89,8 @@ def ranked_rows(
 def token_data(arguments: argparse.Namespace) -> dict[str, Any]:
     """Write QNLI's sentences as words that rules tag (`tags_of`); return the data of a recipe that reads them.
 
-    Sentences of the unlabelled file are for training too: no label of QNLI's is used. Those of the evaluation are in no other. Some
-    have words of a single invisible character, which become no token: they are left out.
+    Sentences of the unlabelled file are for training too: no label of QNLI's is used. Those of the evaluation are in no other.
+    Some have words of a single invisible character, which become no token: they are left out.
     """
     folder, files, seen = arguments.out / "tokens", {}, set()
     folder.mkdir(parents=True, exist_ok=True)

@@ -47,7 +47,12 @@ def export_directory(
     model, tokenizer = load_classifier(source), load_tokenizer(source)
     task, texts, longest = source.task, parity_texts(), min(128, longest_input(source.config))
     if task.kind == TOKENS:
-        rows = Split([tuple(text.split()) for (text,) in texts], None, ["generated"] * len(texts), by_word=True)
+        rows = Split(
+            [tuple(text.split()) for (text,) in texts],
+            None,
+            [f"generated:{row}" for row in range(len(texts))],
+            by_word=True,
+        )
         rows = fit_words(rows, tokenizer, longest)[0]
         task, encodings = task.bound(rows), encode_words(rows.texts, tokenizer, longest)
     else:

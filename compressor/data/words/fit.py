@@ -13,8 +13,7 @@ from compressor.data.splits import Split
 from compressor.data.tasks import TaskData
 from compressor.errors import UserError
 
-FILES = {"evaluation": "validation", "train": "train", "calibration": "calibration", "selection": "train"}
-"""Part of the data -> what of the recipe it comes from."""
+PARTS = "evaluation", "train", "calibration", "selection"
 
 
 def fit_data(data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: int, *, skip: bool = False) -> TaskData:
@@ -31,12 +30,12 @@ def fit_data(data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: int
         )
     check_room(tokenizer, 1, max_length, "data.max_length")
     made, notes = {}, []
-    for name in FILES:
+    for name in PARTS:
         part = getattr(data, name)
         made[name], cut, lost = fit_words(part, tokenizer, max_length)
         if lost and (not skip or not len(made[name])):
             remedy = "take such words out" + ("" if skip else f", or {SKIP}")
-            raise UserError(f"{data.name}, {name} part: {bad_rows(lost, len(part))}; {remedy}.")
+            raise UserError(f"{bad_rows(lost, len(part))}; {remedy}.")
         if lost:
             notes.append(
                 f"{len(lost)} of {len(part):,} texts of the {name} part are left out: {bad_rows(lost, len(part))}."
@@ -65,7 +64,10 @@ def fit_words(
         there = first_tokens(whole.word_ids(row))
         nothing = next((word for word in range(len(words)) if word not in there), None)
         if nothing is not None:
-            lost[row] = f"{split.ids[row]}: word {nothing + 1} ({shown(words[nothing])}) becomes no token"
+            file, _, place = split.ids[row].partition(":")
+            lost[row] = (
+                f"row {int(place) + 1} of data.{file}, word {nothing + 1}: {shown(words[nothing])} becomes no token"
+            )
             continue
         inside = first_tokens(seen.word_ids(row))
         last = max(

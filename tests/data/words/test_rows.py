@@ -203,7 +203,7 @@ def test_words_that_become_no_token_are_named_and_long_texts_are_told(tmp_path):
     rows = [(["a", "\u200b", "b"], ["O", "O", "O"]), *texts(44)[30:]]
     data = load_task(spec(tmp_path, validation=rows), model_labels=NAMES, seed=0)
     with pytest.raises(
-        UserError, match=r"evaluation part: validation:0: word 2 .* becomes no token; take such words out, or"
+        UserError, match=r"^row 1 of data\.validation, word 2: .* becomes no token; take such words out, or"
     ):
         fit_data(data, wordpiece(tmp_path), 32)
     fitted = fit_data(data, wordpiece(tmp_path), 32, skip=True)
