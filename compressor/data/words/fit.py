@@ -23,11 +23,6 @@ def fit_data(data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: int
     `skip` says so. Raises UserError for such texts otherwise, for a tokenizer that cannot say which token is of which word,
     and where nothing is left of a part.
     """
-    if not tokenizer.is_fast:
-        raise UserError(
-            "data.kind: labels of words need a fast tokenizer (tokenizer.json), which says where a word begins; save one beside "
-            "the model."
-        )
     check_room(tokenizer, 1, max_length, "data.max_length")
     made, notes = {}, []
     for name in PARTS:
@@ -52,7 +47,15 @@ def fit_data(data: TaskData, tokenizer: PreTrainedTokenizerBase, max_length: int
 def fit_words(
     split: Split, tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> tuple[Split, Mapping[int, int], Mapping[int, str]]:
-    """Return a split with the words that a model sees, row -> words that were cut off, and row -> why it is left out."""
+    """Return a split with the words that a model sees, row -> words that were cut off, and row -> why it is left out.
+
+    Raises UserError for a tokenizer that cannot say which token is of which word.
+    """
+    if not tokenizer.is_fast:
+        raise UserError(
+            "Labels of words need a fast tokenizer (tokenizer.json), which says where a word begins; save one beside "
+            "the model."
+        )
     if not len(split):
         return split, {}, {}
     texts = [list(words) for words in split.texts]

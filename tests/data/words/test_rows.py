@@ -1,6 +1,7 @@
 """Texts as words with a label each, as they stand in files, and the sentences for those that cannot be used."""
 
 import json
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -209,3 +210,11 @@ def test_words_that_become_no_token_are_named_and_long_texts_are_told(tmp_path):
     fitted = fit_data(data, wordpiece(tmp_path), 32, skip=True)
     assert len(fitted.evaluation) == 14
     assert "1 of 15 texts of the evaluation part are left out" in " ".join(fitted.warnings)
+
+
+def test_a_tokenizer_that_knows_no_words_is_refused(tmp_path):
+    data = load_task(spec(tmp_path), model_labels=NAMES, seed=0)
+    with pytest.raises(UserError, match=r"Labels of words need a fast tokenizer \(tokenizer\.json\)"):
+        fit_data(data, SimpleNamespace(is_fast=False, num_special_tokens_to_add=lambda **_: 2), 8)
+    with pytest.raises(UserError, match=r"data\.max_length: 2 leaves no room for text"):
+        fit_data(data, wordpiece(tmp_path), 2)
