@@ -169,4 +169,8 @@ STAGE = Stage(
     cost,
     result=lambda run: {"plan": read_json(run.path / "plan.json")},
     notes=answer_notes,
+    # a latency budget and minutes for compositions go by the time that something took here
+    shared=lambda recipe: (
+        recipe.ship is None and (recipe.selection.budget is None or recipe.selection.budget.of == "flops")
+    ),
 )
