@@ -116,7 +116,7 @@ def test_a_set_that_was_tried_is_never_better_than_the_one_that_is_taken(search)
 class Known:
     """Trials of four layers whose damage is known."""
 
-    layers, rows, kinds = [None] * 4, 100, None
+    layers, rows, counted, kinds = [None] * 4, 100, 100, None
 
     def __init__(self, kl):
         self.kl = kl

@@ -13,6 +13,7 @@ class Known:
 
     def __init__(self, layers, damages):
         self.layers, self.rows, self.damages, self.seen = [None] * layers, 100, damages, []
+        self.counted = self.rows
 
     def __call__(self, sets, _description):
         self.seen += sets
