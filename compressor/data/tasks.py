@@ -177,7 +177,11 @@ def _classes(rows: Rows, spec: DataSpec, kind: str, *, skip: bool) -> list[str]:
 def _own_file(spec: DataSpec, part: str, kind: str) -> Rows:
     if kind == TOKENS:
         table = read_words(Path(getattr(spec, part)), f"data.{part}", spec.encoding)
-        (words,) = spec.text_columns
+        words, *more = spec.text_columns
+        if more:
+            raise UserError(
+                f"data.text: {words}, {more[0]}; words with a label each come from one column, so name one."
+            )
         return word_rows(table, words, spec.label, labels_needed=part != "test", **reading(spec))
     table = read_table(Path(getattr(spec, part)), f"data.{part}", spec.encoding)
     return to_rows(

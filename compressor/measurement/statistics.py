@@ -48,7 +48,7 @@ class Metrics:
 class Comparison:
     """A model against the full one on the same rows. Shares and deltas are fractions; positive delta = better.
 
-    Rows are what is `counted` (see `Kind`): the queries of rankings, the texts of tokens.
+    Rows are what is `counted` (see `Kind`): the queries of rankings, the texts of tokens, which are right as a whole.
 
     `lower_bound` is the one-sided 95 % bound of the accuracy delta; where `tier` is undecided, `rows_to_decide` is how many
     rows with the same shares of gained and lost predictions would show it to be near, else None. Without labels `gained`,

@@ -123,7 +123,7 @@ def cost(run: Run) -> str:
     spec = run.recipe.compensation
     refit, head = (
         "closed-form refit, " if spec.refit else "",
-        f"{spec.head.nodes} head nodes" if spec.head else "no head",
+        (f"{spec.head.nodes} head nodes" if run.family.dense else "the classifier anew") if spec.head else "no head",
     )
     return refit + distillation_work(run) + head
 

@@ -212,6 +212,12 @@ def test_words_that_become_no_token_are_named_and_long_texts_are_told(tmp_path):
     assert "1 of 15 texts of the evaluation part are left out" in " ".join(fitted.warnings)
 
 
+def test_words_come_from_one_column(tmp_path):
+    pair = spec(tmp_path).model_copy(update={"kind": None, "text": ["tokens", "tags"]})
+    with pytest.raises(UserError, match=r"data\.text: tokens, tags; words with a label each come from one column"):
+        load_task(pair, model_labels=NAMES, seed=0, kind="tokens")
+
+
 def test_a_tokenizer_that_knows_no_words_is_refused(tmp_path):
     data = load_task(spec(tmp_path), model_labels=NAMES, seed=0)
     with pytest.raises(UserError, match=r"Labels of words need a fast tokenizer \(tokenizer\.json\)"):
