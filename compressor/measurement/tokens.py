@@ -1,5 +1,7 @@
 """Figures of labels of words: entity F1 or token accuracy, and the paired difference of two models with its uncertainty."""
 
+from collections.abc import Collection
+
 import numpy as np
 from scipy.stats import norm
 
@@ -58,7 +60,7 @@ def token_examples(
     """Return the texts whose answer changed, those whose outputs [W, C] moved most first, at most `limit`.
 
     Each has id, texts (its words in one line), gold, full and compressed {label, confidence None}, and outcome. Labels are
-    the entities (`written_words`); a text is gained where all of its own are right now.
+    those entities that differ, and what else is at their words (`written_words`); a text is gained where all of it is right now.
     """
     firsts = first_words(task.within)
     moved = np.maximum.reduceat(np.abs(full - other).max(axis=1), firsts)
@@ -73,7 +75,7 @@ def token_examples(
         outcomes[:] = np.select([right[1] & ~right[0], right[0] & ~right[1]], ["gained", "lost"], "both wrong")
     examples = []
     for text in changed[np.argsort(-moved[changed], kind="stable")][:limit]:
-        shown = np.flatnonzero(cut["full"][text] != cut["compressed"][text])
+        shown = _differing_words(task.tags, cut["full"][text], cut["compressed"][text])
         examples.append(
             {
                 "id": ids[text],
@@ -89,12 +91,20 @@ def token_examples(
     return examples
 
 
-def written_words(tags: Tags, words: tuple[str, ...], answer: np.ndarray, shown: np.ndarray) -> str:
-    """Return the entities of a text in words; where labels are no tags of them, those of the words `shown` (places)."""
+def written_words(tags: Tags, words: tuple[str, ...], answer: np.ndarray, shown: Collection[int]) -> str:
+    """Return the entities at the words `shown` (places) of a text; where labels are no tags of entities, the labels of these."""
     if not tags.are_entities:
-        return ", ".join(f"{words[word]}: {tags.names[answer[word]]}" for word in shown)
-    found = tags.entities(answer)
+        return ", ".join(f"{words[word]}: {tags.names[answer[word]]}" for word in sorted(shown))
+    found = [entity for entity in tags.entities(answer) if not {*shown}.isdisjoint(range(entity[1], entity[2] + 1))]
     return ", ".join(f"{kind}: {' '.join(words[first : last + 1])}" for kind, first, last in found) or "no entity"
+
+
+def _differing_words(tags: Tags, one: np.ndarray, other: np.ndarray) -> set[int]:
+    """Return the words of a text that entities of one answer alone cover; of other labels those that differ."""
+    if not tags.are_entities:
+        return {*np.flatnonzero(one != other).tolist()}
+    alone = {*tags.entities(one)} ^ {*tags.entities(other)}
+    return {word for _, first, last in alone for word in range(first, last + 1)}
 
 
 def _drawn(parts: np.ndarray, seed: int = 0) -> np.ndarray:

@@ -107,9 +107,9 @@ def test_changed_texts_are_shown_with_their_entities():
         logits(FULL), logits(OTHER), GOLD, texts, ["v:0", "v:1", "v:2"], list(NAMES), task=bound()
     )
     assert example == {
-        "id": "v:0", "texts": ["Ann Lee saw Bo"], "gold": "A: Ann Lee, B: Bo", "outcome": "lost",
-        "full": {"label": "A: Ann Lee, B: Bo", "confidence": None},
-        "compressed": {"label": "A: Ann, B: Bo", "confidence": None},
+        "id": "v:0", "texts": ["Ann Lee saw Bo"], "gold": "A: Ann Lee", "outcome": "lost",
+        "full": {"label": "A: Ann Lee", "confidence": None},
+        "compressed": {"label": "A: Ann", "confidence": None},
     }  # fmt: skip
     names = ("out", "a", "b", "c")
     (plain,) = flipped_examples(
