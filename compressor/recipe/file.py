@@ -63,7 +63,12 @@ def load_any(path: str | Path, overrides: Overrides = ()) -> Spec:
 
 def recipe_of(values: Mapping[str, Any], overrides: Overrides = (), *, source: str) -> Recipe:
     """Return `values` as a recipe, overrides applied; `source` is what messages call them. Raises as `load_recipe` does."""
-    return _validated(Path(source), _as_yaml(values), "", Recipe, overrides)
+    return spec_of(values, Recipe, overrides, source=source)
+
+
+def spec_of(values: Mapping[str, Any], kind: type[Kind], overrides: Overrides = (), *, source: str) -> Kind:
+    """Return `values` as a recipe of a kind, as `recipe_of` does."""
+    return _validated(Path(source), _as_yaml(values), "", kind, overrides)
 
 
 def merged_values(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:

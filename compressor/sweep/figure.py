@@ -57,11 +57,12 @@ def pareto_figure(rows: Sequence[Mapping[str, Any]], front: Sequence[str]) -> Fi
             color=style.INK,
         )
     axes.set_xscale("function", functions=(lambda share: abs(share) ** 0.5, lambda place: place**2))
-    axes.set_xlim(left=0)
+    widest = max(100 * row["flip_rate"] for row in rows)
+    axes.set_xlim(0, 1.4 * widest or 1)  # room for names
     axes.axhline(1, color=style.MUTED, linewidth=0.8)
     axes.set_xlabel("changed predictions, % (square-root scale)")
     axes.set_ylabel("times as fast as its opponent (95 % interval)")
     style.dress(axes, "both")
     if len(models) > 1:
-        style.legend(axes, None)
+        axes.legend(loc="upper left", fontsize=9, frameon=True, framealpha=0.9, edgecolor=style.GRID)
     return figure

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from compressor.measurement.machine.doctor import resolve_device
 from compressor.pipeline.dry_run import dry_run, expected_seconds
 from compressor.pipeline.pipeline import Say, no_words
 from compressor.progress import Track, silent
+from compressor.recipe.file import load_spec, spec_of
 from compressor.recipe.sweep import SweepRecipe
 from compressor.run.store import Store
 from compressor.sweep.engines import ENGINES
@@ -38,7 +40,7 @@ class Expected:
 
 
 def run_sweep(
-    sweep: SweepRecipe,
+    sweep: str | Path | Mapping[str, Any] | SweepRecipe,
     out: str | Path | None = None,
     *,
     source: Path | None = None,
@@ -48,9 +50,13 @@ def run_sweep(
 ) -> SweepResult:
     """Run all points of a sweep, what is done already kept; write sweep.json and sweep.html into `out` (default runs/NAME).
 
-    A point that fails is reported and the others go on. `source` is the file that the sweep was read from. Raises UserError
-    where a point is no recipe, before any runs, and where another sweep is at work in the folder.
+    The sweep is a YAML file, a dict or a SweepRecipe, which `source` says the file of. A point that fails is reported and the
+    others go on. Raises UserError where a point is no recipe, before any runs, and where another sweep is at work in the folder.
     """
+    if isinstance(sweep, str | Path):
+        sweep, source = load_spec(sweep, SweepRecipe), Path(sweep)
+    elif not isinstance(sweep, SweepRecipe):
+        sweep = spec_of(sweep, SweepRecipe, source="the sweep")
     points, folder = points_of(sweep, source), folder_of(sweep, out)
     device = "cuda" if sweep.engine.gpus else resolve_device(device)
     try:

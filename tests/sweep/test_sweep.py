@@ -171,7 +171,7 @@ def test_a_real_ray_cluster_loses_a_node_and_nothing_else(folder, tmp_path):
         killer.start()
         found = run_sweep(sweep, tmp_path / "out", source=folder / "sweep.yaml", device="cpu")
         killer.join()
-        assert [row["state"] for row in found.result["points"]] == ["done", "done", "failed"]
+        assert [row["state"] for row in found.result["points"]] == ["done", "done", "failed"], found.failed
     finally:
         ray.shutdown()
         for node in nodes[:1]:
