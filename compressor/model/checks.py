@@ -78,8 +78,26 @@ def check_config(config: Mapping[str, Any], family: Family, where: str) -> None:
             f"{where}: conv_kernel_size is {config['conv_kernel_size']}: a convolution behind the first layer reads the "
             "embeddings again, which no layer that moves up can stand for; give a model without one."
         )
+    _check_one_layer(config, family, where)
     _check_pruned_heads(config.get("pruned_heads") or {}, config[family.layers_key], config[family.heads_key], where)
     _check_heads(stock_shape(config).heads, config[family.heads_key], family, f"{where}: pruned_heads")
+
+
+def _check_one_layer(config: Mapping[str, Any], family: Family, where: str) -> None:
+    """Raise UserError, beginning with `where`, unless layers that are to be one are, and nothing of it is gone."""
+    if not family.groups_key:
+        return
+    for name in (family.groups_key, "inner_group_num"):
+        if config.get(name, 1) != 1:
+            raise UserError(
+                f"{where}: {name} is {json.dumps(config[name], default=str)}; the stock class parts layers into groups by "
+                "their number, so that fewer layers would be others, and only 1, one layer for all, is served."
+            )
+    if config.get("pruned_heads") or config.get(KEY):
+        raise UserError(
+            f"{where}: {KEY if config.get(KEY) else 'pruned_heads'} says what single layers have lost, but layers of this "
+            "family are one; give the model from before."
+        )
 
 
 def _check_heads(heads: Sequence[int], full: int, family: Family, where: str) -> None:

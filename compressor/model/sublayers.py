@@ -55,7 +55,8 @@ class NoAttention(nn.Module):
 
 def shape_of(model: nn.Module, family: Family) -> Shape:
     """Return the shape of a model, read from its modules."""
-    layers = layer_list(model, family)
+    stack = layer_list(model, family)
+    layers = [*stack] * (getattr(model.config, family.layers_key) if family.groups_key and len(stack) == 1 else 1)
     widths = tuple(layer.get_submodule(family.ffn_output).in_features for layer in layers)
     heads = tuple(heads_of(layer, family) for layer in layers)
     return Shape(widths, heads, getattr(model.config, family.heads_key), ffn_maps=2 + family.gated)

@@ -41,5 +41,5 @@ def dry_run(recipe: Recipe, out: str | Path | None = None, *, device: str = "aut
         StageStatus(
             stage.name, folder.cached(stage.name, keys[stage.name]) is not None, stage.cost(run), stage.seconds(run)
         )
-        for stage in stages_of(recipe)
+        for stage in stages_of(run.recipe)
     ]

@@ -38,7 +38,9 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
     source = find_model(recipe.model.path, recipe.model.revision)
     kinds = layer_kinds(source.config)
     check_selection(recipe.selection, source.layers, recipe.goals, kinds)
-    if kinds is not None:
+    if kinds is not None and None in kinds:
+        recipe = _of_one_layer(recipe, source.config["model_type"])
+    elif kinds is not None:
         _check_units(recipe, source.config["model_type"])
     if recipe.selection.budget is not None:
         _check_budget(recipe.selection, source)
@@ -150,6 +152,33 @@ def _check_units(recipe: Recipe, model_type: str) -> None:
             f"{field}.units: whole layers of a {model_type} model go as sets alone (selection.layers), since each attends "
             "globally or locally by its place; leave layer out: attention and ffn of one layer together are the layer."
         )
+
+
+def _of_one_layer(recipe: Recipe, model_type: str) -> Recipe:
+    """Return the recipe for a model whose layers are one, with no units where `ship` names none.
+
+    Raises UserError where something is to be done to a layer that would be done to all of them, or that compares them.
+    """
+    spec, ship = recipe.selection, recipe.ship
+    refused = {
+        "selection.budget": (spec.budget is not None, "what one layer loses all lose; skip layers (selection.layers)"),
+        "selection.audit": (
+            spec.audit,
+            "skipping either of two costs the same and no score can tell them apart; leave it out",
+        ),
+        "ship.units": (ship is not None and ship.units, "what one layer loses all lose; leave it out"),
+        "compensation.refit": (
+            recipe.compensation.refit is not None,
+            "a fit of the last would change what all compute; leave it out (a head and distillation do work)",
+        ),
+        "analysis": ("roles" in recipe.analysis, "roles compare the weights of layers; leave roles out"),
+    }
+    for field, (asked, why) in refused.items():
+        if asked:
+            raise UserError(f"{field}: layers of {model_type} models are one layer, applied again and again: {why}.")
+    if ship is None:
+        return recipe
+    return recipe.model_copy(update={"ship": ship.model_copy(update={"units": []})})
 
 
 def _check_budget(spec: SelectionSpec, source: ModelSource) -> None:

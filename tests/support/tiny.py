@@ -41,6 +41,7 @@ CONFIGS = {
         "cls_token_id": 2,
         "sep_token_id": 3,
     },
+    "albert": {"embedding_size": 16},
 }
 
 ABSOLUTE = [kind for kind, family in FAMILIES.items() if not family.relative]
