@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from compressor.errors import UserError
 from compressor.model.families import Family, family_of, layer_kinds, layer_list
 from compressor.model.sublayers import cut_part, padded_state, shape_of, write_shape
-from compressor.model.units import Unit, kept_period, parts_of, whole_layers
+from compressor.model.units import Unit, kept_period, ordered, parts_of, whole_layers
 
 NO_PERIOD = (
     "layers of this family attend globally at a regular distance and locally in between, by their place, and layer 1 alone has "
@@ -88,8 +88,11 @@ def rolled(model: PreTrainedModel) -> PreTrainedModel:
     family = family_of(model.config.model_type)
     if not family.groups_key:
         return model
-    stack = layer_list(model, family)
-    made = copy.deepcopy(model, {id(layer): None for layer in stack[1:]})
+    first, *others = layer_list(model, family)
+    for number, layer in enumerate(others, start=2):
+        if [*map(id, layer.parameters())] != [*map(id, first.parameters())]:
+            raise ValueError(f"layer {number} has weights of its own, which a model of one layer has no place for")
+    made = copy.deepcopy(model, {id(layer): None for layer in others})
     _put_layers(made, family, [layer_list(made, family)[0]])
     return made
 
@@ -111,8 +114,13 @@ def leave_out(
     """Return a new model of the same class without `units` (`model/units.py`).
 
     A layer that loses a part is replaced by a copy of its stand-in, (layer from 1, part) -> layer; without `stand_ins` the
-    part is cut out and nothing else. Raises UserError if a layer does not exist or none would be left.
+    part is cut out and nothing else. Raises UserError if a layer does not exist or none would be left, and for parts where
+    all layers are one.
     """
+    if family.groups_key and parts_of(units):
+        raise UserError(
+            f"{next(unit for unit in ordered(units) if isinstance(unit, str))}: {ONE_LAYER}; name whole layers."
+        )
     skip, layers = whole_layers(units), getattr(model.config, family.layers_key)
     made, keep = drop_layers(model, family, skip), kept_layers(layers, skip)
     stack = layer_list(made, family)
