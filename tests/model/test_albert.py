@@ -157,7 +157,7 @@ def test_what_would_be_done_to_all_layers_is_refused_before_work(tmp_path, tiny_
 
 def test_roles_of_a_checkpoint_are_refused(made, command):
     code, _, stderr = command("analyze", "roles", made[2])
-    assert (code, "its layers are one layer, applied again and again" in stderr, stderr.count("\n")) == (2, True, 1)
+    assert (code, "its layers are one, applied again and again" in stderr, stderr.count("\n")) == (2, True, 1)
 
 
 @pytest.mark.parametrize(

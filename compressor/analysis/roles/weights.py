@@ -190,9 +190,7 @@ def weights_of(config: Mapping[str, Any], names: Iterable[str], read: Callable[[
     """Return the tensors `names` by layer and part; raises UserError, naming `where`, if they fit no naming."""
     names = tuple(names)
     if getattr(FAMILIES.get(config.get("model_type")), "groups_key", ""):
-        raise UserError(
-            f"{where}: its layers are one layer, applied again and again; roles compare the weights of layers."
-        )
+        raise UserError(f"{where}: its layers are one, applied again and again, so that none has a role of its own.")
     if config.get("is_encoder_decoder"):
         raise UserError(f"{where}: it has an encoder and a decoder; roles compare the layers of one stack.")
     heads = next((config[key] for key in HEADS if isinstance(config.get(key), int) and config[key] > 0), None)
