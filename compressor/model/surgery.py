@@ -114,21 +114,24 @@ def leave_out(
     """Return a new model of the same class without `units` (`model/units.py`).
 
     A layer that loses a part is replaced by a copy of its stand-in, (layer from 1, part) -> layer; without `stand_ins` the
-    part is cut out and nothing else. Raises UserError if a layer does not exist or none would be left, and for parts where
-    all layers are one.
+    part is cut out and nothing else. Raises UserError if a layer does not exist or none would be left, and where layers that
+    are one would lose different parts.
     """
-    if family.groups_key and parts_of(units):
-        raise UserError(
-            f"{next(unit for unit in ordered(units) if isinstance(unit, str))}: {ONE_LAYER}; name whole layers."
-        )
     skip, layers = whole_layers(units), getattr(model.config, family.layers_key)
     made, keep = drop_layers(model, family, skip), kept_layers(layers, skip)
-    stack = layer_list(made, family)
-    for number, part in parts_of(units).items():
+    stack, parts = layer_list(made, family), parts_of(units)
+    if family.groups_key and len({parts.get(number) for number in keep}) > 1:
+        raise UserError(
+            f"{', '.join(map(str, ordered(units)))}: {ONE_LAYER}; name the same part of each layer that stays."
+        )
+    for number, part in parts.items():
         if stand_ins is None:
             cut_part(stack[keep.index(number)], family, part)
         else:
             stack[keep.index(number)] = copy.deepcopy(stand_ins[number, part])
+    if family.groups_key and parts:
+        _put_layers(made, family, stack[:1])
+        unrolled(made)
     write_shape(made.config, family, shape_of(made, family))
     return made
 

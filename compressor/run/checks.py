@@ -155,18 +155,18 @@ def _check_units(recipe: Recipe, model_type: str) -> None:
 
 
 def _of_one_layer(recipe: Recipe, model_type: str) -> Recipe:
-    """Return the recipe for a model whose layers are one, with no units where `ship` names none.
+    """Return the recipe for a model whose layers are one, with the units that may go where `ship` leaves them open.
 
     Raises UserError where something is to be done to a layer that would be done to all of them, or that compares them.
     """
     spec, ship = recipe.selection, recipe.ship
+    field, units = ("ship", ship.units or ()) if ship is not None else ("selection", spec.units)
+    blocks = sorted({"ffn", "attention"} & {*units})
+    parts = spec.budget is not None or ship is not None
     refused = {
-        "selection.budget": (spec.budget is not None, "what one layer loses all lose; skip layers (selection.layers)"),
-        "selection.audit": (
-            spec.audit,
-            "skipping either of two costs the same and no score can tell them apart; leave it out",
-        ),
-        "ship.units": (ship is not None and ship.units, "what one layer loses all lose; leave it out"),
+        f"{field}.units": (blocks, f"no block of any would be left; leave out {' and '.join(blocks)}"),
+        "selection.protect": (parts and spec.protect, "what one loses all lose; leave protect out"),
+        "selection.audit": (spec.audit, "no score can tell one from another; leave audit out"),
         "compensation.refit": (
             recipe.compensation.refit is not None,
             "a fit of the last would change what all compute; leave it out (a head and distillation do work)",
@@ -178,7 +178,8 @@ def _of_one_layer(recipe: Recipe, model_type: str) -> Recipe:
             raise UserError(f"{field}: layers of {model_type} models are one layer, applied again and again: {why}.")
     if ship is None:
         return recipe
-    return recipe.model_copy(update={"ship": ship.model_copy(update={"units": []})})
+    left = [unit for unit in ship.parts if unit not in {"ffn", "attention"}]
+    return recipe.model_copy(update={"ship": ship.model_copy(update={"units": left})})
 
 
 def _check_budget(spec: SelectionSpec, source: ModelSource) -> None:
@@ -190,7 +191,7 @@ def _check_budget(spec: SelectionSpec, source: ModelSource) -> None:
             "its place; leave heads out, or name attention for whole blocks."
         )
     if spec.budget.of == "flops":
-        check_budget(spec, source_savings(spec, source), source.layers)
+        check_budget(spec, source_savings(spec, source), source.layers, one=bool(family.groups_key))
     elif not any_shape(source.config).uniform():
         raise UserError(
             f"selection.budget.of: {source.path} has already lost parts of layers, so that one layer's time says nothing of "
@@ -201,7 +202,8 @@ def _check_budget(spec: SelectionSpec, source: ModelSource) -> None:
 def source_savings(spec: SelectionSpec, source: ModelSource) -> dict[tuple[int, str], np.ndarray]:
     """Return what the parts that may go save of the FLOPs of a model, whole layers only where any of them may go."""
     parts, width_key = part_names(spec, *part_sizes(source.config)), family_of(source.config["model_type"]).width_key
-    if layer_kinds(source.config) is not None:
+    kinds = layer_kinds(source.config)
+    if kinds is not None and None not in kinds:
         parts = [part for part in parts if part]
     return flops_savings(any_shape(source.config), source.config[width_key], parts)
 

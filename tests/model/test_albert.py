@@ -4,6 +4,7 @@ import copy
 import json
 import subprocess
 import sys
+from contextlib import ExitStack
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -16,6 +17,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from compressor.compensation.distill import distill
 from compressor.compensation.heads.head import fold_error, fold_head, head_states
 from compressor.compensation.heads.linear import fit_readout
+from compressor.compensation.refits.amounts import _moments, fit_amounts
+from compressor.compensation.refits.widths import mean_change
 from compressor.data.answers.kinds import SINGLE
 from compressor.data.batches import encode, pad
 from compressor.errors import UserError
@@ -24,19 +27,23 @@ from compressor.export.optimize import count_operators, share_weights
 from compressor.measurement.cost import parameter_count, weight_bytes
 from compressor.measurement.predictions import predict
 from compressor.measurement.runtime import predict_onnx, session
-from compressor.model.capture import capture_calls
+from compressor.measurement.timing.predictor import time_layers
+from compressor.model.capture import capture_calls, recorded
+from compressor.model.checks import stock_shape
 from compressor.model.families import FAMILIES, head_logits, layer_kinds, layer_list, read_state
 from compressor.model.load import find_model, load_classifier, load_model, load_tokenizer
 from compressor.model.states.states import class_states, final_states
-from compressor.model.sublayers import cut_ffn, shape_of, stock_shape
+from compressor.model.sublayers import cut_ffn, cut_part, shape_of
 from compressor.model.surgery import drop_layers, leave_out, rolled
 from compressor.model.surgery import save_model as save
 from compressor.progress import silent
-from compressor.recipe.compression import GoalsSpec, SelectionSpec
+from compressor.recipe.compression import BudgetSpec, GoalsSpec, SelectionSpec
 from compressor.recipe.file import load_recipe
+from compressor.recipe.ship import ShipSpec
 from compressor.recipe.training import DistillSpec, HeadSpec
 from compressor.run.checks import prepare
 from compressor.selection.allowed import allowed_sets, count_sets, may_go
+from compressor.selection.budget.units import check_budget, least_left, shared_mixes
 from compressor.selection.search import SEARCHES, check_selection, find_plan
 from compressor.selection.trials import Trials
 from compressor.selection.trie import count_applications, walk_sets
@@ -45,6 +52,7 @@ FAMILY = FAMILIES["albert"]
 KINDS = (None,) * 6
 SETS = {1: (6,), 2: (5, 6), 3: (4, 5, 6), 4: (3, 4, 5, 6), 5: (2, 3, 4, 5, 6)}
 """Number of layers -> the one set of six that goes."""
+LIMITS = {"min_seconds": 0, "max_seconds": 1, "min_runs": 1}
 
 
 @pytest.fixture(scope="module")
@@ -140,9 +148,14 @@ def test_what_cannot_go_is_refused_with_what_can():
     ("value", "sentence"),
     [
         ("selection={search: fixed, skip: [1, 3]}", "selection.skip: [1, 3] cannot be skipped"),
-        ("selection={units: [width], budget: {keep: 0.5}}", "selection.budget: layers of albert models are one layer"),
+        ("selection={units: [ffn, width], budget: {keep: 0.5}}", "no block of any would be left; leave out ffn."),
+        (
+            "selection={units: [width], budget: {keep: 0.5}, protect: [1]}",
+            "selection.protect: layers of albert models are",
+        ),
+        ("selection={units: [width], budget: {keep: 0.1}}", "selection.budget.keep: 0.1 cannot be reached"),
         ("selection.audit=true", "selection.audit: layers of albert models are one layer"),
-        ("ship={units: [heads]}", "ship.units: layers of albert models are one layer"),
+        ("ship={units: [heads, attention]}", "ship.units: layers of albert models are one layer"),
         ("compensation.refit=closed_form", "compensation.refit: layers of albert models are one layer"),
         ("analysis=[errors, roles]", "roles compare the weights of layers; leave roles out."),
     ],
@@ -166,7 +179,8 @@ def test_roles_of_a_checkpoint_are_refused(made, command):
         ({"num_hidden_groups": 2}, "num_hidden_groups is 2; the stock class parts layers into groups"),
         ({"inner_group_num": 2}, "inner_group_num is 2; .* only 1, one layer for all, is served"),
         ({"pruned_heads": {"0": [1]}}, "pruned_heads says what single layers have lost"),
-        ({"compressor": {"ffn_widths": [64] * 6}}, "compressor says what single layers have lost"),
+        ({"compressor": {"ffn_widths": [64] * 5 + [32]}}, "compressor says what single layers have lost"),
+        ({"compressor": {"ffn_widths": [0] * 6}}, "compressor says what single layers have lost"),
     ],
 )
 def test_what_is_not_served_is_said(tmp_path, change, message):
@@ -177,11 +191,13 @@ def test_what_is_not_served_is_said(tmp_path, change, message):
         find_model(str(folder))
 
 
-def test_ship_leaves_the_layers_alone_where_it_names_no_units(tmp_path, tiny_task):
+def test_ship_takes_up_what_may_go_where_it_names_no_units(tmp_path, tiny_task):
     folder = save_model(tmp_path / "full", "albert", layers=6, num_labels=2)
     recipe = load_recipe(tiny_task / "recipe.yaml", [f"model.path={folder}", "selection={}", "ship={goal: near}"])
-    assert recipe.ship.parts
-    assert prepare(recipe, tmp_path / "run", "cpu", silent).recipe.ship.parts == []
+    assert {"ffn", "attention"} < {*recipe.ship.parts}
+    assert prepare(recipe, tmp_path / "run", "cpu", silent).recipe.ship.parts == ["layer", "width", "heads"]
+    exact = recipe.model_copy(update={"ship": ShipSpec(goal="exact")})
+    assert prepare(exact, tmp_path / "run", "cpu", silent).recipe.ship.parts == []
 
 
 def test_a_shorter_model_is_as_large_and_opens_everywhere(made, tmp_path):
@@ -208,8 +224,8 @@ def test_a_shorter_model_is_as_large_and_opens_everywhere(made, tmp_path):
 
 def test_one_layer_that_is_no_longer_the_others_is_not_saved(made):
     model, _, _ = made
-    with pytest.raises(UserError, match=r"3\.ffn: layers of this family are one"):
-        leave_out(model, FAMILY, ["3.ffn"])
+    with pytest.raises(UserError, match=r"3\.ffn:8: layers of this family are one .* name the same part"):
+        leave_out(model, FAMILY, ["3.ffn:8"])
     other = copy.deepcopy(model)
     cut_ffn(layer_list(other, FAMILY)[2], FAMILY, range(8))
     with pytest.raises(ValueError, match="layer 3 has weights of its own"):
@@ -310,3 +326,118 @@ def test_a_run_with_an_early_exit_ends_in_a_stock_model(tiny_task, tmp_path, com
     assert short["encoder_flops"] == full["encoder_flops"] / 2
     config = AutoConfig.from_pretrained(tmp_path / "run" / "model")
     assert (config.num_hidden_layers, config.num_hidden_groups) == (2, 1)
+
+
+@pytest.mark.parametrize("stock", [True, False])
+@pytest.mark.parametrize("part", ["ffn:24", "heads:3", "heads:2+ffn:40"])
+def test_a_narrower_layer_is_narrower_each_time(made, tmp_path, part, stock):
+    model, encodings, folder = made
+    units = [*(f"{layer}.{part}" for layer in range(1, 5)), 5, 6]
+    student = leave_out(model, FAMILY, units)
+    assert len(set(shape_of(student, FAMILY).each())) == 1
+    assert parameter_count(student) < parameter_count(model)
+    cut, zeroed = copy.deepcopy(layer_list(model, FAMILY)[0]), copy.deepcopy(drop_layers(model, FAMILY, (5, 6)))
+    cut_part(cut, FAMILY, part)
+    one = layer_list(zeroed, FAMILY)[0]
+    with torch.no_grad():
+        for name in (FAMILY.attention_output, FAMILY.ffn_output):
+            one.get_submodule(name).weight[:, cut.get_submodule(name).in_features :] = 0
+    wanted = predict(zeroed, encodings)
+    np.testing.assert_allclose(predict(student, encodings), wanted, atol=1e-5)
+    save(student, load_tokenizer(find_model(str(folder))), tmp_path / "model", "# card\n", stock=stock)
+    ours = load_classifier(find_model(str(tmp_path / "model")))
+    assert shape_of(ours, FAMILY) == shape_of(student, FAMILY)
+    assert parameter_count(ours) == parameter_count(student)
+    np.testing.assert_allclose(predict(ours, encodings), predict(student, encodings), atol=1e-6)
+    narrow = AutoConfig.from_pretrained(tmp_path / "model").intermediate_size
+    assert narrow == shape_of(student, FAMILY).ffn_widths[0]
+    if stock or "heads" not in part:  # with all heads there is nothing to fill up
+        np.testing.assert_allclose(predict(stock_of(tmp_path / "model", 4), encodings), wanted, atol=1e-5)
+    if "ffn" in part:
+        assert weight_bytes(tmp_path / "model") < weight_bytes(folder)
+
+
+def test_amounts_are_fitted_to_all_times_together(made):
+    model, encodings, _ = made
+    encodings = encodings.take(np.tile(np.arange(len(encodings)), 5))
+    amounts = fit_amounts(model, FAMILY, encodings, {1: ["ffn:24"], 3: ["heads:2+ffn:40"]})
+    assert set(amounts) == {(layer, piece) for layer in range(1, 7) for piece in ("ffn:24", "ffn:40", "heads:2")}
+    assert all(amounts[layer, piece] is amounts[1, piece] for layer, piece in amounts)
+    # the bias alone, by hand: what the neurons that go give on average, over all times and fitted rows
+    kept = list(amounts[1, "ffn:24"].kept)
+    gone = sorted({*range(64)} - {*kept})
+    total, weights = torch.zeros(64, dtype=torch.float64), 0.0
+    layers, rows = layer_list(model, FAMILY), np.arange(len(encodings))
+    inputs = {name: torch.from_numpy(value) for name, value in pad(encodings, rows).items()}
+    mask = inputs["attention_mask"].bool() & torch.from_numpy(rows % 5 != 4)[:, None]
+    with torch.inference_mode(), ExitStack() as stack:
+        places = {"inside": (FAMILY.ffn_output, True), "sum": (FAMILY.ffn_norm, True)}
+        seen = [stack.enter_context(recorded(layer, **places)) for layer in layers]
+        model(**inputs)
+    for one in seen:
+        weight = 1 / (one["sum"].double().var(-1, correction=0) + 1e-12)
+        weight[:, 0] *= 10
+        total += (one["inside"].double() * weight[..., None])[mask].sum(0)
+        weights += float(weight[mask].sum())
+    output = layers[0].get_submodule(FAMILY.ffn_output)
+    bias = output.bias.double() + output.weight.double()[:, gone] @ (total / weights)[gone]
+    with torch.no_grad():
+        sums = _moments(model, FAMILY, encodings, [(1, False)], 16, silent)[1, False]
+    found = output.bias.double() + mean_change(sums, torch.tensor(kept))[-1]
+    torch.testing.assert_close(found, bias, rtol=1e-5, atol=1e-5)
+
+
+def test_mixes_of_one_layer_by_hand():
+    savings = {(layer, part): np.array([0.1]) for layer in (1, 2) for part in ("", "heads:2", "ffn:8", "ffn:4")}
+    assert set(shared_mixes(savings, 2)) == {
+        ("1.ffn:8", "2.ffn:8"), ("1.ffn:4", "2.ffn:4"), ("1.heads:2", "2.heads:2"), ("1.heads:2+ffn:8", "2.heads:2+ffn:8"),
+        ("1.heads:2+ffn:4", "2.heads:2+ffn:4"), (2,), ("1.ffn:8", 2), ("1.ffn:4", 2), ("1.heads:2", 2),
+        ("1.heads:2+ffn:8", 2), ("1.heads:2+ffn:4", 2),
+    }  # fmt: skip
+    parts = {key: saved for key, saved in savings.items() if key[1]}
+    assert len(shared_mixes(parts, 2)) == 5
+    assert (
+        shared_mixes({key: saved for key, saved in parts.items() if key[0] == 1}, 2) == []
+    )  # of the other nothing may go
+    spec = SelectionSpec(units=["width"], budget={"keep": 0.75})
+    assert least_left(spec, parts, 2, one=True) == pytest.approx(0.6)
+    with pytest.raises(UserError, match=r"0\.5 cannot be reached .* the least that can remain is 0\.600"):
+        check_budget(spec.model_copy(update={"budget": BudgetSpec(keep=0.5)}), parts, 2, one=True)
+
+
+def test_models_that_are_timed_lose_the_same_of_each_layer(made):
+    model, _, _ = made
+    built = {}
+
+    def build(units, _all_rows):
+        student = leave_out(model, FAMILY, units)
+        built[tuple(units)] = {(own.ffn_widths[0], own.heads[0]) for own in shape_of(student, FAMILY).each()}
+        return lambda _batch: None
+
+    time_layers(build, shape_of(model, FAMILY), [], parts=["ffn:24", "heads:2"], spared=True, **LIMITS)
+    assert [{(24, 4)}, {(64, 2)}] == [
+        sizes for units, sizes in built.items() if not {*map(type, units)} == {int} and units
+    ]
+
+
+def test_a_run_with_a_budget_narrows_all_layers_alike(tiny_task, tmp_path, command):
+    folder = save_model(tmp_path / "full", "albert", layers=4, num_labels=2)
+    values = (
+        f"model.path={folder}",
+        "selection={units: [layer, width, heads], widths: [0.5, 0.25], budget: {keep: 0.7}, beam_width: 2}",
+        "export.variants=[optimized]", "benchmark.workload=false",
+    )  # fmt: skip
+    code, stdout, stderr = command(
+        "run", tiny_task / "recipe.yaml", *sets(*values), "--out", tmp_path / "run", "--json"
+    )
+    assert code == 0, stderr
+    result = json.loads(stdout)
+    plan = result["plan"]
+    assert plan["sets_total"] == 4 * 3 * 4 - 1
+    assert plan["sets_evaluated"] <= 6
+    assert all(len({*sizes}) == 1 for sizes in (plan["mix"]["heads"], plan["mix"]["ffn_widths"]))
+    assert plan["mix"]["kept"] <= 0.7
+    stock = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "model")
+    assert stock.config.num_hidden_groups == 1
+    assert shape_of(load_model(tmp_path / "run" / "model"), FAMILY).heads == tuple(plan["mix"]["heads"])
+    assert result["parity"]["optimized"]["agreement"] == 1.0
