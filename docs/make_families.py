@@ -20,7 +20,7 @@ COLUMNS = {
     "whole layers": lambda family: "the last ones, by number" if family.groups_key else (
         "sets that leave a regular period, layer 1 stays" if family.period_key else "any set"
     ),
-    "within a budget": lambda family: "no: layers are one" if family.groups_key else (
+    "within a budget": lambda family: "heads, neurons and the last layers, all alike" if family.groups_key else (
         "heads, neurons, FFN and attention blocks" if family.period_key else (
             "neurons, layers and blocks" if not family.movable_heads else "heads, neurons, layers and blocks"
         )
@@ -34,8 +34,8 @@ COLUMNS = {
 """Column -> what a family's row says of it."""
 BEHIND = """
 A BERT whose `position_embedding_type` is relative is served as the families are whose attention reads distances. Where layers
-are one, applied again and again (ALBERT), every set of as many layers leaves the same model, what one loses all would lose, and
-no score or role tells one from another: the plan is a number, and what is saved is time, not the size of the weights.
+are one, applied again and again (ALBERT), every set of as many layers leaves the same model and what one loses all lose: fewer
+layers save time, fewer neurons the size of the weights too.
 
 ## Refused
 

@@ -234,9 +234,11 @@ def test_one_layer_that_is_no_longer_the_others_is_not_saved(made):
 
 def test_files_answer_like_the_model_and_hold_each_weight_once(made, tmp_path):
     model, encodings, folder = made
-    save(drop_layers(model, FAMILY, (5, 6)), load_tokenizer(find_model(str(folder))), tmp_path / "short", "# card\n")
+    made_of = {"short": [5, 6], "narrow": [*(f"{layer}.heads:2+ffn:40" for layer in range(1, 5)), 5, 6]}
+    for name, units in made_of.items():
+        save(leave_out(model, FAMILY, units), load_tokenizer(find_model(str(folder))), tmp_path / name, "# card\n")
     sizes = {}
-    for name, directory, layers in (("full", folder, 6), ("short", tmp_path / "short", 4)):
+    for name, directory, layers in (("full", folder, 6), *((name, tmp_path / name, 4) for name in made_of)):
         wanted = predict(stock_of(directory, layers), encodings)
         files = export_variants(directory, tmp_path / name, ["fp32", "alltokens", "optimized", "int8"])
         for variant, file in files.items():
@@ -247,8 +249,9 @@ def test_files_answer_like_the_model_and_hold_each_weight_once(made, tmp_path):
         assert files["alltokens"].fused == {"Attention": layers, **nodes}
         assert files["optimized"].fused == {"Attention": layers - 1, **nodes}  # and the [CLS] row of the last time
         assert files["int8"].operators["MatMulIntegerToFloat"] > 2 * layers
-        assert sizes[name, "fp32"].count([32, 64]) == sizes[name, "fp32"].count([64, 32]) == 1
-        assert sizes[name, "alltokens"].count([32, 96]) == 1
+        for variant, dims in (("fp32", [32, 64]), ("fp32", [64, 32]), ("alltokens", [32, 96])):
+            own = [{64: 40, 96: 48}.get(size, size) if name == "narrow" else size for size in dims]
+            assert sizes[name, variant].count(own) == 1, (name, variant, sizes[name, variant])
     for variant in ("fp32", "alltokens", "optimized"):
         assert sum(map(np.prod, sizes["full", variant])) == sum(map(np.prod, sizes["short", variant]))
     # in 8 bits layer 1 reads what no norm gave, the last time gives one row, and only shifts differ between the others
@@ -415,9 +418,8 @@ def test_models_that_are_timed_lose_the_same_of_each_layer(made):
         return lambda _batch: None
 
     time_layers(build, shape_of(model, FAMILY), [], parts=["ffn:24", "heads:2"], spared=True, **LIMITS)
-    assert [{(24, 4)}, {(64, 2)}] == [
-        sizes for units, sizes in built.items() if not {*map(type, units)} == {int} and units
-    ]
+    narrower = [sizes for units, sizes in built.items() if any(isinstance(unit, str) for unit in units)]
+    assert narrower == [{(24, 4)}, {(64, 2)}]
 
 
 def test_a_run_with_a_budget_narrows_all_layers_alike(tiny_task, tmp_path, command):
