@@ -11,6 +11,8 @@ from compressor.selection.trie import count_applications
 class Known:
     """Trials whose damage is that of `damages`, as for a search on real rows."""
 
+    kinds = None
+
     def __init__(self, layers, damages):
         self.layers, self.rows, self.damages, self.seen = [None] * layers, 100, damages, []
 
