@@ -1,10 +1,10 @@
 """Families without a checkpoint at hand: small encoders of each, trained from nothing on the demo task, then compressed.
 
-    python -m benchmarks.families.run [--family deberta-v2] [--rows 20000] [--epochs 8]
+    python -m benchmarks.families.run [--family deberta-v2] [--rows 12000] [--epochs 8]
 
 Six layers 128 wide over the words of the demo's grammar (`compressor/data/demo.py`), where words alone decide about 60 %: what a
 trained model loses says more than random weights do. One layer less (exhaustive search, closed-form refit where the family
-has one, head), then heads and neurons within 5/6 of the encoder's FLOPs where they may go. Nothing is chosen on the evaluation
+has one, readout), two, and heads and neurons within 5/6 of the encoder's FLOPs. Nothing is chosen on the evaluation
 rows. results/families.json keeps figures, intervals and parity; families are merged in.
 """
 
@@ -80,20 +80,17 @@ def untrained(folder: Path, family: str, train: str, seed: int = 0) -> Path:
 
 def runs_of(family: str) -> dict[str, dict[str, Any]]:
     """Return the runs of a family: name -> what its recipe has beside model and data."""
-    shared = FAMILIES[family].groups_key
-    refit = {} if shared else {"refit": "closed_form"}
-    mix = {
-        "selection": {"units": ["heads", "width"], "budget": {"keep": 5 / 6}},
-        "compensation": {"refit": {"layers": "later", "blocks": "both"}, "head": None},
-    }
-    layers = {
+    shared = FAMILIES[family].groups_key  # a refit of one layer would be one of all
+    gaps, later = ({}, {}) if shared else ({"refit": "closed_form"}, {"refit": {"layers": "later", "blocks": "both"}})
+    runs = {
         f"{count} of 6 layers less": {
             "selection": {"search": "exhaustive", "layers": count},
-            "compensation": {**refit, "head": {"trainer": "readout"}},
+            "compensation": {"head": {"trainer": "readout"}, **gaps},
         }
         for count in (1, 2)
     }
-    return layers | ({} if shared else {"heads and neurons, 5/6": mix})
+    mix = {"units": ["heads", "width"], "budget": {"keep": 5 / 6}}
+    return runs | {"heads and neurons, 5/6": {"selection": mix, "compensation": {"head": None, **later}}}
 
 
 def measure(family: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -155,7 +152,7 @@ def main() -> None:
     """Measure the families asked for, write the results after each, rewrite the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", action="append", choices=KINDS, help="only this family; repeatable")
-    parser.add_argument("--rows", type=int, default=20_000, help="training sentences")
+    parser.add_argument("--rows", type=int, default=12_000, help="training sentences")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--out", type=Path, default=Path("runs/families"))
