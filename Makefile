@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DIRS ?= runs/demo
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test quick run recipes bench bench-ship bench-skip bench-glue bench-audits bench-twelve bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-parity bench-units bench-frontier bench-distill bench-kinds bench-placement bench-placement-gpu bench-gpu docs lint format clean
+.PHONY: help install demo test quick run recipes bench bench-ship bench-skip bench-glue bench-audits bench-twelve bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-parity bench-units bench-frontier bench-distill bench-kinds bench-families bench-placement bench-placement-gpu bench-gpu docs lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -81,6 +81,9 @@ bench-distill: $(STAMP)  ## MODELS=folder DATA=folder [ARGS="--device cuda"]: ha
 
 bench-kinds: $(STAMP)  ## DATA=folder: scores and many labels, fine-tuned here and compressed
 	$(BIN)/python -m benchmarks.kinds.run --data $(DATA)
+
+bench-families: $(STAMP)  ## DeBERTa-v2, ModernBERT and ALBERT, small, trained from nothing on the demo task and compressed
+	$(BIN)/python -m benchmarks.families.run
 
 bench-placement: $(STAMP)  ## [DATA=folder]: which layers need an FFN? twelve narrow layers, from scratch, 2 processes
 	$(BIN)/python -m benchmarks.placement.run $(if $(DATA),--data $(DATA))
