@@ -31,6 +31,8 @@ def fuse(source: Path, target: Path, config: dict, *, tail: bool = False) -> Non
     # level 1: level 2 fuses the same nodes here and may bind the graph to this machine's provider
     with _sums_in_order(source) as ordered:
         fused = optimize_model(str(ordered), "bert", opt_level=1, optimization_options=options)
+    if family_of(config["model_type"]).groups_key:
+        _share(fused.model)  # before it is written: each Attention node has queries, keys and values of its own here
     fused.save_model_to_file(str(target), use_external_data_format=large(source))
     check_fused(fused_nodes(count_operators(target)), config, tail=tail)
 
@@ -64,9 +66,15 @@ def _sums_in_order(source: Path) -> Iterator[Path]:
 def share_weights(path: Path) -> None:
     """Keep each weight of an ONNX file once, in place, whatever number of nodes has one of the very same numbers.
 
-    Exporters and fusions write what they make of a shared layer anew for each time that it is applied.
+    Exporters and quantisation write what they make of a shared layer anew for each time that it is applied.
     """
     whole = onnx.load(str(path))
+    if _share(whole):
+        onnx.save_model(whole, str(path))
+
+
+def _share(whole: onnx.ModelProto) -> bool:
+    """Do the same to a graph in memory; return whether any weight was there more than once."""
     first: dict[tuple, str] = {}
     instead, kept = {}, []
     for weight in whole.graph.initializer:
@@ -75,13 +83,11 @@ def share_weights(path: Path) -> None:
         if known == weight.name:
             kept.append(weight)
         instead[weight.name] = known
-    if len(kept) == len(instead):
-        return
     for node in whole.graph.node:
         node.input[:] = [instead.get(name, name) for name in node.input]
     del whole.graph.initializer[:]
     whole.graph.initializer.extend(kept)
-    onnx.save_model(whole, str(path))
+    return len(kept) < len(instead)
 
 
 def count_operators(path: Path) -> dict[str, int]:
