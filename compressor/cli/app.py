@@ -15,6 +15,7 @@ from compressor.cli.machine.commands import doctor, schema
 from compressor.cli.options import HELP_WIDTH, Panels, interruptible
 from compressor.cli.quick.commands import quick
 from compressor.cli.recipes.commands import audit, finetune, plan, run, score, validate
+from compressor.cli.sweep.commands import sweep
 from compressor.cli.timing.commands import bench, compare
 from compressor.console import say
 from compressor.errors import UserError
@@ -56,7 +57,7 @@ def main_options(
 
 
 COMMANDS = {
-    "A run": (quick, run, validate, plan),
+    "A run": (quick, run, sweep, validate, plan),
     "Parts of a run": (finetune, score, audit, export),
     "What is finished": (bench, compare, explain, report),
     "Machine and editor": (doctor, schema),

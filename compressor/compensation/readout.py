@@ -35,19 +35,23 @@ def ridge_readout(states: Tensor, targets: Tensor, strength: float = 1e-2) -> tu
     return weight, offset - mean @ weight
 
 
-def crossfit_readout(states: Tensor, targets: Tensor, folds: int = 2) -> Tensor:
+def crossfit_readout(states: Tensor, targets: Tensor, folds: int = 2, *, within: np.ndarray | None = None) -> Tensor:
     """Return the logits [N, C] that readouts fitted on the other folds give each row: no row judges its own fit.
 
-    Folds are every `folds`-th row, so they do not depend on chance. The rows must be different texts: a copy in another
-    fold would bring a row's own target into the fit that judges it. Both on one device; float64.
+    Folds are every `folds`-th row, or every `folds`-th of what rows are `within` [N], so they do not depend on chance. The
+    rows must be different texts: a copy in another fold would bring a row's own target into the fit that judges it. Both on
+    one device; float64.
     """
     logits = torch.zeros(targets.shape, dtype=torch.float64, device=states.device)
+    fold_of = (np.arange(len(states)) if within is None else within) % folds
     for held_out in range(folds):
-        others = [fold for fold in range(folds) if fold != held_out]
-        # slices: a mask would make the program wait for a GPU to count it
-        parts = (torch.cat([values[fold::folds] for fold in others]) for values in (states, targets))
-        weight, bias = ridge_readout(*parts)
-        logits[held_out::folds] = states[held_out::folds].double() @ weight + bias
+        # places, found here: a mask would make the program wait for a GPU to count it
+        own, others = (
+            torch.from_numpy(np.flatnonzero(rows)).to(states.device)
+            for rows in (fold_of == held_out, fold_of != held_out)
+        )
+        weight, bias = ridge_readout(states[others], targets[others])
+        logits[own] = states[own].double() @ weight + bias
     return logits
 
 

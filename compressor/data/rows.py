@@ -1,11 +1,12 @@
 """Rows of text and label out of the columns of a file; whatever is wrong with one is said with file, row and column."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from compressor.data.answers.kinds import RANKING, SCORE, SCORES
 from compressor.data.answers.targets import ids_of, read_scores, read_sets, to_matrix, to_scores, unknown_labels
 from compressor.data.files import Table, bad_rows
 from compressor.data.labels import (
@@ -23,7 +24,7 @@ from compressor.data.labels import (
     shown,
     yaml_hint,
 )
-from compressor.data.splits import Split
+from compressor.data.splits import Split, normalised
 from compressor.errors import UserError
 
 SKIP = "leave such rows out with data.on_bad_row: skip"
@@ -43,6 +44,8 @@ class Rows:
     label_column: str | None = None
     bad: dict[int, str] = field(default_factory=dict)
     """Rows (from 0) that cannot be used, and why; their texts are empty, their labels None."""
+    groups: list[str] | None = None
+    """The query of each row of a ranking."""
     written: dict[str, Label] = field(default_factory=dict)
     """What each value of the label column means, as it stands in the file."""
 
@@ -53,6 +56,7 @@ def to_rows(
     label_column: str | Sequence[str] | None,
     *,
     kind: str = "single_label",
+    group: str | None = None,
     labels_needed: bool = True,
     empty_texts: bool = False,
     mapping: Mapping[str, str] | None = None,
@@ -62,14 +66,15 @@ def to_rows(
 
     Without `labels_needed` the label column may be absent, or hold nothing but missing values and -1: unlabelled rows.
     A row is bad where it could not be read, a text is missing or (unless `empty_texts`) empty, or the label is missing or
-    no class. `mapping` says what values of the label column mean. Raises UserError where a column is missing, or (unless
-    `skip`) the mapping lacks a value.
+    no class. Rows of rankings are grouped by the column `group`, None for the first text. `mapping` says what values of the
+    label column mean. Raises UserError where a column is missing, or (unless `skip`) the mapping lacks a value.
     """
     bad = dict(table.bad)
     texts = [_texts(table, column, empty_texts, bad) for column in text_columns]
     labels, written = None, {}
     if kind != "single_label":
-        return _other_kind(table, texts, label_column, kind, labels_needed, bad)
+        rows = _other_kind(table, texts, label_column, kind, labels_needed, bad)
+        return rows if kind != RANKING else replace(rows, groups=_groups(table, group or text_columns[0], rows.bad))
     if label_column is not None and (labels_needed or label_column in table.columns or label_column in table.index):
         found = [parse_label(value) for value in table.column(label_column)]
         if labels_needed or not all(label is None or label == -1 for label in found):
@@ -89,7 +94,7 @@ def to_rows(
             )
             bad.setdefault(row, f"row {row + 1}, column {label_column!r}: {problem}")
     good = None if labels is None else [None if row in bad else label for row, label in enumerate(labels)]
-    return Rows(table.source, list(zip(*texts, strict=True)), good, label_column, bad, written)
+    return Rows(table.source, list(zip(*texts, strict=True)), good, label_column, bad, written=written)
 
 
 def _other_kind(
@@ -106,13 +111,17 @@ def _other_kind(
     named, labels = ", ".join(columns) or None, None
     if columns and (labels_needed or there):
         own = dict(bad)
-        read = read_scores(table, columns[0], own) if kind == "score" else read_sets(table, columns, own)
+        read = (
+            read_scores(table, columns[0], own, negative=kind == SCORE)
+            if kind in SCORES
+            else read_sets(table, columns, own)
+        )
         if labels_needed or any(label is not None and label != -1 for label in read):
             labels, bad = read, own
     for row, label in enumerate(labels or []):
         if label is None:
             bad.setdefault(
-                row, f"row {row + 1}, column {named!r}: the {'score is' if kind == 'score' else 'labels are'} missing"
+                row, f"row {row + 1}, column {named!r}: the {'score is' if kind in SCORES else 'labels are'} missing"
             )
     return Rows(table.source, list(zip(*texts, strict=True)), labels, named, bad)
 
@@ -153,24 +162,56 @@ def to_split(
     if rows.labels is not None and kind == "single_label":
         ids = class_ids({label for label in rows.labels if label is not None}, data_names, ids_allowed=ids_allowed)
         check_named(rows.source, rows.label_column, ids, data_names)
-        as_ids = f" or the ids 0 to {len(data_names) - 1}" if ids_allowed else ""
-        for row, label in enumerate(rows.labels):
-            if label is not None and ids[label] is None:
-                remedy = f"correct the labels, name another label column, map the values with data.labels, or {SKIP}"
-                bad[row] = (
-                    f"row {row + 1}, column {rows.label_column!r}: the label {shown(str(label))} is none of "
-                    f"{listed(data_names)}{as_ids}"
-                )
+        wrong = _no_classes(rows, ids, data_names, f" or the ids 0 to {len(data_names) - 1}" if ids_allowed else "")
+        if wrong:
+            bad |= wrong
+            remedy = f"correct the labels, name another label column, map the values with data.labels, or {SKIP}"
+    if rows.groups is not None:
+        bad |= _alone(rows, bad)
     kept, note = kept_rows(rows, bad, skip=skip, remedy=remedy)
-    labels = None
-    if rows.labels is not None:
-        if kind == "score":
-            labels = to_scores(rows.labels, kept)
-        elif kind == "many_labels":
-            labels = to_matrix(rows.labels, kept, data_names, ids)
-        else:
-            labels = model_ids[np.array([ids[rows.labels[row]] for row in kept], dtype=np.int64)]
-    return Split([rows.texts[row] for row in kept], labels, [f"{part}:{row}" for row in kept]), note
+    groups = rows.groups and [rows.groups[row] for row in kept]
+    if rows.labels is None:
+        labels = None
+    elif kind in SCORES:
+        labels = to_scores(rows.labels, kept)
+    elif kind == "many_labels":
+        labels = to_matrix(rows.labels, kept, data_names, ids)
+    else:
+        labels = model_ids[np.array([ids[rows.labels[row]] for row in kept], dtype=np.int64)]
+    return Split([rows.texts[row] for row in kept], labels, [f"{part}:{row}" for row in kept], groups), note
+
+
+def _no_classes(rows: Rows, ids: Mapping[Label, int | None], names: Sequence[str], as_ids: str) -> dict[int, str]:
+    """Return what is wrong with the rows whose label is no class."""
+    return {
+        row: f"row {row + 1}, column {rows.label_column!r}: the label {shown(str(label))} is none of {listed(names)}{as_ids}"
+        for row, label in enumerate(rows.labels)
+        if label is not None and ids[label] is None
+    }
+
+
+def _groups(table: Table, column: str, bad: dict[int, str]) -> list[str]:
+    """Return the query of each row; rows that have none are added to `bad`."""
+    found = []
+    for row, value in enumerate(table.column(column)):
+        (name,) = normalised(("" if is_missing(value) else str(value),))
+        if not name:
+            bad.setdefault(row, f"row {row + 1}, column {column!r}: the query is missing")
+        found.append(name)
+    return found
+
+
+def _alone(rows: Rows, bad: Mapping[int, str]) -> dict[int, str]:
+    """Return what is wrong with the rows of queries that have a single document among the rows that are not bad."""
+    documents: dict[str, set[tuple[str, ...]]] = {}
+    for row, group in enumerate(rows.groups):
+        if row not in bad:
+            documents.setdefault(group, set()).add(normalised(rows.texts[row]))
+    return {
+        row: f"row {row + 1}: the query {shown(group)} has one document, and an order takes two"
+        for row, group in enumerate(rows.groups)
+        if row not in bad and len(documents[group]) < 2
+    }
 
 
 def value_ids(rows: Rows, data_names: tuple[str, ...], model_ids: np.ndarray, ids_allowed: bool) -> dict[str, int]:

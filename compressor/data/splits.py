@@ -20,9 +20,24 @@ class Split:
     labels: np.ndarray | None
     ids: list[str]
     """Where each row comes from: file and 0-based row, such as `validation:17`."""
+    groups: list[str] | None = None
+    """What each row is one of, where rows belong together: the query of a document."""
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @property
+    def counted(self) -> int:
+        """How many answers the rows have: one each, or one for what they are counted within."""
+        return len(self) if self.within is None else int(self.within.max(initial=-1)) + 1
+
+    @cached_property
+    def within(self) -> np.ndarray | None:
+        """The number of each row's group in order of appearance, int64 [N]; None where rows are of their own."""
+        if self.groups is None:
+            return None
+        place = {group: number for number, group in enumerate(dict.fromkeys(self.groups))}
+        return np.array([place[group] for group in self.groups], dtype=np.int64)
 
     @cached_property
     def sha256(self) -> str:
@@ -33,12 +48,15 @@ class Split:
             digest.update(_framed(texts))
             if self.labels is not None:
                 digest.update(np.asarray(self.labels[row], dtype=order).tobytes())
+        if self.groups is not None:
+            digest.update(_framed(tuple(self.groups)))
         return digest.hexdigest()
 
     def take(self, rows: np.ndarray | list[int]) -> "Split":
         """Return `rows` only, in that order."""
         labels = None if self.labels is None else self.labels[np.asarray(rows, dtype=np.int64)]
-        return Split([self.texts[row] for row in rows], labels, [self.ids[row] for row in rows])
+        groups = None if self.groups is None else [self.groups[row] for row in rows]
+        return Split([self.texts[row] for row in rows], labels, [self.ids[row] for row in rows], groups)
 
 
 def normalised(texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -68,26 +86,35 @@ def cut_train(
     """Cut `rows` into (train, calibration, selection), all in hash order and so independent of the order of `rows`.
 
     Selection takes at most half of the texts, calibration at most half of what is then left; None asks for that half. Both
-    hold the first row in hash order of every text they take, whose other copies go; train keeps all rows of the others.
+    hold the first row in hash order of every text they take, whose other copies go; train keeps all rows of the others. Rows
+    of a group stay together: as many groups are taken as have about so many rows.
     """
     rows = rows.take(hash_order(rows, seed))
-    firsts = first_rows(rows, same)
-    chosen = min(selection, len(firsts) // 2)
-    half = (len(firsts) - chosen) // 2
-    end = chosen + (half if calibration is None else min(calibration, half))
-    taken = {same(rows.texts[row]) for row in firsts[:end]}
-    left = [row for row, texts in enumerate(rows.texts) if same(texts) not in taken]
-    return rows.take(left), rows.take(firsts[chosen:end]), rows.take(firsts[:chosen])
+    texts = _copies(rows, same)
+    chosen = min(_share(selection, rows, texts), len(texts) // 2)
+    half = (len(texts) - chosen) // 2
+    end = chosen + (half if calibration is None else min(_share(calibration, rows, texts), half))
+    taken = {row for copies in texts[:end] for row in copies}
+    left = [row for row in range(len(rows)) if row not in taken]
+    return rows.take(left), *(rows.take(_once(rows, part, same)) for part in (texts[chosen:end], texts[:chosen]))
+
+
+def first_texts(rows: Split, size: int | None, seed: int, same: Same = normalised) -> Split:
+    """Return the first `size` texts in hash order, each once; whole groups of about so many rows where there are groups."""
+    rows = rows.take(hash_order(rows, seed))
+    texts = _copies(rows, same)
+    return rows.take(_once(rows, texts if size is None else texts[: _share(size, rows, texts)], same))
 
 
 def without_overlaps(parts: Mapping[str, Split], same: Same = normalised) -> tuple[dict[str, Split], dict[str, int]]:
-    """Remove from each part the rows of which a copy stands in a later part; return parts and counts.
+    """Remove from each part the rows of which a copy, or another row of their group, stands in a later part.
 
-    Copies inside a part stay. The last part is never changed, and its count (0) is not reported.
+    Returns the parts and the counts. Copies inside a part stay. The last part is never changed, and its count (0) is not
+    reported.
     """
     kept, later = {}, set()
     for name, part in reversed(parts.items()):
-        keys = [same(texts) for texts in part.texts]
+        keys = _keys(part, same)
         rows = [row for row, key in enumerate(keys) if key not in later]
         kept[name] = part if len(rows) == len(part) else part.take(rows)
         later.update(keys)
@@ -101,6 +128,32 @@ def first_rows(rows: Split, same: Same = normalised) -> list[int]:
     for row, texts in enumerate(rows.texts):
         place.setdefault(same(texts), row)
     return list(place.values())
+
+
+def _keys(rows: Split, same: Same) -> list[Hashable]:
+    """Return what says of each row where it belongs: its text, or its group."""
+    return [same(texts) for texts in (rows.texts if rows.groups is None else [(group,) for group in rows.groups])]
+
+
+def _copies(rows: Split, same: Same) -> list[list[int]]:
+    """Return the rows of every text (group), in order."""
+    found: dict[Hashable, list[int]] = {}
+    for row, key in enumerate(_keys(rows, same)):
+        found.setdefault(key, []).append(row)
+    return list(found.values())
+
+
+def _once(rows: Split, texts: list[list[int]], same: Same) -> list[int]:
+    """Return the first row of every text; of a group its different texts, if there are two at least."""
+    if rows.groups is None:
+        return [copies[0] for copies in texts]
+    groups = ([members[row] for row in first_rows(rows.take(members), same)] for members in texts)
+    return [row for group in groups if len(group) > 1 for row in group]
+
+
+def _share(size: int, rows: Split, texts: list[list[int]]) -> int:
+    """Return how many texts have `size` rows between them, of groups on average."""
+    return size if rows.groups is None else size * len(texts) // max(len(rows), 1)
 
 
 def copies_of(part: Split, rows: Split, same: Same = normalised) -> int:

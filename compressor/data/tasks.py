@@ -7,20 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from compressor.data.answers.kinds import SCORES
 from compressor.data.files import read_table
 from compressor.data.labels import Label, check_targets
 from compressor.data.named import SCORE_NAME, ids_in_model, kind_of, named_task, reading
 from compressor.data.rows import SKIP, Rows, kept_rows, to_rows, to_split, value_ids
-from compressor.data.splits import (
-    Same,
-    Split,
-    copies_of,
-    cut_train,
-    first_rows,
-    hash_order,
-    normalised,
-    without_overlaps,
-)
+from compressor.data.splits import Same, Split, copies_of, cut_train, first_texts, normalised, without_overlaps
 from compressor.errors import UserError
 from compressor.recipe.data import DataSpec
 
@@ -75,7 +67,7 @@ def load_task(
         data_names, model_ids = names, np.arange(len(names))
     else:
         task, rows = named_task(spec, wanted, seed, kind)
-        names = tuple(model_labels or ((SCORE_NAME,) if kind == "score" else task.label_names))
+        names = tuple(model_labels or ((SCORE_NAME,) if kind in SCORES else task.label_names))
         data_names, model_ids = task.label_names, np.arange(len(names))
         if spec.labels is None and kind == "single_label":
             model_ids = ids_in_model(spec.task, task.label_names, names)
@@ -119,8 +111,7 @@ def _parts(splits: dict[str, Split], spec: DataSpec, seed: int, same: Same) -> d
         train, calibration, selection = cut_train(splits["train"], spec.selection.size, size, seed, same)
     else:
         train, _, selection = cut_train(splits["train"], spec.selection.size, 0, seed, same)
-        test = splits["test"].take(hash_order(splits["test"], seed))
-        calibration = test.take(first_rows(test, same)[:size])
+        calibration = first_texts(splits["test"], size, seed, same)
     return {"train": train, "calibration": calibration, "selection": selection, "evaluation": splits["validation"]}
 
 
@@ -128,7 +119,7 @@ def _check_parts(
     parts: dict[str, Split], removed: dict[str, int], source_of: dict[str, str], names: tuple[str, ...], kind: str
 ) -> None:
     for name, part in parts.items():
-        if len(part) < (2 if name == "selection" else 1):
+        if part.counted < (2 if name == "selection" else 1):
             lost = removed.get(name, 0)
             why = f" once the {lost} whose text also stands in a later part are removed" if lost else ""
             raise UserError(f"{source_of[name]}: its rows leave too few for the {name} part{why}; give more rows.")
@@ -137,7 +128,7 @@ def _check_parts(
         if labels is None or len(classes := np.unique(labels, axis=0)) > 1:
             continue
         if kind != "single_label":
-            every = f"the score {classes[0]:g}" if kind == "score" else "the same labels"
+            every = f"the score {classes[0]:g}" if kind in SCORES else "the same labels"
             raise UserError(
                 f"{source_of[name]}: all rows of the {name} part ({len(labels)}) have {every}; correct the label column, or give "
                 "more rows of every kind."
@@ -164,7 +155,7 @@ def _classes(rows: Rows, spec: DataSpec, kind: str, *, skip: bool) -> list[str]:
     kept_rows(rows, rows.bad, skip=skip, remedy="correct the file" if skip else f"correct the file, or {SKIP}")
     if rows.labels is None:
         raise UserError("data.label is missing: fine-tuning needs the label column; set it, or leave out finetune.")
-    if kind == "score":
+    if kind in SCORES:
         return [SCORE_NAME]
     if kind == "many_labels" and len(spec.label_columns) > 1:
         return spec.label_columns
@@ -180,4 +171,6 @@ def _classes(rows: Rows, spec: DataSpec, kind: str, *, skip: bool) -> list[str]:
 
 def _own_file(spec: DataSpec, part: str, kind: str) -> Rows:
     table = read_table(Path(getattr(spec, part)), f"data.{part}", spec.encoding)
-    return to_rows(table, spec.text_columns, spec.label, kind=kind, labels_needed=part != "test", **reading(spec))
+    return to_rows(
+        table, spec.text_columns, spec.label, kind=kind, group=spec.group, labels_needed=part != "test", **reading(spec)
+    )

@@ -2,8 +2,45 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from compressor.data.answers.kinds import MANY_LABELS, RANKING, SCORE, SINGLE_LABEL
+
+
+@dataclass(frozen=True)
+class Use:
+    """How the answers of a kind are had."""
+
+    gives: str
+    """What the folder gives, of the names that follow."""
+    returned: str
+    """What `Classifier` returns, in short."""
+    pipeline: str
+    """What a text-classification pipeline is told beside the text; `{apply}` is the function of the output."""
+    torch: str
+    """The answers out of `logits`; `{apply}` likewise."""
+
+
+_SCORE = Use(
+    "a score of this name",
+    "[{'label': ..., 'score': ...}]",
+    ', function_to_apply="{apply}"',
+    "logits[:, 0]{apply}.tolist()",
+)
+USES = {
+    SINGLE_LABEL: Use(
+        "one of these labels", "[{'label': ..., 'score': ...}]", "",
+        "[model.config.id2label[i] for i in logits.argmax(-1).tolist()]",
+    ),
+    SCORE: _SCORE,
+    MANY_LABELS: Use(
+        "any of these labels", "[{'labels': [...], 'scores': {...}}]", ", top_k=None",
+        "[dict(zip(model.config.label2id, row, strict=True)) for row in logits.sigmoid().tolist()]",
+    ),
+    RANKING: _SCORE,
+}  # fmt: skip
+"""Kind of task -> how its answers are had."""
 EXAMPLE, PAIR = "a gripping film", ("a man plays the guitar", "someone makes music")
 KINDS = {
     "fp32": "the graph as it was exported, in float32",
@@ -37,7 +74,7 @@ parameters {{ key: "intra_op_thread_count" value: {{ string_value: "{threads}" }
 ```"""
 PAGE = """# {variant}: how to deploy
 
-{kind}. It gives one of these labels, and cuts {texts} to {length} tokens:
+{kind}. It gives {gives}, and cuts {texts} to {length} tokens:
 
 ```json
 {labels}
@@ -68,7 +105,7 @@ from transformers import AutoTokenizer, pipeline
 
 model, tokenizer = ORTModelForSequenceClassification.from_pretrained("."), AutoTokenizer.from_pretrained(".")
 classify = pipeline("text-classification", model=model, tokenizer=tokenizer)
-print(classify({example}, truncation=True, max_length={length}))
+print({call})
 ```
 
 """
@@ -78,18 +115,75 @@ On a GPU install `onnxruntime-gpu` in the place of `onnxruntime`, and add
 `providers=("CUDAExecutionProvider",)`."""
 
 
-def snippet(directory: str, example: str | tuple[str, str] = EXAMPLE) -> str:
+def example(texts: int | None) -> str | tuple[str, str]:
+    """Return a row of so many texts: one text where that is not known."""
+    return PAIR if texts == 2 else EXAMPLE
+
+
+def pipeline_call(example: str | tuple[str, str], length: int, answers: Mapping[str, Any] | None) -> str:
+    """Return the call of a text-classification pipeline `classify` of transformers; see `snippet`."""
+    row = example if isinstance(example, str) else dict(zip(("text", "text_pair"), example, strict=True))
+    told = use_of(answers).pipeline.format(apply="sigmoid" if (answers or {}).get("sigmoid") else "none")
+    return f"classify({json.dumps(row, ensure_ascii=False)}, truncation=True, max_length={length}{told})"
+
+
+def tokenizer_texts(example: str | tuple[str, str]) -> str:
+    """Return a row as a tokenizer takes a batch of it: a list of texts, or two."""
+    texts = [example] if isinstance(example, str) else example
+    return ", ".join(f"[{json.dumps(text, ensure_ascii=False)}]" for text in texts)
+
+
+def use_of(answers: Mapping[str, Any] | None) -> Use:
+    """Return how the answers are had of which settings or a result say this; one label where they say nothing."""
+    return USES[(answers or {}).get("kind", SINGLE_LABEL)]
+
+
+def snippet(
+    directory: str, example: str | tuple[str, str] = EXAMPLE, *, answers: Mapping[str, Any] | None = None
+) -> str:
     """Return the lines of Python that classify a text with the ONNX folder or the cascade in `directory`.
 
-    `example` is a text, or two of them for a model of pairs.
+    `example` is a text, or two of them for a model of pairs; `answers` see `use_of`.
     """
     shown = json.dumps(example, ensure_ascii=False) if isinstance(example, str) else f"[{_pair(example)}]"
+    if (answers or {}).get("kind") == RANKING and not isinstance(example, str):
+        query, document = (json.dumps(text, ensure_ascii=False) for text in example)
+        call, returned = f'classify.rank({query}, [{document}, "..."])', "[{'index': ..., 'score': ...}]"
+    else:
+        call, returned = f"classify({shown})", use_of(answers).returned
     return "\n".join(
         [
             "from compressor.runtime import Classifier",
             "",
             f"classify = Classifier({json.dumps(directory)})",
-            f"print(classify({shown}))  # [{{'label': ..., 'score': ...}}]",
+            f"print({call})  # {returned}",
+        ]
+    )
+
+
+def torch_lines(
+    path: str,
+    precision: str,
+    max_length: int,
+    example: str | tuple[str, str] = EXAMPLE,
+    *,
+    answers: Mapping[str, Any] | None = None,
+) -> str:
+    """Return lines of Python that classify a text with the saved model in `path` and transformers alone; see `snippet`."""
+    half = "" if precision == "float32" else f", dtype=torch.{precision}"
+    shown = tokenizer_texts(example)
+    apply = ".sigmoid()" if (answers or {}).get("sigmoid") else ""
+    return "\n".join(
+        [
+            "import torch",
+            "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
+            "",
+            f'tokenizer = AutoTokenizer.from_pretrained("{path}")',
+            f'model = AutoModelForSequenceClassification.from_pretrained("{path}"{half}).eval()',
+            f'inputs = tokenizer({shown}, truncation=True, max_length={max_length}, padding=True, return_tensors="pt")',
+            "with torch.inference_mode():",
+            "    logits = model(**inputs).logits",
+            f"print({use_of(answers).torch.format(apply=apply)})",
         ]
     )
 
@@ -100,22 +194,22 @@ def page(variant: str, settings: Mapping[str, Any], weights: Sequence[str] = ())
     `weights` are the files beside model.onnx that hold its weights, where it is large. The lines are to run in the folder
     itself, wherever it is moved.
     """
-    pairs, length = settings["texts"] == 2, settings["max_length"]
+    row, length, answers = example(settings["texts"]), settings["max_length"], settings.get("answers")
     kind = KINDS[variant]
     text = PAGE.format(
         variant=variant,
         kind=kind[0].upper() + kind[1:],
-        texts="pairs of texts" if pairs else "texts",
+        texts="texts" if isinstance(row, str) else "pairs of texts",
         length=length,
         labels=json.dumps(settings["label_names"], ensure_ascii=False),
-        lines=snippet(".", PAIR if pairs else EXAMPLE),
+        gives=use_of(answers).gives,
+        lines=snippet(".", row, answers=answers),
         threads=threads_advice(settings["threads"]),
         gpu="" if variant in CPU_ONLY else GPU,
     )
     if variant == "cascade":  # several files, which only their own runtime puts together
         return text
-    example = json.dumps(dict(zip(("text", "text_pair"), PAIR, strict=True)) if pairs else EXAMPLE)
-    text += "\n" + OPTIMUM.format(example=example, length=length)
+    text += "\n" + OPTIMUM.format(call=pipeline_call(row, length, answers))
     count = settings["threads"]
     more = "" if count is None else TRITON_THREADS.format(threads=count, count=_threads(count))
     data = "".join(f"\n    {name}" for name in weights)

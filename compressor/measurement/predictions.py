@@ -7,7 +7,8 @@ import torch
 from scipy.special import softmax
 from transformers import PreTrainedModel
 
-from compressor.data.answers.kinds import SINGLE, SINGLE_LABEL, Task
+from compressor.data.answers.kinds import RANKING, SINGLE, SINGLE_LABEL, Task
+from compressor.data.answers.within import best_two, need_within
 from compressor.data.batches import Encodings, padded_batches
 from compressor.progress import Track, silent
 
@@ -48,8 +49,10 @@ def flipped_examples(
 
     Each has id, texts, gold, full and compressed {label, confidence}, and outcome: gained, lost, both wrong, unlabelled.
     Scores and sets of labels are written out under `label`, without a confidence, those whose outputs moved most first; a
-    score is gained where it is nearer to its label.
+    score is gained where it is nearer to its label. Of rankings an entry is a query, whose answer is the document on top.
     """
+    if task.kind == RANKING:
+        return _other_tops(full, other, labels, texts, ids, limit, task)
     if task.kind != SINGLE_LABEL:
         return _other_answers(full, other, labels, texts, ids, names, limit, task)
     sides = {"full": softmax(full.astype(np.float64), axis=1), "compressed": softmax(other.astype(np.float64), axis=1)}
@@ -101,6 +104,38 @@ def _other_answers(
             "outcome": str(outcomes[row]),
         }
         for row in changed[np.argsort(-moved, kind="stable")][:limit]
+    ]
+
+
+def _other_tops(
+    full: np.ndarray,
+    other: np.ndarray,
+    labels: np.ndarray | None,
+    texts: list[tuple[str, ...]],
+    ids: list[str],
+    limit: int,
+    task: Task,
+) -> list[dict]:
+    within = need_within(task.within)
+    tops = {side: best_two(task.answers(part), within)[0] for side, part in (("full", full), ("compressed", other))}
+    changed = np.flatnonzero(task.changed(full, other))
+    moved = np.array([np.abs(full - other)[within == query].max() for query in changed])
+    outcomes = np.full(len(tops["full"]), "unlabelled", dtype=object)
+    if labels is not None:
+        best = best_two(labels, within)[0]
+        reached = [labels[tops[side]] for side in ("full", "compressed")]
+        outcomes[:] = np.select(
+            [reached[1] > reached[0], reached[1] < reached[0]], ["gained", "lost"], "equally relevant"
+        )
+    return [
+        {
+            "id": ids[tops["full"][query]],
+            "texts": list(texts[tops["full"][query]][:-1]),
+            "gold": None if labels is None else texts[best[query]][-1],
+            **{side: {"label": texts[rows[query]][-1], "confidence": None} for side, rows in tops.items()},
+            "outcome": str(outcomes[query]),
+        }
+        for query in changed[np.argsort(-moved, kind="stable")][:limit]
     ]
 
 

@@ -2,13 +2,15 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import beta, binomtest, norm
 
-from compressor.data.answers.kinds import MANY_LABELS, SCORE, SINGLE, Task
+from compressor.data.answers.kinds import MANY_LABELS, RANKING, SCORE, SINGLE, Task
+from compressor.data.answers.within import need_within
+from compressor.measurement.ranking import likeness, ndcg, ranking_metrics
 from compressor.measurement.scores import score_metrics, spearman_delta, spearman_interval
 
 EXACT_LOGITS = 1e-3
@@ -28,8 +30,9 @@ class Metrics:
     """The figures of one model.
 
     `accuracy` is the task's own metric (`Kind.metric`) with its 95 % interval: of one label the share of right answers, of many
-    labels that of rows whose set is right (Wilson), of scores Spearman's correlation. `f1` is that of class 1 for two classes,
-    else the mean over the classes or labels, `mcc` Matthews' correlation; None where there is none. `more` has the others.
+    labels that of rows whose set is right (Wilson), of scores Spearman's correlation, of rankings the mean NDCG. `f1` is
+    that of class 1 for two classes, else the mean over the classes or labels, `mcc` Matthews' correlation; None where there is
+    none. `more` has the others.
     """
 
     accuracy: float
@@ -43,11 +46,15 @@ class Metrics:
 class Comparison:
     """A model against the full one on the same rows. Shares and deltas are fractions; positive delta = better.
 
+    Rows are what is `counted` (see `Kind`): the queries of rankings.
+
     `lower_bound` is the one-sided 95 % bound of the accuracy delta; where `tier` is undecided, `rows_to_decide` is how many
     rows with the same shares of gained and lost predictions would show it to be near, else None. Without labels `gained`,
     `lost`, `accuracy_delta`, `ci95` and `mcnemar_p` are None and the bound is minus the upper bound of the flip rate,
     which no delta can pass. `metric` is what `accuracy_delta` is a difference of. Scores are not counted: theirs has the
-    normal interval of a paired bootstrap, and the counts and p are None.
+    normal interval of a paired bootstrap, and the counts and p are None. Of rankings the counts are those of queries with
+    the best row on top, and the delta is the mean over the queries (`mean_delta`). `more` has other figures of how alike the
+    two are.
     """
 
     rows: int
@@ -64,6 +71,8 @@ class Comparison:
     tier: str
     rows_to_decide: int | None
     metric: str = SINGLE.row.metric
+    counted: str = SINGLE.row.counted
+    more: dict[str, float] = field(default_factory=dict)
 
 
 def metrics(logits: np.ndarray, labels: np.ndarray, task: Task = SINGLE) -> Metrics:
@@ -79,6 +88,9 @@ def metrics(logits: np.ndarray, labels: np.ndarray, task: Task = SINGLE) -> Metr
         found = score_metrics(predicted, labels)
         interval = spearman_interval(found["spearman"], len(labels))
         return Metrics(found["spearman"], interval, None, None, found)
+    if task.kind == RANKING:
+        mean, interval, found = ranking_metrics(predicted, labels, need_within(task.within))
+        return Metrics(mean, interval, None, None, {**found, "top": float(task.right(logits, labels).mean())})
     correct, many = int(task.right(logits, labels).sum()), task.kind == MANY_LABELS
     average = "binary" if logits.shape[1] == 2 and not many else "macro"
     more = {}
@@ -102,13 +114,18 @@ def compare(
     The interval is that of `delta_interval`, the one-sided bound that of `paired_lower_bound`; p is the exact McNemar test
     (binomial over the discordant rows). `confidence` is that of the one-sided bound alone; the tier always uses 95 %.
     """
-    rows = len(full)
-    flips = int(task.changed(full, other).sum())
+    changed = task.changed(full, other)
+    rows, flips = len(changed), int(changed.sum())
     max_abs = float(np.abs(full - other).max())
     gained = lost = delta = interval = p_value = error = None
     if labels is None:
         bounds = {level: -rate_upper_bound(flips, rows, level) for level in (confidence, 0.95)}
         observed = -flips / rows  # each changed prediction may be one that was right
+    elif task.kind == RANKING:
+        gained, lost = gained_and_lost(task.right(full, labels), task.right(other, labels))
+        values = [ndcg(task.answers(part), labels, need_within(task.within)) for part in (full, other)]
+        delta, error = mean_delta(*values)
+        p_value = mcnemar_p(gained, lost)
     elif task.row.countable:
         gained, lost = gained_and_lost(task.right(full, labels), task.right(other, labels))
         observed = delta = (gained - lost) / rows
@@ -117,6 +134,7 @@ def compare(
         p_value = mcnemar_p(gained, lost)
     else:
         delta, error = spearman_delta(task.answers(full), task.answers(other), labels)
+    if error is not None:
         observed, interval = delta, (delta - norm.ppf(0.975) * error, delta + norm.ppf(0.975) * error)
         bounds = {level: delta - norm.ppf(level) * error for level in (confidence, 0.95)}
     level = tier(flips / rows, max_abs, bounds[0.95], observed)
@@ -135,7 +153,23 @@ def compare(
         tier=level,
         rows_to_decide=rows_to_decide(gained, lost, flips, rows, (observed, error)) if level == "undecided" else None,
         metric=task.row.metric,
+        counted=task.row.counted,
+        more=likeness(full[:, 0], other[:, 0], need_within(task.within)) if task.kind == RANKING else {},
     )
+
+
+def mean_delta(full: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """Return the mean difference of paired values in 0..1 [N] (NaN in both: not counted), and its standard error.
+
+    Two pairs that differ by 1, one in either direction, are added with half a weight each: for values of 0 and 1 that is the
+    interval of Agresti and Min (2005, Statistics in Medicine 24, 729-740), which holds where few pairs differ. The error is
+    at least such that the 95 % bound is the exact binomial one of no pair that differs: what small differences say of rare
+    large ones is no more than what none would say.
+    """
+    differences = (other - full)[~np.isnan(full)]
+    count, delta = len(differences), float(differences.mean())
+    squares = np.square(differences).sum() + 1 - count * delta**2
+    return delta, max(float(np.sqrt(max(squares, 0))) / count, rate_upper_bound(0, count) / norm.ppf(0.95))
 
 
 def discordant(full: np.ndarray, other: np.ndarray, labels: np.ndarray) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import Any
 from compressor.measurement.statistics import rate_upper_bound
 from compressor.recipe.compression import GoalsSpec
 from compressor.recipe.ship import BaselineSpec, ShipSpec
-from compressor.report.wording.kinds import metric_of
+from compressor.report.wording.kinds import COUNTED, counted_of, metric_of
 from compressor.selection.goals import accuracy_misses
 
 NOT_AS = {"speed": "fast", "size": "small"}
@@ -62,12 +62,13 @@ def answer_of(
         "rows": versus["rows"],
         "flip_bound": rate_upper_bound(versus["flips"], versus["rows"], 0.95),
         "metric": metric_of(versus),
+        "counted": counted_of(versus),
         "accuracy_delta": versus["accuracy_delta"],
         "ci95": versus["ci95"],
         "tier": versus["tier"],
         "bytes": taken["bytes"] if taken else variants["full"]["bytes"],
         "baseline_bytes": variants["full"]["bytes"],
-        "why": _why(spec, ship, taken),
+        "why": _why(spec, ship, taken, counted_of(versus)),
         "alternatives": [
             {
                 "variant": entry["variant"],
@@ -111,9 +112,13 @@ def _misses(spec: ShipSpec, versus: Mapping[str, Any], times: Mapping[str, Any])
     return found, undecided
 
 
-def _why(spec: ShipSpec, ship: Mapping[str, Any], taken: Mapping[str, Any] | None) -> str:
+def _why(spec: ShipSpec, ship: Mapping[str, Any], taken: Mapping[str, Any] | None, counted: str) -> str:
     """Return the reason for the choice, a sentence."""
-    part = {"guard": "texts that nothing was fitted to", "selection": "rows of the selection split"}[ship["part"]]
+    whole = counted if counted != COUNTED else None
+    part = {
+        "guard": f"{whole or 'texts'} that nothing was fitted to",
+        "selection": f"{whole or 'rows'} of the selection split",
+    }[ship["part"]]
     if taken is None:
         return (
             f"None of {len(ship['candidates'])} compositions is both faster than what runs today and {spec.goal} on "

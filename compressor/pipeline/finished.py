@@ -13,6 +13,7 @@ from compressor.report.context import report_context
 from compressor.report.formats import cut
 from compressor.report.tables.variants import COLUMNS, variant_rows
 from compressor.report.wording.answer import answer_line
+from compressor.report.wording.kinds import counted_of
 from compressor.run.rundir import StageRecord
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class RunResult:
         what = (
             answer_line(self.answer) if self.answer else f"{versus['tier']}, {versus['flips']:,} of {versus['rows']:,}"
         )
-        what += "" if self.answer else " predictions changed"
+        what += "" if self.answer else f" {counted_of(versus)} changed"
         return cut(f"<RunResult {self.result['name']}: {what}", LONGEST - 1) + ">"
 
     def _repr_html_(self) -> str:

@@ -41,7 +41,9 @@ def build_result(run: Run, stages: Sequence[Stage], records: Sequence[StageRecor
     answer = None
     if recipe.ship is not None:
         times = read_json(run.path / "latency.json")["answer"]
-        answer = answer_of(recipe.ship, recipe.benchmark.baseline, parts["ship"], times, variants, len(data.evaluation))
+        answer = answer_of(
+            recipe.ship, recipe.benchmark.baseline, parts["ship"], times, variants, data.evaluation.counted
+        )
     # the file to ship was named without the evaluation split, so no other may be signed off by it
     signed = {CASCADE, f"onnx_{shipped['variant']}"} if shipped else set(variants)
     return {
@@ -65,6 +67,7 @@ def build_result(run: Run, stages: Sequence[Stage], records: Sequence[StageRecor
             ],
             "provenance": run.provenance,
             "label_names": data.label_names,
+            "texts": len(data.text_columns),
             "answers": answers_said(run.task),
         },
         **parts,
@@ -77,7 +80,7 @@ def build_result(run: Run, stages: Sequence[Stage], records: Sequence[StageRecor
             {name: entry for name, entry in variants.items() if name in signed},
             with_speed(plan["goals"], parts["timing"]),
             unskipped=(CASCADE,) if guarded and guarded["model"] == "full" else (),
-            task=run.task,
+            task=run.task.bound(data.evaluation),
         ),
         "stages": [asdict(record) for record in records],
     }
@@ -85,7 +88,7 @@ def build_result(run: Run, stages: Sequence[Stage], records: Sequence[StageRecor
 
 def answers_said(task: Task) -> dict[str, Any]:
     """Return what the answers are and what they are measured by, for whoever reads the result."""
-    return {**asdict(task), "metric": task.row.metric}
+    return {**task.told(), "metric": task.row.metric, "counted": task.row.counted}
 
 
 def merged(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:

@@ -44,9 +44,12 @@ class DataSpec(Spec):
     label: str | list[str] | None = None
     """Name of the label column; leave out for unlabelled text (agreement is then all that can be measured). A score is a
     number there; many labels are a list of names, or a column of 0 and 1 for each label, all of them named here."""
-    kind: Literal["single_label", "score", "many_labels"] | None = None
-    """What the answer to a text is: one of several classes, a number, or any number of labels. null: what the model says, and
-    one class where it is fine-tuned here."""
+    kind: Literal["single_label", "score", "many_labels", "ranking"] | None = None
+    """What the answer to a text is: one of several classes, a number, or any number of labels; with `ranking` the score of a
+    document by which those of a query are ordered. null: what the model says, and one class where it is fine-tuned here."""
+    group: str | None = None
+    """The column that says which query a row of a ranking belongs to; null: the first text column. The label is then how relevant
+    the document is, 0 for not at all."""
     tolerance: Annotated[Float, Field(ge=0)] | None = None
     """How far a score may move and still count as the same answer; null: 1 % of the range of the training labels, or of the
     full model's scores on the calibration text where there are none."""
@@ -90,12 +93,12 @@ class DataSpec(Spec):
 
     @model_validator(mode="after")
     def _fits_the_kind(self) -> "DataSpec":
-        for key, kind in (("tolerance", "score"), ("threshold", "many_labels")):
-            if getattr(self, key) is not None and self.kind not in {kind, None}:
+        for key, kind in (("tolerance", "score"), ("threshold", "many_labels"), ("group", "ranking")):
+            if getattr(self, key) is not None and self.kind not in {kind, None if key != "group" else kind}:
                 raise ValueError(f"{key} is for kind: {kind}, not {self.kind}")
         if isinstance(self.label, list) and (self.kind != "many_labels" or not self.label):
             raise ValueError("label names several columns: that is for kind: many_labels, each a column of 0 and 1")
-        if self.labels is not None and self.kind in {"score", "many_labels"}:
+        if self.labels is not None and self.kind in {"score", "many_labels", "ranking"}:
             raise ValueError(f"labels says what values of one class are called; leave it out with kind: {self.kind}")
         return self
 
@@ -111,7 +114,7 @@ class DataSpec(Spec):
 
     @model_validator(mode="after")
     def _task_or_files(self) -> "DataSpec":
-        own = {key: getattr(self, key) for key in ("train", "validation", "test", "text", "label", "encoding")}
+        own = {key: getattr(self, key) for key in ("train", "validation", "test", "text", "label", "group", "encoding")}
         given = [key for key, value in own.items() if value is not None]
         if self.task is not None and given:
             raise ValueError(f"give either task or your own files, not both (task and {', '.join(given)} are set)")

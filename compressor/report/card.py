@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from compressor.report.formats import change, count, cut, megabytes, milliseconds, points, ratio
 from compressor.report.tables.variants import variant_rows
-from compressor.report.wording.kinds import quality
+from compressor.report.wording.kinds import counted_of, quality
 from compressor.report.wording.wording import judged_variant
 
 # every colour is that of the notebook's own text, so that it looks right in light and in dark
@@ -54,6 +54,7 @@ def card_html(result: Mapping[str, Any], line: str, report: str) -> str:
 def card_facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return number and words of speed, changed predictions and size: of what is to be shipped, or what is judged."""
     answer, rows = result.get("answer"), variant_rows(result)
+    counted = counted_of(result["data"].get("answers"))
     if answer:
         times = f"{milliseconds(answer['baseline_mean_ms'])} → {milliseconds(answer['mean_ms'])}"
         speed = ratio(answer["speedup"]), f"as fast as today, {times}"
@@ -65,7 +66,7 @@ def card_facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         speed = ratio(row["speedup"]), against + (", within noise" if row["claimed"] is False else "")
     return [
         speed,
-        (count(row["flips"]), f"of {count(row['rows'])} predictions changed, {row['tier']}"),
+        (count(row["flips"]), f"of {count(row['rows'])} {counted} changed, {row['tier']}"),
         (change(*size), f"{megabytes(size[1])} → {megabytes(size[0])}"),
     ]
 

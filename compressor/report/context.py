@@ -5,6 +5,8 @@ from typing import Any
 
 import yaml
 
+from compressor.data.answers.kinds import SINGLE_LABEL
+from compressor.export.deploy import example, pipeline_call, tokenizer_texts, torch_lines
 from compressor.model.units import Shape, parts_of, plan_units, unit_of
 from compressor.report import formats
 from compressor.report.analyses import drawn_sections
@@ -16,7 +18,8 @@ from compressor.report.wording import export as wording_export
 from compressor.report.wording import selection as wording_selection
 from compressor.report.wording import wording
 from compressor.report.wording.answer import answer_facts
-from compressor.report.wording.kinds import meaning, metric_of
+from compressor.report.wording.card import other_measures
+from compressor.report.wording.kinds import intervals_of, meaning, metric_of, rows_of
 
 
 def report_context(result: dict[str, Any]) -> dict[str, Any]:
@@ -89,7 +92,10 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
         "labelled": full["accuracy"] is not None,
         "tier_meaning": wording.tier_meaning(subject["versus_full"]),
         "metric": metric_of(subject["versus_full"]),
+        "counted": rows_of(subject["versus_full"]),
+        "intervals_are": intervals_of(result["data"].get("answers")),
         "predictions_are": meaning(result["data"].get("answers")),
+        "measures": other_measures(result, judged),
         "headline": wording.headline(result, own),
         "facts": facts,
         "plan_reading": wording.plan_reading(plan),
@@ -130,8 +136,20 @@ def report_context(result: dict[str, Any]) -> dict[str, Any]:
         "operator_rows": wording_export.operator_rows(result["operators"]),
         "flops_at": flops_at,
         "max_length": max_length,
-        "torch_code": first.torch_lines("model", "float32", max_length),
+        **_lines(result["data"], max_length),
         "recipe_yaml": yaml.safe_dump(result["recipe"], sort_keys=False, allow_unicode=True),
+    }
+
+
+def _lines(data: dict[str, Any], max_length: int) -> dict[str, str]:
+    """Return the lines of Python that load the model, or what differs in them by the kind of answers and by pairs."""
+    row, answers = example(data.get("texts")), data.get("answers")
+    single = answers is None or answers["kind"] == SINGLE_LABEL
+    return {
+        "torch_code": torch_lines("model", "float32", max_length, row, answers=answers),
+        "pipeline_call": pipeline_call(row, max_length, answers),
+        "tokenizer_texts": tokenizer_texts(row),
+        "answers_of_logits": "logits.argmax(-1)" if single else "logits",
     }
 
 

@@ -13,7 +13,7 @@ from compressor.compensation.distill import check_labels
 from compressor.compensation.heads.head import check_nodes
 from compressor.compensation.heads.trainers import check_trainer
 from compressor.data.answers.config import WORDS
-from compressor.data.answers.kinds import SINGLE_LABEL
+from compressor.data.answers.kinds import MANY_LABELS, RANKING, SCORE, SINGLE_LABEL
 from compressor.data.batches import check_room, same_tokens
 from compressor.data.named import kind_of
 from compressor.data.splits import Same, first_rows
@@ -80,18 +80,25 @@ def _kind(recipe: Recipe, source: ModelSource) -> str:
         kind = kind_of(recipe.data)
     else:
         kind, asked = source.task.kind, recipe.data.kind
+        if asked == RANKING and kind == SCORE:
+            kind = RANKING  # what scores are used for
         if asked not in {kind, None}:
             raise UserError(
                 f"data.kind: {asked}, but {recipe.model.path} gives {WORDS[kind]} ({kind}); leave data.kind out, or correct "
                 "problem_type in the model's config.json."
             )
-    if kind == SINGLE_LABEL:
-        return kind
-    thresholds = recipe.data.threshold if isinstance(recipe.data.threshold, list) else []
-    if recipe.finetune is None and thresholds and len(thresholds) != len(source.label_names):
-        raise UserError(
-            f"data.threshold: {len(thresholds)} numbers for {len(source.label_names)} labels; give one, or one for each."
-        )
+        for key, own in (("tolerance", SCORE), ("threshold", MANY_LABELS)):
+            if getattr(recipe.data, key) is not None and kind != own:
+                raise UserError(
+                    f"data.{key}: it is for {WORDS[own]}, and {recipe.model.path} gives {WORDS[kind]}; leave it out."
+                )
+    if kind != SINGLE_LABEL:
+        _check_kind(recipe, kind)
+    return kind
+
+
+def _check_kind(recipe: Recipe, kind: str) -> None:
+    """Raise UserError where the recipe asks for what a kind other than one label a row does not have."""
     why = f"and this model gives {WORDS[kind]}"
     head = recipe.compensation.head
     if head is not None and head.trainer not in {"readout", None}:
@@ -104,7 +111,6 @@ def _kind(recipe: Recipe, source: ModelSource) -> str:
         raise UserError(f"cascade: a text leaves early where one class is far ahead, {why}; leave cascade out.")
     if wrong := sorted({"errors", "ffn"} & set(recipe.analysis)):
         raise UserError(f"analysis: {', '.join(wrong)} tell classes apart, {why}; leave out {' and '.join(wrong)}.")
-    return kind
 
 
 def _check_cascade(recipe: Recipe, source: ModelSource, tokenizer: PreTrainedTokenizerBase, device: str) -> None:
@@ -210,6 +216,11 @@ def source_savings(spec: SelectionSpec, source: ModelSource) -> dict[tuple[int, 
 
 def _check_labels(recipe: Recipe, data: TaskData) -> None:
     """Raise UserError where the recipe asks for labels that the data does not have."""
+    thresholds = recipe.data.threshold
+    if isinstance(thresholds, list) and len(thresholds) != len(data.label_names):
+        raise UserError(
+            f"data.threshold: {len(thresholds)} numbers for {len(data.label_names)} labels; give one, or one for each."
+        )
     if "errors" in recipe.analysis and (data.evaluation.labels is None or data.selection.labels is None):
         raise UserError(
             "analysis: errors needs gold labels, and the data has none; set data.label, or leave errors out."
@@ -238,7 +249,7 @@ def _with_deciding(recipe: Recipe, data: TaskData) -> TaskData:
     """Return `data` with rows that decide what to ship, where the calibration text can show that a goal is met."""
     limits = recipe.ship.limits
     allowed = max(limits["max_flips"] or 0.0, limits["max_drop"] or 0.0)
-    enough = allowed == 0 or len(data.calibration) >= rows_needed(allowed, recipe.ship.confidence)
+    enough = allowed == 0 or data.calibration.counted >= rows_needed(allowed, recipe.ship.confidence)
     return replace(data, guard=data.calibration) if _unseen(recipe) and enough else data
 
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compressor.cascade.thresholds import rows_needed
 from compressor.compensation.refits.amounts import Amount, Piece
-from compressor.data.answers.kinds import MANY_LABELS, SCORE, SINGLE_LABEL, THRESHOLD, TOLERANCE, Task
+from compressor.data.answers.kinds import MANY_LABELS, RANKING, SCORE, SINGLE_LABEL, THRESHOLD, TOLERANCE, Task
 from compressor.data.batches import Encodings, encode, join, same_tokens
 from compressor.data.named import kind_of
 from compressor.data.splits import Split, first_rows
@@ -72,7 +72,9 @@ class Run:
     @cached_property
     def task(self) -> Task:
         """What the outputs of the full model mean."""
-        spec, given = self.recipe.data, self.source.task if self.recipe.finetune is None else Task(self.kind)
+        spec = self.recipe.data
+        given = self.source.task if self.recipe.finetune is None else Task(sigmoid=self.logistic)
+        given = replace(given, kind=self.kind)
         if given.kind == MANY_LABELS:
             asked = spec.threshold if isinstance(spec.threshold, list) else [spec.threshold or THRESHOLD] * self.classes
             return replace(given, thresholds=tuple(asked))
@@ -89,8 +91,14 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """The kind of task."""
-        return self.source.task.kind if self.recipe.finetune is None else kind_of(self.recipe.data)
+        """The kind of task: a ranking is what a model that gives scores is used for, so the recipe says it."""
+        asked, given = kind_of(self.recipe.data), self.source.task.kind
+        return asked if self.recipe.finetune is not None or asked == RANKING else given
+
+    @property
+    def logistic(self) -> bool:
+        """Whether a model that is fine-tuned here gives as its score the probability of being relevant: labels are in 0..1."""
+        return self.recipe.finetune is not None and self.kind == RANKING and bool(self.data.train.labels.max() <= 1)
 
     def _tolerance(self, task: Task) -> float:
         """Return the share of the labels' range by which a score may move; of the full model's scores where there are none."""

@@ -45,7 +45,7 @@ def variant_flops(run: Run, name: str, units: Sequence[Unit]) -> int:
 
 def answer_entry(run: Run, logits: np.ndarray, full: np.ndarray, name: str) -> dict[str, Any]:
     """Return what a variant's entry says of its answers: logits [N, C] on the evaluation split, beside the full model's."""
-    labels, task = run.data.evaluation.labels, run.task
+    labels, task = run.data.evaluation.labels, run.task.bound(run.data.evaluation)
     measured = asdict(metrics(logits, labels, task)) if labels is not None else {}
     versus = None if name == "full" else compare(full, logits, labels, task=task)
     return {

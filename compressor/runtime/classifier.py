@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from compressor.errors import UserError
 from compressor.runtime.engine import Engine, Providers
 from compressor.runtime.folder import settings_in
 from compressor.runtime.texts import Text
@@ -40,3 +41,18 @@ class Classifier:
         A row is a string, or for a model of pairs a tuple of two. Raises UserError for anything else, naming it.
         """
         return [answer for answer, _ in self._engine.answers(texts, batch_size)]
+
+    def rank(self, query: str, documents: Sequence[str], batch_size: int = 32) -> list[dict[str, Any]]:
+        """Return `{"index", "score"}` of each document in the order of their scores for a query, the best first.
+
+        `index` is its place in `documents`; of equal scores the first goes first. Raises UserError for a folder that does not
+        give scores of pairs.
+        """
+        kind = self._engine.settings.get("answers", {}).get("kind")
+        if kind not in {"score", "ranking"} or self._engine.settings.get("texts", 1) == 1:
+            raise UserError(
+                f"{self._engine.folder}: documents are ranked by a score of pairs, which this model does not give."
+            )
+        scores = [answer["score"] for answer in self([(query, document) for document in documents], batch_size)]
+        order = sorted(range(len(scores)), key=lambda index: -scores[index])
+        return [{"index": index, "score": scores[index]} for index in order]

@@ -165,8 +165,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def answers_of(logits: np.ndarray, names: Sequence[str], told: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the answers to logits [B, C]; `told` is what the settings say of them, one label a row where that is nothing.
 
-    One label: `label` and its probability `score`. A score: `label` is the name of the output and `score` the number. Many
-    labels: `labels` those given, and `scores` the probability of every one by name.
+    One label: `label` and its probability `score`. A score, by which documents are ranked too: `label` is the name of the
+    output and `score` the number. Many labels: `labels` those given, and `scores` the probability of every one by name.
     """
     kind = told.get("kind", "single_label")
     if kind == "many_labels":
@@ -179,7 +179,7 @@ def answers_of(logits: np.ndarray, names: Sequence[str], told: Mapping[str, Any]
             }
             for row, share in zip(given, shares, strict=True)
         ]
-    if kind == "score":
+    if kind in {"score", "ranking"}:
         scores = sigmoid(logits) if told.get("sigmoid") else logits.astype(np.float64)
         return [{"label": names[0], "score": float(score)} for score in scores[:, 0]]
     best, shares = logits.argmax(1), softmax(logits)

@@ -94,13 +94,13 @@ def audit_scores(
     series = {(name, "search", size): sets[size] for name, sets in by_search.items() for size in sizes}
     series |= {(name, "score", size): known[skip] for (name, size), skip in planned.items()}
     frontier = [
-        {"series": name, "kind": kind, "size": size, **_point(trial, best[size], trials.rows)}
+        {"series": name, "kind": kind, "size": size, **_point(trial, best[size], trials.counted)}
         | {"encoder_flops": flops(trial.skip)}
         for (name, kind, size), trial in series.items()
     ]
     damage = [
         {
-            **_damage(known[skip], trials.rows),
+            **_damage(known[skip], trials.counted),
             "predicted": {name: score(evidence, skip[0], skip[-1]) for name, score in scores},
         }
         for skip in blocks
@@ -108,7 +108,7 @@ def audit_scores(
     return Audit(
         search=search.search,
         layers=layers,
-        rows=trials.rows,
+        rows=trials.counted,
         labelled=trials.labelled,
         labels=labels,
         scores=tuple(RANKINGS),
@@ -117,7 +117,7 @@ def audit_scores(
         correlations=correlations(damage, seed),
         hits=_hits(evidence, spec.protect, {skip[0]: known[skip] for skip in blocks if len(skip) == 1}),
         frontier=frontier,
-        reading=reading(frontier, trials.rows),
+        reading=reading(frontier, trials.counted),
         roles=list(roles),
     )
 

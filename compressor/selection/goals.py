@@ -70,8 +70,8 @@ def accuracy_misses(goals: GoalsSpec, versus: Comparison, choices: int = 1) -> l
         )
     if goals.max_flips is not None and versus.flip_rate > goals.max_flips:
         found.append(
-            f"max_flips: {versus.flip_rate:.2%} of the predictions changed ({versus.flips} of {versus.rows}), "
-            f"allowed are {goals.max_flips:.2%}."
+            f"max_flips: {versus.flip_rate:.2%} of the {getattr(versus, 'counted', 'predictions')} changed ({versus.flips} of "
+            f"{versus.rows}), allowed are {goals.max_flips:.2%}."
         )
     return found
 

@@ -125,7 +125,7 @@ class Search:
             search=spec.search,
             rank_by=spec.rank_by,
             layers=layers,
-            rows=self.trials.rows,
+            rows=self.trials.counted,
             sets_evaluated=len(self.tried),
             sets_known=self.known,
             layer_applications=self.applications,
@@ -156,7 +156,7 @@ def find_plan(
     total, choice = sets_total(spec, layers, kinds), None
     if spec.layers == "auto":
         some = [trial for skip, trial in search.tried.items() if skip]
-        choice = choose(some, goals, choices=total - 1, rows=trials.rows, readout=readout)
+        choice = choose(some, goals, choices=total - 1, rows=trials.counted, readout=readout)
         chosen = search.tried[choice.skip]
     else:
         chosen = best_by_size(search.tried.values())[spec.layers]

@@ -54,7 +54,8 @@ def judge(
     level = corrected_confidence(spec.confidence, branches)
     if not np.isfinite(other).all():
         broken = int((~np.isfinite(other).all(1)).sum())
-        return Judgement(len(full), len(full), 1.0, None, -1.0, np.inf, level, f"no finite logits for {broken} rows")
+        rows = task.count(len(full))
+        return Judgement(rows, rows, 1.0, None, -1.0, np.inf, level, f"no finite logits for {broken} rows")
     versus = compare(full, other, labels, task=task, confidence=level)
     bound = rate_upper_bound(versus.flips, versus.rows, level)
     why, few = _why_not(spec, versus, bound, level)
@@ -74,7 +75,7 @@ def judge(
 def _why_not(spec: ShipSpec, versus: Comparison, bound: float, level: float) -> tuple[str | None, bool]:
     """Return why the goal is not met, None where it is, and whether more rows with the same shares would meet it."""
     max_flips, max_drop = spec.limits["max_flips"], spec.limits["max_drop"]
-    changed = f"{versus.flips:,} of {versus.rows:,} predictions change"
+    changed = f"{versus.flips:,} of {versus.rows:,} {versus.counted} change"
     if versus.flips == 0 and versus.max_abs_logit <= EXACT_LOGITS:  # what computes the same, few rows can show
         return None, False
     if max_flips == 0:

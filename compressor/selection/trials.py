@@ -66,7 +66,7 @@ def judge(
 
     The readout is solved on the device of the states.
     """
-    readout = crossfit_readout(cls, torch.from_numpy(teacher).to(cls.device)).cpu().numpy()
+    readout = crossfit_readout(cls, torch.from_numpy(teacher).to(cls.device), within=task.within).cpu().numpy()
     counted = labels is not None and task.row.countable
     figures = {}
     for prefix, logits in (("", readout), ("raw_", raw)):
@@ -108,6 +108,7 @@ class Trials:
         self.layers = list(layer_list(model, family))
         self.kinds = layer_kinds(model.config.to_dict())
         self.rows = len(teacher)
+        self.counted = self.task.count(self.rows)
         self.labelled = labels is not None
         self._model, self._family, self._teacher, self._labels = model, family, teacher.numpy(), labels
         self._groups = call_groups(calls, len(self.layers))
@@ -200,6 +201,7 @@ class Trials:
         digest.update(b"" if self._labels is None else self.task.packed(self._labels))
         if self.task != SINGLE:
             digest.update(repr(self.task).encode())
+            digest.update(b"" if self.task.within is None else self.task.within.astype("<i8").tobytes())
         digest.update(self._made_from.encode())
         return digest.hexdigest()
 

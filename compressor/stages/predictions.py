@@ -20,9 +20,9 @@ from compressor.stages.ship.built import answers_of
 from compressor.stages.ship.ship import chosen_entry
 from compressor.stages.stage import Stage
 
-PREDICTIONS, LABELS, LEFT = "predictions.npz", "labels", "left"
+PREDICTIONS, LABELS, LEFT, WITHIN = "predictions.npz", "labels", "left", "within"
 """Logits of the evaluation split by variant, and beside them the gold labels where there are any, and where an early exit is
-shipped the index of the part that answered each row."""
+shipped the index of the part that answered each row, and of rankings the query of each row."""
 EXPLAINED = "explain.json"
 """Charges of the nodes for some changed and some confidently wrong predictions."""
 
@@ -44,7 +44,7 @@ def compute(run: Run, folder: Path) -> None:
     for name, file in files.items():
         own, variant = "full" if is_full(name) else "compressed", name.rpartition("_")[2]
         logits[name] = predict_onnx(session(file, provider=PROVIDERS[run.device]), run.evaluation, track=run.track)
-        found = parity(logits[own], logits[name], run.task)
+        found = parity(logits[own], logits[name], run.task.bound(run.data.evaluation))
         overflows = variant == "fp16" and not np.isfinite(found.max_abs)
         if not overflows or run.recipe.export.variants != "auto":  # a file nobody asked for by name is just not shipped
             check_parity(variant, found)
@@ -54,7 +54,11 @@ def compute(run: Run, folder: Path) -> None:
     if shipped and shipped.key not in logits:
         logits[shipped.key], left = answers_of(run, shipped, run.evaluation)
     labels = run.data.evaluation.labels
-    beside = {name: values for name, values in ((LABELS, labels), (LEFT, left)) if values is not None}
+    beside = {
+        name: values
+        for name, values in ((LABELS, labels), (LEFT, left), (WITHIN, run.data.evaluation.within))
+        if values is not None
+    }
     np.savez(folder / PREDICTIONS, **logits, **beside)
     write_json(folder / "parity.json", parities)
     head, data = read_json(run.path / "model.json")["head"], run.data
@@ -78,7 +82,7 @@ def compute(run: Run, folder: Path) -> None:
 def evaluation_logits(run: Run) -> dict[str, np.ndarray]:
     """Return the logits [N, C] of every variant on the evaluation split."""
     with np.load(run.path / PREDICTIONS, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files if name not in {LABELS, LEFT}}
+        return {name: file[name] for name in file.files if name not in {LABELS, LEFT, WITHIN}}
 
 
 def shipped_parts(run: Run) -> np.ndarray | None:
@@ -99,7 +103,9 @@ def result(run: Run) -> dict[str, Any]:
         key = shipped.key if shipped else "full"
     changed = logits[key]
     return {
-        "flipped": flipped_examples(logits["full"], changed, rows.labels, rows.texts, rows.ids, names, task=run.task),
+        "flipped": flipped_examples(
+            logits["full"], changed, rows.labels, rows.texts, rows.ids, names, task=run.task.bound(rows)
+        ),
         "explain": read_json(run.path / EXPLAINED),
         "parity": read_json(run.path / "parity.json"),
     }

@@ -42,7 +42,7 @@ def compute(run: Run, folder: Path) -> None:
         candidates.append({
             "variant": variant,
             "mean_ms": typical_ms(latency[f"onnx_{variant}"]),
-            **judge(full, own, logits, labels, goals, run.task),
+            **judge(full, own, logits, labels, goals, run.task.bound(run.data.selection)),
         })  # fmt: skip
     write_json(folder / SHIPPED, {"variant": fastest(candidates), "rows": len(full), "candidates": candidates})
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from compressor.data.answers.config import LOGISTIC
 from compressor.data.answers.kinds import SINGLE_LABEL
 from compressor.files import write_json
 from compressor.model.load import load_classifier
@@ -24,6 +25,8 @@ def compute(run: Run, folder: Path) -> None:
     """Fine-tune the model that the recipe names and save it as a Hugging Face directory."""
     recipe, names = run.recipe, run.data.label_names
     model = load_classifier(run.source, device=run.device, new_labels=names, kind=run.kind, seed=recipe.seed)
+    if run.logistic:
+        model.config.update(LOGISTIC)
     train = run.encode(run.data.train)
     spec, labels = recipe.finetune, run.data.train.labels
     checkpoint = run.checkpoint(TEACHER, inputs(run))

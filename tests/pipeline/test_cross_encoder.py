@@ -70,6 +70,42 @@ def test_the_result_opens_with_sentence_transformers_and_gives_the_same_scores(e
     assert found == pytest.approx(scores.tolist(), abs=1e-4)
 
 
+def test_scores_rank_the_documents_of_a_query(encoder, command, tmp_path):
+    _, folder = encoder
+    for name in ("train", "validation"):
+        lines = (folder / f"{name}.csv").read_text(encoding="utf-8").splitlines()[1:]
+        texts = [line.split(",") for line in lines]
+        rows = [f"{texts[row // 5 * 5][0]},{text[1]},{row % 5 % 3}" for row, text in enumerate(texts)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["query,document,score", *rows]) + "\n", encoding="utf-8")
+    files = [f"data.{name}={tmp_path / name}.csv" for name in ("train", "validation")]
+    more = [part for value in (*files, "data.kind=ranking") for part in ("--set", value)]
+    code, stdout, stderr = command("run", folder / "recipe.yaml", "--out", tmp_path / "run", "--json", *more)
+    assert code == 0, stderr
+    result = json.loads(stdout)
+    versus = result["variants"]["compressed"]["versus_full"]
+    assert (versus["rows"], versus["counted"], result["data"]["splits"]["evaluation"]["rows"]) == (6, "queries", 30)
+    classify, documents = Classifier(tmp_path / "run" / "onnx" / "fp32"), ["d e", "w", "o p q r s t"]
+    ranked = sentence_transformers.CrossEncoder(str(tmp_path / "run" / "model"), max_length=32).rank("a b c", documents)
+    found = classify.rank("a b c", documents)
+    assert [entry["index"] for entry in found] == [entry["corpus_id"] for entry in ranked]
+    assert [entry["score"] for entry in found] == pytest.approx([float(entry["score"]) for entry in ranked], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("data.threshold=0.4", "data.threshold: it is for any number of labels a row, and"),
+        ("data.kind=many_labels", "data.kind: many_labels, but"),
+        ("cascade={max_flips: 0.05}", "cascade: a text leaves early where one class is far ahead"),
+    ],
+)
+def test_what_a_score_does_not_have_is_refused_before_any_work(encoder, command, tmp_path, value, words):
+    _, folder = encoder
+    code, _, stderr = command("run", folder / "recipe.yaml", "--out", tmp_path / "run", "--set", value)
+    assert (code, words in stderr) == (2, True), stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_activation_that_is_not_known_is_refused(encoder, command, tmp_path):
     _, folder = encoder
     name = "config_sentence_transformers.json"

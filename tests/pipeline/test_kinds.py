@@ -1,5 +1,6 @@
 """Scores and many labels through the whole pipeline: fine-tuned here, shorter and with fewer heads, files, the runtime."""
 
+import ast
 import json
 import re
 
@@ -134,6 +135,22 @@ def test_the_runtime_gives_what_the_model_gives(finished, command, kind):
 
 
 @pytest.mark.parametrize("kind", list(MORE))
+def test_the_lines_of_the_page_run_as_they_stand(finished, command, kind, monkeypatch, capsys):
+    _, out = finished(kind, command)
+    monkeypatch.chdir(out / "onnx" / "fp32")
+    own, optimum = re.findall(r"```python\n(.*?)```", (out / "onnx" / "fp32" / "README.md").read_text(), re.DOTALL)
+    found = []
+    for code in (own, optimum):
+        capsys.readouterr()
+        exec(code, {})
+        found.append(ast.literal_eval(capsys.readouterr().out))
+    if kind == SCORE:
+        assert found[0][0]["score"] == pytest.approx(found[1][0]["score"], abs=1e-5)
+    else:
+        assert found[0][0]["scores"] == pytest.approx({row["label"]: row["score"] for row in found[1]}, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", list(MORE))
 def test_heads_and_neurons_go_by_the_same_budget_and_runs_compare(task, finished, command, tmp_path, kind):
     values = ["selection={units: [heads, width], widths: [0.5], budget: {keep: 0.7}}", "export.variants=[]"]
     more = [part for value in values for part in ("--set", value)]
@@ -160,6 +177,13 @@ def test_an_audit_holds_the_scores_against_trials(finished, command, tmp_path, k
     code, stdout, stderr = command("audit", out / "recipe.yaml", "--out", out, "--json")
     assert code == 0, stderr
     assert json.loads(stdout)["rows"]
+
+
+def test_thresholds_are_one_or_one_for_each_label(task, command, tmp_path):
+    value = "data.threshold=[0.5, 0.5]"
+    code, _, stderr = command("run", task / f"{MANY_LABELS}.yaml", "--out", tmp_path / "run", "--set", value)
+    assert (code, "data.threshold: 2 numbers for 3 labels" in stderr) == (2, True), stderr
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("kind", list(MORE))

@@ -24,7 +24,7 @@ def result(*, labelled=True, task="sst2", source="nyu-mll/glue"):
 
 def test_the_section_has_intervals():
     lines = results_section(result()).splitlines()
-    assert lines[2] == "On 1,200 evaluation rows, which nothing was chosen by; with 95 % intervals."
+    assert lines[2] == "On 1,200 evaluation texts, which nothing was chosen by; with 95 % intervals."
     assert sum(line.count("|") == 4 for line in lines) == 7
     accuracy, f1, mcc, changed, delta = lines[-5:]
     assert accuracy.count("90.00") == accuracy.count("88.00") == accuracy.count("92.00") == 2
@@ -35,7 +35,7 @@ def test_the_section_has_intervals():
 
 def test_without_labels_only_the_changes_are_said():
     lines = results_section(result(labelled=False)).splitlines()
-    assert lines[2] == "On 1,200 evaluation rows, which nothing was chosen by."
+    assert lines[2] == "On 1,200 evaluation texts, which nothing was chosen by."
     assert lines[4:] == [
         "| | full model | this model |",
         "| --- | --- | --- |",

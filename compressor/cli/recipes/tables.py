@@ -20,7 +20,7 @@ from compressor.pipeline.dry_run import StageStatus, expected_seconds
 from compressor.report.formats import cell_name, is_full, score_name, variant_order
 from compressor.report.tables.selection import DOWNSTREAM, OWN_SCORES
 from compressor.report.wording.answer import answer_details, answer_line, baseline_words
-from compressor.report.wording.kinds import metric_of
+from compressor.report.wording.kinds import counted_of, metric_of
 from compressor.report.wording.wording import judged_variant, tier_meaning
 
 
@@ -98,7 +98,7 @@ def verdict(result: Mapping[str, Any]) -> str:
     name = judged_variant(result)
     versus = result["variants"][name]["versus_full"]
     of = "" if name == "compressed" else f"{name}: "
-    text = f"{of}{versus['tier']} ({tier_meaning(versus)}): {versus['flips']} of {versus['rows']} predictions changed"
+    text = f"{of}{versus['tier']} ({tier_meaning(versus)}): {versus['flips']} of {versus['rows']} {counted_of(versus)} changed"
     if versus["accuracy_delta"] is None:
         return text + "."
     low, high = versus["ci95"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressor.data.answers.kinds import KINDS, MANY_LABELS, SCORE, SINGLE, SINGLE_LABEL, THRESHOLD, Task
+from compressor.data.answers.kinds import KINDS, MANY_LABELS, RANKING, SCORE, SINGLE, SINGLE_LABEL, THRESHOLD, Task
 from compressor.errors import UserError
 from compressor.files import read_json
 
@@ -17,7 +17,14 @@ OWN_FILE = "config_sentence_transformers.json"
 """Where sentence-transformers keeps what config.json has no field for."""
 ACTIVATIONS = {"identity": False, "sigmoid": True}
 """What a cross-encoder makes of its one output -> whether that is the logistic function of it."""
-WORDS = {SINGLE_LABEL: "one label a row", SCORE: "a score", MANY_LABELS: "any number of labels a row"}
+LOGISTIC = {"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"}}
+"""What config.json says of a model whose score is the logistic function of its output."""
+WORDS = {
+    SINGLE_LABEL: "one label a row",
+    SCORE: "a score",
+    MANY_LABELS: "any number of labels a row",
+    RANKING: "an order of documents",
+}
 """What a model gives -> in words."""
 
 

@@ -6,17 +6,34 @@ A kind of task is a row of `KINDS`: functions of outputs [N, C]. `Task` is such 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from scipy.special import expit, logit
 
+from compressor.data.answers.outputs import (
+    binary_cross_entropy,
+    cross_entropy,
+    half_square,
+    one_direction,
+    sigmoid_directions,
+    sigmoid_divergences,
+    softmax_directions,
+    softmax_divergences,
+    squared,
+)
+from compressor.data.answers.within import best_two, centred, need_within
+
 if TYPE_CHECKING:  # figures of finished runs are compared without waiting for torch
     from torch import Tensor
 
+    from compressor.data.splits import Split
+
 Labels = TypeVar("Labels", np.ndarray, "Tensor")
-SINGLE_LABEL, SCORE, MANY_LABELS = "single_label", "score", "many_labels"
+SINGLE_LABEL, SCORE, MANY_LABELS, RANKING = "single_label", "score", "many_labels", "ranking"
+SCORES = frozenset({SCORE, RANKING})
+"""Kinds whose one output is a number."""
 MOST_DIRECTIONS = 8
 """Directions that are followed back; outputs with more give up the ones that carry least."""
 TENTHS = 10
@@ -41,7 +58,16 @@ class Kind:
     directions: Callable[[Tensor, int], Tensor]
     loss: Callable[[Tensor, Tensor], Tensor]
     countable: bool
-    """Whether an answer is right or wrong, so that two models are compared by counting."""
+    """Whether an answer is right or wrong, so that answers can be counted."""
+    right: Callable[[Task, np.ndarray, np.ndarray], np.ndarray] | None = None
+    """Whether answers are those of the labels; None where that is when they do not differ from them."""
+    counted: str = "predictions"
+    """What is counted: the answers to rows, or to what rows are counted within (see `Task.within`)."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether answers are counted by what rows are within."""
+        return self.counted != "predictions"
 
 
 @dataclass(frozen=True)
@@ -53,12 +79,38 @@ class Task:
       `sigmoid` the score is the logistic function of the output, as cross-encoders have it.
     - `many_labels`: any of C labels, each where its probability is at least that of `thresholds`; labels are int64 [N, C] of 0
       and 1.
+    - `ranking`: the order of the rows of a query by a score as above; labels are float64 [N], how relevant each is, 0 for not
+      at all. What is counted is queries, Q of them: another answer is another row on top.
+
+    `within` says what each row is counted within, int64 [N] from 0 on; see `bound`.
     """
 
     kind: str = SINGLE_LABEL
     tolerance: float = 0.0
     thresholds: tuple[float, ...] = ()
     sigmoid: bool = False
+    within: np.ndarray | None = field(default=None, compare=False, repr=False)
+
+    def bound(self, *splits: Split) -> Task:
+        """Return the task of the rows of these splits, one after the other: they say what rows are counted within."""
+        if not self.row.whole:
+            return self
+        starts = np.cumsum([0, *(split.counted for split in splits)])
+        within = [split.within + start for split, start in zip(splits, starts, strict=False)]
+        return replace(self, within=np.concatenate(within))
+
+    def count(self, rows: int) -> int:
+        """Return how many answers so many rows have."""
+        return int(need_within(self.within).max()) + 1 if self.row.whole else rows
+
+    def told(self) -> dict[str, Any]:
+        """Return what decides an answer beside the outputs, as JSON has it."""
+        return {key: getattr(self, key) for key in ("kind", "tolerance", "thresholds", "sigmoid")}
+
+    @property
+    def is_score(self) -> bool:
+        """Whether there is one output, which is a number."""
+        return self.kind in SCORES
 
     @property
     def row(self) -> Kind:
@@ -75,22 +127,30 @@ class Task:
         return self.row.answers(self, outputs)
 
     def changed(self, full: np.ndarray, other: np.ndarray) -> np.ndarray:
-        """Return bool [N]: the rows whose answer to outputs [N, C] is another one."""
+        """Return bool [N], of rankings [Q]: the rows (queries) whose answer to outputs [N, C] is another one."""
         return self.row.differ(self, self.answers(full), self.answers(other))
 
     def margins(self, outputs: np.ndarray) -> np.ndarray:
-        """Return by how much outputs [N, C] must move for another answer, at least [N]; 0 for scores: any move may."""
+        """Return by how much outputs [N, C] must move for another answer, at least [N] ([Q]); 0 for scores: any move may."""
         if self.kind == SCORE:
             return np.zeros(len(outputs))
+        if self.kind == RANKING:
+            first, second = best_two(outputs[:, 0], need_within(self.within))
+            return outputs[first, 0] - outputs[second, 0]
         if self.kind == MANY_LABELS:
             return np.abs(outputs - logit(np.array(self.thresholds))).min(1)
         top = np.sort(outputs, axis=1)[:, -2:]
         return top[:, 1] - top[:, 0]
 
     def right(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Return bool [N]: the rows whose answer is that of the labels; raises ValueError for scores, which are never right."""
+        """Return bool [N], of rankings [Q]: the rows (queries) whose answer is that of the labels.
+
+        A query is right where no row is more relevant than the one on top. Raises ValueError for scores, which are never right.
+        """
         if not self.row.countable:
             raise ValueError("a score is near or far, not right or wrong")
+        if self.row.right is not None:
+            return self.row.right(self, self.answers(outputs), labels)
         return ~self.row.differ(self, self.answers(outputs), labels)
 
     def divergences(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -118,10 +178,13 @@ class Task:
     def groups(self, answers: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the group int64 [N] of each row for the separability of states, by its answer or its label.
 
-        Classes are groups themselves; scores are grouped in tenths of the rows. Rows with the same set of labels are a group,
+        Classes are groups themselves; scores are grouped in tenths of the rows, those of rankings after the mean of their query
+        is taken away. Rows with the same set of labels are a group,
         and then the second value says which labels each group has, int64 [G, C].
         """
-        if self.kind == SCORE:
+        if self.kind == RANKING:
+            answers = centred(answers, need_within(self.within))
+        if self.is_score:
             cuts = np.quantile(answers, np.linspace(0, 1, TENTHS + 1)[1:-1])
             return np.unique(np.searchsorted(cuts, answers, side="right"), return_inverse=True)[1], None
         if self.kind == MANY_LABELS:
@@ -148,18 +211,18 @@ class Task:
 
     def no_labels(self, rows: int, outputs: int) -> np.ndarray:
         """Return the labels of rows that have none, as `Task` has them."""
-        if self.kind == SCORE:
+        if self.is_score:
             return np.full(rows, np.nan)
         return np.full((rows, outputs) if self.kind == MANY_LABELS else rows, -1)
 
     def known(self, labels: Labels) -> Labels:
         """Return bool [N]: the rows that have a label."""
-        there = labels == labels if self.kind == SCORE else labels >= 0  # NaN is not itself
+        there = labels == labels if self.is_score else labels >= 0  # NaN is not itself
         return there if there.ndim == 1 else there.all(1)
 
     def packed(self, answers: np.ndarray) -> bytes:
         """Return answers or labels as bytes, the same on every machine."""
-        return answers.astype("<f8" if self.kind == SCORE else "<i8").tobytes()
+        return answers.astype("<f8" if self.is_score else "<i8").tobytes()
 
 
 SINGLE = Task()
@@ -193,78 +256,33 @@ def _other_set(_task: Task, one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return (one != other).any(axis=1)
 
 
-def _softmax_divergences(student: Tensor, teacher: Tensor) -> Tensor:
-    from torch import nn
-
-    log_q, log_p = student.log_softmax(1), teacher.log_softmax(1)
-    return nn.functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)
-
-
-def _squared(student: Tensor, teacher: Tensor) -> Tensor:
-    return (student - teacher).square().sum(1) / 2
+def _other_top(task: Task, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    within = need_within(task.within)
+    tops = [best_two(scores, within)[0] for scores in (one, other)]
+    broken = np.isin(np.arange(within.max() + 1), within[np.isnan(other) | np.isnan(one)])  # NaN is another answer
+    return (tops[0] != tops[1]) | broken
 
 
-def _sigmoid_divergences(student: Tensor, teacher: Tensor) -> Tensor:
-    from torch import nn
-
-    logsigmoid, kl = nn.functional.logsigmoid, nn.functional.kl_div
-    given = kl(logsigmoid(student), logsigmoid(teacher), reduction="none", log_target=True)
-    not_given = kl(logsigmoid(-student), logsigmoid(-teacher), reduction="none", log_target=True)
-    return (given + not_given).sum(1)
-
-
-def _softmax_directions(outputs: Tensor, most: int) -> Tensor:
-    import torch
-
-    shares = outputs.double().softmax(-1)
-    values, vectors = torch.linalg.eigh(torch.diag_embed(shares) - shares[:, :, None] * shares[:, None, :])
-    count = min(outputs.shape[-1] - 1, most)
-    return (vectors * values.clamp_min(0).sqrt()[:, None, :])[..., -count:].to(outputs.dtype)
-
-
-def _sigmoid_directions(outputs: Tensor, most: int) -> Tensor:
-    import torch
-
-    shares = outputs.double().sigmoid()
-    spread = (shares * (1 - shares)).sqrt()
-    kept = spread.topk(min(outputs.shape[-1], most), dim=-1)
-    made = torch.zeros(*outputs.shape, kept.indices.shape[-1], dtype=torch.float64, device=outputs.device)
-    return made.scatter_(1, kept.indices[:, None, :], kept.values[:, None, :]).to(outputs.dtype)
-
-
-def _one_direction(outputs: Tensor, _most: int) -> Tensor:
-    import torch
-
-    return torch.ones(*outputs.shape, 1, dtype=outputs.dtype, device=outputs.device)
-
-
-def _cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
-    from torch import nn
-
-    return nn.functional.cross_entropy(outputs, labels.long())
-
-
-def _half_square(outputs: Tensor, labels: Tensor) -> Tensor:
-    return (outputs[:, 0] - labels).square().mean() / 2
-
-
-def _binary_cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
-    from torch import nn
-
-    return nn.functional.binary_cross_entropy_with_logits(outputs, labels.to(outputs))
+def _top_is_best(task: Task, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    within = need_within(task.within)
+    return labels[best_two(scores, within)[0]] == labels[best_two(labels, within)[0]]
 
 
 KINDS = {
     SINGLE_LABEL: Kind(
-        None, "accuracy", _label_answers, _other_label, _softmax_divergences, _softmax_directions,
-        _cross_entropy, countable=True,
+        None, "accuracy", _label_answers, _other_label, softmax_divergences, softmax_directions,
+        cross_entropy, countable=True,
     ),
     SCORE: Kind(
-        "regression", "Spearman correlation", _score_answers, _moved, _squared, _one_direction, _half_square, countable=False
+        "regression", "Spearman correlation", _score_answers, _moved, squared, one_direction, half_square, countable=False
     ),
     MANY_LABELS: Kind(
-        "multi_label_classification", "subset accuracy", _many_answers, _other_set, _sigmoid_divergences, _sigmoid_directions,
-        _binary_cross_entropy, countable=True,
+        "multi_label_classification", "subset accuracy", _many_answers, _other_set, sigmoid_divergences, sigmoid_directions,
+        binary_cross_entropy, countable=True,
+    ),
+    RANKING: Kind(
+        "regression", "NDCG@10", _score_answers, _other_top, squared, one_direction, half_square, countable=True,
+        right=_top_is_best, counted="queries",
     ),
 }  # fmt: skip
 """Kind -> what it means; keys = DataSpec.kind."""

@@ -15,13 +15,21 @@ Sets = list[tuple[Label, ...] | None]
 """The labels that each row has, None where they are not known."""
 
 
-def read_scores(table: Table, column: str, bad: dict[int, str]) -> list[float | None]:
-    """Return the numbers of a column, None where there is none; rows with something else, NaN or infinity are added to `bad`."""
+def read_scores(table: Table, column: str, bad: dict[int, str], *, negative: bool = True) -> list[float | None]:
+    """Return the numbers of a column, None where there is none; rows with something else, NaN or infinity are added to `bad`.
+
+    So are `negative` numbers where they may not be.
+    """
     found: list[float | None] = []
     for row, value in enumerate(table.column(column)):
         number = _number(value)
         if number is not None and not math.isfinite(number):
             bad.setdefault(row, f"row {row + 1}, column {column!r}: the score {shown(value)} is no finite number")
+            number = None
+        if number is not None and number < 0 and not negative:
+            bad.setdefault(
+                row, f"row {row + 1}, column {column!r}: the relevance {shown(value)} is below 0, which is none at all"
+            )
             number = None
         found.append(number)
     return found

@@ -1,13 +1,14 @@
 """What the first screen of a report shows: three numbers beside today's, the steps between them, what changed, the file."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from compressor.export.deploy import snippet
+from compressor.export.deploy import example, snippet, torch_lines
 from compressor.report import formats
 from compressor.report.formats import count, milliseconds, percent
 from compressor.report.wording.answer import cell_words, size_words, speed_words
-from compressor.report.wording.kinds import metric_of
+from compressor.report.wording.kinds import counted_of, metric_of, rows_of
 
 TEXTS_SHOWN, LONGEST_TEXT = 5, 140
 Json = Mapping[str, Any]
@@ -71,7 +72,8 @@ def _claimed_speed(own: Sequence[Json]) -> dict[str, Any]:
 def _changed(versus: Json) -> dict[str, Any]:
     rows, flips = versus["rows"], versus["flips"]
     share = flips / rows if rows else 0.0
-    text = f"{percent(share)} of the evaluation texts"
+    what = rows_of(versus)
+    text = f"{percent(share)} of the evaluation {what}"
     if versus["ci95"] is not None:
         loss = formats.with_interval(formats.points, versus["accuracy_delta"], versus["ci95"], " points")
         text += f"; {metric_of(versus)} {loss} at 95 %"
@@ -79,7 +81,7 @@ def _changed(versus: Json) -> dict[str, Any]:
         "name": "Changed predictions",
         "value": f"{count(flips)} of {count(rows)}",
         "text": text,
-        "bars": _bars(1, 1, (f"{count(rows)} texts", f"{count(rows - flips)} as today"), share),
+        "bars": _bars(1, 1, (f"{count(rows)} {what}", f"{count(rows - flips)} as today"), share),
     }
 
 
@@ -128,7 +130,9 @@ def deploy(result: Json, latency: Sequence[Json], max_length: int) -> dict[str, 
     path = answer["path"] if answer else _folder(result, latency)
     onnx = answer["engine"] == "onnx" if answer else path != "model"
     precision = answer["precision"] if answer else "float32"
-    code = snippet(path) if onnx else torch_lines(path, precision, max_length)
+    data = result.get("data") or {}
+    lines = snippet if onnx else partial(torch_lines, precision=precision, max_length=max_length)
+    code = lines(path, example=example(data.get("texts")), answers=data.get("answers"))
     return {"path": path, "code": code, "note": "" if answer or result["cascade"] else _own_numbers(result, path)}
 
 
@@ -140,7 +144,7 @@ def _own_numbers(result: Json, path: str) -> str:
     versus = entry["versus_full"]
     return (
         f"The numbers above are of the model in PyTorch. This file: {count(versus['flips'])} of {count(versus['rows'])} "
-        f"predictions changed ({versus['tier']}), {size_words(entry['bytes'])}."
+        f"{counted_of(versus)} changed ({versus['tier']}), {size_words(entry['bytes'])}."
     )
 
 
@@ -155,24 +159,6 @@ def _folder(result: Json, latency: Sequence[Json]) -> str:
     times = {name: [row["p50_ms"] for row in latency if row["variant"] == name] for name in files}
     timed = [name for name in files if times[name]]
     return f"onnx/{min(timed, key=lambda name: sum(times[name]), default=files[0]).removeprefix('onnx_')}"
-
-
-def torch_lines(path: str, precision: str, max_length: int) -> str:
-    """Return lines of Python that classify a text with the saved model in `path` and transformers alone."""
-    half = "" if precision == "float32" else f", dtype=torch.{precision}"
-    return "\n".join(
-        [
-            "import torch",
-            "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
-            "",
-            f'tokenizer = AutoTokenizer.from_pretrained("{path}")',
-            f'model = AutoModelForSequenceClassification.from_pretrained("{path}"{half}).eval()',
-            f'inputs = tokenizer(["a text"], truncation=True, max_length={max_length}, padding=True, return_tensors="pt")',
-            "with torch.inference_mode():",
-            "    logits = model(**inputs).logits",
-            "print([model.config.id2label[i] for i in logits.argmax(-1).tolist()])",
-        ]
-    )
 
 
 def built_rows(result: Json) -> list[dict[str, Any]]:

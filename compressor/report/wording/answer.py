@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from compressor.report.formats import change, count, milliseconds, points, points_interval
-from compressor.report.wording.kinds import headed, metric_of
+from compressor.report.wording.kinds import counted_of, headed, metric_of
 
 
 def answer_line(answer: Mapping[str, Any]) -> str:
@@ -18,7 +18,7 @@ def answer_line(answer: Mapping[str, Any]) -> str:
     return (
         f"Ship {answer['path']}: {milliseconds(answer['mean_ms'])} instead of {today} ({speed_words(answer['speedup'])} "
         f"[{low:.1f}, {high:.1f}]), {size_words(answer['bytes'])} instead of {size_words(answer['baseline_bytes'])}, "
-        f"{count(answer['flips'])} of {count(answer['rows'])} predictions changed ({tier})."
+        f"{count(answer['flips'])} of {count(answer['rows'])} {counted_of(answer)} changed ({tier})."
     )
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
-from compressor.data.answers.kinds import MANY_LABELS, SCORE, SINGLE_LABEL
+from compressor.data.answers.kinds import MANY_LABELS, RANKING, SCORE, SINGLE_LABEL
 from compressor.recipe.data import DataSpec
 from compressor.report.formats import count, percent, points, with_interval
-from compressor.report.wording.kinds import headed, is_share, metric_of
+from compressor.report.wording.kinds import counted_of, headed, is_share, metric_of, rows_of
 
 HUB = DataSpec.model_fields["source"].default
 METRICS = {
@@ -17,6 +17,11 @@ METRICS = {
         "accuracy": ("spearmanr", "Spearman correlation"),
         "pearson": ("pearsonr", "Pearson correlation"),
         "mae": ("mae", "Mean absolute error"),
+    },
+    RANKING: {
+        "accuracy": ("ndcg_at_10", "NDCG@10"),
+        "mrr": ("mrr_at_10", "MRR@10"),
+        "top": ("hit_rate_at_1", "Best on top"),
     },
     MANY_LABELS: {"accuracy": ("accuracy", "Subset accuracy"), "f1": ("f1", "Macro F1")},
 }
@@ -32,14 +37,16 @@ def results_section(result: Mapping[str, Any]) -> str:
         for name, (_, word) in _named(result).items()
         if _measured(own, name) is not None
     ]
-    rows.append(f"| Changed predictions | | {count(versus['flips'])} of {count(versus['rows'])} ({versus['tier']}) |")
+    rows.append(
+        f"| Changed {counted_of(versus)} | | {count(versus['flips'])} of {count(versus['rows'])} ({versus['tier']}) |"
+    )
     if versus["accuracy_delta"] is not None:
         delta = with_interval(points, versus["accuracy_delta"], versus["ci95"], " points")
         rows.append(f"| {headed(metric)} against the full model | | {delta} |")
     intervals = "" if own["accuracy"] is None else "; with 95 % intervals"
     return "\n".join([
         "## Results", "",
-        f"On {count(versus['rows'])} evaluation rows, which nothing was chosen by{intervals}.", "",
+        f"On {count(versus['rows'])} evaluation {rows_of(versus)}, which nothing was chosen by{intervals}.", "",
         "| | full model | this model |", "| --- | --- | --- |", *rows,
     ])  # fmt: skip
 
@@ -60,6 +67,21 @@ def eval_results(result: Mapping[str, Any]) -> list[EvalResult]:
         for key, (kind, _) in _named(result).items()
         if (value := _measured(own, key)) is not None
     ]
+
+
+def other_measures(result: Mapping[str, Any], judged: str) -> list[tuple[str, str, str]]:
+    """Return name, value of the full model and value of the variant that the run is judged by, of what is measured beside.
+
+    The last may be how alike the two are, without a value of the full model.
+    """
+    full, own = (result["variants"][name] for name in ("full", judged))
+    rows = [
+        (word, _value(name, full, ""), _value(name, own, ""))
+        for name, (_, word) in _named(result).items()
+        if name != "accuracy" and _measured(full, name) is not None and _measured(own, name) is not None
+    ]
+    tau = ((own["versus_full"] or {}).get("more") or {}).get("kendall_tau")
+    return rows if tau is None else [*rows, ("Kendall's tau between the orders", "", f"{tau:.3f}")]
 
 
 def _named(result: Mapping[str, Any]) -> dict[str, tuple[str, str]]:

@@ -1,17 +1,38 @@
 """What a prediction is, and what its measure is called, where it is not one label a row."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from compressor.data.answers.kinds import MANY_LABELS, SCORE, SINGLE
-from compressor.report.formats import percent
+from compressor.data.answers.kinds import MANY_LABELS, RANKING, SCORE, SINGLE
+from compressor.report.formats import percent, percent_interval
 
-ACCURACY = SINGLE.row.metric
+INTERVALS = {
+    SCORE: "normal, of a paired bootstrap over the texts",
+    RANKING: "normal, of the mean difference of the queries, with half a query for a gain and a loss added",
+}
+"""Kind of task -> what the intervals of its metric are, where it is not counted."""
+ACCURACY, COUNTED = SINGLE.row.metric, SINGLE.row.counted
 
 
 def metric_of(versus: Mapping[str, Any] | None) -> str:
     """Return what the difference from the full model is one of: accuracy, or the measure of another kind of task."""
     return (versus or {}).get("metric", ACCURACY)
+
+
+def counted_of(versus: Mapping[str, Any] | None) -> str:
+    """Return what is counted where a comparison or an answer says how many changed: predictions, or queries of rankings."""
+    return (versus or {}).get("counted", COUNTED)
+
+
+def rows_of(versus: Mapping[str, Any] | None) -> str:
+    """Return what evaluation rows are called: texts, or what is counted in their place."""
+    counted = counted_of(versus)
+    return "texts" if counted == COUNTED else counted
+
+
+def intervals_of(answers: Mapping[str, Any] | None) -> str:
+    """Return what the paired intervals of the metric are, in words."""
+    return INTERVALS.get((answers or {}).get("kind"), "Tango's score interval of paired counts")
 
 
 def headed(metric: str) -> str:
@@ -21,12 +42,19 @@ def headed(metric: str) -> str:
 
 def is_share(metric: str) -> bool:
     """Return whether values of the metric are shares, which are shown in percent."""
-    return "correlation" not in metric
+    return "correlation" not in metric and "@" not in metric
 
 
 def quality(value: float | None, metric: str = ACCURACY) -> str:
     """Return a value of the metric: a share in percent, a correlation as it is."""
     return percent(value) if value is None or is_share(metric) else f"{value:.3f}"
+
+
+def quality_interval(interval: Sequence[float] | None, metric: str) -> str:
+    """Return the interval of a value of the metric; see `quality`."""
+    if interval is None or is_share(metric):
+        return percent_interval(interval)
+    return f"{interval[0]:.3f} to {interval[1]:.3f}"
 
 
 def meaning(answers: Mapping[str, Any] | None) -> str:
@@ -39,6 +67,11 @@ def meaning(answers: Mapping[str, Any] | None) -> str:
         return (
             f"A prediction is a score here. It counts as changed where it moves by more than {answers['tolerance']:.3g}; models "
             "are compared by Spearman's correlation with the labels, a point being a hundredth of it."
+        )
+    if kind == RANKING:
+        return (
+            "A prediction is the order of the documents of a query here. It counts as changed where another document is on top; "
+            "models are compared by the mean NDCG@10 over the queries, a point being a hundredth of it."
         )
     if kind == MANY_LABELS:
         return (

@@ -26,7 +26,7 @@ from compressor.report.formats import (
 )
 from compressor.report.tables.selection import OWN
 from compressor.report.wording.answer import answer_line
-from compressor.report.wording.kinds import ACCURACY, headed, metric_of, quality
+from compressor.report.wording.kinds import ACCURACY, COUNTED, counted_of, headed, metric_of, quality
 
 SMALL_ROWS = 500
 """Below this many evaluation rows the report warns: one example then weighs 0.2 points or more."""
@@ -72,7 +72,9 @@ def headline(result: dict, comparisons: list[dict]) -> str:
         "not measured": f"{metric} not measured (no labels)",
         "not distinguishable": f"{metric} not distinguishable from the full model",
     }.get(verdict(versus), f"{metric} {points(versus['accuracy_delta'])} ({verdict(versus)} than the full model)")
-    changed = f", {count(versus['flips'])} of {count(versus['rows'])} predictions changed" if versus["flips"] else ""
+    changed = (
+        f", {count(versus['flips'])} of {count(versus['rows'])} {counted_of(versus)} changed" if versus["flips"] else ""
+    )
     claimed = [row["speedup"] for row in comparisons if row["claimed"]]
     speed = "no speed-up above the noise floor" if comparisons else "speed not measured"
     if claimed:
@@ -106,16 +108,21 @@ def accuracy_fact(full: dict, compressed: dict) -> tuple[str, str]:
         if verdict(versus) == "not distinguishable" and versus["ci95"][0] < 0:
             text += f" The interval leaves room for a loss of {-100 * versus['ci95'][0]:.2f} points."
     small = "Small sample: n" if versus["rows"] < SMALL_ROWS else "n"
-    one = f", one example is {100 / max(versus['rows'], 1):.2f} points" if versus["gained"] is not None else ""
+    one = (
+        f", one example is {100 / max(versus['rows'], 1):.2f} points"
+        if counted_of(versus) == COUNTED and versus["gained"] is not None
+        else ""
+    )
     return points(versus["accuracy_delta"]), f"{text} {small} = {count(versus['rows'])}{one}."
 
 
 def agreement_fact(versus: dict) -> tuple[str, str]:
     """Return the agreement and how the changed predictions divide."""
-    text = f"{count(versus['flips'])} of {count(versus['rows'])} predictions changed ({percent(versus['flip_rate'])})"
+    text = f"{count(versus['flips'])} of {count(versus['rows'])} {counted_of(versus)} changed ({percent(versus['flip_rate'])})"
     if versus["gained"] is not None and versus["lost"] is not None:
+        both = "wrong both times" if counted_of(versus) == COUNTED else "neither"
         other = versus["flips"] - versus["gained"] - versus["lost"]
-        text += f": {versus['gained']} gained, {versus['lost']} lost" + (f", {other} wrong both times" if other else "")
+        text += f": {versus['gained']} gained, {versus['lost']} lost" + (f", {other} {both}" if other else "")
     return percent(versus["agreement"]), f"{text}. Held against the full model in PyTorch."
 
 

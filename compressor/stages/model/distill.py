@@ -42,8 +42,9 @@ def distill_model(run: Run, model: PreTrainedModel, units: Sequence[Unit]) -> di
         checkpoint=distill_checkpoint(run, units),
     )
     after = predict(model, run.selection, track=run.track)
-    kl_before, kl_after = (run.task.divergence(target, logits) for logits in (before, after))
-    agreements = [float((~run.task.changed(target, logits)).mean()) for logits in (before, after)]
+    task = run.task.bound(run.data.selection)
+    kl_before, kl_after = (task.divergence(target, logits) for logits in (before, after))
+    agreements = [float((~task.changed(target, logits)).mean()) for logits in (before, after)]
     kept = kl_after < kl_before
     if not kept:
         model.load_state_dict(start)

@@ -61,9 +61,10 @@ def compensate(run: Run, model: PreTrainedModel, spec: HeadSpec) -> dict[str, An
             return distance(run.task, logits, wanted)
         return cross_entropy(logits, wanted, fit.class_weights)
 
+    task = run.task.bound(data.selection)
     both = torch.from_numpy(stock_logits), fit.head.logits(held, activation)
     losses = [loss(logits) for logits in both]
-    agreements = [float((~run.task.changed(answers, logits.numpy())).mean()) for logits in both]
+    agreements = [float((~task.changed(answers, logits.numpy())).mean()) for logits in both]
     folded = losses[1] < losses[0]
     report = {
         "nodes": states.shape[1] if family.head_norm else len(fit.head.b1),

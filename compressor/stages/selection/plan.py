@@ -95,7 +95,7 @@ def _make_composition(run: Run, folder: Path, captured: tuple[list[LayerCall], t
         if run.late or keep < least_left(tried, savings, run.source.layers, one=bool(run.family.groups_key)):
             break
         found = find_mix(trials, savings, damages, tried, any_shape(run.source.config), _gains(run))
-        if not keeps_to(ship, found.chosen, trials.rows):
+        if not keeps_to(ship, found.chosen, trials.counted):
             if plan.search == NOTHING:  # all layers stay, though not unsearched
                 counted = {name: getattr(plan, name) + getattr(found, name) for name in COUNTED}
                 plan = replace(plan, search=found.search, sets_total=found.sets_total, **counted)
@@ -169,4 +169,8 @@ STAGE = Stage(
     cost,
     result=lambda run: {"plan": read_json(run.path / "plan.json")},
     notes=answer_notes,
+    # a latency budget and minutes for compositions go by the time that something took here
+    shared=lambda recipe: (
+        recipe.ship is None and (recipe.selection.budget is None or recipe.selection.budget.of == "flops")
+    ),
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from compressor.data.answers.kinds import SCORE, SINGLE_LABEL, Task
+from compressor.data.answers.kinds import SINGLE_LABEL, Task
 from compressor.files import read_json, write_json
 from compressor.measurement.predictions import predict
 from compressor.model.states.states import class_states
@@ -39,7 +39,7 @@ def compute(run: Run, folder: Path) -> None:
         run.teacher, run.family, run.calibration, labels, classes, inner=inner, seed=seed, track=run.track
     )
     layers = states.behind_layers() if inner else states
-    told = {"members": members, "ordered": run.kind == SCORE, "seed": seed, "track": run.track}
+    told = {"members": members, "ordered": run.task.is_score, "seed": seed, "track": run.track}
     scores = score_layers(layers, spec.score, spec.labels, **told)
     more: dict[str, Any] = {}
     if inner:
@@ -65,7 +65,7 @@ def _groups(run: Run) -> tuple[np.ndarray | None, int, np.ndarray | None]:
         return answers, run.classes, None
     if answers is None:
         answers = run.task.answers(predict(run.teacher, run.calibration, track=run.track, description="full model"))
-    groups, members = run.task.groups(answers)
+    groups, members = run.task.bound(run.data.calibration).groups(answers)
     return groups, int(groups.max()) + 1, members
 
 

@@ -40,7 +40,7 @@ def run_trials(
         calls,
         logits,
         labels,
-        task=run.task,
+        task=run.task.bound(run.data.selection),
         cache=cache,
         stand_ins=stand_ins,
         made_from=made_from,

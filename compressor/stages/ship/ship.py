@@ -19,7 +19,7 @@ from compressor.selection.ship import ALIKE, TODAY, Judgement, decide, in_order,
 from compressor.stages.cascade.cascade import tried
 from compressor.stages.cascade.shared import FITTED
 from compressor.stages.ship.built import Built, answers_of, baseline_subject, built, bytes_of, subject_of
-from compressor.stages.stage import Stage, latency_inputs, spec_json
+from compressor.stages.stage import Stage, latency_inputs, never, spec_json
 
 SHIP = "ship.json"
 LOGITS = {"guard": "calibration_logits", "selection": "selection_logits"}
@@ -40,9 +40,10 @@ def compute(run: Run, folder: Path) -> None:
         own = [entry for entry in entries if entry.branch == branch]
         parts = run.deciding(exits=own[0].exits)
         full = np.concatenate([load_array(run.path, LOGITS[part]) for part in parts])
+        task = run.task.bound(*(getattr(run.data, part) for part in parts))
         encodings, labels = join([getattr(run, part) for part in parts]), _labels(run, parts)
         judged |= in_order({
-            entry.variant: judge(spec, full, answers_of(run, entry, encodings)[0], labels, run.branches, run.task)
+            entry.variant: judge(spec, full, answers_of(run, entry, encodings)[0], labels, run.branches, task)
             for entry in own
         })  # fmt: skip
     entries, rows = _timed(run, entries)
@@ -137,4 +138,5 @@ STAGE = Stage(
     wanted,
     lambda run: {"ship": read_json(run.path / SHIP) if wanted(run.recipe) else None},
     seconds=lambda run: (run.recipe.benchmark.min_seconds, run.recipe.benchmark.max_seconds),
+    shared=never,
 )

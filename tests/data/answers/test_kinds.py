@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compressor.data.answers.config import need_single_label, task_of
-from compressor.data.answers.kinds import KINDS, MANY_LABELS, SCORE, SINGLE, Task
+from compressor.data.answers.kinds import KINDS, MANY_LABELS, RANKING, SCORE, SINGLE, Task
+from compressor.data.splits import Split
 from compressor.errors import UserError
 from compressor.recipe.data import DataSpec
 
@@ -107,6 +108,40 @@ def test_margins_by_hand():
     assert SINGLE.margins(outputs([1, 4, 2])).tolist() == [2]
     assert MANY.margins(outputs([-3, ODDS_3 + 1])).tolist() == pytest.approx([1])
     assert Task(SCORE).margins(outputs([7])).tolist() == [0]
+
+
+RANKED = Task(RANKING, within=np.array([0, 1, 0, 1, 0]))
+
+
+def test_rankings_by_hand():
+    full, other = outputs([3], [1], [2], [5], [0]), outputs([3], [7], [2], [5], [9])
+    assert RANKED.changed(full, other).tolist() == [True, True]
+    assert RANKED.changed(full, 10 * full).tolist() == [False, False]
+    assert RANKED.changed(full, outputs([3], [np.nan], [2], [5], [0])).tolist() == [False, True]
+    relevant = np.array([1.0, 0, 2, 0, 0])
+    assert RANKED.right(full, relevant).tolist() == [False, True]  # no document of query 1 is better than that on top
+    assert RANKED.margins(full).tolist() == [1, 4]
+    assert RANKED.count(5) == 2
+    assert SINGLE.count(5) == 5
+    with pytest.raises(ValueError, match="bind it to its rows first"):
+        Task(RANKING).changed(full, other)
+
+
+def test_rankings_are_grouped_less_the_mean_of_their_query():
+    # 10 queries of the same ten steps around means far apart: tenths of the steps, not of the means
+    answers, within = (100 * np.arange(10)[:, None] + np.arange(10)).reshape(-1) * 1.0, np.repeat(np.arange(10), 10)
+    groups, members = Task(RANKING, within=within).groups(answers)
+    assert members is None
+    assert groups.tolist() == list(range(10)) * 10
+
+
+def test_a_task_is_bound_to_splits_one_after_the_other():
+    one = Split([("a",)] * 3, None, ["x"] * 3, ["q", "p", "q"])
+    bound = Task(RANKING).bound(one, one)
+    assert bound.within.tolist() == [0, 1, 0, 2, 3, 2]
+    assert bound == Task(RANKING)  # what decides an answer is the same
+    assert SINGLE.bound(one) is SINGLE
+    assert "within" not in bound.told()
 
 
 def config(outs, **more):

@@ -11,22 +11,27 @@ from compressor.errors import UserError
 from compressor.recipe.data import DataSpec
 
 
-def own(folder, values, validation, label="y", suffix=".jsonl", **more):
-    """Return the data of two files whose rows have these values of the label columns."""
+def own(folder, values, validation, label="y", suffix=".jsonl", queries=None, **more):
+    """Return the data of two files whose rows have these values of the label columns, those of training also a query."""
     files = {}
     for name, rows in (("train", values), ("validation", validation)):
         table = [
             {"text": f"{name} text {row}", **(value if isinstance(value, dict) else {"y": value})}
             for row, value in enumerate(rows)
         ]
+        if queries is not None:
+            asked = queries if name == "train" else ["p"] * len(table)
+            table = [{**row, "q": query} for row, query in zip(table, asked, strict=True)]
+            more["group"] = "q"
         path = folder / f"{name}{suffix}"
         if suffix == ".csv":
             pd.DataFrame(table).to_csv(path, index=False)
         else:
             path.write_text("\n".join(map(json.dumps, table)), encoding="utf-8")
         files[name] = str(path)
-    sizes = {"calibration": {"size": 4}, "selection": {"size": 4}}
-    return DataSpec(**{**files, "text": "text", "label": label, **sizes, **more})
+    size = 4 if queries is None else 8
+    sizes = {"calibration": {"size": size}, "selection": {"size": size}}
+    return DataSpec(**{**files, "text": "text", "label": label, **(sizes | more)})
 
 
 def load(spec, names=None):
@@ -34,6 +39,8 @@ def load(spec, names=None):
 
 
 SCORES = [row / 20 for row in range(20)]
+RELEVANT = [row % 3 for row in range(20)]
+QUERIES = [f"query {row // 4}" for row in range(20)]
 SETS = [["a"] * (row % 2) + ["b"] * (row % 3 == 0) for row in range(20)]
 
 
@@ -80,6 +87,19 @@ BAD = {
     "broken list": ("many_labels", ["[a,", *SETS[1:]], {}, "row 1, column 'y': '[a,' is no list of labels"),
     "odd label": ("many_labels", [[0.5], *SETS[1:]], {}, "row 1, column 'y': the list holds 0.5, which is no label"),
     "no labels": ("many_labels", [None, *SETS[1:]], {}, "row 1, column 'y': the labels are missing"),
+    "negative relevance": (
+        "ranking",
+        [-1, *RELEVANT[1:]],
+        {},
+        "row 1, column 'y': the relevance -1 is below 0, which is none at all",
+    ),
+    "one document": (
+        "ranking",
+        RELEVANT,
+        {"queries": ["alone", *QUERIES[1:]]},
+        "row 1: the query 'alone' has one document, and an order takes two",
+    ),
+    "no query": ("ranking", RELEVANT, {"queries": ["", *QUERIES[1:]]}, "row 1, column 'q': the query is missing"),
     "unknown label": (
         "many_labels",
         [["z"], *SETS[1:]],
@@ -91,10 +111,49 @@ BAD = {
 
 @pytest.mark.parametrize(("kind", "values", "more", "words"), BAD.values(), ids=BAD)
 def test_labels_that_cannot_be_used_are_named_with_their_row(tmp_path, kind, values, more, words):
-    validation = [0.1, 0.2] if kind == "score" else [["a"], ["b"]]
+    validation = [["a"], ["b"]] if kind == "many_labels" else [0.1, 0.2]
+    queries = {"queries": more.get("queries", QUERIES)} if kind == "ranking" else {}
     with pytest.raises(UserError) as error:
-        load(own(tmp_path, values, validation, kind=kind), **more)
+        load(own(tmp_path, values, validation, kind=kind, **queries), more.get("names"))
     assert words in str(error.value)
+
+
+def test_queries_stay_whole_and_lie_in_one_part(tmp_path):
+    spec = own(tmp_path, RELEVANT * 2, [0, 1], kind="ranking", queries=[f"query {row // 4}" for row in range(40)])
+    data = load(spec)
+    parts = [getattr(data, part) for part in ("train", "calibration", "selection", "evaluation")]
+    assert [part.counted for part in parts] == [6, 2, 2, 1]  # eight rows each are asked for, and four a query has
+    assert [len(part) for part in parts] == [24, 8, 8, 2]
+    assert [set(part.within.tolist()) for part in parts] == [set(range(part.counted)) for part in parts]
+    names = [set(part.groups) for part in parts]
+    assert sum(map(len, names)) == len(set.union(*names)) == 11
+    assert spec.group == "q"
+
+
+def test_a_query_is_the_first_text_where_no_column_is_named(tmp_path):
+    for name, rows in (("train", 24), ("validation", 4)):
+        lines = [json.dumps({"a": f"{name} {row // 2}", "b": f"document {row}", "y": row % 2}) for row in range(rows)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    files = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "validation")}
+    data = load(
+        DataSpec(**files, text=["a", "b"], label="y", kind="ranking", selection={"size": 6}, calibration={"size": 6})
+    )
+    assert data.evaluation.groups == ["validation 0"] * 2 + ["validation 1"] * 2
+    assert (len(data.selection), len(data.calibration), len(data.train)) == (6, 6, 12)
+
+
+def test_a_query_of_the_evaluation_leaves_the_training_rows(tmp_path):
+    queries = ["p" if row < 8 else f"query {row // 4}" for row in range(80)]
+    data = load(own(tmp_path, RELEVANT * 4, [0, 1], kind="ranking", queries=queries, selection={"size": 20}))
+    assert sum(data.removed_overlaps.values()) == 8
+    assert all("p" not in getattr(data, part).groups for part in ("train", "calibration", "selection"))
+
+
+def test_documents_alone_can_be_left_out(tmp_path):
+    queries = ["alone", *QUERIES[1:]]
+    data = load(own(tmp_path, RELEVANT, [0, 1], kind="ranking", queries=queries, on_bad_row="skip"))
+    assert data.skipped_rows == {"train": 1, "validation": 0}
+    assert "the query 'alone' has one document" in data.warnings[0]
 
 
 def test_flags_are_0_and_1(tmp_path):
@@ -118,7 +177,9 @@ def test_bad_rows_can_be_left_out(tmp_path):
         ({"kind": "score", "threshold": 0.4}, "threshold is for kind: many_labels, not score"),
         ({"kind": "many_labels", "threshold": 1.5}, "less than 1"),
         ({"kind": "score", "labels": {"a": "b"}}, "leave it out with kind: score"),
-        ({"kind": "regression"}, "'single_label', 'score' or 'many_labels'"),
+        ({"kind": "score", "group": "q"}, "group is for kind: ranking, not score"),
+        ({"group": "q"}, "group is for kind: ranking, not None"),
+        ({"kind": "regression"}, "'single_label', 'score', 'many_labels' or 'ranking'"),
     ],
 )
 def test_recipes_that_contradict_themselves_are_refused(values, words):
