@@ -7,7 +7,7 @@ from typing import Any
 from compressor.files import write_files, write_text
 from compressor.report.build import TEMPLATES, render_page
 from compressor.report.figures import style
-from compressor.report.figures.sweep import pareto_figure
+from compressor.sweep.figure import pareto_figure
 from compressor.sweep.result import PAGE
 
 SCRIPT = (TEMPLATES / "sweep.js").read_text(encoding="utf-8")

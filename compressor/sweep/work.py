@@ -72,24 +72,12 @@ def work(job: Job, *, threads: int, cores: Sequence[int] = (), attempts: int = 1
         (folder / name).mkdir(exist_ok=True)
     recipe, log = folder / "recipes" / f"{job.name}.yaml", folder / "logs" / f"{job.name}.txt"
     recipe.write_text(job.recipe, encoding="utf-8")
-    command = [
-        sys.executable,
-        "-m",
-        "compressor",
-        "run",
-        str(recipe),
-        "--out",
-        str(job.run_dir),
-        "--device",
-        job.device,
-    ]
-    command += ["--store", str(folder / "store")]
     started, code, attempt = time.monotonic(), 1, 0
     while code not in {MET, USER_ERROR, MISSED} and attempt < attempts:
         attempt += 1
         with log.open("ab") as written:
             code = subprocess.run(  # noqa: S603 (our own program and paths)
-                command,
+                command_of(job, recipe),
                 stdout=written,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -99,6 +87,12 @@ def work(job: Job, *, threads: int, cores: Sequence[int] = (), attempts: int = 1
             ).returncode
     error = "" if code in {MET, MISSED} else _last_words(log, code)
     return Outcome(job.name, code, time.monotonic() - started, error, attempt)
+
+
+def command_of(job: Job, recipe: Path) -> list[str]:
+    """Return the command line that runs a point."""
+    run = [sys.executable, "-m", "compressor", "run", str(recipe), "--out", str(job.run_dir)]
+    return [*run, "--device", job.device, "--store", str(Path(job.folder) / "store")]
 
 
 def _settle(parent: int, cores: tuple[int, ...]) -> None:
