@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 DIRS ?= runs/demo
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test quick run sweep recipes bench bench-ship bench-skip bench-glue bench-audits bench-twelve bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-parity bench-units bench-frontier bench-distill bench-kinds bench-sweep bench-placement bench-placement-gpu bench-gpu docs lint format clean
+.PHONY: help install demo test quick run sweep recipes bench bench-ship bench-skip bench-glue bench-audits bench-twelve bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-parity bench-units bench-frontier bench-distill bench-kinds bench-families bench-sweep bench-placement bench-placement-gpu bench-gpu docs lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -88,6 +88,9 @@ bench-kinds: $(STAMP)  ## DATA=folder: scores, many labels and rankings, fine-tu
 
 bench-sweep: $(STAMP)  ## MODELS=folder DATA=folder: twelve points one by one, on two workers, on Ray (pip install ray)
 	$(BIN)/python -m benchmarks.sweep.run --models $(MODELS) --data $(DATA)
+
+bench-families: $(STAMP)  ## DeBERTa-v2, ModernBERT and ALBERT, small, trained from nothing on the demo task and compressed
+	$(BIN)/python -m benchmarks.families.run
 
 bench-placement: $(STAMP)  ## [DATA=folder]: which layers need an FFN? twelve narrow layers, from scratch, 2 processes
 	$(BIN)/python -m benchmarks.placement.run $(if $(DATA),--data $(DATA))

@@ -97,7 +97,7 @@ def run_recipe(
     run = prepare(recipe, path, device, track)
     shared = None if store is None or fresh else Store.at(store)
     with open_run_dir(path, fresh=fresh, store=shared) as folder:
-        records = run_stages(run, folder, stages_of(recipe), say)
+        records = run_stages(run, folder, stages_of(run.recipe), say)
         result = _conclude(run, folder, records)
     return RunResult(path, result, tuple(records))
 
@@ -138,7 +138,7 @@ def run_until(
     """
     path = default_out(recipe, out)
     run = prepare(recipe, path, resolve_device(device), track)
-    stages = stages_of(recipe)
+    stages = stages_of(run.recipe)
     names = [stage.name for stage in stages]
     with open_run_dir(path) as folder:
         records = run_stages(run, folder, stages[: names.index(last) + 1], say)
