@@ -15,6 +15,7 @@ from compressor.cli.machine.commands import doctor, schema
 from compressor.cli.options import HELP_WIDTH, Panels, interruptible
 from compressor.cli.quick.commands import quick
 from compressor.cli.recipes.commands import audit, finetune, plan, run, score, validate
+from compressor.cli.release.commands import bundle, push, verify
 from compressor.cli.timing.commands import bench, compare
 from compressor.console import say
 from compressor.errors import UserError
@@ -59,6 +60,7 @@ COMMANDS = {
     "A run": (quick, run, validate, plan),
     "Parts of a run": (finetune, score, audit, export),
     "What is finished": (bench, compare, explain, report),
+    "Handing it on": (verify, bundle, push),
     "Machine and editor": (doctor, schema),
 }
 """Panel of `--help` -> its commands, in the order in which they are listed."""

@@ -1,0 +1,178 @@
+"""manifest.json: every file that ships with its sha256, and what the model and its ONNX files answer to ten texts."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compressor.errors import UserError
+from compressor.export.parity import MAX_ABS
+from compressor.files import read_json, write_json
+from compressor.measurement.machine.environment import versions
+from compressor.model.load import find_model
+from compressor.release.probe import file_logits, kept, probe_texts, read, torch_logits
+from compressor.runtime.folder import settings_in
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+FOLDERS = "model", "onnx", "full-onnx", "figures"
+"""Folders of a run that ship."""
+FILES = "result.json", "report.html", "report.md", "recipe.yaml"
+"""Files of a run that ship."""
+FULL, OWN = "full", "model"
+"""Whose logits a manifest holds: the full model's, and those of the model in the directory."""
+NEEDED = {
+    **{"name": str, "compressor": str, "model": str, "texts": list, "max_length": int},
+    **{"files": dict, "logits": dict, "onnx": dict, "answers": dict, "versions": dict},
+}
+
+
+def write_manifest(root: Path, result: Mapping[str, Any], full: Path) -> None:
+    """Write the manifest of a finished run; `result` is the content of its result.json, `full` the full model's directory.
+
+    What was asked of models and files is kept where none of them has changed since, as asking takes seconds.
+    """
+    files = accounts(root)
+    asked = {name: account for name, account in files.items() if name.startswith(("model/", "onnx/", "full-onnx/"))}
+    probed = _probed_before(root, asked, find_model(str(full)).sha256) or probe(root, result, full)
+    write_json(root / MANIFEST, {
+        "schema": SCHEMA, "name": result["name"], "compressor": versions()["compressor"], "model": "model",
+        "versions": versions(), **probed, "files": files,
+    })  # fmt: skip
+
+
+def probe(root: Path, result: Mapping[str, Any], full: Path) -> dict[str, Any]:
+    """Return what the manifest of a run holds of models and files: texts, logits, and how far each file is from PyTorch."""
+    texts, length = probe_texts(result["data"].get("texts", 1)), result["recipe"]["data"]["max_length"]
+    source, whole = find_model(str(root / "model")), find_model(str(full))
+    logits = {OWN: torch_logits(root / "model", texts, length), FULL: torch_logits(full, texts, length)}
+    exits = result.get("cascade") or {}
+    return {
+        "texts": [list(row) for row in texts],
+        "max_length": length,
+        "answers": source.task.told(),
+        "full_sha256": whole.sha256,
+        "logits": {name: kept(values) for name, values in logits.items()},
+        "onnx": {
+            f"{home}/{folder.name}": _file_entry(folder, texts, logits, _behind(home, folder.name, exits))
+            for home in ("onnx", "full-onnx")
+            for folder in sorted((root / home).glob("*"))
+            if folder.is_dir()
+        },
+    }
+
+
+def _behind(home: str, variant: str, exits: Mapping[str, Any]) -> str:
+    """Return whose logits the files of a folder are to give."""
+    return FULL if home == "full-onnx" or (variant == "cascade" and exits.get("model") == "full") else OWN
+
+
+def _file_entry(folder: Path, texts: list, logits: Mapping[str, np.ndarray], behind: str) -> dict[str, Any]:
+    float32 = folder.name in MAX_ABS or settings_in(folder).get("precision") == "float32"
+    entry = {"of": behind, "float32": float32, "parts": None, "max_abs": None}
+    try:
+        parts = file_logits(folder, texts)
+    except UserError:  # float16 that only a GPU computes
+        return entry
+    apart = max(float(np.abs(part - logits[behind]).max()) for part in parts)
+    finite = apart if np.isfinite(apart) else None
+    return {**entry, "parts": [kept(part) for part in parts], "max_abs": finite}
+
+
+def _probed_before(root: Path, asked: Mapping[str, Any], full: str) -> dict[str, Any] | None:
+    try:
+        manifest = read_manifest(root)
+    except UserError:
+        return None
+    before = {name: account for name, account in manifest["files"].items() if name in asked}
+    same = before == asked and manifest.get("full_sha256") == full and manifest["versions"] == versions()
+    return (
+        {key: manifest[key] for key in ("texts", "max_length", "answers", "full_sha256", "logits", "onnx")}
+        if same
+        else None
+    )
+
+
+def accounts(root: Path) -> dict[str, dict[str, Any]]:
+    """Return path relative to a run -> size and sha256, of every file that ships; what begins with a dot does not."""
+    found = [path for folder in FOLDERS for path in (root / folder).rglob("*") if path.is_file()]
+    found += [root / name for name in FILES if (root / name).is_file()]
+    relative = sorted(path.relative_to(root) for path in found)
+    return {
+        path.as_posix(): account(root / path)
+        for path in relative
+        if not any(part.startswith(".") for part in path.parts)
+    }
+
+
+def account(content: Path | bytes) -> dict[str, Any]:
+    """Return the size in bytes and the sha256 of a file, or of what is to become one."""
+    if isinstance(content, bytes):
+        return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    with content.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    return {"bytes": content.stat().st_size, "sha256": digest}
+
+
+def read_manifest(root: Path) -> dict[str, Any]:
+    """Return the manifest in a directory; raises UserError where there is none, or one that this version cannot read."""
+    file = root / MANIFEST
+    try:
+        manifest = read_json(file)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{root}: holds no {MANIFEST}; run the recipe again, which keeps all that is done, or name the folder of a "
+            "run or of an unpacked bundle."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read ({error}); copy it again, or run the recipe again.") from error
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    if schema != SCHEMA:
+        raise UserError(
+            f"{file}: schema {schema!r} is not {SCHEMA}, the one that this version reads; use the version of compressor "
+            "that wrote it."
+        )
+    wrong = next((key for key, kind in NEEDED.items() if not isinstance(manifest.get(key), kind)), None)
+    unsafe = next((name for name in manifest.get("files", ()) if not _inside(name)), None)
+    if wrong is None and not _whole(manifest):
+        wrong = "files, logits or onnx"
+    if wrong is not None or unsafe is not None:
+        what = f"{wrong} is missing or of the wrong kind" if wrong else f"it names {unsafe!r}, which lies elsewhere"
+        raise UserError(f"{file}: {what}; copy it again, or run the recipe again.")
+    return manifest
+
+
+def _whole(manifest: Mapping[str, Any]) -> bool:
+    try:
+        for logits in manifest["logits"].values():
+            read(logits)
+        for entry in manifest["onnx"].values():
+            assert entry["of"] in manifest["logits"]
+            assert isinstance(entry["float32"], bool)
+            assert all(len(read(part)) for part in entry["parts"] or [])
+        return all(len(known["sha256"]) == 64 and known["bytes"] >= 0 for known in manifest["files"].values())
+    except (AssertionError, KeyError, TypeError, ValueError):
+        return False
+
+
+def _inside(name: str) -> bool:
+    path = Path(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+
+
+def root_of(directory: Path) -> tuple[Path, str]:
+    """Return the directory with the manifest that speaks of `directory`, and which part of it that is ("" for all).
+
+    A run's `model/` and the folders of its ONNX files are parts of it. Raises UserError where there is none.
+    """
+    if not directory.is_dir():
+        raise UserError(
+            f"{directory}: no such folder; name a run, its model/, one of its onnx/ folders or an unpacked bundle."
+        )
+    place = directory.resolve()
+    for root in (place, *place.parents[:2]):
+        if (root / MANIFEST).is_file():
+            return (directory if root == place else root), place.relative_to(root).as_posix().removeprefix(".")
+    return read_manifest(directory) and (directory, "")
