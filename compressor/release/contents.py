@@ -78,7 +78,17 @@ def contents_of(
     made = {
         **{
             key: manifest[key]
-            for key in ("schema", "name", "compressor", "versions", "texts", "max_length", "answers", "logits")
+            for key in (
+                "schema",
+                "name",
+                "compressor",
+                "versions",
+                "texts",
+                "max_length",
+                "answers",
+                "label_names",
+                "logits",
+            )
         },
         "model": model_at,
         "onnx": {name: entry for name, entry in manifest["onnx"].items() if name in shipped},

@@ -17,7 +17,8 @@ from compressor.runtime.folder import settings_in
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
-FOLDERS = "model", "onnx", "full-onnx", "figures"
+FULL_ONNX, FLOAT32 = "full-onnx", "float32"
+FOLDERS = "model", "onnx", FULL_ONNX, "figures"
 """Folders of a run that ship."""
 FILES = "result.json", "report.html", "report.md", "recipe.yaml"
 """Files of a run that ship."""
@@ -25,7 +26,7 @@ FULL, OWN = "full", "model"
 """Whose logits a manifest holds: the full model's, and those of the model in the directory."""
 NEEDED = {
     **{"name": str, "compressor": str, "model": str, "texts": list, "max_length": int},
-    **{"files": dict, "logits": dict, "onnx": dict, "answers": dict, "versions": dict},
+    **{"files": dict, "logits": dict, "onnx": dict, "answers": dict, "versions": dict, "label_names": list},
 }
 
 
@@ -35,7 +36,7 @@ def write_manifest(root: Path, result: Mapping[str, Any], full: Path) -> None:
     What was asked of models and files is kept where none of them has changed since, as asking takes seconds.
     """
     files = accounts(root)
-    asked = {name: account for name, account in files.items() if name.startswith(("model/", "onnx/", "full-onnx/"))}
+    asked = {name: account for name, account in files.items() if name.startswith(("model/", "onnx/", f"{FULL_ONNX}/"))}
     probed = _probed_before(root, asked, find_model(str(full)).sha256) or probe(root, result, full)
     write_json(root / MANIFEST, {
         "schema": SCHEMA, "name": result["name"], "compressor": versions()["compressor"], "model": "model",
@@ -53,32 +54,37 @@ def probe(root: Path, result: Mapping[str, Any], full: Path) -> dict[str, Any]:
         "texts": [list(row) for row in texts],
         "max_length": length,
         "answers": source.task.told(),
+        "label_names": source.label_names,
         "full_sha256": whole.sha256,
         "logits": {name: kept(values) for name, values in logits.items()},
         "onnx": {
-            f"{home}/{folder.name}": _file_entry(folder, texts, logits, _behind(home, folder.name, exits))
-            for home in ("onnx", "full-onnx")
+            f"{home}/{folder.name}": _file_entry(folder, texts, logits, exits)
+            for home in ("onnx", FULL_ONNX)
             for folder in sorted((root / home).glob("*"))
             if folder.is_dir()
         },
     }
 
 
-def _behind(home: str, variant: str, exits: Mapping[str, Any]) -> str:
-    """Return whose logits the files of a folder are to give."""
-    return FULL if home == "full-onnx" or (variant == "cascade" and exits.get("model") == "full") else OWN
-
-
-def _file_entry(folder: Path, texts: list, logits: Mapping[str, np.ndarray], behind: str) -> dict[str, Any]:
-    float32 = folder.name in MAX_ABS or settings_in(folder).get("precision") == "float32"
-    entry = {"of": behind, "float32": float32, "parts": None, "max_abs": None}
+def _file_entry(
+    folder: Path, texts: list, logits: Mapping[str, np.ndarray], exits: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what is known of an ONNX folder; the last part of an early exit gives the logits of a whole model."""
+    settings = settings_in(folder)
+    whole = folder.parent.name == FULL_ONNX or bool(settings.get("full"))
+    early = len(settings["parts"]) > 1
+    of_full = whole or (early and exits.get("model") == FULL)
+    plain = settings.get("precision") == FLOAT32 if early else folder.name in MAX_ABS
+    entry = {
+        "of": FULL if of_full else OWN,
+        "float32": [plain] * (len(settings["parts"]) - 1) + [plain or (early and whole)],
+    }
     try:
         parts = file_logits(folder, texts)
     except UserError:  # float16 that only a GPU computes
-        return entry
-    apart = max(float(np.abs(part - logits[behind]).max()) for part in parts)
-    finite = apart if np.isfinite(apart) else None
-    return {**entry, "parts": [kept(part) for part in parts], "max_abs": finite}
+        return {**entry, "parts": None, "max_abs": None}
+    apart = float(np.abs(parts[-1] - logits[entry["of"]]).max())
+    return {**entry, "parts": [kept(part) for part in parts], "max_abs": apart if np.isfinite(apart) else None}
 
 
 def _probed_before(root: Path, asked: Mapping[str, Any], full: str) -> dict[str, Any] | None:
@@ -89,7 +95,10 @@ def _probed_before(root: Path, asked: Mapping[str, Any], full: str) -> dict[str,
     before = {name: account for name, account in manifest["files"].items() if name in asked}
     same = before == asked and manifest.get("full_sha256") == full and manifest["versions"] == versions()
     return (
-        {key: manifest[key] for key in ("texts", "max_length", "answers", "full_sha256", "logits", "onnx")}
+        {
+            key: manifest[key]
+            for key in ("texts", "max_length", "answers", "label_names", "full_sha256", "logits", "onnx")
+        }
         if same
         else None
     )
@@ -150,7 +159,8 @@ def _whole(manifest: Mapping[str, Any]) -> bool:
             read(logits)
         for entry in manifest["onnx"].values():
             assert entry["of"] in manifest["logits"]
-            assert isinstance(entry["float32"], bool)
+            assert all(isinstance(plain, bool) for plain in entry["float32"])
+            assert len(entry["parts"] or entry["float32"]) == len(entry["float32"]) > 0
             assert all(len(read(part)) for part in entry["parts"] or [])
         return all(len(known["sha256"]) == 64 and known["bytes"] >= 0 for known in manifest["files"].values())
     except (AssertionError, KeyError, TypeError, ValueError):

@@ -18,6 +18,7 @@ from compressor.release.manifest import MANIFEST, OWN, account, read_manifest, r
 from compressor.release.probe import file_logits, read, torch_logits
 from compressor.release.weights import weight_problems
 from compressor.report.build import read_result
+from compressor.runtime.folder import settings_in
 
 RESULT = "result.json"
 READ_BY_PRESENCE = {".json", ".safetensors", ".bin", ".onnx", ".onnx_data", ".data", ".txt", ".model", ".py"}
@@ -172,7 +173,9 @@ class _Look:
                 f"answers otherwise than when the manifest was made: logits differ by {found.max_abs:.2g} on "
                 f"{len(logits)} texts, and rounding allows {limit:.2g}",
             )
-        self.reference[OWN], self.labels = logits, labels
+        if labels != self.manifest["label_names"]:
+            yield Finding(_joined(folder, "config.json"), f"has other labels than the manifest: {', '.join(labels)}")
+        self.reference[OWN] = logits
 
     def file(self, name: str, entry: Mapping[str, Any]) -> Iterator[Finding]:
         """Yield where an ONNX folder does not answer as PyTorch does, or as it did when the manifest was made."""
@@ -185,22 +188,25 @@ class _Look:
             else:
                 yield Finding(name, f"cannot be run: {error}")
             return
+        labels = settings_in(self.root / name)["label_names"]
+        if labels != self.manifest["label_names"]:
+            yield Finding(name, f"has other labels than the manifest: {', '.join(map(str, labels))}")
         reference = self.reference[entry["of"]]
         before = [read(part) for part in entry["parts"]] if entry["parts"] else parts
         if [part.shape for part in parts] != [part.shape for part in before] or parts[-1].shape != reference.shape:
             yield Finding(name, "gives logits of another shape than the manifest says")
             return
-        self.apart[name] = max(float(np.abs(part - reference).max()) for part in parts)
-        variant = name.rpartition("/")[2]
-        if len(parts) == 1:
+        self.apart[name] = float(np.abs(parts[-1] - reference).max())
+        variant = name.rpartition("/")[2] if len(parts) == 1 else ROUNDED
+        if len(parts) == 1 or entry["float32"][-1]:
             try:
-                check_parity(variant, parity(reference, parts[0], self.task))
+                check_parity(variant, parity(reference, parts[-1], self.task))
             except (RuntimeError, UserError) as error:
                 yield Finding(name, f"does not answer as PyTorch does ({error})")
                 return
-        for part, known in zip(parts, before, strict=True):
+        for part, known, plain in zip(parts, before, entry["float32"], strict=True):
             found = parity(known, part, self.task)
-            limit = (MAX_ABS[ROUNDED] if entry["float32"] else ROUGH) * found.scale
+            limit = (MAX_ABS[ROUNDED] if plain else ROUGH) * found.scale
             if not found.max_abs <= limit:
                 yield Finding(
                     name,
