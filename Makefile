@@ -100,9 +100,10 @@ wheel: $(STAMP)  ## [OUT=dist]: the package as one file, the same bytes every ti
 	umask 022 && SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2> /dev/null || echo 315532800) $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(OUT) .
 	rm -rf build *.egg-info
 
-docs: $(STAMP)  ## write the reference of recipes and the table of families anew, from the code
+docs: $(STAMP)  ## write the reference of recipes, the tables of families and of licences anew
 	$(BIN)/python docs/make_recipes.py
 	$(BIN)/python docs/make_families.py
+	$(BIN)/python docs/make_licences.py
 
 lint: $(STAMP)  ## style and format
 	$(BIN)/ruff check .

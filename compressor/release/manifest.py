@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from compressor.errors import UserError
+from compressor.export.deploy import KINDS
 from compressor.export.parity import MAX_ABS
 from compressor.files import read_json, write_json
 from compressor.measurement.machine.environment import versions
 from compressor.model.load import find_model
 from compressor.release.probe import file_logits, kept, probe_texts, read, torch_logits
-from compressor.runtime.folder import settings_in
+from compressor.runtime.folder import CASCADE, CLASSIFIER, settings_in
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -24,6 +25,8 @@ FILES = "result.json", "report.html", "report.md", "recipe.yaml"
 """Files of a run that ship."""
 FULL, OWN = "full", "model"
 """Whose logits a manifest holds: the full model's, and those of the model in the directory."""
+PROBED = "texts", "max_length", "answers", "label_names", "full_sha256", "logits", "onnx"
+"""What `probe` finds."""
 NEEDED = {
     **{"name": str, "compressor": str, "model": str, "texts": list, "max_length": int},
     **{"files": dict, "logits": dict, "onnx": dict, "answers": dict, "versions": dict, "label_names": list},
@@ -50,6 +53,7 @@ def probe(root: Path, result: Mapping[str, Any], full: Path) -> dict[str, Any]:
     source, whole = find_model(str(root / "model")), find_model(str(full))
     logits = {OWN: torch_logits(root / "model", texts, length), FULL: torch_logits(full, texts, length)}
     exits = result.get("cascade") or {}
+    # what a user put beside is no file of ours, and an early exit that nothing came of left an empty folder
     return {
         "texts": [list(row) for row in texts],
         "max_length": length,
@@ -61,7 +65,7 @@ def probe(root: Path, result: Mapping[str, Any], full: Path) -> dict[str, Any]:
             f"{home}/{folder.name}": _file_entry(folder, texts, logits, exits)
             for home in ("onnx", FULL_ONNX)
             for folder in sorted((root / home).glob("*"))
-            if folder.is_dir()
+            if folder.name in KINDS and any((folder / name).is_file() for name in (CASCADE, CLASSIFIER))
         },
     }
 
@@ -93,15 +97,9 @@ def _probed_before(root: Path, asked: Mapping[str, Any], full: str) -> dict[str,
     except UserError:
         return None
     before = {name: account for name, account in manifest["files"].items() if name in asked}
-    same = before == asked and manifest.get("full_sha256") == full and manifest["versions"] == versions()
-    return (
-        {
-            key: manifest[key]
-            for key in ("texts", "max_length", "answers", "label_names", "full_sha256", "logits", "onnx")
-        }
-        if same
-        else None
-    )
+    if before != asked or manifest.get("full_sha256") != full or manifest["versions"] != versions():
+        return None
+    return {key: manifest[key] for key in PROBED}
 
 
 def accounts(root: Path) -> dict[str, dict[str, Any]]:

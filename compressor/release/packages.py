@@ -25,9 +25,12 @@ SPDX = {
     "isc license (iscl)": "ISC",
     "the unlicense (unlicense)": "Unlicense",
 }
-"""What metadata calls a licence, in small letters -> its identifier; `BSD License` may be either and stays as it is."""
+"""What metadata calls a licence, in small letters -> its identifier."""
+BSD = {"bsd", "bsd license"}
+"""Names that several licences go by; the text in the package says which."""
 WORDY = 60
 """Characters from which on the field `License` is a text and not a name."""
+LICENCE_FILE = re.compile(r"(LICEN[CS]E|COPYING)", re.IGNORECASE)
 SAME = {"onnxruntime": ("onnxruntime-gpu",), "onnxruntime-gpu": ("onnxruntime",)}
 """Distribution -> others that install the same module."""
 
@@ -89,7 +92,8 @@ def licence_of(installed: Distribution) -> str:
     names = [named] if named not in {"", "UNKNOWN"} and "\n" not in named and len(named) < WORDY else []
     # a name such as BSD-2-Clause says more than the classifier, a whole text says less
     known = [SPDX.get(name.lower()) or _identifier(name) for name in (*names, *classifiers)]
-    return next(iter([*filter(None, known), *names, *classifiers]), "")
+    clear = next(filter(None, known), None) or next(iter([*names, *classifiers]), "")
+    return (_bsd(installed) or clear) if clear.lower() in BSD else clear
 
 
 def _identifier(name: str) -> str | None:
@@ -98,6 +102,19 @@ def _identifier(name: str) -> str | None:
         return canonicalize_license_expression(name)
     except InvalidLicenseExpression:
         return None
+
+
+def _bsd(installed: Distribution) -> str | None:
+    """Return which of the BSD licences lies in a package, None where none does."""
+    texts = [
+        file.read_text()
+        for file in installed.files or []
+        if LICENCE_FILE.match(file.name) and ".dist-info" in str(file)
+    ]
+    text = " ".join(" ".join(texts).split()).lower()
+    if "redistribution and use in source and binary forms" not in text:
+        return None
+    return "BSD-3-Clause" if "neither the name" in text or "names of its contributors" in text else "BSD-2-Clause"
 
 
 def _requirements(installed: Distribution) -> Iterator[Requirement]:

@@ -67,7 +67,26 @@ def test_licences_of_packages(fields, licence):
     metadata = Message()
     for key, value in fields.items():
         metadata[key] = value
-    assert licence_of(SimpleNamespace(metadata=metadata)) == licence
+    assert licence_of(SimpleNamespace(metadata=metadata, files=None)) == licence
+
+
+@pytest.mark.parametrize(
+    ("end", "licence"),
+    [("Neither the name of\nus nor", "BSD-3-Clause"), ("THIS SOFTWARE IS", "BSD-2-Clause"), (None, "BSD License")],
+)
+def test_which_bsd_licence_it_is_says_its_text(end, licence):
+    class File:
+        name = "LICENSE.txt"
+
+        def __str__(self):
+            return "x.dist-info/licenses/LICENSE.txt"
+
+        def read_text(self):
+            return "do" if end is None else f"Redistribution and use in\n source and binary forms ... {end}"
+
+    metadata = Message()
+    metadata["Classifier"] = "License :: OSI Approved :: BSD License"
+    assert licence_of(SimpleNamespace(metadata=metadata, files=[File()])) == licence
 
 
 def test_a_licence_that_is_no_expression_is_a_name():
