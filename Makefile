@@ -6,7 +6,7 @@ DIRS ?= runs/demo
 OUT ?= dist
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test quick run recipes bench bench-ship bench-skip bench-glue bench-audits bench-twelve bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-parity bench-units bench-frontier bench-distill bench-kinds bench-placement bench-placement-gpu bench-gpu wheel docs lint format clean
+.PHONY: help install demo test quick run sweep recipes bench bench-ship bench-skip bench-glue bench-audits bench-twelve bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-parity bench-units bench-frontier bench-distill bench-kinds bench-families bench-sweep bench-placement bench-placement-gpu bench-gpu wheel docs lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -31,6 +31,10 @@ quick: $(STAMP)  ## MODEL=directory DATA=file or folder [ARGS="--goal near"]: co
 run: $(STAMP)  ## RECIPE=recipes/sst2.yaml [MODEL=directory] [DATA=folder]: the whole pipeline
 	@test -n "$(RECIPE)" || { echo "make run needs RECIPE=recipes/NAME.yaml" >&2; exit 2; }
 	$(BIN)/compressor run $(RECIPE) $(if $(MODEL),--set model.path=$(MODEL)) $(if $(DATA),--set data.source=$(DATA))
+
+sweep: $(STAMP)  ## SWEEP=recipes/sweep.yaml [ARGS="--dry-run"]: many models, data and settings, one run each
+	@test -n "$(SWEEP)" || { echo "make sweep needs SWEEP=recipes/sweep/NAME.yaml" >&2; exit 2; }
+	$(BIN)/compressor sweep $(SWEEP) $(ARGS)
 
 recipes: $(STAMP)  ## check every shipped recipe
 	@for recipe in recipes/*.yaml recipes/*/*.yaml; do $(BIN)/compressor validate --syntax-only $$recipe > /dev/null && echo "$$recipe: valid" || exit 2; done
@@ -82,6 +86,12 @@ bench-distill: $(STAMP)  ## MODELS=folder DATA=folder [ARGS="--device cuda"]: ha
 
 bench-kinds: $(STAMP)  ## DATA=folder: scores, many labels and rankings, fine-tuned here and compressed
 	$(BIN)/python -m benchmarks.kinds.run --data $(DATA)
+
+bench-sweep: $(STAMP)  ## MODELS=folder DATA=folder: twelve points one by one, on two workers, on Ray (pip install ray)
+	$(BIN)/python -m benchmarks.sweep.run --models $(MODELS) --data $(DATA)
+
+bench-families: $(STAMP)  ## DeBERTa-v2, ModernBERT and ALBERT, small, trained from nothing on the demo task and compressed
+	$(BIN)/python -m benchmarks.families.run
 
 bench-placement: $(STAMP)  ## [DATA=folder]: which layers need an FFN? twelve narrow layers, from scratch, 2 processes
 	$(BIN)/python -m benchmarks.placement.run $(if $(DATA),--data $(DATA))

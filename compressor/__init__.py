@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from compressor.recipe.compression import Recipe
     from compressor.recipe.file import load_recipe
     from compressor.runtime import Classifier
+    from compressor.sweep.result import open_sweep
+    from compressor.sweep.sweep import run_sweep
 
     __version__: str
 
@@ -33,7 +35,9 @@ __all__ = [
     "load_model",
     "load_recipe",
     "open_run",
+    "open_sweep",
     "run_recipe",
+    "run_sweep",
 ]
 
 _HOMES = {
@@ -45,7 +49,9 @@ _HOMES = {
     "load_model": "compressor.model.load",
     "load_recipe": "compressor.recipe.file",
     "open_run": "compressor.pipeline.finished",
+    "open_sweep": "compressor.sweep.result",
     "run_recipe": "compressor.pipeline.pipeline",
+    "run_sweep": "compressor.sweep.sweep",
 }
 
 QUIET = {

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from compressor.recipe.compression import Recipe
+from compressor.recipe.sweep import SweepRecipe
 
 PAGE = Path(__file__).parent / "recipes.md"
 HEAD = """# Recipes, key by key
@@ -33,6 +34,11 @@ def page() -> str:
         plain = [(name, field) for name, field in spec.model_fields.items() if part_of(field) is None]
         rows = "".join(row(name, field) for name, field in plain)
         parts.append(f"## {path or 'The recipe'}\n\n{words}\n\n{TABLE + rows if rows else ''}".rstrip() + "\n")
+    for path, spec, _ in sections(SweepRecipe, ""):
+        rows = "".join(row(name, field) for name, field in spec.model_fields.items() if part_of(field) is None)
+        parts.append(
+            f"{'###' if path else '##'} {path or 'Sweeps'}\n\n{inspect.getdoc(spec)}\n\n{TABLE + rows}".rstrip() + "\n"
+        )
     return "\n".join(parts)
 
 
@@ -84,7 +90,7 @@ def kind(annotation: Any) -> str:  # noqa: ANN401
     if inside:
         words = [kind(part) for part in inside if part is not type(None)]
         return " or ".join(dict.fromkeys([*words, *(["`null`"] if type(None) in inside else [])]))
-    return {int: "whole number", float: "number", bool: "`true` `false`", str: "text"}.get(
+    return {int: "whole number", float: "number", bool: "`true` `false`", str: "text", Any: "anything"}.get(
         annotation, annotation.__name__
     )
 

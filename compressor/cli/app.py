@@ -16,6 +16,7 @@ from compressor.cli.options import HELP_WIDTH, Panels, interruptible
 from compressor.cli.quick.commands import quick
 from compressor.cli.recipes.commands import audit, demo, finetune, plan, run, score, validate
 from compressor.cli.release.commands import bundle, push, verify
+from compressor.cli.sweep.commands import sweep
 from compressor.cli.timing.commands import bench, compare
 from compressor.console import say
 from compressor.errors import UserError
@@ -57,7 +58,7 @@ def main_options(
 
 
 COMMANDS = {
-    "A run": (quick, run, validate, plan, demo),
+    "A run": (quick, run, sweep, validate, plan, demo),
     "Parts of a run": (finetune, score, audit, export),
     "What is finished": (bench, compare, explain, report),
     "Handing it on": (verify, bundle, push),

@@ -56,14 +56,15 @@ class Grid:
         """Yield title, rows and notes, none wider than the terminal unless a number is."""
         room = options.max_width
         shown, widths = fit(self.columns, self.rows, room)
-        long = next((index for index, column in enumerate(self.columns) if column.below), None)
+        there = filled(self.rows, self.columns)
+        long = next((index for index, column in enumerate(self.columns) if column.below and index in there), None)
         if long is not None and (not widths or widths[shown.index(long)] < READABLE):
             yield self._with_reasons_below(long)
             return
         if self.title:
             yield Sentence(self.title, "bold")
         yield self._table(shown, widths) if widths else self._records(room)
-        gone = [self.columns[index].name for index in filled(self.rows, self.columns) if widths and index not in shown]
+        gone = [self.columns[index].name for index in there if widths and index not in shown]
         more = [f"not shown at this width: {', '.join(gone)} (--json has all)"] if gone else []
         for note in [*self.notes, *more]:
             yield Sentence(note)

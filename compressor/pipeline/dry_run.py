@@ -22,6 +22,10 @@ class StageStatus:
     cost: str
     seconds: tuple[float, float] | None
     """The least and the most time that it takes; None where that is not known before."""
+    key: str
+    """What the stage depends on; equal keys of two runs promise equal work."""
+    shared: bool
+    """Whether runs may take the stage from one another."""
 
 
 def expected_seconds(stages: Sequence[StageStatus]) -> dict[str, Any]:
@@ -39,7 +43,12 @@ def dry_run(recipe: Recipe, out: str | Path | None = None, *, device: str = "aut
     folder, keys = RunDir(path), stage_keys(run)
     return [
         StageStatus(
-            stage.name, folder.cached(stage.name, keys[stage.name]) is not None, stage.cost(run), stage.seconds(run)
+            stage.name,
+            folder.cached(stage.name, keys[stage.name]) is not None,
+            stage.cost(run),
+            stage.seconds(run),
+            keys[stage.name],
+            stage.shared(recipe),
         )
-        for stage in stages_of(recipe)
+        for stage in stages_of(run.recipe)
     ]

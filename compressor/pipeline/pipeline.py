@@ -24,6 +24,7 @@ from compressor.report.wording.card import eval_results, results_section
 from compressor.run.checks import prepare
 from compressor.run.run import TEACHER, Run
 from compressor.run.rundir import RunDir, StageRecord, open_run_dir
+from compressor.run.store import Store
 from compressor.stages import latency, predictions, shipping, teacher
 from compressor.stages.analyses import errors, ffn, roles
 from compressor.stages.cascade import cascade, evaluation
@@ -79,12 +80,14 @@ def run_recipe(
     overrides: Overrides = (),
     device: str = "auto",
     fresh: bool = False,
+    store: str | Path | None = None,
     track: Track = silent,
     say: Say = no_words,
 ) -> RunResult:
     """Carry a recipe through to its report in `out` (default runs/NAME); finished stages are loaded, not run again.
 
-    The recipe is a YAML file, a dict or a Recipe; `overrides` replace values of it, as in `load_recipe`.
+    The recipe is a YAML file, a dict or a Recipe; `overrides` replace values of it, as in `load_recipe`. `store` is a folder in
+    which several runs keep the stages that they have in common; `fresh` computes all of them here.
 
     Raises UserError where the user's input is wrong, before anything expensive and before a file is made.
     """
@@ -93,8 +96,9 @@ def run_recipe(
     if recipe.export.variants or recipe.cascade is not None:
         require_provider(PROVIDERS[device], f"--device {device}")
     run = prepare(recipe, path, device, track)
-    with open_run_dir(path, fresh=fresh) as folder:
-        records = run_stages(run, folder, stages_of(recipe), say)
+    shared = None if store is None or fresh else Store.at(store)
+    with open_run_dir(path, fresh=fresh, store=shared) as folder:
+        records = run_stages(run, folder, stages_of(run.recipe), say)
         result = _conclude(run, folder, records)
     return RunResult(path, result, tuple(records))
 
@@ -136,7 +140,7 @@ def run_until(
     """
     path = default_out(recipe, out)
     run = prepare(recipe, path, resolve_device(device), track)
-    stages = stages_of(recipe)
+    stages = stages_of(run.recipe)
     names = [stage.name for stage in stages]
     with open_run_dir(path) as folder:
         records = run_stages(run, folder, stages[: names.index(last) + 1], say)
@@ -160,11 +164,13 @@ def run_stages(run: Run, folder: RunDir, stages: Sequence[Stage], say: Say) -> l
             folder.forget_outcome()
         for stage in stages:
             log.info("%s starts", stage.name)
-            record = folder.stage(stage.name, keys[stage.name], stage.outputs, partial(stage.compute, run))
+            source = shared_key(run, folder, stage, keys[stage.name]) if stage.shared(run.recipe) else None
+            record = folder.stage(stage.name, keys[stage.name], stage.outputs, partial(stage.compute, run), source)
             if stage.name == TEACHER:
                 keys = stage_keys(run)
             records.append(record)
-            line = f"{stage.name}: {'kept from before' if record.cached else f'{record.seconds:.1f} s'}"
+            origin = "kept from before" if record.cached else "shared" if record.shared else f"{record.seconds:.1f} s"
+            line = f"{stage.name}: {origin}"
             log.info(line)
             say(line)
             _warn(stage.notes(run), log, say)
@@ -194,6 +200,12 @@ def stage_keys(run: Run) -> dict[str, str]:
         before = {name: [keys[name], teacher] if name == TEACHER else keys[name] for name in after}
         keys[stage.name] = stage_key(stage.name, {**shared, **stage.inputs(run), "after": before})
     return keys
+
+
+def shared_key(run: Run, folder: RunDir, stage: Stage, key: str) -> str:
+    """Return what a stage lies under in a store: its key, and what the stages before it wrote, which their keys only promise."""
+    before = {name: folder.content(name) for name in stage.after}
+    return stage_key(stage.name, {"key": key, "device": run.device, "after": before})
 
 
 def default_out(recipe: Recipe, out: str | Path | None) -> Path:

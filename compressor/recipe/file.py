@@ -12,6 +12,7 @@ from compressor.errors import UserError, first_line, nearest
 from compressor.recipe.base import Spec
 from compressor.recipe.compression import Recipe
 from compressor.recipe.placement import PlacementRecipe
+from compressor.recipe.sweep import SweepRecipe
 
 Kind = TypeVar("Kind", bound=Spec)
 
@@ -20,9 +21,9 @@ Overrides = Sequence[str] | Mapping[str, Any]
 
 DEMO = Path(__file__).parent / "demo.yaml"
 """The recipe of the embedded example, a part of the package; `recipes/demo.yaml` is a link to it."""
-KINDS: dict[str, type[Spec]] = {"compression": Recipe, "placement": PlacementRecipe}
-"""What a recipe may describe: a compressed model, or an experiment with models from scratch."""
-TAKEN_BY = {"compression": "compressor run", "placement": "compressor analyze placement"}
+KINDS: dict[str, type[Spec]] = {"compression": Recipe, "placement": PlacementRecipe, "sweep": SweepRecipe}
+"""What a recipe may describe: a compressed model, an experiment with models from scratch, or many of the first."""
+TAKEN_BY = {"compression": "compressor run", "placement": "compressor analyze placement", "sweep": "compressor sweep"}
 
 UNION_TAGS = {"str", "list[str]", "constrained-int", "literal['auto']"}
 """What pydantic adds to the path of an error to name the branch of a union, as in ("data", "text", "list[str]")."""
@@ -64,7 +65,20 @@ def load_any(path: str | Path, overrides: Overrides = ()) -> Spec:
 
 def recipe_of(values: Mapping[str, Any], overrides: Overrides = (), *, source: str) -> Recipe:
     """Return `values` as a recipe, overrides applied; `source` is what messages call them. Raises as `load_recipe` does."""
-    return _validated(Path(source), _as_yaml(values), "", Recipe, overrides)
+    return spec_of(values, Recipe, overrides, source=source)
+
+
+def spec_of(values: Mapping[str, Any], kind: type[Kind], overrides: Overrides = (), *, source: str) -> Kind:
+    """Return `values` as a recipe of a kind, as `recipe_of` does."""
+    return _validated(Path(source), _as_yaml(values), "", kind, overrides)
+
+
+def merged_values(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of the keys of a recipe with `more` applied: overrides as `load_recipe` takes them in a dict."""
+    values = _as_yaml(base)
+    for key, value in more.items():
+        _merge(values, _path(key), _as_yaml(value))
+    return values
 
 
 def _as_yaml(value: Any) -> Any:  # noqa: ANN401
@@ -182,7 +196,8 @@ def _explain(error: ValidationError, kind: type[Spec], path: Path, text: str, ov
         hint = nearest(location[-1], allowed)
         return f"{where}: unknown key{hint or ';'} allowed here: {', '.join(sorted(allowed))}."
     if first["type"] == "missing":
-        option = " --kind placement" if kind is PlacementRecipe else ""
+        named = next((name for name, known in KINDS.items() if known is kind), "compression")
+        option = "" if named == "compression" else f" --kind {named}"
         return f"{where}: this key is missing; add it (`compressor schema{option}` describes it)."
     if first["type"] == "literal_error":
         allowed = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")

@@ -155,10 +155,15 @@ def _training_figures(distill: dict[str, Any] | None, head: dict[str, Any] | Non
 
 
 def render_html(context: dict[str, Any]) -> str:
-    """Return the page. Its policy lets a browser run its one script alone and fetch nothing."""
-    digest = base64.b64encode(hashlib.sha256(PAGE_SCRIPT.encode()).digest()).decode()
-    page = _environment().get_template("report.html.j2")
-    return page.render(**context, page_script=Markup(PAGE_SCRIPT), script_digest=digest)  # noqa: S704 (our own constant)
+    """Return the page of a run."""
+    return render_page("report.html.j2", PAGE_SCRIPT, context)
+
+
+def render_page(template: str, script: str, context: Mapping[str, Any]) -> str:
+    """Return a page. Its policy lets a browser run its one script alone and fetch nothing."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = _environment().get_template(template)
+    return page.render(**context, page_script=Markup(script), script_digest=digest)  # noqa: S704 (our own constant)
 
 
 def build_analysis(out: Path, name: str, analysis: Mapping[str, Any], title: str) -> list[Path]:

@@ -22,6 +22,7 @@ from compressor.files import (
     write_json,
     write_text,
 )
+from compressor.run.store import Store
 
 STAGES_FOLDER = ".stages"
 TRIALS = "trials.json"
@@ -47,6 +48,8 @@ class StageRecord:
     name: str
     seconds: float
     cached: bool
+    shared: bool = False
+    """Whether its files were taken from a store in place of computing them."""
 
 
 class RunDir:
@@ -56,8 +59,8 @@ class RunDir:
     new manifest is written last. A process that dies anywhere leaves either the old whole result or none.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, store: Store | None = None) -> None:
+        self.path, self._store = path, store
         self._stages = path / STAGES_FOLDER
         self._known: dict[tuple[str, int, int], str] = {}
 
@@ -92,10 +95,13 @@ class RunDir:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def stage(self, name: str, key: str, outputs: Sequence[str], compute: Callable[[Path], None]) -> StageRecord:
+    def stage(
+        self, name: str, key: str, outputs: Sequence[str], compute: Callable[[Path], None], shared: str | None = None
+    ) -> StageRecord:
         """Make sure that `outputs` (files or folders below the run directory) are those of `key`.
 
-        `compute(folder)` writes them into an empty folder; it does not run when they are there already.
+        `compute(folder)` writes them into an empty folder; it does not run when they are there already, or lie under the key
+        `shared` in the store of the runs.
         """
         manifest = self.cached(name, key)
         if manifest:
@@ -106,14 +112,30 @@ class RunDir:
         folder = self._stages / f"{name}.tmp"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        started = time.perf_counter()
         try:
-            compute(folder)
-            seconds = time.perf_counter() - started
+            seconds, taken = self._made(name, outputs, compute, folder, shared)
             self._publish(name, key, outputs, folder, seconds)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        return StageRecord(name, seconds, cached=False)
+        return StageRecord(name, seconds, cached=False, shared=taken)
+
+    def _made(
+        self, name: str, outputs: Sequence[str], compute: Callable[[Path], None], folder: Path, shared: str | None
+    ) -> tuple[float, bool]:
+        """Fill a folder with the files of a stage; return the seconds of their computation, and whether another run did it."""
+        started = time.perf_counter()
+        if self._store is None or shared is None:
+            compute(folder)
+            return time.perf_counter() - started, False
+        with self._store.alone(shared):
+            seconds = self._store.take(shared, folder)
+            if seconds is not None:
+                return seconds, True
+            started = time.perf_counter()
+            compute(folder)
+            seconds = time.perf_counter() - started
+            self._store.put(shared, folder, outputs, seconds, {"stage": name})
+        return seconds, False
 
     def _publish(self, name: str, key: str, outputs: Sequence[str], folder: Path, seconds: float) -> None:
         missing = [output for output in outputs if not (folder / output).exists()]
@@ -180,8 +202,8 @@ class RunDir:
 
 
 @contextlib.contextmanager
-def open_run_dir(path: str | Path, *, fresh: bool = False) -> Iterator[RunDir]:
-    """Yield the run directory at `path`, created and locked for this process.
+def open_run_dir(path: str | Path, *, fresh: bool = False, store: Store | None = None) -> Iterator[RunDir]:
+    """Yield the run directory at `path`, created and locked for this process; `store` is what it shares with other runs.
 
     Raises UserError if it cannot be written, holds files of something else, or another run is using it. Without any
     stage result or checkpoint, what was made here is removed again, and so are the folders that this call created, if empty.
@@ -198,7 +220,7 @@ def open_run_dir(path: str | Path, *, fresh: bool = False) -> Iterator[RunDir]:
         raise UserError(f"--out {path}: another run is using this folder; wait for it or name another one.") from error
     except OSError as error:
         raise UserError(f"--out {path}: the folder cannot be written ({error.strerror}); name another one.") from error
-    run = RunDir(path)
+    run = RunDir(path, store)
     try:
         if fresh:
             run.forget()

@@ -25,7 +25,7 @@ from compressor.selection.ship import TODAY
 from compressor.stages.ship.built import baseline_subject, subject_of
 from compressor.stages.ship.factors import answer_times, steps
 from compressor.stages.ship.ship import chosen_entry
-from compressor.stages.stage import Stage, latency_inputs
+from compressor.stages.stage import Stage, latency_inputs, never
 
 PROTOCOL = (
     "Rounds interleave all models in an order drawn anew; speed-up is the ratio of medians (of means on the real "
@@ -147,4 +147,5 @@ STAGE = Stage(
     cost,
     result=result,
     seconds=seconds,
+    shared=never,
 )

@@ -22,7 +22,8 @@ class Stage:
     whether a recipe needs it. `cost(run)` is the expected work in words, `seconds(run)` the least and the most time that it
     takes, where the recipe says so. `result(run)` gives its part of result.json from
     the files, also where the stage is not wanted; parts of two stages under one key are merged. `notes(run)` are warnings
-    to whoever reads the result, a sentence each.
+    to whoever reads the result, a sentence each. `shared(recipe)` says whether runs that agree so far may take the files from
+    one another: what was timed may not be.
     """
 
     name: str
@@ -35,6 +36,12 @@ class Stage:
     result: Callable[[Run], dict[str, Any]] = lambda _run: {}
     notes: Callable[[Run], Sequence[str]] = lambda _run: ()
     seconds: Callable[[Run], tuple[float, float] | None] = lambda _run: None
+    shared: Callable[[Recipe], bool] = lambda _recipe: True
+
+
+def never(_recipe: Recipe) -> bool:
+    """Return that no run takes the files of a stage from another: its times are of this run."""
+    return False
 
 
 def spec_json(part: Spec | None) -> dict[str, Any] | None:

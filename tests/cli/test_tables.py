@@ -80,6 +80,12 @@ def test_reasons_stand_below_a_table_that_has_no_room_for_them_each_once(printed
     assert widths[shown.index(4)] >= READABLE
 
 
+def test_a_column_of_reasons_that_nobody_has_is_left_out(printed):
+    text = printed(60, Grid("", COLUMNS[:5], [(*row[:4], "") for row in ROWS]))
+    assert "onnx/int8" in text
+    assert "why not" not in text
+
+
 def test_rows_become_lines_where_not_even_the_essential_columns_fit(printed):
     text = printed(30, Grid("title", COLUMNS[:4], [row[:4] for row in ROWS]))
     assert "file: onnx/int8\nspeed-up [95 %]: 4.76x\n[4.38, 5.21]\nchanged: 23 of 1,821\nsize: 23.8 MB\n\nfile:" in text

@@ -16,6 +16,8 @@ AUTO = ("--set", "selection.layers=auto", "--set", "goals={max_flips: 0.0001}")
 COMMANDS = {
     "run": ("run", "recipe.yaml", "--out", "runs/whole"),
     "run that misses its goals": ("run", "recipe.yaml", "--out", "runs/missed", *AUTO),
+    "sweep": ("sweep", "sweep.yaml", "--out", "runs/sweep"),
+    "sweep, dry": ("sweep", "sweep.yaml", "--out", "runs/sweep", "--dry-run"),
     "validate": ("validate", "recipe.yaml"),
     "plan": ("plan", "recipe.yaml", "--out", "runs/whole"),
     "plan of a new run": ("plan", "recipe.yaml", "--out", "runs/missed", *AUTO),
@@ -62,6 +64,9 @@ export: {{variants: auto}}
 """,
         encoding="utf-8",
     )
+    (folder / "sweep.yaml").write_text(
+        "name: s\nbase: recipe.yaml\nmodels: {own: ./model, gone: ./nowhere}\n", encoding="utf-8"
+    )
     return folder
 
 
@@ -84,7 +89,9 @@ def terminal(folder, monkeypatch, command):
 def test_every_command_fits_the_terminal(folder, terminal, name, width):
     shutil.rmtree(folder / "exported", ignore_errors=True)
     code, text = terminal(width, *COMMANDS[name])
-    assert code == (3 if name == "run that misses its goals" else 0), text
+    assert code == {"run that misses its goals": 3, "sweep": 2}.get(name, 0), (
+        text
+    )  # one point of the sweep has no model
     # a path in the recipe that is printed stays whole
     assert [line for line in text.splitlines() if cell_len(line) > width and "/runs/quick/data/" not in line] == []
     assert "\u2026" not in text
@@ -106,6 +113,7 @@ HELPS = (
     *(
         "quick",
         "run",
+        "sweep",
         "validate",
         "plan",
         "score",

@@ -10,6 +10,7 @@ import yaml
 from tiny import letter_rows, save_model
 
 from compressor.recipe.compression import Recipe
+from compressor.recipe.sweep import SweepRecipe
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -47,6 +48,13 @@ def place(tmp_path_factory):
         r"^```yaml\n(name: mine\n.*?)^```$", (ROOT / "docs/data.md").read_text("utf-8"), re.M | re.S
     ):
         (folder / "mine.yaml").write_text(text, encoding="utf-8")
+    sweep = {
+        "name": "fleet",
+        "base": "mine.yaml",
+        "models": {"own": "./my-model"},
+        "list": [{"name": name, **_nested(SHORT)} for name in ("one", "two")],
+    }
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep), encoding="utf-8")
     arguments = [
         "quick",
         f"{folder}/my-model",
@@ -62,6 +70,12 @@ def place(tmp_path_factory):
     int8 = folder / "runs/demo/onnx/int8"
     assert int8.is_dir() or not _multiplies_8_bits()
     return folder
+
+
+def _nested(options: list[str]) -> dict:
+    """Return what `--set KEY=VALUE ...` replaces, as a sweep has it."""
+    pairs = (value.partition("=") for value in options if value != "--set")
+    return {key: yaml.safe_load(text) for key, _, text in pairs}
 
 
 def _multiplies_8_bits() -> bool:
@@ -111,7 +125,11 @@ def made_by_make(words: list[str]) -> list[list[str]]:
 
 @pytest.mark.parametrize("text", blocks("yaml"))
 def test_yaml_blocks_are_recipes(text):
-    Recipe.model_validate({"name": "x", "model": {"path": "m"}, "data": {"task": "sst2"}, **yaml.safe_load(text)})
+    values = yaml.safe_load(text)
+    if "base" in values:
+        SweepRecipe.model_validate(values)
+        return
+    Recipe.model_validate({"name": "x", "model": {"path": "m"}, "data": {"task": "sst2"}, **values})
 
 
 def test_every_block_says_what_it_is():

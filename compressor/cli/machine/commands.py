@@ -11,7 +11,9 @@ from compressor.errors import UserError, nearest
 
 
 def schema(
-    kind: Annotated[str, typer.Option("--kind", help="compression or placement (an experiment).")] = "compression",
+    kind: Annotated[
+        str, typer.Option("--kind", help="compression, placement (an experiment) or sweep.")
+    ] = "compression",
 ) -> None:
     """Print the JSON Schema of a kind of recipe, for editors."""
     from compressor.recipe.file import KINDS

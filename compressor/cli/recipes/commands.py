@@ -22,6 +22,9 @@ def run(
     overrides: Overrides = None,
     device: Device = "auto",
     fresh: Fresh = False,
+    store: Annotated[
+        Path | None, typer.Option("--store", help="Folder with stages that several runs have in common.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the whole pipeline; resume by itself where an earlier run stopped. Exit code 3: the recipe's goals are missed."""
@@ -30,7 +33,8 @@ def run(
     from compressor.recipe.file import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
-    done = run_recipe(loaded, out, device=device, fresh=fresh, track=track_for_terminal(), say=say)
+    track = track_for_terminal()
+    done = run_recipe(loaded, out, device=device, fresh=fresh, store=store, track=track, say=say)
     print_outcome(done, as_json)
 
 
@@ -43,7 +47,7 @@ def demo(
     """
     from compressor.recipe.file import DEMO
 
-    run(DEMO, out, overrides, device, fresh, as_json)
+    run(DEMO, out, overrides, device, fresh=fresh, as_json=as_json)
 
 
 def print_outcome(done: "RunResult", as_json: bool) -> None:
@@ -82,7 +86,7 @@ def validate(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check a recipe, whether of a compression or a placement experiment, and print it with every default filled in.
+    """Check a recipe, whether of a compression, a placement experiment or a sweep, and print it with every default filled in.
 
     Paths, columns and the model's configuration are looked at as well; hubs are not asked.
     """
@@ -90,9 +94,14 @@ def validate(
 
     loaded = load_any(recipe, overrides or ())
     if not syntax_only:
+        from compressor.recipe.sweep import SweepRecipe
         from compressor.run.inputs import check_inputs
+        from compressor.sweep.points import points_of
 
-        check_inputs(loaded)
+        for one in (
+            [point.recipe for point in points_of(loaded, recipe)] if isinstance(loaded, SweepRecipe) else [loaded]
+        ):
+            check_inputs(one)
     if as_json:
         print_json(loaded.model_dump(mode="json"))
     else:

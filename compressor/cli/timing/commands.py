@@ -86,7 +86,7 @@ def bench(
 
 
 def compare(
-    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR", help="Two or more finished runs.")],
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR", help="Two or more finished runs, or a sweep.")],
     variant: Annotated[
         str | None,
         typer.Option("--variant", help="Which model of every run, such as onnx_int8; by default what it ships."),
@@ -96,7 +96,8 @@ def compare(
     """Show finished runs side by side, row by row with the first where they were evaluated on the same rows."""
     from compressor.bench.compare import compare_runs
     from compressor.cli.timing.compare import compare_tables
+    from compressor.sweep.result import named_runs
 
     with whole_result(f"result.json of {', '.join(map(str, run_dirs))}"):
-        compared = compare_runs(run_dirs, variant)
+        compared = compare_runs(named_runs(run_dirs), variant)
         answer(as_json, compared, lambda: compare_tables(compared))

@@ -228,4 +228,13 @@ def cost(run: Run) -> str:
     return f"exits behind {exits} fitted{bits} on {texts} texts, certified on {len(data.guard)} calibration rows"
 
 
-STAGE = Stage("cascade", (FOLDER, FITTED), ("teacher", "model", "onnx"), inputs, compute, cost, tried)
+STAGE = Stage(
+    "cascade",
+    (FOLDER, FITTED),
+    ("teacher", "model", "onnx"),
+    inputs,
+    compute,
+    cost,
+    tried,
+    shared=lambda recipe: recipe.ship is None,
+)

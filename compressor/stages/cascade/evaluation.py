@@ -21,7 +21,7 @@ from compressor.run.run import Run
 from compressor.run.variants import FULL_ONNX, SPARED, answer_entry, variant_flops
 from compressor.stages.cascade.shared import FITTED, FOLDER, MEASURED, answers, full_work, fused_file, wanted, work_of
 from compressor.stages.predictions import evaluation_logits
-from compressor.stages.stage import Stage, latency_inputs
+from compressor.stages.stage import Stage, latency_inputs, never
 
 DRAWS = 2000
 FLOATS = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE
@@ -164,4 +164,5 @@ STAGE = Stage(
     wanted,
     result,
     seconds=seconds,
+    shared=never,
 )

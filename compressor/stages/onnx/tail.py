@@ -10,7 +10,7 @@ from compressor.export.tail import choose_form
 from compressor.files import read_json, write_json
 from compressor.measurement.machine.providers import PROVIDERS
 from compressor.run.run import TAIL, Run, measures_tail
-from compressor.stages.stage import Stage, machine_inputs
+from compressor.stages.stage import Stage, machine_inputs, never
 
 
 def inputs(run: Run) -> dict[str, Any]:
@@ -39,4 +39,5 @@ STAGE = Stage(
     lambda _run: "the last layer's [CLS] row in each form",
     measures_tail,
     result,
+    shared=never,
 )

@@ -24,7 +24,7 @@ from compressor.model.units import Unit, pieces
 from compressor.run.run import TAIL, Run
 from compressor.selection.budget.units import part_names, timed_parts
 from compressor.stages.selection import amounts
-from compressor.stages.stage import Stage, latency_inputs
+from compressor.stages.stage import Stage, latency_inputs, never
 
 FILE_SECONDS = 1.0, 8.0
 """Seconds that one file takes, of a small model and of one as large as BERT-base."""
@@ -146,4 +146,5 @@ STAGE = Stage(
     cost,
     seconds=seconds,
     result=lambda run: {"timing": read_json(run.path / "timing.json")},
+    shared=never,
 )

@@ -19,7 +19,7 @@ from compressor.selection.ship import ALIKE, TODAY, Judgement, decide, in_order,
 from compressor.stages.cascade.cascade import tried
 from compressor.stages.cascade.shared import FITTED
 from compressor.stages.ship.built import Built, answers_of, baseline_subject, built, bytes_of, subject_of
-from compressor.stages.stage import Stage, latency_inputs, spec_json
+from compressor.stages.stage import Stage, latency_inputs, never, spec_json
 
 SHIP = "ship.json"
 LOGITS = {"guard": "calibration_logits", "selection": "selection_logits"}
@@ -138,4 +138,5 @@ STAGE = Stage(
     wanted,
     lambda run: {"ship": read_json(run.path / SHIP) if wanted(run.recipe) else None},
     seconds=lambda run: (run.recipe.benchmark.min_seconds, run.recipe.benchmark.max_seconds),
+    shared=never,
 )

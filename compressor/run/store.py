@@ -1,0 +1,107 @@
+"""Results of stages that several runs share: a folder in which each lies under a digest of what it was made from.
+
+What a stage writes depends on its inputs and on what the stages before it wrote, so two runs that agree so far need it once.
+Entries are written beside their place and renamed, and believed only where every file is whole: any number of processes on
+one or several machines may use one store, as long as they share the folder.
+"""
+
+import contextlib
+import hashlib
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from compressor.errors import UserError
+from compressor.files import read_json, write_json
+
+ENTRY = "entry.json"
+"""The account of an entry: what it is, how long it took, and the digest of every file."""
+FILES = "files"
+
+
+@dataclass(frozen=True)
+class Store:
+    """The store in a folder, which is made where it is missing."""
+
+    path: Path
+
+    @classmethod
+    def at(cls, path: str | Path) -> "Store":
+        """Return the store in `path`; raises UserError where that cannot be written, or holds something else."""
+        path = Path(path)
+        try:
+            strangers = (
+                [entry.name for entry in path.iterdir() if entry.name not in {"entries", "locks"}]
+                if path.exists()
+                else []
+            )
+            for name in ("entries", "locks"):
+                (path / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"--store {path}: the folder cannot be written ({error.strerror}); name another one."
+            ) from error
+        if strangers:
+            raise UserError(
+                f"--store {path}: the folder holds {strangers[0]}, which is no store's; name an empty or new one."
+            )
+        return cls(path)
+
+    @contextlib.contextmanager
+    def alone(self, key: str) -> Iterator[None]:
+        """Hold the lock of an entry: whoever wants the same waits until it is there. The system frees it if the holder dies."""
+        with FileLock(self.path / "locks" / f"{key}.lock"):
+            yield
+
+    def take(self, key: str, folder: Path) -> float | None:
+        """Copy the files of an entry into an empty folder; return the seconds that they once took, None where there is none.
+
+        An entry that is not whole is removed.
+        """
+        entry = self._entry(key)
+        try:
+            told = read_json(entry / ENTRY)
+            wanted, seconds = dict(told["files"]), float(told["seconds"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        shutil.copytree(entry / FILES, folder, dirs_exist_ok=True)
+        if accounts(folder) == wanted:
+            return seconds
+        for part in folder.iterdir():
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
+        shutil.rmtree(entry, ignore_errors=True)
+        return None
+
+    def put(self, key: str, folder: Path, outputs: Sequence[str], seconds: float, about: dict[str, Any]) -> None:
+        """Keep the outputs (files and folders) that lie in `folder`; where another process was faster, its entry stays."""
+        made = self.path / "entries" / f"{uuid.uuid4().hex}.tmp"
+        try:
+            for output in outputs:
+                target = made / FILES / output
+                target.parent.mkdir(parents=True, exist_ok=True)
+                copy = shutil.copytree if (folder / output).is_dir() else shutil.copyfile
+                copy(folder / output, target)
+            write_json(made / ENTRY, {**about, "seconds": seconds, "files": accounts(made / FILES)})
+            place = self._entry(key)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):  # it is there already
+                made.rename(place)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+    def _entry(self, key: str) -> Path:
+        return self.path / "entries" / key[:2] / key
+
+
+def accounts(folder: Path) -> dict[str, str]:
+    """Return the sha256 of every file below a folder, by its path there."""
+    found = {}
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with file.open("rb") as opened:
+            found[file.relative_to(folder).as_posix()] = hashlib.file_digest(opened, "sha256").hexdigest()
+    return found

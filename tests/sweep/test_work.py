@@ -1,0 +1,83 @@
+"""How points are run: cores divided, killed processes started again, what failed said in one sentence."""
+
+import os
+import sys
+
+import pytest
+
+from compressor.errors import UserError
+from compressor.recipe.sweep import EngineSpec
+from compressor.sweep import engines
+from compressor.sweep import work as work_module
+from compressor.sweep.engines import local, share_of
+from compressor.sweep.work import Job, work
+
+
+@pytest.fixture
+def scripted(monkeypatch, tmp_path):
+    """Return a function: Python lines -> a job whose process runs these in place of the pipeline; `attempt` counts from 1."""
+
+    def make(lines, name="point"):
+        count = f"import os, pathlib, signal, sys; p = pathlib.Path({str(tmp_path / name)!r})\n"
+        count += "attempt = len(p.read_text()) + 1 if p.exists() else 1; p.write_text('x' * attempt)\n"
+        monkeypatch.setattr(work_module, "command_of", lambda _job, _recipe: [sys.executable, "-c", count + lines])
+        return Job(name, "name: x\n", str(tmp_path), "cpu")
+
+    return make
+
+
+def test_a_killed_process_is_started_again(scripted, tmp_path):
+    job = scripted("os.kill(os.getpid(), signal.SIGKILL) if attempt < 3 else None")
+    found = work(job, threads=1, attempts=3)
+    assert (found.code, found.done, found.attempts, found.error) == (0, True, 3, "")
+    assert (tmp_path / "recipes" / "point.yaml").read_text(encoding="utf-8") == "name: x\n"
+
+
+def test_no_more_often_than_it_may_be(scripted):
+    found = work(scripted("os.kill(os.getpid(), signal.SIGKILL)"), threads=1, attempts=2)
+    assert (found.code, found.done, found.attempts) == (-9, False, 2)
+    assert found.error == "killed by SIGKILL; see logs/point.txt."
+
+
+def test_a_wrong_recipe_is_tried_once_and_its_sentence_is_kept(scripted):
+    found = work(
+        scripted("print('error: data.train: no such file.', file=sys.stderr); sys.exit(2)"), threads=1, attempts=3
+    )
+    assert (found.code, found.attempts, found.error) == (2, 1, "data.train: no such file.")
+
+
+def test_missed_goals_are_an_end(scripted):
+    found = work(scripted("sys.exit(3)"), threads=1, attempts=3)
+    assert (found.code, found.done, found.attempts) == (3, True, 1)
+
+
+def test_threads_and_cores_are_those_it_was_given(scripted, tmp_path):
+    core = sorted(os.sched_getaffinity(0))[0]
+    lines = f"pathlib.Path({str(tmp_path / 'said')!r}).write_text(f\"{{os.environ['OMP_NUM_THREADS']}} {{os.sched_getaffinity(0)}}\")"
+    work(scripted(lines), threads=1, cores=[core])
+    assert (tmp_path / "said").read_text(encoding="utf-8") == f"1 {{{core}}}"
+
+
+@pytest.mark.parametrize(
+    ("cores", "more", "points", "expected"),
+    [(8, {}, 12, (8, 1)), (8, {}, 3, (3, 2)), (8, {"threads": 4}, 12, (2, 4)), (8, {"workers": 2}, 12, (2, 4)),
+     (2, {"workers": 1}, 12, (1, 2)), (1, {}, 5, (1, 1))],
+)  # fmt: skip
+def test_cores_are_divided_and_never_shared(monkeypatch, cores, more, points, expected):
+    monkeypatch.setattr(engines, "usable_cores", lambda: list(range(cores)))
+    share = share_of(EngineSpec(**more), points)
+    assert (share.workers, share.threads) == expected
+    taken = [core for worker in range(share.workers) for core in share.cores(worker)]
+    assert len(set(taken)) == len(taken) <= cores
+
+
+def test_more_than_the_cores_is_refused(monkeypatch):
+    monkeypatch.setattr(engines, "usable_cores", lambda: [0, 1])
+    with pytest.raises(UserError, match="2 workers of 2 threads take 4 cores, and there are 2"):
+        share_of(EngineSpec(workers=2, threads=2), 4)
+
+
+def test_all_points_end_whatever_one_of_them_does(scripted):
+    job = scripted("sys.exit(2)")
+    found = list(local([job, Job("other", "", job.folder, "cpu")], EngineSpec(workers=1, threads=1)))
+    assert sorted(outcome.name for outcome in found) == ["other", "point"]
