@@ -17,6 +17,7 @@ from compressor.pipeline.result import build_result
 from compressor.progress import Track, silent
 from compressor.recipe.compression import Recipe
 from compressor.recipe.file import Overrides, dump_recipe, load_recipe
+from compressor.release.manifest import write_manifest
 from compressor.report.build import build_report
 from compressor.report.wording.answer import answer_line
 from compressor.report.wording.card import eval_results, results_section
@@ -120,6 +121,7 @@ def _conclude(run: Run, folder: RunDir, records: list[StageRecord]) -> dict[str,
         note_threads(folder, read_json(run.path / ship.SHIP)["candidates"])
     write_json(run.path / RESULT, result)
     build_report(run.path)
+    write_manifest(run.path, result, run.teacher_source.path)
     return result
 
 
