@@ -28,7 +28,8 @@ from compressor.files import read_json
 from compressor.measurement.machine.environment import environment
 from compressor.measurement.statistics import compare
 from compressor.model.capture import capture_calls
-from compressor.model.families import FAMILIES, head_logits, layer_list
+from compressor.model.families import FAMILIES, layer_list
+from compressor.model.states.reading import head_logits
 from compressor.run.run import Run
 from compressor.selection.baselines import Evidence, ranked_set
 from compressor.selection.trie import SkipSet, call_groups, walk_sets

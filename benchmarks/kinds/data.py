@@ -1,4 +1,4 @@
-"""The data of every kind, out of the parquet files of GLUE: scores, sets of labels, documents of questions."""
+"""The data of every kind, out of the parquet files of GLUE: scores, sets of labels, documents of questions, tagged words."""
 
 import argparse
 from collections import Counter
@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks.kinds.tags import tags_of, words_of
 from compressor.data.files import read_table
 
 NEGATIONS = {"not", "no", "never", "n't", "without", "nothing", "none", "neither", "nor"}
@@ -85,5 +86,25 @@ def ranked_rows(
         yield from ((question, sentence, relevance) for sentence, relevance in sorted(documents[:DOCUMENTS]))
 
 
-DATA = {"score": score_data, "many_labels": label_data, "ranking": ranking_data}
+def token_data(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Write QNLI's sentences as words that rules tag (`tags_of`); return the data of a recipe that reads them.
+
+    Sentences of the unlabelled file are for training too: no label of QNLI's is used. Those of the evaluation are in no other.
+    Some have words of a single invisible character, which become no token: they are left out.
+    """
+    folder, files, seen = arguments.out / "tokens", {}, set()
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, sources in (("validation", ["validation"]), ("train", ["train", "test"])):
+        tables = [read_table(arguments.data / "qnli" / f"{source}.parquet", "--data") for source in sources]
+        sentences = dict.fromkeys(text for table in tables for text in table.column("sentence"))
+        sentences = [text for text in sentences if text not in seen][: arguments.rows if part == "train" else None]
+        seen.update(sentences)
+        words = [words_of(sentence) for sentence in sentences]
+        frame = pd.DataFrame({"tokens": words, "tags": [tags_of(own) for own in words]})
+        files[part] = str(folder / f"{part}.parquet")
+        frame[frame["tokens"].map(len) > 0].to_parquet(files[part], index=False)
+    return {**files, "text": "tokens", "label": "tags", "kind": "tokens", "on_bad_row": "skip"}
+
+
+DATA = {"score": score_data, "many_labels": label_data, "ranking": ranking_data, "tokens": token_data}
 """Kind -> what writes its files and returns the data of a recipe."""

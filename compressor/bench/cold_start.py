@@ -90,13 +90,16 @@ def _cascade(start: ColdStart) -> tuple[Load, Gauge]:
 
 def _pytorch(start: ColdStart) -> tuple[Load, Gauge]:
     import torch
-    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig
+    from transformers import AutoConfig
 
+    from compressor.data.answers.config import task_of
+    from compressor.model.load import classes_for
     from compressor.model.sublayers import as_stored, loading_class
 
     torch.set_num_threads(start.threads)
     config = AutoConfig.from_pretrained(start.path, local_files_only=True)
-    model_class = loading_class(config.to_dict(), MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING)
+    kind = task_of(config.to_dict(), start.path).kind
+    model_class = loading_class(config.to_dict(), classes_for(kind))
     with torch.device("meta"):
         model_class(config)  # what is made only once is not timed
 

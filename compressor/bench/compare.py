@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from compressor.data.answers.kinds import SINGLE, Task
+from compressor.data.answers.kinds import SINGLE, TOKENS, Task
 from compressor.errors import UserError, nearest, whole_result
 from compressor.measurement.predictions import fingerprint
 from compressor.measurement.statistics import compare
@@ -118,12 +118,13 @@ def read_run(directory: Path, number: int, variant: str | None) -> FinishedRun:
     if is_cascade(variant) and not answer:
         logits, *_ = _read_predictions(directory / f"{MEASURED}.npz", "logits")
     rows = summary["evaluation"]["rows"]
-    whole = logits.ndim == 2 and logits.dtype.kind == "f" and logits.size > 0 and len(logits) == rows
-    task = replace(task_in(result), within=within)
-    whole = whole and (within is None or within.shape == (rows,)) and (within is None) != task.row.whole
+    task, answers = replace(task_in(result), within=within), len(logits)
+    whole = logits.ndim == 2 and logits.dtype.kind == "f" and logits.size > 0
+    whole = whole and (within is None or within.shape == (answers,)) and (within is None) != task.row.whole
+    whole = whole and rows == (task.count(answers) if task.kind == TOKENS else answers)
     if not whole or fingerprint(logits, task) != sha256:
         raise _contradiction(directory, f"the logits of {variant!r} are not those that {RESULT} speaks of")
-    wanted = task.no_labels(rows, logits.shape[1])
+    wanted = task.no_labels(answers, logits.shape[1])
     if labels is not None and (labels.shape != wanted.shape or labels.dtype.kind != wanted.dtype.kind):
         each = "integer" if task == SINGLE else "label"
         raise _contradiction(directory, f"the labels are not one {each} for each of the {rows:,} rows")
@@ -138,8 +139,8 @@ def answers_in(result: Mapping[str, Any]) -> Mapping[str, Any]:
 def task_in(result: Mapping[str, Any]) -> Task:
     """Return the task of a finished run."""
     told = answers_in(result)
-    return Task(**{key: tuple(told[key]) if key == "thresholds" else told[key]
-                   for key in ("kind", "tolerance", "thresholds", "sigmoid") if key in told})  # fmt: skip
+    return Task(**{key: tuple(told[key]) if key in {"thresholds", "names"} else told[key]
+                   for key in ("kind", "tolerance", "thresholds", "sigmoid", "names") if key in told})  # fmt: skip
 
 
 def common_cell(runs: Sequence[FinishedRun]) -> Cell | None:

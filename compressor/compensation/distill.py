@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 from compressor.compensation.refits.refit import reached_states
 from compressor.data.answers.config import model_task
 from compressor.data.answers.kinds import SINGLE, Task
-from compressor.data.batches import Encodings, padded_batches
+from compressor.data.batches import Encodings, padded_batches, read
 from compressor.errors import UserError
 from compressor.model.capture import attended_place, recorded
 from compressor.model.families import Family, layer_list
@@ -88,8 +88,8 @@ def distill(
     """
     precision, task = training_precision(spec, student.device), model_task(teacher)
     rows, held = held_out(encodings, spec.holdout, seed, known)
+    labels = None if labels is None or not spec.gold_weight else torch.from_numpy(labels[encodings.answers_of(rows)])
     unseen, encodings = encodings.take(held), encodings.take(rows)
-    labels = None if labels is None or not spec.gold_weight else torch.from_numpy(labels[rows])
     ours, theirs = targets(keep, len(layer_list(teacher, family)), spec)
     scales = state_variances(teacher, family, theirs, encodings, track=track) if spec.states_weight else None
 
@@ -99,6 +99,8 @@ def distill(
             with torch.no_grad():
                 target, wanted = forward(teacher, family, inputs, theirs)
             logits, states = forward(student, family, inputs, ours)
+            at = encodings.read_at(rows)
+            target, logits = read(target, at), read(logits, at)
         parts = {}
         if spec.logits_weight:
             parts["logits"] = spec.logits_weight * logits_loss(logits, target, spec.temperature, task)
@@ -106,7 +108,7 @@ def distill(
             distance = states_loss(states, wanted, inputs["attention_mask"], scales)
             parts["states"] = spec.states_weight * distance
         if labels is not None:
-            parts["gold"] = spec.gold_weight * task.loss(logits, labels[rows].to(logits.device))
+            parts["gold"] = spec.gold_weight * task.loss(logits, labels[encodings.answers_of(rows)].to(logits.device))
         return parts
 
     trained_before = {name: parameter.requires_grad for name, parameter in student.named_parameters()}
@@ -154,7 +156,7 @@ class HeldOut:
         target, task = _logits(teacher, family, encodings), model_task(teacher)
 
         def distances() -> np.ndarray:
-            return task.divergences(_logits(student, family, encodings), target).numpy()
+            return encodings.by_row(task.divergences(_logits(student, family, encodings), target).numpy())
 
         weights = ((name, own) for name, own in student.named_parameters() if own.requires_grad)
         return cls(student, distances, distances(), {name: own.detach().clone() for name, own in weights})
@@ -245,7 +247,7 @@ def targets(keep: Sequence[int], layers: int, spec: DistillSpec) -> tuple[Places
 def forward(
     model: PreTrainedModel, family: Family, inputs: dict[str, Tensor], places: Places
 ) -> tuple[Tensor, list[Tensor]]:
-    """Return the logits [B, C], and the state [B, S, H] at each of `places`."""
+    """Return the logits [B, C] ([B, S, C] of tokens), and the state [B, S, H] at each of `places`."""
     with ExitStack() as stack:
         layers = [layer_list(model, family)[number - 1] for number in places.attended]
         seen = [stack.enter_context(recorded(layer, at=attended_place(family))) for layer in layers]

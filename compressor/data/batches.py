@@ -1,7 +1,9 @@
 """Tokenise once; hand out length-bucketed batches with dynamic padding."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -10,27 +12,69 @@ from compressor.data.splits import Same, normalised
 from compressor.errors import UserError
 from compressor.progress import Track, silent
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = TypeVar("Array", np.ndarray, "Tensor")
+
+Read = tuple[np.ndarray, np.ndarray]
+"""Where the answers of a batch are read: the row of the batch and the token of each, both int64 [W]."""
+
 
 @dataclass(frozen=True)
 class Encodings:
-    """Token ids of N rows, unpadded. `token_types` is None for families that have none (RoBERTa, DistilBERT)."""
+    """Token ids of N rows, unpadded. `token_types` is None for families that have none (RoBERTa, DistilBERT).
+
+    A row has one answer, or one for each of its `words`: W of them in all, one row after the other.
+    """
 
     input_ids: list[list[int]]
     token_types: list[list[int]] | None
     pad_id: int
+    words: list[list[int]] | None = None
+    """The token at which each word of a row begins; None where a row has one answer."""
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        """The place of each row's first answer, and the number of all answers: int64 [N + 1]."""
+        counts = [len(words) for words in self.words] if self.words is not None else [1] * len(self)
+        return np.cumsum([0, *counts])
+
+    @property
+    def answers(self) -> int:
+        """How many answers the rows have: N, or W."""
+        return int(self._starts[-1])
+
+    def answers_of(self, rows: np.ndarray) -> np.ndarray:
+        """Return the places of the answers of `rows` among all, int64, in the order of `rows`."""
+        if self.words is None:
+            return np.asarray(rows)
+        return np.concatenate([np.arange(*self._starts[row : row + 2]) for row in rows])
+
+    def read_at(self, rows: np.ndarray) -> Read | None:
+        """Return where the answers of a batch of `rows` are read; None where the model's own head says that."""
+        if self.words is None:
+            return None
+        counts = [len(self.words[row]) for row in rows]
+        return np.repeat(np.arange(len(rows)), counts), np.concatenate([self.words[row] for row in rows])
 
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of each row, special tokens included: int64 [N]."""
         return np.array([len(ids) for ids in self.input_ids], dtype=np.int64)
 
+    def by_row(self, values: np.ndarray) -> np.ndarray:
+        """Return the mean over the answers of each row [N] of values of all answers."""
+        return values if self.words is None else np.add.reduceat(values, self._starts[:-1]) / np.diff(self._starts)
+
     def take(self, rows: np.ndarray) -> "Encodings":
         """Return the encodings of `rows` only, in that order."""
         token_types = None if self.token_types is None else [self.token_types[row] for row in rows]
-        return Encodings([self.input_ids[row] for row in rows], token_types, self.pad_id)
+        words = None if self.words is None else [self.words[row] for row in rows]
+        return Encodings([self.input_ids[row] for row in rows], token_types, self.pad_id, words)
 
 
 def join(parts: Sequence[Encodings]) -> Encodings:
@@ -38,7 +82,13 @@ def join(parts: Sequence[Encodings]) -> Encodings:
     token_types = None
     if parts[0].token_types is not None:
         token_types = [types for part in parts for types in part.token_types]
-    return Encodings([ids for part in parts for ids in part.input_ids], token_types, parts[0].pad_id)
+    words = None if parts[0].words is None else [words for part in parts for words in part.words]
+    return Encodings([ids for part in parts for ids in part.input_ids], token_types, parts[0].pad_id, words)
+
+
+def read(outputs: Array, at: Read | None) -> Array:
+    """Return the outputs [W, C] at the words of a batch out of those of all tokens [B, S, C]; outputs of rows as they are."""
+    return outputs if at is None else outputs[at]
 
 
 def encode(texts: list[tuple[str, ...]], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encodings:
@@ -52,6 +102,35 @@ def encode(texts: list[tuple[str, ...]], tokenizer: PreTrainedTokenizerBase, max
     columns = [list(column) for column in zip(*texts, strict=True)]
     encoded = tokenizer(*columns, truncation=True, max_length=max_length, padding=False)
     return Encodings(encoded["input_ids"], encoded.get("token_type_ids"), tokenizer.pad_token_id)
+
+
+def encode_words(texts: list[tuple[str, ...]], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encodings:
+    """Tokenise rows of words, each row truncated to `max_length` tokens; a word is read at the first of its tokens.
+
+    Words without a token, and those of which the first was cut off, have no place in `words`: `data/words/fit.py` leaves
+    them out before. Raises UserError where there is no room for text.
+    """
+    if not texts:
+        return replace(encode([], tokenizer, max_length), words=[])
+    check_room(tokenizer, 1, max_length, "max_length")
+    rows = [list(words) for words in texts]
+    encoded = tokenizer(rows, is_split_into_words=True, truncation=True, max_length=max_length, padding=False)
+    places = [first_tokens(encoded.word_ids(row)) for row in range(len(rows))]
+    return Encodings(
+        encoded["input_ids"],
+        encoded.get("token_type_ids"),
+        tokenizer.pad_token_id,
+        [list(found.values()) for found in places],
+    )
+
+
+def first_tokens(word_ids: Sequence[int | None]) -> dict[int, int]:
+    """Return word -> its first token, of tokens that say which word they are of (None: of none)."""
+    found: dict[int, int] = {}
+    for token, word in enumerate(word_ids):
+        if word is not None:
+            found.setdefault(word, token)
+    return found
 
 
 def check_room(tokenizer: PreTrainedTokenizerBase, texts: int, max_length: int, field: str) -> None:

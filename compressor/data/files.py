@@ -98,14 +98,32 @@ def read_table(path: Path, named_by: str, encoding: str | None = None) -> Table:
     return table.check() if len(table.bad) == table.rows and not table.hint else table
 
 
-def read_lines(path: Path, named_by: str) -> list[str]:
-    r"""Return the lines of a UTF-8 text file; \n, \r\n and \r end a line, nothing else does.
+def read_lines(path: Path, named_by: str, encoding: str | None = None) -> list[str]:
+    r"""Return the lines of a text file, UTF-8 unless `encoding` says otherwise; \n, \r\n and \r end a line, nothing else does.
 
-    Raises UserError where the file is missing or not UTF-8.
+    Raises UserError where the file is missing or not encoded so.
     """
     path = expanded(path)
     _check_file(path, named_by)
-    return _lines(_read_text(path, named_by, None))
+    return _lines(_read_text(path, named_by, encoding))
+
+
+def read_objects(path: Path, named_by: str) -> Table:
+    """Return a json file, a list of objects, as a table; raises UserError where it is missing or anything else."""
+    path = expanded(path)
+    _check_file(path, named_by)
+    try:
+        records = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path}: not readable as json ({error}); a file with an object a line is called .jsonl."
+        ) from error
+    if not isinstance(records, list) or not records or not all(isinstance(record, dict) for record in records):
+        raise UserError(
+            f"{path}: a json file of data is a list of objects such as [{{...}}, ...]; save it so, or as jsonl."
+        )
+    names = dict.fromkeys(name for record in records for name in record)
+    return Table(str(path), {name: [record.get(name) for record in records] for name in names})
 
 
 def expanded(path: Path) -> Path:

@@ -1,12 +1,14 @@
 """Parts of a data set: cut by row hash, kept disjoint in text, identified by a digest."""
 
 import unicodedata
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 
 import numpy as np
+
+from compressor.data.answers.tokens import texts_of
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Split:
     """Where each row comes from: file and 0-based row, such as `validation:17`."""
     groups: list[str] | None = None
     """What each row is one of, where rows belong together: the query of a document."""
+    by_word: bool = False
+    """Whether a row is a text of so many words with a label each: `labels` are then those of all words, int64 [W]."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -29,15 +33,28 @@ class Split:
     @property
     def counted(self) -> int:
         """How many answers the rows have: one each, or one for what they are counted within."""
-        return len(self) if self.within is None else int(self.within.max(initial=-1)) + 1
+        return len(self) if self.groups is None else int(self.within.max(initial=-1)) + 1
 
     @cached_property
     def within(self) -> np.ndarray | None:
-        """The number of each row's group in order of appearance, int64 [N]; None where rows are of their own."""
+        """The number of each row's group in order of appearance, int64 [N]; None where rows are of their own.
+
+        Of texts of words the row of each word, int64 [W].
+        """
+        if self.by_word:
+            return texts_of([len(words) for words in self.texts])
         if self.groups is None:
             return None
         place = {group: number for number, group in enumerate(dict.fromkeys(self.groups))}
         return np.array([place[group] for group in self.groups], dtype=np.int64)
+
+    def label(self, row: int) -> np.ndarray:
+        """Return the label of a row, or those of its words."""
+        return self.labels[self._starts[row] : self._starts[row + 1]] if self.by_word else self.labels[row]
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        return np.cumsum([0, *(len(words) for words in self.texts)])
 
     @cached_property
     def sha256(self) -> str:
@@ -47,16 +64,27 @@ class Split:
         for row, texts in enumerate(self.texts):
             digest.update(_framed(texts))
             if self.labels is not None:
-                digest.update(np.asarray(self.labels[row], dtype=order).tobytes())
+                digest.update(np.asarray(self.label(row), dtype=order).tobytes())
         if self.groups is not None:
             digest.update(_framed(tuple(self.groups)))
         return digest.hexdigest()
 
     def take(self, rows: np.ndarray | list[int]) -> "Split":
         """Return `rows` only, in that order."""
+        if self.by_word:
+            return self.take_words({row: range(len(self.texts[row])) for row in rows})
         labels = None if self.labels is None else self.labels[np.asarray(rows, dtype=np.int64)]
         groups = None if self.groups is None else [self.groups[row] for row in rows]
         return Split([self.texts[row] for row in rows], labels, [self.ids[row] for row in rows], groups)
+
+    def take_words(self, words: Mapping[int, Sequence[int]]) -> "Split":
+        """Return the rows that `words` names, in its order, each with these of its words; for texts of words alone."""
+        labels = None
+        if self.labels is not None:
+            places = [self._starts[row] + word for row, kept in words.items() for word in kept]
+            labels = self.labels[np.array(places, dtype=np.int64)]
+        texts = [tuple(self.texts[row][word] for word in kept) for row, kept in words.items()]
+        return Split(texts, labels, [self.ids[row] for row in words], by_word=True)
 
 
 def normalised(texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -76,7 +104,7 @@ def row_hash(texts: tuple[str, ...], seed: int) -> str:
 def hash_order(split: Split, seed: int) -> list[int]:
     """Return the rows of `split` in the order of their hashes; equal texts lie together, ordered by label."""
     keys = [row_hash(texts, seed) for texts in split.texts]
-    labels = [0] * len(split) if split.labels is None else split.labels.tolist()
+    labels = [0 if split.labels is None else split.label(row).tolist() for row in range(len(split))]
     return sorted(range(len(split)), key=lambda row: (keys[row], split.texts[row], labels[row]))
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from compressor.data.answers.kinds import SCORES
+from compressor.data.answers.kinds import SCORES, TOKENS
 from compressor.data.files import read_table
 from compressor.data.labels import Label, check_targets
 from compressor.data.named import SCORE_NAME, ids_in_model, kind_of, named_task, reading
 from compressor.data.rows import SKIP, Rows, kept_rows, to_rows, to_split, value_ids
 from compressor.data.splits import Same, Split, copies_of, cut_train, first_texts, normalised, without_overlaps
+from compressor.data.words.files import read_words
+from compressor.data.words.rows import word_rows, word_split
 from compressor.errors import UserError
 from compressor.recipe.data import DataSpec
 
@@ -78,7 +80,10 @@ def load_task(
     splits, notes = {}, []
     for part in wanted:
         skip = spec.on_bad_row == "skip"
-        splits[part], note = to_split(part, rows[part], data_names, model_ids, ids_allowed, skip, kind)
+        if kind == TOKENS:
+            splits[part], note = word_split(part, rows[part], data_names, ids_allowed=ids_allowed, skip=skip)
+        else:
+            splits[part], note = to_split(part, rows[part], data_names, model_ids, ids_allowed, skip, kind)
         notes += [note] if note else []
     same = cache(same)
     _check_different(splits, rows, same)
@@ -159,7 +164,7 @@ def _classes(rows: Rows, spec: DataSpec, kind: str, *, skip: bool) -> list[str]:
         return [SCORE_NAME]
     if kind == "many_labels" and len(spec.label_columns) > 1:
         return spec.label_columns
-    sets = rows.labels if kind == "many_labels" else [(label,) for label in rows.labels]
+    sets = rows.labels if kind in {"many_labels", TOKENS} else [(label,) for label in rows.labels]
     found: set[Label] = {label for labels in sets for label in labels or ()} - {None}
     if len(found) == 1:
         raise UserError(
@@ -170,6 +175,14 @@ def _classes(rows: Rows, spec: DataSpec, kind: str, *, skip: bool) -> list[str]:
 
 
 def _own_file(spec: DataSpec, part: str, kind: str) -> Rows:
+    if kind == TOKENS:
+        table = read_words(Path(getattr(spec, part)), f"data.{part}", spec.encoding)
+        words, *more = spec.text_columns
+        if more:
+            raise UserError(
+                f"data.text: {words}, {more[0]}; words with a label each come from one column, so name one."
+            )
+        return word_rows(table, words, spec.label, labels_needed=part != "test", **reading(spec))
     table = read_table(Path(getattr(spec, part)), f"data.{part}", spec.encoding)
     return to_rows(
         table, spec.text_columns, spec.label, kind=kind, group=spec.group, labels_needed=part != "test", **reading(spec)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compressor.data.answers.kinds import MANY_LABELS, RANKING, SCORE, SINGLE_LABEL
+from compressor.data.answers.kinds import MANY_LABELS, RANKING, SCORE, SINGLE_LABEL, TOKENS
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,13 @@ class Use:
     """What a text-classification pipeline is told beside the text; `{apply}` is the function of the output."""
     torch: str
     """The answers out of `logits`; `{apply}` likewise."""
+    by_word: bool = False
+    """Whether words have answers, so that texts are lists of them, and class and pipeline are those for tokens."""
+
+    @property
+    def stock(self) -> str:
+        """The end of the names of the stock classes."""
+        return "TokenClassification" if self.by_word else "SequenceClassification"
 
 
 _SCORE = Use(
@@ -39,6 +46,11 @@ USES = {
         "[dict(zip(model.config.label2id, row, strict=True)) for row in logits.sigmoid().tolist()]",
     ),
     RANKING: _SCORE,
+    TOKENS: Use(
+        "one of these labels for each word",
+        "[{'words': [...], 'labels': [...], 'scores': [...]}], and 'entities' of BIO labels", "",
+        "[model.config.id2label[i] for i in logits[0].argmax(-1).tolist()], inputs.word_ids(0)", by_word=True,
+    ),
 }  # fmt: skip
 """Kind of task -> how its answers are had."""
 EXAMPLE, PAIR = "a gripping film", ("a man plays the guitar", "someone makes music")
@@ -100,12 +112,7 @@ OPTIMUM = """## Transformers and Optimum
 With `pip install 'optimum-onnx[onnxruntime]' transformers`, in this folder:
 
 ```python
-from optimum.onnxruntime import ORTModelForSequenceClassification
-from transformers import AutoTokenizer, pipeline
-
-model, tokenizer = ORTModelForSequenceClassification.from_pretrained("."), AutoTokenizer.from_pretrained(".")
-classify = pipeline("text-classification", model=model, tokenizer=tokenizer)
-print({call})
+{lines}
 ```
 
 """
@@ -121,14 +128,36 @@ def example(texts: int | None) -> str | tuple[str, str]:
 
 
 def pipeline_call(example: str | tuple[str, str], length: int, answers: Mapping[str, Any] | None) -> str:
-    """Return the call of a text-classification pipeline `classify` of transformers; see `snippet`."""
+    """Return the call of a pipeline `classify` of transformers; see `snippet`."""
+    if use_of(answers).by_word:
+        return f"classify({json.dumps(example, ensure_ascii=False)})"
     row = example if isinstance(example, str) else dict(zip(("text", "text_pair"), example, strict=True))
     told = use_of(answers).pipeline.format(apply="sigmoid" if (answers or {}).get("sigmoid") else "none")
     return f"classify({json.dumps(row, ensure_ascii=False)}, truncation=True, max_length={length}{told})"
 
 
-def tokenizer_texts(example: str | tuple[str, str]) -> str:
-    """Return a row as a tokenizer takes a batch of it: a list of texts, or two."""
+def optimum_lines(folder: str, example: str | tuple[str, str], length: int, answers: Mapping[str, Any] | None) -> str:
+    """Return lines of Python that classify a text with the ONNX folder `folder` (an expression), Optimum and a pipeline."""
+    use = use_of(answers)
+    # a pipeline for tokens cuts texts to what its tokenizer is told alone
+    cut, grouped = (f", model_max_length={length}", ', aggregation_strategy="first"') if use.by_word else ("", "")
+    task = "token-classification" if use.by_word else "text-classification"
+    return "\n".join(
+        [
+            f"from optimum.onnxruntime import ORTModelFor{use.stock}",
+            "from transformers import AutoTokenizer, pipeline",
+            "",
+            f"model, tokenizer = ORTModelFor{use.stock}.from_pretrained({folder}), AutoTokenizer.from_pretrained({folder}{cut})",
+            f'classify = pipeline("{task}", model=model, tokenizer=tokenizer{grouped})',
+            f"print({pipeline_call(example, length, answers)})",
+        ]
+    )
+
+
+def tokenizer_texts(example: str | tuple[str, str], answers: Mapping[str, Any] | None = None) -> str:
+    """Return a row as a tokenizer takes a batch of it: a list of texts, or two, or a list of words."""
+    if use_of(answers).by_word:
+        return f"[{_words(example)}], is_split_into_words=True"
     texts = [example] if isinstance(example, str) else example
     return ", ".join(f"[{json.dumps(text, ensure_ascii=False)}]" for text in texts)
 
@@ -146,6 +175,7 @@ def snippet(
     `example` is a text, or two of them for a model of pairs; `answers` see `use_of`.
     """
     shown = json.dumps(example, ensure_ascii=False) if isinstance(example, str) else f"[{_pair(example)}]"
+    shown = f"[{_words(example)}]" if use_of(answers).by_word else shown
     if (answers or {}).get("kind") == RANKING and not isinstance(example, str):
         query, document = (json.dumps(text, ensure_ascii=False) for text in example)
         call, returned = f'classify.rank({query}, [{document}, "..."])', "[{'index': ..., 'score': ...}]"
@@ -171,15 +201,15 @@ def torch_lines(
 ) -> str:
     """Return lines of Python that classify a text with the saved model in `path` and transformers alone; see `snippet`."""
     half = "" if precision == "float32" else f", dtype=torch.{precision}"
-    shown = tokenizer_texts(example)
+    shown, stock = tokenizer_texts(example, answers), f"AutoModelFor{use_of(answers).stock}"
     apply = ".sigmoid()" if (answers or {}).get("sigmoid") else ""
     return "\n".join(
         [
             "import torch",
-            "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
+            f"from transformers import {stock}, AutoTokenizer",
             "",
             f'tokenizer = AutoTokenizer.from_pretrained("{path}")',
-            f'model = AutoModelForSequenceClassification.from_pretrained("{path}"{half}).eval()',
+            f'model = {stock}.from_pretrained("{path}"{half}).eval()',
             f'inputs = tokenizer({shown}, truncation=True, max_length={max_length}, padding=True, return_tensors="pt")',
             "with torch.inference_mode():",
             "    logits = model(**inputs).logits",
@@ -209,7 +239,7 @@ def page(variant: str, settings: Mapping[str, Any], weights: Sequence[str] = ())
     )
     if variant == "cascade":  # several files, which only their own runtime puts together
         return text
-    text += "\n" + OPTIMUM.format(call=pipeline_call(row, length, answers))
+    text += "\n" + OPTIMUM.format(lines=optimum_lines('"."', row, length, answers))
     count = settings["threads"]
     more = "" if count is None else TRITON_THREADS.format(threads=count, count=_threads(count))
     data = "".join(f"\n    {name}" for name in weights)
@@ -228,6 +258,11 @@ def threads_advice(threads: int | None) -> str:
 
 def _threads(count: int) -> str:
     return f"{count} thread{'' if count == 1 else 's'}"
+
+
+def _words(example: str | tuple[str, str]) -> str:
+    """Return the words of a row, which has one text alone, as a list."""
+    return json.dumps((example if isinstance(example, str) else example[0]).split(), ensure_ascii=False)
 
 
 def _pair(pair: tuple[str, str]) -> str:

@@ -7,8 +7,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from compressor.data.batches import encode
+from compressor.data.answers.kinds import TOKENS
+from compressor.data.batches import encode, encode_words
 from compressor.data.demo import generate
+from compressor.data.splits import Split
+from compressor.data.words.fit import fit_words
 from compressor.errors import UserError
 from compressor.export.onnx import STOCK, export_variants
 from compressor.export.parity import Parity, check_parity, parity
@@ -42,7 +45,18 @@ def export_directory(
     require_provider(provider, str(model_dir))
     source = find_model(str(model_dir), field="MODEL_DIR")
     model, tokenizer = load_classifier(source), load_tokenizer(source)
-    encodings = encode(parity_texts(), tokenizer, min(128, longest_input(source.config)))
+    task, texts, longest = source.task, parity_texts(), min(128, longest_input(source.config))
+    if task.kind == TOKENS:
+        rows = Split(
+            [tuple(text.split()) for (text,) in texts],
+            None,
+            [f"generated:{row}" for row in range(len(texts))],
+            by_word=True,
+        )
+        rows = fit_words(rows, tokenizer, longest)[0]
+        task, encodings = task.bound(rows), encode_words(rows.texts, tokenizer, longest)
+    else:
+        encodings = encode(texts, tokenizer, longest)
     reference = predict(model, encodings)
     form = None
     if tail and set(variants) - set(STOCK):
@@ -50,7 +64,7 @@ def export_directory(
     found: dict[str, Parity] = {}
 
     def check(name: str, file: Path) -> None:
-        found[name] = parity(reference, predict_onnx(session(file, provider=provider), encodings), source.task)
+        found[name] = parity(reference, predict_onnx(session(file, provider=provider), encodings), task)
         check_parity(name, found[name])
 
     try:

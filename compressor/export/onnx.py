@@ -14,6 +14,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from compressor.data.answers.config import by_token
 from compressor.data.answers.kinds import Task
 from compressor.errors import UserError, nearest
 from compressor.export.beside import text_settings, write_beside
@@ -67,8 +68,8 @@ class Job:
 
     @classmethod
     def of(cls, source: ModelSource, work: Path, form: str | None, opset: int | None) -> "Job":
-        """Return the job for a directory of a classifier; with relative positions there is no tail."""
-        form = None if relative_positions(source.config) else form
+        """Return the job for a directory of a classifier; with relative positions, and for tokens, there is no tail."""
+        form = None if relative_positions(source.config) or by_token(source.config) else form
         return cls(lambda: load_classifier(source), source.config, work, form, opset, lambda: load_tokenizer(source))
 
     def file(self, name: str) -> Path:
@@ -96,6 +97,8 @@ def export_spared(job: Job) -> Path:
     """Export the model with what changes no prediction left out: rows of the last layer, dead nodes of the head."""
     if job.file(".spared").exists():
         return job.file(".spared")
+    if by_token(job.config):  # all tokens are read, and no node of a head stands between
+        return export_plain(job)
     model, family = job.model(), family_of(job.config["model_type"])
     spared = without_dead_nodes(model, family)
     if job.form is not None:
@@ -254,7 +257,8 @@ def quiet() -> Iterator[None]:
 def _export(model: PreTrainedModel, file: Path, opset: int | None) -> None:
     from optimum.exporters.onnx import onnx_export_from_model
 
-    onnx_export_from_model(model, file.parent, task="text-classification", opset=opset, do_validation=False)
+    task = "token-classification" if by_token(model.config.to_dict()) else "text-classification"
+    onnx_export_from_model(model, file.parent, task=task, opset=opset, do_validation=False)
 
 
 def _check_space(source: ModelSource, out_dir: Path, variants: Sequence[str]) -> None:

@@ -44,7 +44,7 @@ def parity(reference_logits: np.ndarray, logits: np.ndarray, task: Task = SINGLE
     with np.errstate(invalid="ignore"):  # infinity minus infinity is NaN, which is what should come out
         max_abs = float(np.abs(reference - logits).max())
     decided = float(equal[clear].mean()) if clear.any() else 1.0
-    return Parity(max_abs, float(equal.mean()), len(logits), decided, scale)
+    return Parity(max_abs, float(equal.mean()), len(equal), decided, scale)
 
 
 def check_parity(variant: str, parity: Parity) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from compressor.data.answers.config import by_token
 from compressor.measurement.machine.providers import open_session, require_provider
 from compressor.measurement.timing.latency import Subject, measure
 from compressor.measurement.timing.ratios import claimed, ratio
@@ -117,7 +118,8 @@ def choose_form(
     ONNX Runtime would run elsewhere than on `provider`.
     """
     require_provider(provider, "CLS-only tail")
-    if relative_positions(model.config.to_dict()):
+    config = model.config.to_dict()
+    if relative_positions(config) or by_token(config):
         return TailChoice(None, provider, [])
     subjects = {form: _row_subject(model, family, form, provider, threads) for form in FORMS}
     width, generator = getattr(model.config, family.width_key), np.random.default_rng(seed)

@@ -7,9 +7,10 @@ import torch
 from scipy.special import softmax
 from transformers import PreTrainedModel
 
-from compressor.data.answers.kinds import RANKING, SINGLE, SINGLE_LABEL, Task
+from compressor.data.answers.kinds import RANKING, SINGLE, SINGLE_LABEL, TOKENS, Task
 from compressor.data.answers.within import best_two, need_within
-from compressor.data.batches import Encodings, padded_batches
+from compressor.data.batches import Encodings, padded_batches, read
+from compressor.measurement.tokens import token_examples
 from compressor.progress import Track, silent
 
 
@@ -21,12 +22,13 @@ def predict(
     track: Track = silent,
     description: str = "predict",
 ) -> np.ndarray:
-    """Return the logits [N, C] float32 of all rows, in row order."""
-    logits = np.zeros((len(encodings), model.config.num_labels), dtype=np.float32)
+    """Return the logits [N, C] float32 of all answers (rows, or words: `Encodings`), in row order."""
+    logits = np.zeros((encodings.answers, model.config.num_labels), dtype=np.float32)
     with torch.inference_mode():
         for rows, inputs in padded_batches(encodings, batch_size, track, description):
             tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
-            logits[rows] = model(**tensors).logits.float().cpu().numpy()
+            found = read(model(**tensors).logits, encodings.read_at(rows))
+            logits[encodings.answers_of(rows)] = found.float().cpu().numpy()
     return logits
 
 
@@ -49,10 +51,13 @@ def flipped_examples(
 
     Each has id, texts, gold, full and compressed {label, confidence}, and outcome: gained, lost, both wrong, unlabelled.
     Scores and sets of labels are written out under `label`, without a confidence, those whose outputs moved most first; a
-    score is gained where it is nearer to its label. Of rankings an entry is a query, whose answer is the document on top.
+    score is gained where it is nearer to its label. Of rankings an entry is a query, whose answer is the document on top; of
+    tokens a text (`token_examples`).
     """
     if task.kind == RANKING:
         return _other_tops(full, other, labels, texts, ids, limit, task)
+    if task.kind == TOKENS:
+        return token_examples(task, full, other, labels, texts, ids, limit)
     if task.kind != SINGLE_LABEL:
         return _other_answers(full, other, labels, texts, ids, names, limit, task)
     sides = {"full": softmax(full.astype(np.float64), axis=1), "compressed": softmax(other.astype(np.float64), axis=1)}

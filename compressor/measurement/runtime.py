@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from compressor.data.batches import Encodings, padded_batches
+from compressor.data.batches import Encodings, padded_batches, read
 from compressor.errors import UserError, first_line
 from compressor.measurement.machine.providers import open_session, what_stands_in_the_way
 from compressor.progress import Track, silent
@@ -54,15 +54,16 @@ def feeds(names: list[str], batch: dict[str, np.ndarray]) -> dict[str, np.ndarra
 def predict_onnx(
     session: ort.InferenceSession, encodings: Encodings, batch_size: int = 32, track: Track = silent
 ) -> np.ndarray:
-    """Return the logits of every row, float32 [N, C], in the order of the rows; batches are padded to their longest."""
+    """Return the logits of every answer, float32 [N, C], in the order of the rows; batches are padded to their longest."""
     names = [node.name for node in session.get_inputs()]
     output = session.get_outputs()[0]
     parts, rows = [], []
     for indices, batch in padded_batches(encodings, batch_size, track, "ONNX predictions"):
-        parts.append(session.run([output.name], feeds(names, batch))[0])
-        rows.append(indices)
+        found = session.run([output.name], feeds(names, batch))[0]
+        parts.append(read(found, encodings.read_at(indices)))
+        rows.append(encodings.answers_of(indices))
     if not parts:
         return np.zeros((0, int(output.shape[-1])), dtype=np.float32)
-    logits = np.empty((len(encodings), parts[0].shape[1]), dtype=np.float32)
+    logits = np.empty((encodings.answers, parts[0].shape[1]), dtype=np.float32)
     logits[np.concatenate(rows)] = np.concatenate(parts)
     return logits

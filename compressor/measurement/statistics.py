@@ -8,10 +8,11 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import beta, binomtest, norm
 
-from compressor.data.answers.kinds import MANY_LABELS, RANKING, SCORE, SINGLE, Task
+from compressor.data.answers.kinds import MANY_LABELS, RANKING, SCORE, SINGLE, TOKENS, Task
 from compressor.data.answers.within import need_within
 from compressor.measurement.ranking import likeness, ndcg, ranking_metrics
 from compressor.measurement.scores import score_metrics, spearman_delta, spearman_interval
+from compressor.measurement.tokens import token_delta, token_metrics
 
 EXACT_LOGITS = 1e-3
 LOSSLESS_FLIPS, LOSSLESS_DROP = 0.01, -0.01
@@ -30,7 +31,8 @@ class Metrics:
     """The figures of one model.
 
     `accuracy` is the task's own metric (`Kind.metric`) with its 95 % interval: of one label the share of right answers, of many
-    labels that of rows whose set is right (Wilson), of scores Spearman's correlation, of rankings the mean NDCG. `f1` is
+    labels that of rows whose set is right (Wilson), of scores Spearman's correlation, of rankings the mean NDCG, of tokens the
+    F1 of entities or the share of right words. `f1` is
     that of class 1 for two classes, else the mean over the classes or labels, `mcc` Matthews' correlation; None where there is
     none. `more` has the others.
     """
@@ -46,7 +48,7 @@ class Metrics:
 class Comparison:
     """A model against the full one on the same rows. Shares and deltas are fractions; positive delta = better.
 
-    Rows are what is `counted` (see `Kind`): the queries of rankings.
+    Rows are what is `counted` (see `Kind`): the queries of rankings, the texts of tokens, which are right as a whole.
 
     `lower_bound` is the one-sided 95 % bound of the accuracy delta; where `tier` is undecided, `rows_to_decide` is how many
     rows with the same shares of gained and lost predictions would show it to be near, else None. Without labels `gained`,
@@ -91,6 +93,9 @@ def metrics(logits: np.ndarray, labels: np.ndarray, task: Task = SINGLE) -> Metr
     if task.kind == RANKING:
         mean, interval, found = ranking_metrics(predicted, labels, need_within(task.within))
         return Metrics(mean, interval, None, None, {**found, "top": float(task.right(logits, labels).mean())})
+    if task.kind == TOKENS:
+        value, interval, found = token_metrics(task, predicted, labels)
+        return Metrics(value, interval, None, None, {**found, "whole_texts": float(task.right(logits, labels).mean())})
     correct, many = int(task.right(logits, labels).sum()), task.kind == MANY_LABELS
     average = "binary" if logits.shape[1] == 2 and not many else "macro"
     more = {}
@@ -126,6 +131,10 @@ def compare(
         values = [ndcg(task.answers(part), labels, need_within(task.within)) for part in (full, other)]
         delta, error = mean_delta(*values)
         p_value = mcnemar_p(gained, lost)
+    elif task.kind == TOKENS:
+        gained, lost = gained_and_lost(task.right(full, labels), task.right(other, labels))
+        delta, error = token_delta(task, task.answers(full), task.answers(other), labels)
+        p_value = mcnemar_p(gained, lost)
     elif task.row.countable:
         gained, lost = gained_and_lost(task.right(full, labels), task.right(other, labels))
         observed = delta = (gained - lost) / rows
@@ -137,6 +146,10 @@ def compare(
     if error is not None:
         observed, interval = delta, (delta - norm.ppf(0.975) * error, delta + norm.ppf(0.975) * error)
         bounds = {level: delta - norm.ppf(level) * error for level in (confidence, 0.95)}
+    if task.kind == TOKENS and not delta and labels is not None:  # a bootstrap of nothing that moved has no width
+        bounds = {level: min(bound, -rate_upper_bound(0, rows, level)) for level, bound in bounds.items()}
+        reach = max(interval[1], rate_upper_bound(0, rows, 0.975))
+        interval = -reach, reach
     level = tier(flips / rows, max_abs, bounds[0.95], observed)
     return Comparison(
         rows=rows,
@@ -152,7 +165,7 @@ def compare(
         max_abs_logit=max_abs,
         tier=level,
         rows_to_decide=rows_to_decide(gained, lost, flips, rows, (observed, error)) if level == "undecided" else None,
-        metric=task.row.metric,
+        metric=task.metric,
         counted=task.row.counted,
         more=likeness(full[:, 0], other[:, 0], need_within(task.within)) if task.kind == RANKING else {},
     )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from compressor.data.batches import Encodings, padded_batches
+from compressor.data.batches import Encodings, Read, padded_batches, read
 from compressor.errors import UserError
 from compressor.model.families import Family, layer_list
 from compressor.progress import Track, silent
@@ -26,7 +26,8 @@ HELD_OUT = 5
 class LayerCall:
     """One batch in front of layer 1: its rows, which tokens are text (`mask` [B, S]), state 0 [B, S, H], other arguments.
 
-    `held` says that its rows are held out of what is fitted to the others (see `fit_calls`).
+    `held` says that its rows are held out of what is fitted to the others (see `fit_calls`). `answers` are the places of its
+    answers among all, `at` where they are read (`Encodings.read_at`).
     """
 
     rows: Tensor
@@ -34,23 +35,26 @@ class LayerCall:
     hidden: Tensor
     args: tuple
     kwargs: dict
+    answers: Tensor
     held: bool = False
+    at: Read | None = None
 
 
 def capture_calls(
     model: nn.Module, family: Family, encodings: Encodings, *, batch_size: int = 32, track: Track = silent
 ) -> tuple[list[LayerCall], Tensor]:
-    """Return the calls of layer 1 for all rows, batch by batch, and the model's logits [N, C] in row order.
+    """Return the calls of layer 1 for all rows, batch by batch, and the model's logits [N, C] ([W, C]) in row order.
 
     All supported families give each layer the same arguments besides the hidden state, so a call recorded at layer 1
     serves every layer.
     """
     calls: list[LayerCall] = []
-    logits = torch.zeros(len(encodings), model.config.num_labels)
+    logits = torch.zeros(encodings.answers, model.config.num_labels)
     for rows, inputs in padded_batches(encodings, batch_size, track, "full model"):
         call, batch_logits = capture_call(model, family, rows, inputs)
-        calls.append(call)
-        logits[rows] = batch_logits.float().cpu()
+        answers, at = encodings.answers_of(rows), encodings.read_at(rows)
+        calls.append(replace(call, answers=torch.from_numpy(answers), at=at))
+        logits[answers] = read(batch_logits, at).float().cpu()
     return calls, logits
 
 
@@ -84,7 +88,7 @@ def check_fit_rows(rows: int) -> None:
 def capture_call(
     model: nn.Module, family: Family, rows: np.ndarray, inputs: Mapping[str, np.ndarray]
 ) -> tuple[LayerCall, Tensor]:
-    """Return how the model calls layer 1 on one batch, and its logits [B, C]; `inputs` by name, each int64 [B, S]."""
+    """Return how the model calls layer 1 on one batch, and its logits as they come; `inputs` by name, each int64 [B, S]."""
     seen: list[tuple[tuple, dict]] = []
     hook = layer_list(model, family)[0].register_forward_pre_hook(
         lambda _module, args, kwargs: seen.append((args, kwargs)), with_kwargs=True
@@ -93,7 +97,8 @@ def capture_call(
         tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
         logits = model(**tensors).logits
     args, kwargs = seen.pop()
-    return LayerCall(torch.from_numpy(rows), tensors["attention_mask"], args[0], args[1:], kwargs), logits
+    places = torch.from_numpy(rows)
+    return LayerCall(places, tensors["attention_mask"], args[0], args[1:], kwargs, answers=places), logits
 
 
 def apply_layer(layer: nn.Module, calls: Sequence[LayerCall], hidden: Sequence[Tensor]) -> list[Tensor]:

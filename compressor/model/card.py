@@ -26,10 +26,7 @@ An ordinary `{model_class}`: no custom code is needed.{zeros}
 ```python
 from transformers import pipeline
 
-classify = pipeline("text-classification", model="path/to/this/folder")
-```
-
-Texts are cut to {max_length} tokens, as when it was measured: `classify(..., truncation=True, max_length={max_length})`.
+{use}
 
 What the removal costs in accuracy and gains in latency is in `result.json` and `report.html` of the run that made it.
 
@@ -42,6 +39,15 @@ What the removal costs in accuracy and gains in latency is in `result.json` and 
 
 ANSWER, RESULTS = "answer", "results"
 """Blocks of a card that a run fills in once it is over."""
+USE = """classify = pipeline("text-classification", model="path/to/this/folder")
+```
+
+Texts are cut to {max_length} tokens, as when it was measured: `classify(..., truncation=True, max_length={max_length})`."""
+USE_TOKENS = """label = pipeline("token-classification", model="path/to/this/folder", aggregation_strategy="first")
+```
+
+A word has the label of its first token. Texts were cut to {max_length} tokens when it was measured: give the pipeline
+`tokenizer=AutoTokenizer.from_pretrained("path/to/this/folder", model_max_length={max_length})` for the same."""
 ZEROS = """ Parts of layers that went are there as zeros, so
 `transformers` computes the same and saves no time on them; `compressor.load_model("path/to/this/folder")` and the ONNX
 files of the run leave them out."""
@@ -126,18 +132,21 @@ def model_card(
     head = (
         "the classification head as it was." if nodes is None else f"a head of {nodes} nodes folded into the stock one."
     )
+    by_word = model_class.endswith("ForTokenClassification")
+    if by_word and nodes is not None:
+        head = "the classifier fitted anew to the full model's outputs."
     if distilled:
         head = f"all layers then trained towards the full model's outputs (distillation), {head}"
     if refitted:
         which = f"layer{'' if len(refitted) == 1 else 's'} {', '.join(map(str, refitted))}"
         head = f"the feed-forward output of {which} refitted in closed form, {head}"
     metadata = ModelCardData(
-        library_name="transformers", pipeline_tag="text-classification", tags=["compressor", "layer-skipping"],
-        model_name=name, base_model=base_id, **source,
+        library_name="transformers", pipeline_tag=f"{'token' if by_word else 'text'}-classification",
+        tags=["compressor", "layer-skipping"], model_name=name, base_model=base_id, **source,
     )  # fmt: skip
     return CARD.format(
         metadata=metadata.to_yaml(),
-        max_length=max_length,
+        use=(USE_TOKENS if by_word else USE).format(max_length=max_length),
         name=name,
         base=base,
         model_class=model_class,

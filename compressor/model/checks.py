@@ -248,7 +248,7 @@ def misfit(directory: Path, config: Mapping[str, Any], name: str, wanted: list[i
     _, stored = stored_tensors(directory).get(name, ("", None))
     if stored is None:
         return f"weight {name} is not the {wanted} that config.json announces"
-    family = family_of(config["model_type"])
+    family = family_of(config["model_type"], task_of(config, "config.json").kind)
     apart = {wide for have, wide in zip(stored, wanted, strict=False) if have != wide}
     fields = [key for key in (family.width_key, family.ffn_key, *SIZES) if config.get(key) in apart]
     fields = ["num_labels"] if name.startswith(f"{family.output}.") else fields

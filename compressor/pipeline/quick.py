@@ -26,7 +26,8 @@ from compressor.errors import UserError
 from compressor.files import stage_key
 from compressor.measurement.machine.doctor import resolve_device
 from compressor.measurement.machine.providers import PROVIDERS, require_provider
-from compressor.model.load import ModelSource, find_model, load_tokenizer, local_model, longest_input
+from compressor.model.load import ModelSource, find_model, load_tokenizer, longest_input
+from compressor.model.places import local_model
 from compressor.pipeline.dry_run import StageStatus, dry_run
 from compressor.pipeline.pipeline import RunResult, Say, no_words, run_recipe
 from compressor.progress import Track, silent
@@ -46,7 +47,7 @@ MEASURED = 2000
 """Texts whose tokens are counted."""
 
 
-WRITE = "for scores and for many labels write a recipe with data.kind, and run it with `compressor run`"
+COLUMNS = "columns are found by the classes in them (for other answers `compressor run` takes a recipe with data.kind)"
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def quick_recipe(
     check_goal(options.goal)
     source = find_model(model, field="MODEL")
     check_classifier(source, f"MODEL {model!r}")
-    need_single_label(source.task.kind, f"MODEL {model!r}", f"columns are found by the classes in them ({WRITE})")
+    need_single_label(source.task.kind, f"MODEL {model!r}", COLUMNS)
     classes, tokenizer = tuple(source.label_names), load_tokenizer(source)
     same = cache(same_tokens(tokenizer))
     tables = read_own(Path(data)) if isinstance(data, str | Path) else data

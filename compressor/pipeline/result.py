@@ -88,7 +88,7 @@ def build_result(run: Run, stages: Sequence[Stage], records: Sequence[StageRecor
 
 def answers_said(task: Task) -> dict[str, Any]:
     """Return what the answers are and what they are measured by, for whoever reads the result."""
-    return {**task.told(), "metric": task.row.metric, "counted": task.row.counted}
+    return {**task.told(), "metric": task.metric, "counted": task.row.counted}
 
 
 def merged(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:

@@ -34,19 +34,23 @@ class DataSpec(Spec):
     source: str = "nyu-mll/glue"
     """Hub id of the GLUE data set, or a folder that holds TASK/{train,validation,test}.parquet."""
     train: str | None = None
-    """Your own training file: csv, tsv, jsonl or parquet."""
+    """Your own training file: csv, tsv, jsonl or parquet; for `kind: tokens` CoNLL (conll, bio, iob, txt), json, jsonl or
+    parquet."""
     validation: str | None = None
     """Your own evaluation file; it is read once, at the end."""
     test: str | None = None
     """Your own unlabelled text for calibration (`calibration.split: test`)."""
     text: str | list[str] | None = None
-    """Name of the text column, or of two columns for pairs."""
+    """Name of the text column, or of two columns for pairs. For `kind: tokens` that of the lists of words; in CoNLL files
+    `tokens` is the first column, and each is called by its number from 1."""
     label: str | list[str] | None = None
     """Name of the label column; leave out for unlabelled text (agreement is then all that can be measured). A score is a
-    number there; many labels are a list of names, or a column of 0 and 1 for each label, all of them named here."""
-    kind: Literal["single_label", "score", "many_labels", "ranking"] | None = None
-    """What the answer to a text is: one of several classes, a number, or any number of labels; with `ranking` the score of a
-    document by which those of a query are ordered. null: what the model says, and one class where it is fine-tuned here."""
+    number there; many labels are a list of names, or a column of 0 and 1 for each label, all of them named here. For
+    `kind: tokens` that of the lists of labels; in CoNLL files `tags` is the last column."""
+    kind: Literal["single_label", "score", "many_labels", "ranking", "tokens"] | None = None
+    """What the answer to a text is: one of several classes, a number, any number of labels, or a label for each word (`tokens`);
+    with `ranking` the score of a document by which those of a query are ordered. null: what the model says, and one class where
+    it is fine-tuned here."""
     group: str | None = None
     """The column that says which query a row of a ranking belongs to; null: the first text column. The label is then how relevant
     the document is, 0 for not at all."""
@@ -100,6 +104,8 @@ class DataSpec(Spec):
             raise ValueError("label names several columns: that is for kind: many_labels, each a column of 0 and 1")
         if self.labels is not None and self.kind in {"score", "many_labels", "ranking"}:
             raise ValueError(f"labels says what values of one class are called; leave it out with kind: {self.kind}")
+        if self.kind == "tokens" and len(self.text_columns) > 1:
+            raise ValueError("text names two columns: words with a label each come from one")
         return self
 
     @property

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from compressor.data.answers.kinds import SINGLE_LABEL
-from compressor.export.deploy import example, pipeline_call, tokenizer_texts, torch_lines
+from compressor.export.deploy import example, optimum_lines, tokenizer_texts, torch_lines, use_of
 from compressor.model.units import Shape, parts_of, plan_units, unit_of
 from compressor.report import formats
 from compressor.report.analyses import drawn_sections
@@ -147,8 +147,9 @@ def _lines(data: dict[str, Any], max_length: int) -> dict[str, str]:
     single = answers is None or answers["kind"] == SINGLE_LABEL
     return {
         "torch_code": torch_lines("model", "float32", max_length, row, answers=answers),
-        "pipeline_call": pipeline_call(row, max_length, answers),
-        "tokenizer_texts": tokenizer_texts(row),
+        "optimum_code": optimum_lines("folder", row, max_length, answers),
+        "tokenizer_texts": tokenizer_texts(row, answers),
+        "by_word": use_of(answers).by_word,
         "answers_of_logits": "logits.argmax(-1)" if single else "logits",
     }
 

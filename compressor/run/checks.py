@@ -13,11 +13,12 @@ from compressor.compensation.distill import check_labels
 from compressor.compensation.heads.head import check_nodes
 from compressor.compensation.heads.trainers import check_trainer
 from compressor.data.answers.config import WORDS
-from compressor.data.answers.kinds import MANY_LABELS, RANKING, SCORE, SINGLE_LABEL
+from compressor.data.answers.kinds import MANY_LABELS, RANKING, SCORE, SINGLE_LABEL, TOKENS
 from compressor.data.batches import check_room, same_tokens
 from compressor.data.named import kind_of
 from compressor.data.splits import Same, first_rows
 from compressor.data.tasks import TaskData, load_task
+from compressor.data.words.fit import fit_data
 from compressor.errors import UserError
 from compressor.model.capture import check_fit_rows
 from compressor.model.checks import check_outputs, check_stored
@@ -44,25 +45,23 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
         _check_units(recipe, source.config["model_type"])
     if recipe.selection.budget is not None:
         _check_budget(recipe.selection, source)
-    head = recipe.compensation.head
-    if head is not None:
-        family = family_of(source.config["model_type"])
-        check_nodes(head.nodes, source.config[family.width_key])
-        check_trainer(head, family, source.config["model_type"])
+    _check_head(recipe, source)
     inside = source.path.resolve().is_relative_to(path.resolve())
     if inside and source.path.resolve() != path.resolve() / GIVEN:
         raise UserError(
             f"model.path {recipe.model.path!r}: the model lies in the run directory {path}; name another --out."
         )
     _check_lengths(recipe, longest_input(source.config))
-    tokenizer = load_tokenizer(source)
+    kind = _kind(recipe, source)
+    tokenizer = load_tokenizer(source, kind)
     fine_tuned = recipe.finetune is None
     if fine_tuned:
         check_classifier(source, f"model.path {recipe.model.path!r}")
     names, same = source.label_names if fine_tuned else None, same_tokens(tokenizer)
-    kind = _kind(recipe, source)
     data = load_task(recipe.data, model_labels=names, seed=recipe.seed, same=same, kind=kind)
     check_room(tokenizer, len(data.text_columns), recipe.data.max_length, "data.max_length")
+    if kind == TOKENS:
+        data = fit_data(data, tokenizer, recipe.data.max_length, skip=recipe.data.on_bad_row == "skip")
     _check_labels(recipe, data)
     if recipe.cascade is not None:
         _check_cascade(recipe, source, tokenizer, device)
@@ -72,6 +71,15 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
     if recipe.compensation.refit is not None or recipe.selection.budget is not None:
         check_fit_rows(len(data.calibration))
     return Run(recipe, source, tokenizer, data, path, device, track)
+
+
+def _check_head(recipe: Recipe, source: ModelSource) -> None:
+    """Raise UserError for a head that the model cannot have."""
+    head = recipe.compensation.head
+    if head is not None:
+        family = family_of(source.config["model_type"])
+        check_nodes(head.nodes, source.config[family.width_key])
+        check_trainer(head, family, source.config["model_type"])
 
 
 def _kind(recipe: Recipe, source: ModelSource) -> str:
@@ -145,7 +153,7 @@ def _check_lengths(recipe: Recipe, longest: int) -> None:
 def check_classifier(source: ModelSource, where: str) -> None:
     """Raise UserError, beginning with `where`, for a model that is no classifier of a known task as it comes."""
     check_outputs(source.config, f"{where}: config.json")
-    check_stored(source.path, family_of(source.config["model_type"]), where, head=True)
+    check_stored(source.path, family_of(source.config["model_type"], source.task.kind), where, head=True)
 
 
 def _check_units(recipe: Recipe, model_type: str) -> None:

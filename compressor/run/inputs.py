@@ -6,7 +6,8 @@ from pathlib import Path
 from compressor.data.files import expanded, read_lines, read_table
 from compressor.data.named import GLUE
 from compressor.errors import UserError
-from compressor.model.load import check_files, local_model, read_config
+from compressor.model.load import check_files, read_config
+from compressor.model.places import local_model
 from compressor.recipe.compression import Recipe
 from compressor.recipe.data import DataSpec
 from compressor.recipe.placement import PlacementRecipe

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compressor.cascade.thresholds import rows_needed
 from compressor.compensation.refits.amounts import Amount, Piece
-from compressor.data.answers.kinds import MANY_LABELS, RANKING, SCORE, SINGLE_LABEL, THRESHOLD, TOLERANCE, Task
-from compressor.data.batches import Encodings, encode, join, same_tokens
+from compressor.data.answers.kinds import MANY_LABELS, RANKING, SCORE, SINGLE_LABEL, THRESHOLD, TOKENS, TOLERANCE, Task
+from compressor.data.batches import Encodings, encode, encode_words, join, same_tokens
 from compressor.data.named import kind_of
 from compressor.data.splits import Split, first_rows
 from compressor.data.tasks import TaskData
@@ -62,7 +62,7 @@ class Run:
     @property
     def family(self) -> Family:
         """The family of the model."""
-        return family_of(self.source.config["model_type"])
+        return family_of(self.source.config["model_type"], self.kind)
 
     @property
     def classes(self) -> int:
@@ -75,6 +75,8 @@ class Run:
         spec = self.recipe.data
         given = self.source.task if self.recipe.finetune is None else Task(sigmoid=self.logistic)
         given = replace(given, kind=self.kind)
+        if given.kind == TOKENS:
+            return replace(given, names=tuple(self.data.label_names))
         if given.kind == MANY_LABELS:
             asked = spec.threshold if isinstance(spec.threshold, list) else [spec.threshold or THRESHOLD] * self.classes
             return replace(given, thresholds=tuple(asked))
@@ -193,7 +195,7 @@ class Run:
     @property
     def tail(self) -> str | None:
         """The form of the CLS-only tail in the files that have one, None for none."""
-        if relative_positions(self.source.config):
+        if relative_positions(self.source.config) or self.kind == TOKENS:  # every token of the last layer is read
             return None
         if measures_tail(self.recipe):
             return read_json(self.path / TAIL)["form"]
@@ -268,6 +270,8 @@ class Run:
 
     def encode(self, split: Split) -> Encodings:
         """Tokenise a split."""
+        if split.by_word:
+            return encode_words(split.texts, self.tokenizer, self.recipe.data.max_length)
         return encode(split.texts, self.tokenizer, self.recipe.data.max_length)
 
 

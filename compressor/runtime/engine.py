@@ -12,7 +12,8 @@ from tokenizers import Encoding, Tokenizer
 from compressor.errors import UserError
 from compressor.measurement.machine.providers import STRICT, require_provider
 from compressor.runtime.folder import TOKENIZER, opened
-from compressor.runtime.texts import Text, rows_of
+from compressor.runtime.texts import Text, rows_of, words_of
+from compressor.runtime.words import word_answer
 
 HIDDEN = ("hidden",)
 """What a part gives the next one beside logits; the end of the layers gives nothing, and rows start again behind it."""
@@ -71,15 +72,20 @@ class Engine:
         self._tokenizer.enable_truncation(settings["max_length"], direction=settings.get("truncation_side", "right"))
 
     def tokenize(self, texts: Sequence[Text]) -> list[Encoding]:
-        """Return the tokens of texts or pairs, cut to the length that the folder was made for, unpadded."""
-        return self._tokenizer.encode_batch(list(texts))
+        """Return the tokens of texts, pairs or texts of words, cut to the length that the folder was made for, unpadded."""
+        return self._tokenizer.encode_batch(list(texts), is_pretokenized=self.by_word)
+
+    @property
+    def by_word(self) -> bool:
+        """Whether there is an answer for each word of a text."""
+        return self.settings.get("answers", {}).get("kind") == "tokens"
 
     def compute(
         self, batch: Mapping[str, np.ndarray], thresholds: Sequence[float] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the logits [B, C] and the index of the part that gave them [B] for inputs by name, int64 [B, S].
 
-        `thresholds` stand in for those of the settings.
+        `thresholds` stand in for those of the settings. Where words have answers, the logits are those of all tokens, [B, S, C].
         """
         thresholds = self._thresholds if thresholds is None else thresholds
         rows = np.arange(len(batch["attention_mask"]))
@@ -87,6 +93,8 @@ class Engine:
         exits = np.full(len(rows), len(self._sessions) - 1)
         if not len(rows):  # ONNX Runtime divides by the number of rows and kills the process
             return logits, exits
+        if len(self._sessions) == 1:
+            return self._sessions[0].run(None, self._feeds(0, batch))[0], exits
         current = dict(batch)
         for part, session in enumerate(self._sessions[:-1]):
             *hidden, found = session.run(None, self._feeds(part, current))
@@ -120,6 +128,8 @@ class Engine:
         """
         if not isinstance(batch_size, int) or batch_size < 1:
             raise UserError(f"batch_size: {batch_size!r} is no whole number from 1.")
+        if self.by_word:
+            return self._word_answers(words_of(texts, str(self.folder)), batch_size)
         encoded = self.tokenize(rows_of(texts, self.settings.get("texts", 1), str(self.folder)))
         found: list = [None] * len(encoded)
         for rows in _by_length(encoded, batch_size):
@@ -127,6 +137,19 @@ class Engine:
             made = answers_of(logits, self.settings["label_names"], self.settings.get("answers", {}))
             for row, answer, part in zip(rows, made, exits, strict=True):
                 found[row] = answer, int(part)
+        return found
+
+    def _word_answers(self, texts: list[list[str]], batch_size: int) -> list[tuple[dict[str, Any], int]]:
+        encoded, names = self.tokenize(texts), self.settings["label_names"]
+        found: list = [None] * len(encoded)
+        for rows in _by_length(encoded, batch_size):
+            logits, _ = self.compute(self.padded([encoded[row] for row in rows]))
+            for row, own in zip(rows, logits, strict=True):
+                firsts: dict[int, int] = {}
+                for token, word in enumerate(encoded[row].word_ids):
+                    if word is not None:
+                        firsts.setdefault(word, token)
+                found[row] = word_answer(texts[row], own, firsts, names), 0
         return found
 
     def padded(self, encoded: Sequence[Encoding]) -> dict[str, np.ndarray]:

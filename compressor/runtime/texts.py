@@ -35,6 +35,26 @@ def rows_of(texts: Text | Iterable[Text], columns: int | None, where: str) -> li
     return rows
 
 
+def words_of(texts: str | Iterable[str | Sequence[str]], where: str) -> list[list[str]]:
+    """Return the words of each text: lists of words as they are, and strings cut at white space.
+
+    A string alone is one text; a list of strings is several. Raises UserError, beginning with `where`, for anything else.
+    """
+    told = "labels the words of texts"
+    if not isinstance(texts, Iterable) or isinstance(texts, bytes | Mapping):
+        raise UserError(
+            f"{where}: {told}, not of {_short(texts)}; give a string, or a list of texts or of lists of words."
+        )
+    rows = []
+    for place, text in enumerate([texts] if isinstance(texts, str) else texts):
+        words = text.split() if isinstance(text, str) else list(text) if isinstance(text, list | tuple) else [None]
+        if not all(isinstance(word, str) for word in words):
+            raise UserError(f"{where}: {told}; text {place + 1} is {_short(text)}, no string and no list of words.")
+        rows.append(words)
+    rows_of([word for words in rows for word in words], 1, where)  # each word is a text that can be encoded
+    return rows
+
+
 def _is_pair(row: object) -> bool:
     return (
         isinstance(row, Sequence)

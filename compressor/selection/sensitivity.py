@@ -55,12 +55,12 @@ def sensitivity(
       second order in the logits.
     - `gauss_newton_attention`: the same for the update of the attention block alone, the feed-forward block in its place.
 
-    `labels` int64 [N] are the classes; None takes the model's own predictions. `final` are the moments of the [CLS] states by
-    the same classes, of which those of the last state are read; they may be of more texts than `encodings`. Memory is that
-    of one batch of at most `TOKENS` tokens.
+    `labels` int64 [N] are the classes (of words); None takes the model's own predictions. `final` are the moments of the states
+    that the head reads by the same classes, of which those of the last state are read; they may be of more texts than
+    `encodings`. Memory is that of one batch of at most `TOKENS` tokens.
     """
     rows, layers = len(encodings), len(layer_list(model, family))
-    share = rows / final.count.sum()  # the texts stand for all of them
+    share = encodings.answers / final.count.sum()  # the texts stand for all of them
     moments = final.count * share, final.mean[-1], final.squares[-1] * share
 
     def pull(batch: Tensor, cls: Tensor, logits: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from compressor.data.answers.kinds import SINGLE, Task
 from compressor.files import read_json, write_text
 from compressor.measurement.statistics import gained_and_lost
 from compressor.model.capture import LayerCall, apply_layer
-from compressor.model.families import Family, head_logits, head_nodes, layer_kinds, layer_list, read_state
+from compressor.model.families import Family, layer_kinds, layer_list
+from compressor.model.states.reading import head_logits, head_nodes, read_state
 from compressor.model.units import split_unit
 from compressor.progress import Track, silent
 from compressor.selection.trie import (
@@ -112,7 +113,7 @@ class Trials:
         self.labelled = labels is not None
         self._model, self._family, self._teacher, self._labels = model, family, teacher.numpy(), labels
         self._groups = call_groups(calls, len(self.layers))
-        self._row_order = torch.cat([call.rows for call in calls]).argsort().to(calls[0].hidden.device)
+        self._row_order = torch.cat([call.answers for call in calls]).argsort().to(calls[0].hidden.device)
         self._cache, self._track = cache, track
         self._key = self._digest()
         self._known = self._read()
@@ -170,7 +171,7 @@ class Trials:
 
     def _read_state(self, hidden: Tensor, call: LayerCall) -> Tensor:
         with torch.inference_mode():
-            return read_state(self._model, self._family, hidden, call.mask).float()
+            return read_state(self._model, self._family, hidden, call.mask, call.at).float()
 
     def _judge(self, skip: SkipSet, cls: Tensor) -> Trial:
         with torch.inference_mode():

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, ModernB
 from compressor.analysis.ffn.removal import run_removals
 from compressor.compensation.heads.head import fold_error, fold_head, head_states
 from compressor.compensation.heads.linear import fit_readout
+from compressor.compensation.refits.neurons import co_magnitude, saturated_positions, specialists
 from compressor.compensation.refits.refit import refit_gaps
 from compressor.data.answers.kinds import SINGLE
 from compressor.data.batches import encode, pad
@@ -25,9 +26,9 @@ from compressor.measurement.cost import shape_flops
 from compressor.measurement.predictions import predict
 from compressor.measurement.runtime import predict_onnx, session
 from compressor.model.capture import capture_calls, fit_calls
-from compressor.model.families import FAMILIES, head_logits, layer_kinds, layer_list, read_state
+from compressor.model.families import FAMILIES, layer_kinds, layer_list
 from compressor.model.load import find_model, load_classifier, load_tokenizer, read_config
-from compressor.model.neurons import co_magnitude, saturated_positions, specialists
+from compressor.model.states.reading import head_logits, read_state
 from compressor.model.states.states import class_states, final_states
 from compressor.model.sublayers import cut_ffn, shape_of
 from compressor.model.surgery import drop_layers, leave_out

@@ -10,7 +10,8 @@ import torch
 from compressor.errors import UserError
 from compressor.measurement.predictions import predict
 from compressor.model.capture import capture_calls
-from compressor.model.families import head_logits, layer_list
+from compressor.model.families import layer_list
+from compressor.model.states.reading import head_logits
 from compressor.model.surgery import drop_layers
 from compressor.recipe.compression import GoalsSpec, SelectionSpec
 from compressor.selection.search import SEARCHES, candidate_sets, check_selection, find_plan, most_sets
@@ -115,7 +116,7 @@ def test_a_set_that_was_tried_is_never_better_than_the_one_that_is_taken(search)
 class Known:
     """Trials of four layers whose damage is known."""
 
-    layers, rows, kinds = [None] * 4, 100, None
+    layers, rows, counted, kinds = [None] * 4, 100, 100, None
 
     def __init__(self, kl):
         self.kl = kl

@@ -4,7 +4,13 @@ import json
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, BertTokenizerFast, RobertaTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    BertTokenizerFast,
+    RobertaTokenizerFast,
+)
 
 from compressor.model.families import FAMILIES
 
@@ -86,13 +92,16 @@ def byte_pairs(folder: Path):
     return RobertaTokenizerFast(str(vocab), str(merges))
 
 
-def save_model(folder: Path, model_type: str = "bert", layers: int = 2, seed: int = 1, **changes) -> Path:
-    """Write the Hugging Face directory of a random classifier with a tokenizer of single letters."""
+def save_model(
+    folder: Path, model_type: str = "bert", layers: int = 2, seed: int = 1, *, tokens: bool = False, **changes
+) -> Path:
+    """Write the Hugging Face directory of a random classifier, of texts or `tokens`, with a tokenizer of single letters."""
     folder.mkdir(parents=True)
     count = {"n_layers" if model_type == "distilbert" else "num_hidden_layers": layers}
     config = AutoConfig.for_model(model_type, **{**COMMON, **CONFIGS[model_type], **count, **changes})
     torch.manual_seed(seed)
-    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    stock = AutoModelForTokenClassification if tokens else AutoModelForSequenceClassification
+    stock.from_config(config).save_pretrained(folder)
     tokenizer = (byte_pairs if "bos_token_id" in CONFIGS[model_type] else wordpiece)(folder)
     if model_type == "distilbert":
         tokenizer.model_input_names = ["input_ids", "attention_mask"]

@@ -14,7 +14,8 @@ from compressor.data.batches import Encodings, padded_batches
 from compressor.measurement.statistics import compare, delta_interval, discordant, holm, share_interval
 from compressor.model.capture import LayerCall, apply_layer, capture_call
 from compressor.model.cls_row import cls_row, relative_positions
-from compressor.model.families import Family, head_logits, layer_list, read_state
+from compressor.model.families import Family, layer_list
+from compressor.model.states.reading import head_logits, read_state
 from compressor.model.sublayers import attends, heads_of
 from compressor.progress import Track, silent
 

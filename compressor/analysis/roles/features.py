@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from compressor.analysis.roles.weights import NAMINGS, LayerNames, Weights
+from compressor.compensation.refits.neurons import co_magnitude, saturated_positions
 from compressor.errors import UserError
 from compressor.measurement.machine.environment import torch_threads
-from compressor.model.neurons import co_magnitude, saturated_positions
 
 TOP_SHARE = 0.01
 """Share of the positions of a norm whose part of its energy is its concentration."""

@@ -17,9 +17,9 @@ from compressor.analysis.roles.alarms import Alarm, find_alarms, spectral_ratios
 from compressor.analysis.roles.features import RESAMPLED, by_neuron, layer_features, measure_layer
 from compressor.analysis.roles.trace import RoleTrace
 from compressor.analysis.roles.weights import Weights, open_weights
+from compressor.compensation.refits.neurons import co_magnitude, saturated_positions
 from compressor.errors import UserError
 from compressor.measurement.statistics import percentile_interval
-from compressor.model.neurons import co_magnitude, saturated_positions
 from compressor.progress import Track, silent
 
 ROUTING: dict[str, dict[str, int]] = {

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from compressor.compensation.readout import Activation, linear_nodes, newton_readouts
 from compressor.errors import UserError
-from compressor.model.families import Family, head_logits, head_nodes
+from compressor.model.families import Family
+from compressor.model.states.reading import head_logits, head_nodes
 from compressor.progress import Track, silent
 from compressor.recipe.training import HeadSpec
 
@@ -145,8 +146,11 @@ def head_states(model: nn.Module, family: Family, states: Tensor) -> tuple[Tenso
     """Return what a head is fitted to, of what the stock head reads [N, H], and the activation of its nodes.
 
     Where a norm spans all nodes of the stock head, a few nodes of another would not stay what they are behind it. There the
-    stock head keeps its nodes, and a head without an activation takes the place of its second map.
+    stock head keeps its nodes, and a head without an activation takes the place of its second map; so it does where the stock
+    head is one map alone.
     """
+    if not family.dense:
+        return states, nn.Identity()
     if not family.head_norm:
         return states, family.activation
     with torch.inference_mode():
@@ -158,12 +162,12 @@ def fold_head(model: nn.Module, family: Family, head: Head) -> None:
 
     Rows 0..n-1 of the dense map become W1 / deviation with bias b1 - W1 (mean / deviation); its other rows become 0 and
     columns 0..n-1 of the output map W2, so whatever the activation makes of the other rows meets a weight of 0. Where a
-    norm spans the nodes (`head_states`), the output map becomes W2 W1 / deviation.
+    norm spans the nodes or there is no dense map (`head_states`), the output map becomes W2 W1 / deviation.
     """
     dense, output = model.get_submodule(family.dense), model.get_submodule(family.output)
     nodes = len(head.b1)
     with torch.no_grad():
-        if family.head_norm:
+        if family.head_norm or not family.dense:
             weight = head.w2 @ head.w1 / head.deviation
             output.weight.copy_(weight.to(output.weight))
             output.bias.copy_((head.b2 + head.w2 @ head.b1 - weight @ head.mean).to(output.bias))

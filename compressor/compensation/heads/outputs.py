@@ -1,7 +1,7 @@
-"""The head of tasks without classes: the full model's outputs themselves, read off in closed form, as a head that folds."""
+"""The head of tasks other than one label a text: the full model's outputs, read off in closed form, as a head that folds."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from compressor.compensation.heads.head import Head, HeadFit, check_nodes, standardisation
 from compressor.compensation.readout import STRENGTHS, Activation, linear_nodes, ridge_readout
@@ -22,15 +22,17 @@ def fit_outputs(
 
     states [N, H] and outputs [N, C] (scores, or the logits of many labels), the same for the selection split. The losses are
     mean divergences (`Task.divergences`). The head has C nodes (at most `spec.nodes`), each where its activation is a straight
-    line; `epochs` are the strengths tried, strongest first, and `best_epoch` the one taken.
+    line; one without an activation is a map of its own and takes all C. `epochs` are the strengths tried, strongest first, and
+    `best_epoch` the one taken.
     """
     check_nodes(spec.nodes, states.shape[1])
+    most = outputs.shape[1] if isinstance(activation, nn.Identity) else spec.nodes
     mean, deviation = standardisation(states)
     inputs = (states.double() - mean) / deviation
     heads = []
     for strength in STRENGTHS:
         weight, bias = ridge_readout(inputs, outputs, strength)
-        nodes = linear_nodes(inputs, weight, bias, spec.nodes, activation, relative=False)
+        nodes = linear_nodes(inputs, weight, bias, most, activation, relative=False)
         heads.append(Head(mean, deviation, *nodes))
     losses = [distance(task, head.logits(selection_states, activation), selection_outputs) for head in heads]
     best = losses.index(min(losses))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compressor.compensation.refits.equations import NormalEquations
+from compressor.compensation.refits.neurons import specialists
 from compressor.compensation.refits.widths import (
     BlockSums,
     change_error,
@@ -29,8 +30,8 @@ from compressor.compensation.refits.widths import (
 from compressor.data.batches import Encodings, padded_batches
 from compressor.errors import UserError
 from compressor.model.capture import HELD_OUT, check_fit_rows, recorded, sum_place
-from compressor.model.families import Family, layer_list, reads_first
-from compressor.model.neurons import specialists
+from compressor.model.families import Family, layer_list
+from compressor.model.states.reading import reads_first
 from compressor.model.sublayers import cut_ffn, cut_heads, heads_of, inputs_of, shape_of
 from compressor.model.units import ATTENTION, FFN, HEADS, has_part, heads_left, neurons_left, pieces
 from compressor.progress import Track, silent
@@ -197,7 +198,7 @@ def _moments(
         for rows, inputs in padded_batches(encodings, batch_size, track, "moments of every block"):
             tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
             model(**tensors)
-            mask = tensors["attention_mask"].bool()
+            mask, at = tensors["attention_mask"].bool(), encodings.read_at(rows)
             held = torch.from_numpy(rows % HELD_OUT == HELD_OUT - 1).to(mask.device)
             for block, seen in caught:
                 weight = 1 / (seen["sum"].float().var(-1, correction=0) + norms[block].eps)
@@ -208,7 +209,11 @@ def _moments(
                     phi = seen["inside"][kept]
                     if len(phi):
                         sums[block][part].add(phi, phi.new_zeros(len(phi), 0), weight[kept], bias=bias)
-                cls[block] += seen["inside"][~held, 0].double().square().sum(0)
+                if at is None:
+                    cls[block] += seen["inside"][~held, 0].double().square().sum(0)
+                else:  # by its share of a row, so that a text counts as one answer does
+                    inside = seen["inside"][at].double().square()
+                    cls[block] += (inside * (~held)[at[0], None]).sum(0) * len(encodings) / encodings.answers
     texts = (len(encodings) - len(encodings) // HELD_OUT) * len(caught) // len(blocks)
     return {
         block: _block_sums(layers[block[0] - 1], family, block[1], norms[block], *sums[block], cls[block] / texts)

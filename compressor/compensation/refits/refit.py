@@ -22,7 +22,8 @@ from compressor.compensation.refits.ends import refit_end
 from compressor.compensation.refits.equations import NormalEquations, Solution, add_to, entering, solve_held_out
 from compressor.compensation.refits.norms import refit_norm_to
 from compressor.model.capture import LayerCall, Place, apply_layer, attended_place, recorded, sum_place
-from compressor.model.families import Family, layer_list, reads_first
+from compressor.model.families import Family, layer_list
+from compressor.model.states.reading import reads_first
 from compressor.model.sublayers import attends, shape_of
 from compressor.progress import Track, silent
 from compressor.recipe.training import RefitSpec

@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressor.data.answers.kinds import KINDS, MANY_LABELS, RANKING, SCORE, SINGLE, SINGLE_LABEL, THRESHOLD, Task
+from compressor.data.answers.kinds import (
+    KINDS,
+    MANY_LABELS,
+    RANKING,
+    SCORE,
+    SINGLE,
+    SINGLE_LABEL,
+    THRESHOLD,
+    TOKENS,
+    Task,
+)
 from compressor.errors import UserError
 from compressor.files import read_json
 
@@ -24,17 +34,20 @@ WORDS = {
     SCORE: "a score",
     MANY_LABELS: "any number of labels a row",
     RANKING: "an order of documents",
+    TOKENS: "a label a word",
 }
 """What a model gives -> in words."""
 
 
 def task_of(config: Mapping[str, Any], where: str) -> Task:
-    """Return the task of a sequence classifier by its configuration.
+    """Return the task of a classifier by its configuration.
 
     Raises UserError, beginning with `where`, for several numbers a row, and for an activation of a cross-encoder that is
     neither the identity nor the logistic function.
     """
     kind, outputs = config.get("problem_type"), len(config["id2label"])
+    if by_token(config):
+        return Task(TOKENS, names=tuple(str(name) for _, name in sorted(config["id2label"].items())))
     if kind == KINDS[SCORE].problem_type or (kind is None and outputs == 1):
         if outputs > 1:
             raise UserError(
@@ -44,6 +57,11 @@ def task_of(config: Mapping[str, Any], where: str) -> Task:
     if kind == KINDS[MANY_LABELS].problem_type:
         return Task(MANY_LABELS, thresholds=(THRESHOLD,) * outputs)
     return SINGLE
+
+
+def by_token(config: Mapping[str, Any]) -> bool:
+    """Return whether a model with this configuration is a token classifier: the class that it was saved from says so."""
+    return str(next(iter(config.get("architectures") or ()), "")).endswith("ForTokenClassification")
 
 
 def need_single_label(kind: str, where: str, why: str) -> None:

@@ -7,11 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from scipy.special import expit, logit
+from scipy.special import logit
 
+from compressor.data.answers.answers import (
+    label_answers,
+    many_answers,
+    moved,
+    other_label,
+    other_set,
+    other_top,
+    other_words,
+    score_answers,
+    top_is_best,
+)
 from compressor.data.answers.outputs import (
     binary_cross_entropy,
     cross_entropy,
@@ -23,6 +35,7 @@ from compressor.data.answers.outputs import (
     softmax_divergences,
     squared,
 )
+from compressor.data.answers.tokens import Tags, first_words
 from compressor.data.answers.within import best_two, centred, need_within
 
 if TYPE_CHECKING:  # figures of finished runs are compared without waiting for torch
@@ -31,9 +44,11 @@ if TYPE_CHECKING:  # figures of finished runs are compared without waiting for t
     from compressor.data.splits import Split
 
 Labels = TypeVar("Labels", np.ndarray, "Tensor")
-SINGLE_LABEL, SCORE, MANY_LABELS, RANKING = "single_label", "score", "many_labels", "ranking"
+SINGLE_LABEL, SCORE, MANY_LABELS, RANKING, TOKENS = "single_label", "score", "many_labels", "ranking", "tokens"
 SCORES = frozenset({SCORE, RANKING})
 """Kinds whose one output is a number."""
+BY_WORD = "token accuracy"
+"""What models are compared by where the labels of words are no tags of entities."""
 MOST_DIRECTIONS = 8
 """Directions that are followed back; outputs with more give up the ones that carry least."""
 TENTHS = 10
@@ -81,6 +96,8 @@ class Task:
       and 1.
     - `ranking`: the order of the rows of a query by a score as above; labels are float64 [N], how relevant each is, 0 for not
       at all. What is counted is queries, Q of them: another answer is another row on top.
+    - `tokens`: one of C classes, called `names`, for each word; N are the words, labels int64 [N]. What is counted is texts:
+      another answer is one of which any entity differs or, where the names are no tags of entities, the label of any word.
 
     `within` says what each row is counted within, int64 [N] from 0 on; see `bound`.
     """
@@ -89,6 +106,7 @@ class Task:
     tolerance: float = 0.0
     thresholds: tuple[float, ...] = ()
     sigmoid: bool = False
+    names: tuple[str, ...] = ()
     within: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def bound(self, *splits: Split) -> Task:
@@ -105,7 +123,18 @@ class Task:
 
     def told(self) -> dict[str, Any]:
         """Return what decides an answer beside the outputs, as JSON has it."""
-        return {key: getattr(self, key) for key in ("kind", "tolerance", "thresholds", "sigmoid")}
+        told = {key: getattr(self, key) for key in ("kind", "tolerance", "thresholds", "sigmoid")}
+        return told | ({"names": self.names} if self.names else {})
+
+    @cached_property
+    def tags(self) -> Tags:
+        """What the labels of words mean."""
+        return Tags(self.names)
+
+    @property
+    def metric(self) -> str:
+        """The figure that two models are compared by: that of the kind, for labels that are no entities the words' own."""
+        return BY_WORD if self.kind == TOKENS and not self.tags.are_entities else self.row.metric
 
     @property
     def is_score(self) -> bool:
@@ -140,7 +169,8 @@ class Task:
         if self.kind == MANY_LABELS:
             return np.abs(outputs - logit(np.array(self.thresholds))).min(1)
         top = np.sort(outputs, axis=1)[:, -2:]
-        return top[:, 1] - top[:, 0]
+        apart = top[:, 1] - top[:, 0]
+        return apart if self.kind != TOKENS else np.minimum.reduceat(apart, first_words(need_within(self.within)))
 
     def right(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Return bool [N], of rankings [Q]: the rows (queries) whose answer is that of the labels.
@@ -194,7 +224,7 @@ class Task:
 
     def count_directions(self, outputs: int) -> int:
         """Return K, the directions of so many outputs."""
-        return min(outputs - (self.kind == SINGLE_LABEL), MOST_DIRECTIONS)
+        return min(outputs - (self.kind in {SINGLE_LABEL, TOKENS}), MOST_DIRECTIONS)
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss of outputs [N, C] with gold labels: cross-entropy, or half the squared error of scores.
@@ -229,60 +259,25 @@ SINGLE = Task()
 """One label a row."""
 
 
-def _label_answers(_task: Task, outputs: np.ndarray) -> np.ndarray:
-    if outputs.shape[1] < 2:
-        raise ValueError(f"one of several labels needs two outputs or more, not {outputs.shape[1]}")
-    return outputs.argmax(1)
-
-
-def _score_answers(task: Task, outputs: np.ndarray) -> np.ndarray:
-    scores = outputs[:, 0].astype(np.float64)
-    return expit(scores) if task.sigmoid else scores
-
-
-def _many_answers(task: Task, outputs: np.ndarray) -> np.ndarray:
-    return (expit(outputs.astype(np.float64)) >= np.array(task.thresholds)).astype(np.int64)
-
-
-def _other_label(_task: Task, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return one != other
-
-
-def _moved(task: Task, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return ~(np.abs(one - other) <= task.tolerance)  # NaN is another answer
-
-
-def _other_set(_task: Task, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return (one != other).any(axis=1)
-
-
-def _other_top(task: Task, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    within = need_within(task.within)
-    tops = [best_two(scores, within)[0] for scores in (one, other)]
-    broken = np.isin(np.arange(within.max() + 1), within[np.isnan(other) | np.isnan(one)])  # NaN is another answer
-    return (tops[0] != tops[1]) | broken
-
-
-def _top_is_best(task: Task, scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    within = need_within(task.within)
-    return labels[best_two(scores, within)[0]] == labels[best_two(labels, within)[0]]
-
-
 KINDS = {
     SINGLE_LABEL: Kind(
-        None, "accuracy", _label_answers, _other_label, softmax_divergences, softmax_directions,
+        None, "accuracy", label_answers, other_label, softmax_divergences, softmax_directions,
         cross_entropy, countable=True,
     ),
     SCORE: Kind(
-        "regression", "Spearman correlation", _score_answers, _moved, squared, one_direction, half_square, countable=False
+        "regression", "Spearman correlation", score_answers, moved, squared, one_direction, half_square, countable=False
     ),
     MANY_LABELS: Kind(
-        "multi_label_classification", "subset accuracy", _many_answers, _other_set, sigmoid_divergences, sigmoid_directions,
+        "multi_label_classification", "subset accuracy", many_answers, other_set, sigmoid_divergences, sigmoid_directions,
         binary_cross_entropy, countable=True,
     ),
     RANKING: Kind(
-        "regression", "NDCG@10", _score_answers, _other_top, squared, one_direction, half_square, countable=True,
-        right=_top_is_best, counted="queries",
+        "regression", "NDCG@10", score_answers, other_top, squared, one_direction, half_square, countable=True,
+        right=top_is_best, counted="queries",
+    ),
+    TOKENS: Kind(
+        None, "entity F1", label_answers, other_words, softmax_divergences, softmax_directions,
+        cross_entropy, countable=True, counted="texts",
     ),
 }  # fmt: skip
 """Kind -> what it means; keys = DataSpec.kind."""

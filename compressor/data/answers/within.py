@@ -6,7 +6,7 @@ import numpy as np
 def need_within(within: np.ndarray | None) -> np.ndarray:
     """Return what each row is counted within; raises ValueError where a task was not told (`Task.bound`)."""
     if within is None:
-        raise ValueError("this kind of task is counted within queries: bind it to its rows first")
+        raise ValueError("this kind of task is counted within queries or texts: bind it to its rows first")
     return within
 
 

@@ -4,7 +4,6 @@ Cuts go by a hash of what the tokenizer sees, so copies of one text never lie in
 matter.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compressor.data.files import KINDS, Table, bad_rows, expanded, read_lines, read_table
+from compressor.data.files import KINDS, Table, bad_rows, expanded, read_lines, read_objects, read_table
 from compressor.data.labels import MAPPED
 from compressor.data.own.columns import Found
 from compressor.data.rows import to_rows
@@ -199,7 +198,7 @@ def _read(path: Path, named_by: str) -> Table:
         if not lines:
             raise UserError(f"{path}: the file has no lines; give at least {LEAST} texts.")
         return Table(str(path), {"text": lines})
-    table = _read_json(path) if suffix == ".json" and path.is_file() else read_table(path, named_by)
+    table = read_objects(path, named_by) if suffix == ".json" else read_table(path, named_by)
     if table.hint:
         raise UserError(f"{path}: {table.hint}.")
     if suffix in {".csv", ".tsv"}:
@@ -215,19 +214,3 @@ def _check_header(table: Table) -> None:
                 f"{table.source}: the first line seems to be a row, since {name!r} stands below it again, not the names of the "
                 "columns; put a line such as text,label in front."
             )
-
-
-def _read_json(path: Path) -> Table:
-    """Return a list of objects as a table."""
-    try:
-        records = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path}: not readable as json ({error}); a file with an object a line is called .jsonl."
-        ) from error
-    if not isinstance(records, list) or not records or not all(isinstance(record, dict) for record in records):
-        raise UserError(
-            f"{path}: a json file of data is a list of objects such as [{{...}}, ...]; save it so, or as jsonl."
-        )
-    names = dict.fromkeys(name for record in records for name in record)
-    return Table(str(path), {name: [record.get(name) for record in records] for name in names})

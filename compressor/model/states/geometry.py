@@ -27,10 +27,10 @@ class Geometry:
         self.token_cosine, self.cls_cosine, self.cls_angle = (np.zeros((self.states, self.states)) for _ in range(3))
 
     def add(self, hidden: Sequence[Tensor], read: Sequence[Tensor], mask: Tensor) -> None:
-        """Merge a batch: states 0..L, each [B, S, H], what the head would read of each [B, H], the attention mask [B, S]."""
+        """Merge a batch: states 0..L, each [B, S, H], what the head would read of each [B, H] ([W, H]), the mask [B, S]."""
         kept = mask.bool()
         flat = torch.stack([torch.nn.functional.normalize(state[kept].float(), dim=-1).flatten() for state in hidden])
-        tokens, rows = int(kept.sum()), len(mask)
+        tokens, rows = int(kept.sum()), len(read[0])
         self._merge("token_cosine", (flat @ flat.T).double().cpu().numpy() / tokens, self.tokens, tokens)
         cls = torch.stack([torch.nn.functional.normalize(state.double(), dim=-1) for state in read])
         cosine = torch.einsum("ibh,jbh->bij", cls, cls).clamp(-1, 1)

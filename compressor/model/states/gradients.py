@@ -16,9 +16,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from compressor.data.answers.config import model_task
-from compressor.data.batches import Encodings, padded_batches
+from compressor.data.batches import Encodings, padded_batches, read
 from compressor.model.capture import attended_place, watch
-from compressor.model.families import Family, layer_list, read_state
+from compressor.model.families import Family, layer_list
+from compressor.model.states.reading import read_state
 from compressor.progress import Track, silent
 
 ENTERING, ATTENDED, LEAVING = "entering", "attended", "leaving"
@@ -27,7 +28,7 @@ ENTERING, ATTENDED, LEAVING = "entering", "attended", "leaving"
 Place = tuple[int, str]
 """(layer from 1, state)."""
 Pull = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(rows [B], what the head reads [B, H], logits [B, C]) -> the direction [B, H] in which each of these is looked at."""
+"""(answers [B], what the head reads [B, H], logits [B, C]) -> the direction [B, H] in which each of these is looked at."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,10 @@ class AnswerGradients:
     """One batch: its `rows` and `mask` [B, S], `logits` [B, C], and by place the state [B, S, H] and its gradients.
 
     `gradients` [K, B, S, H] are those of the K directions of the answer, of each text at all of its tokens; `pulled`
-    [B, S, H] those of what the head reads along what `pull` gave, empty where nothing did.
+    [B, S, H] those of what the head reads along what `pull` gave, empty where nothing did. Where each word has an answer,
+    `logits` are [W, C], and the gradients those of the directions of a text's words added up with random signs: the square
+    of a change along them is then, in the mean over the signs, the sum of the words' squares (Hutchinson 1990), of which
+    it is the share of one answer.
     """
 
     rows: Tensor
@@ -61,6 +65,7 @@ def answer_gradients(
     parameter gets a gradient.
     """
     layers, task = list(layer_list(model, family)), model_task(model)
+    signs = torch.Generator().manual_seed(0)
     for rows, inputs in padded_batches(encodings, batch_size, track, "gradients of the answer"):
         tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
         seen: dict[Place, Tensor] = {}
@@ -72,11 +77,17 @@ def answer_gradients(
         try:
             model.requires_grad_(False)
             with torch.enable_grad():
-                logits = model(**tensors).logits.float()
-                along = list(torch.einsum("bc,bck->k", logits, task.directions(logits.detach())))
+                at = encodings.read_at(rows)
+                logits = read(model(**tensors).logits, at).float()
+                directions = task.directions(logits.detach())
+                if at is not None:
+                    drawn = torch.randint(2, directions[:, :1].shape, generator=signs) * 2 - 1
+                    directions = directions * drawn.to(directions) * (len(encodings) / encodings.answers) ** 0.5
+                along = list(torch.einsum("bc,bck->k", logits, directions))
                 if pull is not None:
-                    cls = read_state(model, family, seen[len(layers), LEAVING], tensors["attention_mask"])
-                    along.append((cls * pull(torch.from_numpy(rows), cls.detach(), logits.detach()).to(cls)).sum())
+                    cls = read_state(model, family, seen[len(layers), LEAVING], tensors["attention_mask"], at)
+                    answers = torch.from_numpy(encodings.answers_of(rows))
+                    along.append((cls * pull(answers, cls.detach(), logits.detach()).to(cls)).sum())
                 places = list(seen)
                 made = [
                     torch.autograd.grad(value, [seen[place] for place in places], retain_graph=True) for value in along

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressor.data.batches import Encodings, padded_batches
+from compressor.data.batches import Encodings, Read, padded_batches, read
 from compressor.model.capture import attended_place, watch
-from compressor.model.families import Family, layer_list, read_state
+from compressor.model.families import Family, layer_list
 from compressor.model.states.geometry import Geometry
+from compressor.model.states.reading import read_state
 from compressor.progress import Track, silent
 
 
@@ -67,7 +68,7 @@ class ClassStates:
     mean over all tokens that are not padding.
     `sample` [L+1, M, H] float32 with `sample_labels` [M]; M is at most the `sample_rows` asked for. `geometry` compares
     the states of any two depths. `logits` [N, C] are the model's own, in row order, and the only thing kept that grows
-    with the rows.
+    with the rows. Where each word has an answer, N are the words.
     """
 
     moments: Moments
@@ -135,22 +136,21 @@ def class_states(
     """
     count = len(layer_list(model, family)) * (2 if inner else 1)
     moments, pooled = (Moments.empty(count + 1, classes, model.config.hidden_size) for _ in range(2))
-    reservoir = _Reservoir(count + 1, min(sample_rows, len(encodings)), model.config.hidden_size, seed)
-    logits = np.zeros((len(encodings), model.config.num_labels), dtype=np.float32)
+    reservoir = _Reservoir(count + 1, min(sample_rows, encodings.answers), model.config.hidden_size, seed)
+    logits = np.zeros((encodings.answers, model.config.num_labels), dtype=np.float32)
     geometry = Geometry(count + 1)
 
     def keep(rows: np.ndarray, mask: Tensor, batch_logits: Tensor, states: list[Tensor]) -> None:
-        logits[rows] = batch_logits.float().cpu().numpy()
-        read = [read_state(model, family, state, mask) for state in states]
-        geometry.add(states, read, mask)
-        stacked = torch.stack([state.float() for state in read]).cpu().numpy()
-        batch_labels = logits[rows].argmax(1) if labels is None else labels[rows]
+        answers, at = encodings.answers_of(rows), encodings.read_at(rows)
+        logits[answers] = batch_logits.float().cpu().numpy()
+        heads = [read_state(model, family, state, mask, at) for state in states]
+        geometry.add(states, heads, mask)
+        stacked = torch.stack([state.float() for state in heads]).cpu().numpy()
+        batch_labels = logits[answers].argmax(1) if labels is None else labels[answers]
         moments.add(stacked, batch_labels)
         shares = (mask / mask.sum(1, keepdim=True)).to(states[0].dtype)
-        pooled.add(
-            torch.stack([torch.einsum("bsh,bs->bh", state, shares).float() for state in states]).cpu().numpy(),
-            batch_labels,
-        )
+        means = torch.stack([torch.einsum("bsh,bs->bh", state, shares).float() for state in states]).cpu().numpy()
+        pooled.add(means if at is None else means[:, at[0]], batch_labels)
         reservoir.add(stacked, batch_labels)
 
     run_with_states(
@@ -170,13 +170,14 @@ def class_states(
 def final_states(
     model: nn.Module, family: Family, encodings: Encodings, *, batch_size: int = 32, track: Track = silent
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what the head reads (`read_state`) [N, H] and the logits [N, C] of every row, float32, in row order."""
-    states = np.zeros((len(encodings), model.config.hidden_size), dtype=np.float32)
-    logits = np.zeros((len(encodings), model.config.num_labels), dtype=np.float32)
+    """Return what the head reads (`read_state`) [N, H] and the logits [N, C] of every answer, float32, in row order."""
+    states = np.zeros((encodings.answers, model.config.hidden_size), dtype=np.float32)
+    logits = np.zeros((encodings.answers, model.config.num_labels), dtype=np.float32)
 
     def keep(rows: np.ndarray, _mask: Tensor, batch_logits: Tensor, batch_states: list[Tensor]) -> None:
-        states[rows] = batch_states[-1].float().cpu().numpy()
-        logits[rows] = batch_logits.float().cpu().numpy()
+        answers = encodings.answers_of(rows)
+        states[answers] = batch_states[-1].float().cpu().numpy()
+        logits[answers] = batch_logits.float().cpu().numpy()
 
     run_with_states(model, family, encodings, keep, batch_size=batch_size, track=track, description="final states")
     return states, logits
@@ -201,10 +202,11 @@ def run_with_states(
     """
     states: list[Tensor] = []
     mask: Tensor = torch.zeros(0)
+    at: Read | None = None
 
     def hold(state: Tensor) -> None:
         # a view would keep the whole state alive
-        states.append(read_state(model, family, state, mask).clone() if pick is None else pick(state, mask))
+        states.append(read_state(model, family, state, mask, at).clone() if pick is None else pick(state, mask))
 
     first = layer_list(model, family)[0]
 
@@ -221,6 +223,6 @@ def run_with_states(
         for rows, inputs in padded_batches(encodings, batch_size, track, description):
             states.clear()
             tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
-            mask = tensors["attention_mask"]
-            logits = model(**tensors).logits
+            mask, at = tensors["attention_mask"], encodings.read_at(rows)
+            logits = read(model(**tensors).logits, at)
             keep(rows, mask, logits, states)

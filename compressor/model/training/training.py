@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
 from compressor.data.answers.config import model_task
-from compressor.data.batches import Encodings, pad, shuffled_rows
+from compressor.data.batches import Encodings, pad, read, shuffled_rows
 from compressor.errors import UserError
 from compressor.model.families import Family
 from compressor.model.training.checkpoint import Checkpoint, Progress, Training
@@ -136,7 +136,8 @@ def finetune(
     targets, task = torch.from_numpy(labels), model_task(model)
 
     def loss_of_batch(rows: np.ndarray, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {"gold": task.loss(model(**inputs).logits, targets[rows].to(model.device))}
+        logits = read(model(**inputs).logits, encodings.read_at(rows))
+        return {"gold": task.loss(logits, targets[encodings.answers_of(rows)].to(model.device))}
 
     progress = train(
         model, encodings, spec, loss_of_batch, field="finetune", dropout=True, seed=seed, track=track,

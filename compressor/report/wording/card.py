@@ -5,10 +5,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
-from compressor.data.answers.kinds import MANY_LABELS, RANKING, SCORE, SINGLE_LABEL
+from compressor.data.answers.kinds import BY_WORD, MANY_LABELS, RANKING, SCORE, SINGLE_LABEL, TOKENS
 from compressor.recipe.data import DataSpec
 from compressor.report.formats import count, percent, points, with_interval
-from compressor.report.wording.kinds import counted_of, headed, is_share, metric_of, rows_of
+from compressor.report.wording.kinds import counted_of, headed, is_share, kind_in, metric_of, rows_of
 
 HUB = DataSpec.model_fields["source"].default
 METRICS = {
@@ -24,8 +24,15 @@ METRICS = {
         "top": ("hit_rate_at_1", "Best on top"),
     },
     MANY_LABELS: {"accuracy": ("accuracy", "Subset accuracy"), "f1": ("f1", "Macro F1")},
+    TOKENS: {
+        "accuracy": ("f1", "Entity F1"),
+        "precision": ("precision", "Entity precision"),
+        "recall": ("recall", "Entity recall"),
+        "token_accuracy": ("accuracy", "Token accuracy"),
+    },
+    BY_WORD: {"accuracy": ("accuracy", "Token accuracy")},
 }
-"""Kind of task -> name in result.json -> what the hub calls it, what we call it."""
+"""Kind of task (of words whose labels are no entities: the metric) -> name in result.json -> what the hub and we call it."""
 
 
 def results_section(result: Mapping[str, Any]) -> str:
@@ -62,8 +69,9 @@ def eval_results(result: Mapping[str, Any]) -> list[EvalResult]:
         if hub
         else {"dataset_type": name}
     )
+    task_type = f"{'token' if kind_in(result) == TOKENS else 'text'}-classification"
     return [
-        EvalResult(task_type="text-classification", dataset_name=name, metric_type=kind, metric_value=value, **dataset)
+        EvalResult(task_type=task_type, dataset_name=name, metric_type=kind, metric_value=value, **dataset)
         for key, (kind, _) in _named(result).items()
         if (value := _measured(own, key)) is not None
     ]
@@ -85,7 +93,8 @@ def other_measures(result: Mapping[str, Any], judged: str) -> list[tuple[str, st
 
 
 def _named(result: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    return METRICS[(result["data"].get("answers") or {}).get("kind", SINGLE_LABEL)]
+    by_word = (result["data"].get("answers") or {}).get("metric") == BY_WORD
+    return METRICS[BY_WORD if by_word else kind_in(result)]
 
 
 def _measured(entry: Mapping[str, Any], name: str) -> float | None:

@@ -3,15 +3,21 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from compressor.data.answers.kinds import MANY_LABELS, RANKING, SCORE, SINGLE
+from compressor.data.answers.kinds import BY_WORD, MANY_LABELS, RANKING, SCORE, SINGLE, TOKENS
 from compressor.report.formats import percent, percent_interval
 
 INTERVALS = {
     SCORE: "normal, of a paired bootstrap over the texts",
     RANKING: "normal, of the mean difference of the queries, with half a query for a gain and a loss added",
+    TOKENS: "normal, of a paired bootstrap over the texts, with half a text for a gain and a loss added",
 }
 """Kind of task -> what the intervals of its metric are, where it is not counted."""
 ACCURACY, COUNTED = SINGLE.row.metric, SINGLE.row.counted
+
+
+def kind_in(result: Mapping[str, Any]) -> str:
+    """Return the kind of task of a result; those of earlier versions do not say it, and have one label a row."""
+    return (result["data"].get("answers") or {}).get("kind", SINGLE.kind)
 
 
 def metric_of(versus: Mapping[str, Any] | None) -> str:
@@ -77,5 +83,13 @@ def meaning(answers: Mapping[str, Any] | None) -> str:
         return (
             "A prediction is the set of labels of a text here. It counts as changed where any label differs, and as right where "
             "the whole set is."
+        )
+    if kind == TOKENS:
+        by_word = answers["metric"] == BY_WORD
+        what = "the labels of the words of a text" if by_word else "the entities of a text"
+        by = "the share of words with the right label" if by_word else "micro F1 of the entities (as seqeval has it)"
+        return (
+            f"A prediction is {what} here. It counts as changed where any of them differs; models are compared by {by}, a point "
+            "being a hundredth of it."
         )
     return ""

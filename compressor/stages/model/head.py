@@ -26,7 +26,8 @@ from compressor.run.run import Run
 def compensate(run: Run, model: PreTrainedModel, spec: HeadSpec) -> dict[str, Any]:
     """Fit the head and fold it into `model` unless the stock head has the lower loss on the selection split.
 
-    Scores and many labels have no classes that a head could be trained on: theirs reads the full model's outputs in closed form.
+    Scores and many labels have no classes that a head could be trained on, and the labels of words are read by one map: their
+    heads read the full model's outputs in closed form.
 
     The loss decides, not the labels that agree: on a split of a thousand rows those differ by chance.
     """
@@ -67,7 +68,7 @@ def compensate(run: Run, model: PreTrainedModel, spec: HeadSpec) -> dict[str, An
     agreements = [float((~task.changed(answers, logits.numpy())).mean()) for logits in both]
     folded = losses[1] < losses[0]
     report = {
-        "nodes": states.shape[1] if family.head_norm else len(fit.head.b1),
+        "nodes": states.shape[1] if family.head_norm or not family.dense else len(fit.head.b1),
         "trainer": trainer,
         "optimizer": spec.optimizer if trainer == "gradient" else None,
         "targets": spec.targets,

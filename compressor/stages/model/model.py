@@ -12,7 +12,7 @@ from compressor.files import read_json, write_json
 from compressor.measurement.cost import parameter_count
 from compressor.model.capture import fit_calls
 from compressor.model.card import model_card, source_metadata
-from compressor.model.load import local_model
+from compressor.model.places import local_model
 from compressor.model.sublayers import shape_of
 from compressor.model.surgery import kept_layers, leave_out, save_model
 from compressor.model.units import parts_of
@@ -123,7 +123,7 @@ def cost(run: Run) -> str:
     spec = run.recipe.compensation
     refit, head = (
         "closed-form refit, " if spec.refit else "",
-        f"{spec.head.nodes} head nodes" if spec.head else "no head",
+        (f"{spec.head.nodes} head nodes" if run.family.dense else "the classifier anew") if spec.head else "no head",
     )
     return refit + distillation_work(run) + head
 

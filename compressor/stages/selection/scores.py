@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from compressor.data.answers.kinds import SINGLE_LABEL, Task
+from compressor.data.answers.kinds import SINGLE_LABEL, TOKENS, Task
 from compressor.files import read_json, write_json
 from compressor.measurement.predictions import predict
 from compressor.model.states.states import class_states
@@ -47,7 +47,7 @@ def compute(run: Run, folder: Path) -> None:
         more["parts"] = [{"layer": layer, "part": part, "gain": gain} for (layer, part), gain in gains.items()]
     if takes_gradients(run.recipe):
         rows = gradient_rows(run)
-        given = None if labels is None else labels[rows]
+        given = None if labels is None else labels[run.calibration.answers_of(rows)]
         more["gradients"] = sensitivity(
             run.teacher, run.family, run.calibration.take(rows), given, layers.moments, track=run.track
         )
@@ -61,7 +61,7 @@ def _groups(run: Run) -> tuple[np.ndarray | None, int, np.ndarray | None]:
     The model's own answers are known only behind the pass, and what is no class needs them before it: a pass of their own.
     """
     answers = run.data.calibration.labels if run.recipe.separability.labels == "gold" else None
-    if run.kind == SINGLE_LABEL:
+    if run.kind in {SINGLE_LABEL, TOKENS}:
         return answers, run.classes, None
     if answers is None:
         answers = run.task.answers(predict(run.teacher, run.calibration, track=run.track, description="full model"))

@@ -31,8 +31,8 @@ from compressor.analysis.roles.roles import (
     winning,
 )
 from compressor.analysis.roles.weights import Weights, model_weights
+from compressor.compensation.refits.neurons import co_magnitude, saturated_positions
 from compressor.errors import UserError
-from compressor.model.neurons import co_magnitude, saturated_positions
 
 PLANTED = 5
 

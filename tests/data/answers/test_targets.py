@@ -179,7 +179,7 @@ def test_bad_rows_can_be_left_out(tmp_path):
         ({"kind": "score", "labels": {"a": "b"}}, "leave it out with kind: score"),
         ({"kind": "score", "group": "q"}, "group is for kind: ranking, not score"),
         ({"group": "q"}, "group is for kind: ranking, not None"),
-        ({"kind": "regression"}, "'single_label', 'score', 'many_labels' or 'ranking'"),
+        ({"kind": "regression"}, "'single_label', 'score', 'many_labels', 'ranking' or 'tokens"),
     ],
 )
 def test_recipes_that_contradict_themselves_are_refused(values, words):

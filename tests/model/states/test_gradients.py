@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from compressor.data.answers.kinds import SINGLE
-from compressor.model.families import FAMILIES, head_logits, layer_list, read_state
+from compressor.model.families import FAMILIES, layer_list
 from compressor.model.states.gradients import ATTENDED, ENTERING, LEAVING, answer_gradients
+from compressor.model.states.reading import head_logits, read_state
 
 
 def test_two_classes_have_one_direction():

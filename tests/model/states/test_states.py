@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from compressor.data.batches import pad
-from compressor.model.families import FAMILIES, head_logits, read_state
+from compressor.model.families import FAMILIES
+from compressor.model.states.reading import head_logits, read_state
 from compressor.model.states.states import class_states, final_states
 
 
