@@ -3,9 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DIRS ?= runs/demo
+OUT ?= dist
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test quick run sweep recipes bench bench-ship bench-skip bench-glue bench-audits bench-twelve bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-parity bench-units bench-frontier bench-distill bench-kinds bench-sweep bench-placement bench-placement-gpu bench-gpu docs lint format clean
+.PHONY: help install demo test quick run sweep recipes bench bench-ship bench-skip bench-glue bench-audits bench-twelve bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-parity bench-units bench-frontier bench-distill bench-kinds bench-families bench-sweep bench-placement bench-placement-gpu bench-gpu wheel docs lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -18,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 install: $(STAMP)  ## make .venv with every version pinned
 
 demo: $(STAMP)  ## fine-tune, compress, export and measure the embedded example
-	$(BIN)/compressor run recipes/demo.yaml
+	$(BIN)/compressor demo
 
 test: $(STAMP)  ## the fast tests: no network, no hub
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile
@@ -89,6 +90,9 @@ bench-kinds: $(STAMP)  ## DATA=folder: scores, many labels and rankings, fine-tu
 bench-sweep: $(STAMP)  ## MODELS=folder DATA=folder: twelve points one by one, on two workers, on Ray (pip install ray)
 	$(BIN)/python -m benchmarks.sweep.run --models $(MODELS) --data $(DATA)
 
+bench-families: $(STAMP)  ## DeBERTa-v2, ModernBERT and ALBERT, small, trained from nothing on the demo task and compressed
+	$(BIN)/python -m benchmarks.families.run
+
 bench-placement: $(STAMP)  ## [DATA=folder]: which layers need an FFN? twelve narrow layers, from scratch, 2 processes
 	$(BIN)/python -m benchmarks.placement.run $(if $(DATA),--data $(DATA))
 
@@ -101,9 +105,15 @@ bench-memory: $(STAMP)  ## peak memory of the scoring pass at 1,000 and 10,000 r
 bench-gpu: $(STAMP)  ## [PART=latency] [ARGS="--precision fp16"]: BERT-base on a GPU, random weights; refuses without one
 	$(BIN)/python -m benchmarks.gpu.run $(if $(PART),--part $(PART)) $(ARGS)
 
-docs: $(STAMP)  ## write the reference of recipes and the table of families anew, from the code
+wheel: $(STAMP)  ## [OUT=dist]: the package as one file, the same bytes every time
+	rm -rf build *.egg-info
+	umask 022 && SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2> /dev/null || echo 315532800) $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(OUT) .
+	rm -rf build *.egg-info
+
+docs: $(STAMP)  ## write the reference of recipes, the tables of families and of licences anew
 	$(BIN)/python docs/make_recipes.py
 	$(BIN)/python docs/make_families.py
+	$(BIN)/python docs/make_licences.py
 
 lint: $(STAMP)  ## style and format
 	$(BIN)/ruff check .
@@ -114,5 +124,5 @@ format: $(STAMP)  ## put the code into shape
 	$(BIN)/ruff format .
 
 clean:  ## remove .venv, caches and runs/demo
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis runs/demo
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis runs/demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -12,15 +12,20 @@ PAGE = Path(__file__).parent / "families.md"
 HEAD = """# Model families
 
 Made by `make docs` from the table of families (`compressor/model/families.py`). For every family: states and scores, trials,
-refits, distillation, analyses, fused norms and GELU in the ONNX files, 8 bits, and a result that the stock class of
+distillation, analyses of errors and FFN, fused norms and GELU in the ONNX files, 8 bits, and a result that the stock class of
 transformers loads. Where the columns differ:
 
 """
 COLUMNS = {
-    "whole layers": lambda family: "sets that leave a regular period, layer 1 stays" if family.period_key else "any set",
-    "within a budget": lambda family: "heads, neurons, FFN and attention blocks" if family.period_key else (
-        "neurons, layers and blocks" if not family.movable_heads else "heads, neurons, layers and blocks"
+    "whole layers": lambda family: "the last ones, by number" if family.groups_key else (
+        "sets that leave a regular period, layer 1 stays" if family.period_key else "any set"
     ),
+    "within a budget": lambda family: "heads, neurons and the last layers, all alike" if family.groups_key else (
+        "heads, neurons, FFN and attention blocks" if family.period_key else (
+            "neurons, layers and blocks" if not family.movable_heads else "heads, neurons, layers and blocks"
+        )
+    ),
+    "refits, audit, roles": lambda family: "no: layers are one" if family.groups_key else "yes",
     "attention in the files": lambda family: "single nodes" if family.relative else "fused",
     "[CLS]-only tail, early exit": lambda family: "no: attention reads distances" if family.relative else "yes",
     "the head reads": lambda family: "[CLS] or the mean of the tokens" if family.pooling_key else "[CLS]",
@@ -28,7 +33,9 @@ COLUMNS = {
 }  # fmt: skip
 """Column -> what a family's row says of it."""
 BEHIND = """
-A BERT whose `position_embedding_type` is relative is served as the families are whose attention reads distances.
+A BERT whose `position_embedding_type` is relative is served as the families are whose attention reads distances. Where layers
+are one, applied again and again (ALBERT), every set of as many layers leaves the same model and what one loses all lose: fewer
+layers save time, fewer neurons the size of the weights too.
 
 ## Refused
 

@@ -9,7 +9,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "compressor"
 ORDER = """
 errors console progress files < recipe < data < model < compensation measurement < runtime < selection cascade export
-< report < run < analysis placement < stages < pipeline bench < sweep < cli
+< report < run < analysis placement release < stages < pipeline bench < sweep < cli
 """
 """Every room; each imports from those before it. The same two lines stand in CONTRIBUTING.md."""
 RANK = {name: rank for rank, names in enumerate(ORDER.split("<")) for name in names.split()}

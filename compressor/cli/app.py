@@ -14,7 +14,8 @@ from compressor.cli.directories.commands import explain, export, report
 from compressor.cli.machine.commands import doctor, schema
 from compressor.cli.options import HELP_WIDTH, Panels, interruptible
 from compressor.cli.quick.commands import quick
-from compressor.cli.recipes.commands import audit, finetune, plan, run, score, validate
+from compressor.cli.recipes.commands import audit, demo, finetune, plan, run, score, validate
+from compressor.cli.release.commands import bundle, push, verify
 from compressor.cli.sweep.commands import sweep
 from compressor.cli.timing.commands import bench, compare
 from compressor.console import say
@@ -57,9 +58,10 @@ def main_options(
 
 
 COMMANDS = {
-    "A run": (quick, run, sweep, validate, plan),
+    "A run": (quick, run, sweep, validate, plan, demo),
     "Parts of a run": (finetune, score, audit, export),
     "What is finished": (bench, compare, explain, report),
+    "Handing it on": (verify, bundle, push),
     "Machine and editor": (doctor, schema),
 }
 """Panel of `--help` -> its commands, in the order in which they are listed."""

@@ -113,8 +113,9 @@ def distill(
 
     trained_before = {name: parameter.requires_grad for name, parameter in student.named_parameters()}
     if spec.freeze_embeddings:
-        for name, module in student.get_submodule(family.encoder).named_children():
-            if name.startswith("embeddings"):  # ELECTRA has a projection beside the tables
+        for name, module in student.get_submodule(family.encoder).named_modules():
+            # ELECTRA has a projection beside the tables, ALBERT in front of the layers
+            if name.rpartition(".")[2].startswith("embedding"):
                 module.requires_grad_(False)
     judge = HeldOut.of(teacher, student, family, unseen) if len(held) else None
     progress = train(

@@ -20,7 +20,7 @@ from compressor.errors import UserError, nearest
 from compressor.export.beside import text_settings, write_beside
 from compressor.export.calibration import invented
 from compressor.export.half import to_half
-from compressor.export.optimize import count_operators, fuse, fused_nodes, onnx_bytes
+from compressor.export.optimize import count_operators, fuse, fused_nodes, onnx_bytes, share_weights
 from compressor.export.quantize import quantize
 from compressor.export.tail import with_tail, without_dead_nodes
 from compressor.files import WRITTEN, check_target, publish, spare_readmes, write_json, written_before
@@ -82,6 +82,8 @@ class Job:
         file.parent.mkdir(exist_ok=True)
         if not file.exists():
             make(file)
+            if family_of(self.config["model_type"]).groups_key:
+                share_weights(file)
         return file
 
 

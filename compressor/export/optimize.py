@@ -1,9 +1,13 @@
 """Fused ONNX graphs: one node for each attention block, skip + LayerNorm, and bias + GELU."""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import onnx
+from onnx import numpy_helper
 
 from compressor.model.cls_row import relative_positions
 from compressor.model.families import family_of
@@ -25,9 +29,65 @@ def fuse(source: Path, target: Path, config: dict, *, tail: bool = False) -> Non
     # the default turns the mask into a count of tokens, which gives wrong logits for padding on the left
     options.use_raw_attention_mask(True)
     # level 1: level 2 fuses the same nodes here and may bind the graph to this machine's provider
-    fused = optimize_model(str(source), "bert", opt_level=1, optimization_options=options)
+    with _sums_in_order(source) as ordered:
+        fused = optimize_model(str(ordered), "bert", opt_level=1, optimization_options=options)
+    if family_of(config["model_type"]).groups_key:
+        _share(fused.model)  # before it is written: each Attention node has queries, keys and values of its own here
     fused.save_model_to_file(str(target), use_external_data_format=large(source))
     check_fused(fused_nodes(count_operators(target)), config, tail=tail)
+
+
+@contextmanager
+def _sums_in_order(source: Path) -> Iterator[Path]:
+    """Yield the graph of `source` as a file beside it, where sums of two maps with a bias name the later map first.
+
+    What layer 1 adds to may be such a map itself (ALBERT's of the embeddings). The fusion takes the first one that it meets
+    for that of the attention block, and looks no further. Sums are the same either way.
+    """
+    whole = onnx.load(str(source), load_external_data=False)
+    places = {node.output[0]: place for place, node in enumerate(whole.graph.node) if node.op_type == "Add"}
+    turned = False
+    for node in whole.graph.node:
+        first, second = (places.get(name, -1) for name in node.input) if node.op_type == "Add" else (-1, -1)
+        if 0 <= first < second:
+            node.input[:] = node.input[::-1]
+            turned = True
+    if not turned:
+        yield source
+        return
+    ordered = source.with_name(f"ordered-{source.name}")  # weights that lie in files of their own are found from there
+    ordered.write_bytes(whole.SerializeToString())
+    try:
+        yield ordered
+    finally:
+        ordered.unlink()
+
+
+def share_weights(path: Path) -> None:
+    """Keep each weight of an ONNX file once, in place, whatever number of nodes has one of the very same numbers.
+
+    Exporters and quantisation write what they make of a shared layer anew for each time that it is applied.
+    """
+    whole = onnx.load(str(path))
+    if _share(whole):
+        onnx.save_model(whole, str(path))
+
+
+def _share(whole: onnx.ModelProto) -> bool:
+    """Do the same to a graph in memory; return whether any weight was there more than once."""
+    first: dict[tuple, str] = {}
+    instead, kept = {}, []
+    for weight in whole.graph.initializer:
+        values = numpy_helper.to_array(weight)
+        known = first.setdefault((weight.data_type, values.shape, sha256(values.tobytes()).digest()), weight.name)
+        if known == weight.name:
+            kept.append(weight)
+        instead[weight.name] = known
+    for node in whole.graph.node:
+        node.input[:] = [instead.get(name, name) for name in node.input]
+    del whole.graph.initializer[:]
+    whole.graph.initializer.extend(kept)
+    return len(kept) < len(instead)
 
 
 def count_operators(path: Path) -> dict[str, int]:

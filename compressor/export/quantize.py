@@ -1,6 +1,7 @@
 """8-bit files: weights stored as int8, activations quantised row by row at run time."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def quantize(source: Path, target: Path, batches: Sequence[Mapping[str, np.ndarr
     """
     model = onnx.load(str(source))
     rewriter = _Rewriter(model)
-    rewriter.rewrite(observe(source, rewriter.evened, batches))
+    rewriter.rewrite(rewriter.pooled(observe(source, rewriter.evened, batches)))
     beside = large(source)
     onnx.save(
         model, str(target), save_as_external_data=beside, location=f"{target.name}.data", all_tensors_to_one_file=True
@@ -64,6 +65,21 @@ class _Rewriter:
             for node in self.old
             if self._weights(node) is not None and not self._few(node) and self.makers.get(node.input[0]) in NORMS
         ]
+
+    def pooled(self, columns: Mapping[str, Columns]) -> dict[str, Columns]:
+        """Return the columns with one reach for all tensors that the same weights read, as those of a shared layer do.
+
+        What evens a tensor out goes into the weights: with a reach of its own each of these would need weights of its own.
+        """
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for name in columns:
+            heard = tuple(node.input[1] for node in self.readers[name] if self._weights(node) is not None)
+            groups.setdefault(heard, []).append(name)
+        made = {}
+        for names in groups.values():
+            reach = np.maximum.reduce([columns[name].reach for name in names])
+            made |= {name: replace(columns[name], reach=reach) for name in names}
+        return made
 
     def rewrite(self, columns: Mapping[str, Columns]) -> None:
         """Replace the nodes, and drop the weights that nothing reads any more."""

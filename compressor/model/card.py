@@ -37,6 +37,8 @@ What the removal costs in accuracy and gains in latency is in `result.json` and 
 """
 
 
+ANSWER, RESULTS = "answer", "results"
+"""Blocks of a card that a run fills in once it is over."""
 USE = """classify = pipeline("text-classification", model="path/to/this/folder")
 ```
 
@@ -53,9 +55,9 @@ files of the run leave them out."""
 
 def with_line(card: str, line: str) -> str:
     """Return a card with the answer of its run below the title, in place of an earlier one."""
-    head, title, rest = _without(card, "answer").partition("\n# ")
+    head, title, rest = _without(card, ANSWER).partition("\n# ")
     name, _, body = rest.partition("\n")
-    return f"{head}{title}{name}\n\n{_block('answer', line)}\n{body}"
+    return f"{head}{title}{name}\n\n{_block(ANSWER, line)}\n{body}"
 
 
 def with_results(card: str, text: str, results: Sequence[EvalResult]) -> str:
@@ -63,11 +65,18 @@ def with_results(card: str, text: str, results: Sequence[EvalResult]) -> str:
 
     Both take the place of earlier ones: what a run measures is known only once the card is written.
     """
-    head, recipe, rest = _without(card, "results").partition("\n## Recipe\n")
-    made = ModelCard(f"{head}\n{_block('results', text)}\n{recipe}{rest}")
+    head, recipe, rest = _without(card, RESULTS).partition("\n## Recipe\n")
+    made = ModelCard(f"{head}\n{_block(RESULTS, text)}\n{recipe}{rest}")
     made.data.eval_results = list(results) or None
     made.data.metrics = [result.metric_type for result in results] or None
     return str(made)
+
+
+def block_in(card: str, name: str) -> str | None:
+    """Return the text of a block (`ANSWER`, `RESULTS`) of a card, None where it has none."""
+    _, mark, after = card.partition(f"<!-- {name} -->\n")
+    text, end, _ = after.partition(f"\n<!-- /{name} -->")
+    return text if mark and end else None
 
 
 def _block(name: str, text: str) -> str:

@@ -78,8 +78,26 @@ def check_config(config: Mapping[str, Any], family: Family, where: str) -> None:
             f"{where}: conv_kernel_size is {config['conv_kernel_size']}: a convolution behind the first layer reads the "
             "embeddings again, which no layer that moves up can stand for; give a model without one."
         )
+    _check_one_layer(config, family, where)
     _check_pruned_heads(config.get("pruned_heads") or {}, config[family.layers_key], config[family.heads_key], where)
     _check_heads(stock_shape(config).heads, config[family.heads_key], family, f"{where}: pruned_heads")
+
+
+def _check_one_layer(config: Mapping[str, Any], family: Family, where: str) -> None:
+    """Raise UserError, beginning with `where`, unless layers that are to be one are, and none has lost heads."""
+    if not family.groups_key:
+        return
+    for name in (family.groups_key, "inner_group_num"):
+        if config.get(name, 1) != 1:
+            raise UserError(
+                f"{where}: {name} is {json.dumps(config[name], default=str)}; the stock class parts layers into groups by "
+                "their number, so that fewer layers would be others, and only 1, one layer for all, is served."
+            )
+    if config.get("pruned_heads"):
+        raise UserError(
+            f"{where}: pruned_heads says what single layers have lost, but layers of this family are one; give the model "
+            "from before."
+        )
 
 
 def _check_heads(heads: Sequence[int], full: int, family: Family, where: str) -> None:
@@ -131,7 +149,10 @@ def shape_in(config: Mapping[str, Any], where: str = "config.json") -> Shape | N
             f"{where}: {KEY}.heads must be {layers} whole numbers, for each layer how many of its {max(stock.heads)} heads "
             "are left, 0 for no attention."
         )
-    _check_heads(heads, stock.full_heads, family_of(config["model_type"]), f"{where}: {KEY}.heads")
+    family = family_of(config["model_type"])
+    _check_heads(heads, stock.full_heads, family, f"{where}: {KEY}.heads")
+    if family.groups_key and (len({*zip(widths, heads, strict=True)}) > 1 or 0 in {*widths, *heads}):
+        raise UserError(f"{where}: {KEY} says what single layers have lost, but layers of this family are one.")
     stored = entry.get("stored", "stock")
     if stored not in {"stock", "exact"}:
         raise UserError(f"{where}: {KEY}.stored is {stored!r}; it must be stock or exact.")

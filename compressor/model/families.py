@@ -88,6 +88,8 @@ class Family:
     """Config field n where a layer's kind follows from its place: layers 1, 1 + n, 1 + 2 n, ... attend globally."""
     loaded_with: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of `from_pretrained` with which the family's layers run as plain modules."""
+    groups_key: str = ""
+    """Config field with the number of different layers, 1, where that one is applied again and again (`surgery.unrolled`)."""
 
     @property
     def merged(self) -> bool:
@@ -196,6 +198,23 @@ FAMILIES: dict[str, Family] = {
         period_key="global_attn_every_n_layers",
         loaded_with={"reference_compile": False, "attn_implementation": "sdpa"},
     ),
+    "albert": Family(
+        encoder="albert",
+        layers="albert.encoder.albert_layer_groups",
+        dense="albert.pooler",
+        output="classifier",
+        query="albert_layers.0.attention.query",
+        key="albert_layers.0.attention.key",
+        value="albert_layers.0.attention.value",
+        attention_core="albert_layers.0.attention",
+        attention_output="albert_layers.0.attention.dense",
+        attention_norm="albert_layers.0.attention.LayerNorm",
+        ffn_input="albert_layers.0.ffn",
+        ffn_activation="albert_layers.0.activation",
+        ffn_output="albert_layers.0.ffn_output",
+        ffn_norm="albert_layers.0.full_layer_layer_norm",
+        groups_key="num_hidden_groups",
+    ),
 }
 
 TOKEN_FAMILIES = {
@@ -203,10 +222,7 @@ TOKEN_FAMILIES = {
     for name, family in FAMILIES.items()
 }
 """The same with the heads of token classifiers."""
-REFUSED: dict[str, str] = {
-    "albert": "all its layers share one set of weights, so dropping a layer removes nothing",
-    "deberta": "its relative-position attention is not covered by the layer capture yet",
-}
+REFUSED: dict[str, str] = {"deberta": "its relative-position attention is not covered by the layer capture yet"}
 
 
 def family_of(model_type: str | None, kind: str = SINGLE_LABEL) -> Family:
@@ -246,12 +262,15 @@ def position_maps(config: Mapping[str, Any], family: Family) -> list[str]:
     return [name for kind, name in family.position_maps.items() if kind in kinds]
 
 
-def layer_kinds(config: Mapping[str, Any]) -> tuple[bool, ...] | None:
-    """Return of each layer whether it attends globally, where a stock model tells that by its place; None where it is not.
+def layer_kinds(config: Mapping[str, Any]) -> tuple[bool | None, ...] | None:
+    """Return of each layer whether it attends globally, where a stock model tells that by its place; None where any may go.
 
-    Then only sets may go whose rest has a period (`units.kept_period`).
+    Then only sets may go whose rest has a period (`units.kept_period`). Of layers that are one, applied again and again, the
+    kind is None: what goes are the last times.
     """
     family = family_of(config["model_type"])
+    if family.groups_key:
+        return (None,) * config[family.layers_key]
     if not family.period_key:
         return None
     return tuple(index % config[family.period_key] == 0 for index in range(config[family.layers_key]))

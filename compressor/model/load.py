@@ -34,6 +34,7 @@ from compressor.model.checks import (
 from compressor.model.families import family_of
 from compressor.model.places import fetch, local_model
 from compressor.model.sublayers import as_stored, loading_class
+from compressor.model.surgery import rolled, unrolled
 
 TOKENIZERS = "tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model"
 NEUTRAL = {
@@ -69,10 +70,9 @@ def find_model(path: str, revision: str | None = None, *, field: str = "model.pa
     """
     directory = local_model(path, field) or fetch(path, revision)
     config = read_config(directory, field)
-    family = family_of(config["model_type"])
     check_files(directory, f"{field} {path!r}")
-    label_names = [str(name) for _, name in sorted(config["id2label"].items())]
-    return ModelSource(directory, config, config[family.layers_key], label_names, _hash_files(directory))
+    names, layers = config["id2label"], config[family_of(config["model_type"]).layers_key]
+    return ModelSource(directory, config, layers, [str(names[key]) for key in sorted(names)], _hash_files(directory))
 
 
 def check_files(directory: Path, where: str) -> None:
@@ -174,7 +174,7 @@ def load_classifier(
     if misfits:
         wanted = list(model.state_dict()[misfits[0]].shape)
         raise UserError(f"{where}: {misfit(source.path, source.config, misfits[0], wanted)}.")
-    model = as_stored(model)
+    model = unrolled(as_stored(model))
     model.config.architectures = [type(model).__name__]  # which says what the outputs mean, also of a head that is new
     missing = sorted(info["missing_keys"])
     if encoder_missing := [name for name in missing if not name.startswith(head)]:
@@ -208,7 +208,7 @@ def load_model(path: str | Path, *, device: str = "cpu") -> PreTrainedModel:
     would compute with zeros is really gone here: the same predictions in less time. Raises UserError for whatever
     is no usable classifier.
     """
-    return load_classifier(find_model(str(path)), device=device)
+    return rolled(load_classifier(find_model(str(path)), device=device))
 
 
 def classes_for(kind: str) -> Mapping[type, type]:

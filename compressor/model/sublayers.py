@@ -55,7 +55,8 @@ class NoAttention(nn.Module):
 
 def shape_of(model: nn.Module, family: Family) -> Shape:
     """Return the shape of a model, read from its modules."""
-    layers = layer_list(model, family)
+    stack = layer_list(model, family)
+    layers = [*stack] * (getattr(model.config, family.layers_key) // max(1, len(stack)))  # one stands for all of them
     widths = tuple(layer.get_submodule(family.ffn_output).in_features for layer in layers)
     heads = tuple(heads_of(layer, family) for layer in layers)
     return Shape(widths, heads, getattr(model.config, family.heads_key), ffn_maps=2 + family.gated)
@@ -137,11 +138,11 @@ def cut_attention(layer: nn.Module, family: Family) -> None:
 def apply_shape(model: nn.Module, family: Family, shape: Shape) -> None:
     """Give the layers of a stock `model` the widths and heads of `shape`, in place.
 
-    Weights that fit are kept: the leading neurons and heads of a block that shrinks; no shape has more heads than a stock
-    model. A feed-forward block that grows gets new linear maps, with torch's default initialisation (the model's own
-    `_init_weights` is for the caller to apply).
+    Weights that fit are kept: the leading neurons and heads of a block that shrinks. A feed-forward block that grows gets new
+    linear maps, with torch's default initialisation (the model's own `_init_weights` is for the caller to apply).
     """
-    for layer, width, heads in zip(layer_list(model, family), shape.ffn_widths, shape.heads, strict=True):
+    for layer, own in zip(layer_list(model, family), shape.each(), strict=not family.groups_key):
+        (width,), (heads,) = own.ffn_widths, own.heads
         has = layer.get_submodule(family.ffn_output).in_features
         if width < has:
             cut_ffn(layer, family, range(width))
@@ -192,7 +193,7 @@ def padded_sizes(shape: Shape, family: Family, config: Mapping[str, Any]) -> dic
     attention_bias, ffn_bias = (not key or config[key] for key in family.bias_keys)
     maps = [(family.ffn_input, wide, 1 + family.gated, ffn_bias)]
     maps += [(name, hidden, 3 if family.merged else 1, attention_bias) for name in inner]
-    for index, heads in enumerate(shape.heads):
+    for index, heads in enumerate(shape.heads[:1] if family.groups_key else shape.heads):
         own = {f"{family.ffn_output}.weight": ((hidden, wide), 1)}
         if heads < shape.full_heads:
             own[f"{family.attention_output}.weight"] = (hidden, hidden), 1

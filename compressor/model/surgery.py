@@ -12,13 +12,23 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from compressor.errors import UserError
 from compressor.model.families import Family, family_of, layer_kinds, layer_list
 from compressor.model.sublayers import cut_part, padded_state, shape_of, write_shape
-from compressor.model.units import Unit, kept_period, parts_of, whole_layers
+from compressor.model.units import Unit, kept_period, ordered, parts_of, whole_layers
 
 NO_PERIOD = (
     "layers of this family attend globally at a regular distance and locally in between, by their place, and layer 1 alone has "
     "no norm in front of its attention, so layer 1 must stay and what stays must be as regular"
 )
 """Why a set of layers may not go where the kind of a layer is tied to its place."""
+ONE_LAYER = (
+    "layers of this family are one layer, applied again and again, so that each set of as many leaves the same model, and the "
+    "last ones stand for them all"
+)
+"""Why a set of layers is not the one that goes where all share their weights."""
+
+
+def why_not(kinds: Sequence[bool | None]) -> str:
+    """Return why some sets of layers of these kinds (`families.layer_kinds`) may not go."""
+    return ONE_LAYER if None in kinds else NO_PERIOD
 
 
 def check_skip(skip: Sequence[int], layers: int, field: str = "selection.skip") -> None:
@@ -41,23 +51,58 @@ def drop_layers(model: PreTrainedModel, family: Family, skip: Sequence[int]) -> 
     """Return a new model of the same class without the layers `skip` (from 1); the rest is copied bit by bit.
 
     Where the kind of a layer is tied to its place (`layer_kinds`), the configuration gets the period that the kept ones have.
-    Raises UserError if a layer does not exist, none would be left, or those that are left have no period.
+    Layers that share their weights still share them. Raises UserError if a layer does not exist, none would be left, or the
+    set may not go.
     """
     stack, kinds = layer_list(model, family), layer_kinds(model.config.to_dict())
     check_skip(skip, len(stack))
     keep = kept_layers(len(stack), skip)
     period = kinds and kept_period(kinds, keep)
     if kinds and period is None:
-        raise UserError(f"without layers {', '.join(map(str, sorted(set(skip))))}: {NO_PERIOD}.")
+        raise UserError(f"without layers {', '.join(map(str, sorted(set(skip))))}: {why_not(kinds)}.")
     made = copy.deepcopy(model, {id(stack[layer - 1]): None for layer in skip})  # what goes is not copied
-    owner, _, leaf = family.layers.rpartition(".")
-    kept = nn.ModuleList([layer for layer in layer_list(made, family) if layer is not None])
-    setattr(made.get_submodule(owner), leaf, kept)
+    _put_layers(made, family, [layer for layer in layer_list(made, family) if layer is not None])
     setattr(made.config, family.layers_key, len(keep))
-    if period and len(keep) < len(stack):
+    if family.period_key and len(keep) < len(stack):
         setattr(made.config, family.period_key, period)
     write_shape(made.config, family, shape_of(made, family))
     return made.eval()
+
+
+def unrolled(model: PreTrainedModel) -> PreTrainedModel:
+    """Give each time that a shared layer is applied a module of its own, in place, with the same parameters in all of them.
+
+    The stock class runs such a model as it runs one of as many different layers (`Family.groups_key`), so that hooks, trials
+    and files know each time apart, as they know layers. `rolled` is the way back; other families are left as they are.
+    """
+    family = family_of(model.config.model_type)
+    if family.groups_key and len(stack := layer_list(model, family)) == 1:
+        count = getattr(model.config, family.layers_key)
+        shared = {id(one): one for one in (model.config, *stack.parameters(), *stack.buffers())}
+        _put_layers(model, family, [copy.deepcopy(stack[0], dict(shared)) for _ in range(count)])
+    return model
+
+
+def rolled(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a copy of a model that `unrolled` made with its shared layer once, as the stock class has it on disk."""
+    family = family_of(model.config.model_type)
+    if not family.groups_key:
+        return model
+    first, *others = layer_list(model, family)
+    for number, layer in enumerate(others, start=2):
+        if [*map(id, layer.parameters())] != [*map(id, first.parameters())]:
+            raise ValueError(f"layer {number} has weights of its own, which a model of one layer has no place for")
+    made = copy.deepcopy(model, {id(layer): None for layer in others})
+    _put_layers(made, family, [layer_list(made, family)[0]])
+    return made
+
+
+def _put_layers(model: PreTrainedModel, family: Family, layers: Sequence[nn.Module]) -> None:
+    """Put `layers` in the place of those of the model; where their number is no matter of course, the configuration has it."""
+    owner, _, leaf = family.layers.rpartition(".")
+    setattr(model.get_submodule(owner), leaf, nn.ModuleList(layers))
+    if family.groups_key:
+        setattr(model.config, family.groups_key, len(layers))
 
 
 def leave_out(
@@ -69,16 +114,24 @@ def leave_out(
     """Return a new model of the same class without `units` (`model/units.py`).
 
     A layer that loses a part is replaced by a copy of its stand-in, (layer from 1, part) -> layer; without `stand_ins` the
-    part is cut out and nothing else. Raises UserError if a layer does not exist or none would be left.
+    part is cut out and nothing else. Raises UserError if a layer does not exist or none would be left, and where layers that
+    are one would lose different parts.
     """
     skip, layers = whole_layers(units), getattr(model.config, family.layers_key)
     made, keep = drop_layers(model, family, skip), kept_layers(layers, skip)
-    stack = layer_list(made, family)
-    for number, part in parts_of(units).items():
+    stack, parts = layer_list(made, family), parts_of(units)
+    if family.groups_key and len({parts.get(number) for number in keep}) > 1:
+        raise UserError(
+            f"{', '.join(map(str, ordered(units)))}: {ONE_LAYER}; name the same part of each layer that stays."
+        )
+    for number, part in parts.items():
         if stand_ins is None:
             cut_part(stack[keep.index(number)], family, part)
         else:
             stack[keep.index(number)] = copy.deepcopy(stand_ins[number, part])
+    if family.groups_key and parts:
+        _put_layers(made, family, stack[:1])
+        unrolled(made)
     write_shape(made.config, family, shape_of(made, family))
     return made
 
@@ -93,7 +146,7 @@ def save_model(
     computes the same; with `stock=False` its weights are written as they are, for `compressor.load_model` alone.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    family = family_of(model.config.model_type)
+    model, family = rolled(model), family_of(model.config.model_type)
     shape = replace(shape_of(model, family), stored="stock" if stock else "exact")
     write_shape(model.config, family, shape)
     state = padded_state(model, family) if stock and not shape.uniform() else model.state_dict()

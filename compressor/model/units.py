@@ -153,12 +153,15 @@ def next_period(kind: bool, place: int, period: int) -> int | None:
     return period if kind == (place % period == 0) else None
 
 
-def kept_period(kinds: Sequence[bool], keep: Sequence[int]) -> int | None:
+def kept_period(kinds: Sequence[bool | None], keep: Sequence[int]) -> int | None:
     """Return a period by which a stock model gives each of the layers `keep` (from 1) its own kind; None: there is none.
 
     Layer 1 must stay, since it alone has no norm in front of its attention. What else is tied to the place, the base of
-    the rotary positions and the window, goes with the kind.
+    the rotary positions and the window, goes with the kind. Of layers that are one (kind None) the first ones stay, each
+    the same as the next.
     """
+    if None in kinds:
+        return 1 if list(keep) == list(range(1, len(keep) + 1)) else None
     period: int | None = None if 1 not in keep else 0
     for place, layer in enumerate(keep):
         if place and period is not None:

@@ -50,5 +50,5 @@ def dry_run(recipe: Recipe, out: str | Path | None = None, *, device: str = "aut
             keys[stage.name],
             stage.shared(recipe),
         )
-        for stage in stages_of(recipe)
+        for stage in stages_of(run.recipe)
     ]

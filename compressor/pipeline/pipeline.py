@@ -17,6 +17,7 @@ from compressor.pipeline.result import build_result
 from compressor.progress import Track, silent
 from compressor.recipe.compression import Recipe
 from compressor.recipe.file import Overrides, dump_recipe, load_recipe
+from compressor.release.manifest import write_manifest
 from compressor.report.build import build_report
 from compressor.report.wording.answer import answer_line
 from compressor.report.wording.card import eval_results, results_section
@@ -97,7 +98,7 @@ def run_recipe(
     run = prepare(recipe, path, device, track)
     shared = None if store is None or fresh else Store.at(store)
     with open_run_dir(path, fresh=fresh, store=shared) as folder:
-        records = run_stages(run, folder, stages_of(recipe), say)
+        records = run_stages(run, folder, stages_of(run.recipe), say)
         result = _conclude(run, folder, records)
     return RunResult(path, result, tuple(records))
 
@@ -120,6 +121,7 @@ def _conclude(run: Run, folder: RunDir, records: list[StageRecord]) -> dict[str,
         note_threads(folder, read_json(run.path / ship.SHIP)["candidates"])
     write_json(run.path / RESULT, result)
     build_report(run.path)
+    write_manifest(run.path, result, run.teacher_source.path)
     return result
 
 
@@ -138,7 +140,7 @@ def run_until(
     """
     path = default_out(recipe, out)
     run = prepare(recipe, path, resolve_device(device), track)
-    stages = stages_of(recipe)
+    stages = stages_of(run.recipe)
     names = [stage.name for stage in stages]
     with open_run_dir(path) as folder:
         records = run_stages(run, folder, stages[: names.index(last) + 1], say)

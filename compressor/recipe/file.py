@@ -19,6 +19,8 @@ Kind = TypeVar("Kind", bound=Spec)
 Overrides = Sequence[str] | Mapping[str, Any]
 """What replaces values of a recipe: `key.path=value`, one or more, or a dict."""
 
+DEMO = Path(__file__).parent / "demo.yaml"
+"""The recipe of the embedded example, a part of the package; `recipes/demo.yaml` is a link to it."""
 KINDS: dict[str, type[Spec]] = {"compression": Recipe, "placement": PlacementRecipe, "sweep": SweepRecipe}
 """What a recipe may describe: a compressed model, an experiment with models from scratch, or many of the first."""
 TAKEN_BY = {"compression": "compressor run", "placement": "compressor analyze placement", "sweep": "compressor sweep"}

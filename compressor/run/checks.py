@@ -39,15 +39,13 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
     source = find_model(recipe.model.path, recipe.model.revision)
     kinds = layer_kinds(source.config)
     check_selection(recipe.selection, source.layers, recipe.goals, kinds)
-    if kinds is not None:
+    if kinds is not None and None in kinds:
+        recipe = _of_one_layer(recipe, source.config["model_type"])
+    elif kinds is not None:
         _check_units(recipe, source.config["model_type"])
     if recipe.selection.budget is not None:
         _check_budget(recipe.selection, source)
-    head = recipe.compensation.head
-    if head is not None:
-        family = family_of(source.config["model_type"])
-        check_nodes(head.nodes, source.config[family.width_key])
-        check_trainer(head, family, source.config["model_type"])
+    _check_head(recipe, source)
     inside = source.path.resolve().is_relative_to(path.resolve())
     if inside and source.path.resolve() != path.resolve() / GIVEN:
         raise UserError(
@@ -73,6 +71,15 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
     if recipe.compensation.refit is not None or recipe.selection.budget is not None:
         check_fit_rows(len(data.calibration))
     return Run(recipe, source, tokenizer, data, path, device, track)
+
+
+def _check_head(recipe: Recipe, source: ModelSource) -> None:
+    """Raise UserError for a head that the model cannot have."""
+    head = recipe.compensation.head
+    if head is not None:
+        family = family_of(source.config["model_type"])
+        check_nodes(head.nodes, source.config[family.width_key])
+        check_trainer(head, family, source.config["model_type"])
 
 
 def _kind(recipe: Recipe, source: ModelSource) -> str:
@@ -161,6 +168,34 @@ def _check_units(recipe: Recipe, model_type: str) -> None:
         )
 
 
+def _of_one_layer(recipe: Recipe, model_type: str) -> Recipe:
+    """Return the recipe for a model whose layers are one, with the units that may go where `ship` leaves them open.
+
+    Raises UserError where something is to be done to a layer that would be done to all of them, or that compares them.
+    """
+    spec, ship = recipe.selection, recipe.ship
+    field, units = ("ship", ship.units or ()) if ship is not None else ("selection", spec.units)
+    blocks = sorted({"ffn", "attention"} & {*units})
+    parts = spec.budget is not None or ship is not None
+    refused = {
+        f"{field}.units": (blocks, f"no block of any would be left; leave out {' and '.join(blocks)}"),
+        "selection.protect": (parts and spec.protect, "what one loses all lose; leave protect out"),
+        "selection.audit": (spec.audit, "no score can tell one from another; leave audit out"),
+        "compensation.refit": (
+            recipe.compensation.refit is not None,
+            "a fit of the last would change what all compute; leave it out (a head and distillation do work)",
+        ),
+        "analysis": ("roles" in recipe.analysis, "roles compare the weights of layers; leave roles out"),
+    }
+    for field, (asked, why) in refused.items():
+        if asked:
+            raise UserError(f"{field}: layers of {model_type} models are one layer, applied again and again: {why}.")
+    if ship is None:
+        return recipe
+    left = [unit for unit in ship.parts if unit not in {"ffn", "attention"}]
+    return recipe.model_copy(update={"ship": ship.model_copy(update={"units": left})})
+
+
 def _check_budget(spec: SelectionSpec, source: ModelSource) -> None:
     """Raise UserError where the budget cannot be reached, as far as that is known before anything is timed."""
     family = family_of(source.config["model_type"])
@@ -170,7 +205,7 @@ def _check_budget(spec: SelectionSpec, source: ModelSource) -> None:
             "its place; leave heads out, or name attention for whole blocks."
         )
     if spec.budget.of == "flops":
-        check_budget(spec, source_savings(spec, source), source.layers)
+        check_budget(spec, source_savings(spec, source), source.layers, one=bool(family.groups_key))
     elif not any_shape(source.config).uniform():
         raise UserError(
             f"selection.budget.of: {source.path} has already lost parts of layers, so that one layer's time says nothing of "
@@ -181,7 +216,8 @@ def _check_budget(spec: SelectionSpec, source: ModelSource) -> None:
 def source_savings(spec: SelectionSpec, source: ModelSource) -> dict[tuple[int, str], np.ndarray]:
     """Return what the parts that may go save of the FLOPs of a model, whole layers only where any of them may go."""
     parts, width_key = part_names(spec, *part_sizes(source.config)), family_of(source.config["model_type"]).width_key
-    if layer_kinds(source.config) is not None:
+    kinds = layer_kinds(source.config)
+    if kinds is not None and None not in kinds:
         parts = [part for part in parts if part]
     return flops_savings(any_shape(source.config), source.config[width_key], parts)
 

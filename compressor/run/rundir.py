@@ -33,7 +33,7 @@ GIVEN = "given"
 """Folder of a run with the model that was given, where it lies nowhere else: no stage of the run writes there."""
 HEADER = "recipe.yaml", "environment.json", "log.txt"
 """Files of a run that no stage makes."""
-OUTCOME = "result.json", "report.html", "report.md"
+OUTCOME = "result.json", "report.html", "report.md", "manifest.json"
 """Files that speak of all stages together, and so are gone as soon as one of them is computed anew."""
 
 

@@ -33,6 +33,9 @@ COMMANDS = {
     "doctor": ("doctor",),
     "export": ("export", "model", "--out", "exported", "--variant", "optimized"),
     "report": ("report", "runs/whole"),
+    "verify": ("verify", "runs/whole"),
+    "bundle": ("bundle", "runs/whole", "--out", "whole.tar"),
+    "push, dry": ("push", "runs/whole", "--to", "me/demo", "--dry-run"),
     "quick, dry": ("quick", "model", "letters.csv", "--out", "runs/quick", "--set", CELL, "--dry-run"),
     "quick": ("quick", "model", "letters.csv", "--out", "runs/quick", "--set", CELL),
 }
@@ -121,6 +124,10 @@ HELPS = (
         "compare",
         "explain",
         "report",
+        "verify",
+        "bundle",
+        "push",
+        "demo",
     ),
     *("schema", "doctor", "analyze", "analyze errors", "analyze ffn", "analyze roles", "analyze placement", ""),
 )
@@ -133,5 +140,5 @@ def test_help_is_not_cut(terminal, name, width):
     assert (code, re.findall(r"\w\.\.\.", text)) == (0, [])
     assert max(map(cell_len, text.splitlines())) <= width
     if not name:
-        panels = ("A run:", "Parts of a run:", "What is finished:", "Machine and editor:")
-        assert [part for part in (*panels, *HELPS[:15], "--install-completion") if part not in text] == []
+        panels = ("A run:", "Parts of a run:", "What is finished:", "Handing it on:", "Machine and editor:")
+        assert [part for part in (*panels, *HELPS[:19], "--install-completion") if part not in text] == []

@@ -154,6 +154,25 @@ def test_the_pages_made_by_scripts_are_what_they_make(name):
     assert (ROOT / f"docs/{name}.md").read_text("utf-8") == script.page(), "make docs"
 
 
+def test_every_direct_dependency_has_the_licence_that_it_names():
+    """Indirect ones differ from machine to machine; where a direct one is installed, the page says what it says."""
+    import importlib.util
+
+    from compressor.release.packages import closure
+
+    spec = importlib.util.spec_from_file_location("make_licences", ROOT / "docs/make_licences.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    rows = re.findall(r"^\| ([\w.-]+) \| ([^|]+) \|", (ROOT / "docs/licences.md").read_text("utf-8"), re.M)
+    told = dict(rows)
+    assert sorted(set(script.direct()) - set(told)) == [], "make docs"
+    assert [name for name, licence in rows if licence.strip() in ("", "UNKNOWN")] == []
+    here = closure(script.requirements())
+    # the builds of torch carry other libraries each
+    other = {name: script.licence(here[name]) for name in script.direct() if name in here and name != "torch"}
+    assert other == {name: told[name] for name in other}, "make docs"
+
+
 def test_every_key_of_a_recipe_is_explained():
     for line in (ROOT / "docs/recipes.md").read_text("utf-8").splitlines():
         assert not line.startswith("| `") or line.rstrip("| ").count(" | ") >= 3, line

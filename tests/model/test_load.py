@@ -45,7 +45,6 @@ def test_a_good_directory_is_found_without_loading_it(folder):
     ("changes", "words"),
     [
         ({"model_type": "deberta"}, "its relative-position attention is not covered"),
-        ({"model_type": "albert"}, "share one set of weights"),
         ({"model_type": "gpt2"}, "not supported"),
         ({"model_type": "bertt"}, "did you mean 'bert'"),
         ({"auto_map": {"AutoModel": "evil.Model"}}, "never run"),

@@ -25,6 +25,12 @@ def test_kept_layers_are_copied_bit_by_bit_and_config_is_true(tiny, model_type, 
         with pytest.raises(UserError, match=f"without layers {', '.join(map(str, skip))}: .* so layer 1 must stay"):
             drop_layers(model, family, skip)
         return
+    if family.groups_key and skip not in {(4,), (3, 4)}:
+        with pytest.raises(
+            UserError, match=f"without layers {', '.join(map(str, skip))}: .* the last ones stand for them"
+        ):
+            drop_layers(model, family, skip)
+        return
     pruned = drop_layers(model, family, skip)
     keep = [layer for layer in range(1, 5) if layer not in skip]
     assert type(pruned) is type(model)

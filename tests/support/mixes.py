@@ -11,9 +11,11 @@ from compressor.selection.trie import count_applications
 class Known:
     """Trials whose damage is that of `damages`, as for a search on real rows."""
 
+    kinds = None
+
     def __init__(self, layers, damages):
-        self.layers, self.rows, self.damages, self.seen = [None] * layers, 100, damages, []
-        self.counted = self.rows
+        self.layers, self.damages, self.seen = [None] * layers, damages, []
+        self.rows = self.counted = 100
 
     def __call__(self, sets, _description):
         self.seen += sets

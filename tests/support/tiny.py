@@ -47,11 +47,14 @@ CONFIGS = {
         "cls_token_id": 2,
         "sep_token_id": 3,
     },
+    "albert": {"embedding_size": 16},
 }
 
 ABSOLUTE = [kind for kind, family in FAMILIES.items() if not family.relative]
 """Families of which one row can be worked out alone."""
-MOVABLE = [kind for kind, family in FAMILIES.items() if family.movable_heads]
+APART = [kind for kind, family in FAMILIES.items() if not family.groups_key]
+"""Families whose layers have weights of their own."""
+MOVABLE = [kind for kind in APART if FAMILIES[kind].movable_heads]
 """Families whose heads may go one by one."""
 FOLDING = [kind for kind, family in FAMILIES.items() if not family.head_norm]
 """Families into whose head a small one folds."""

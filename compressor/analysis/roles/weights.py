@@ -189,6 +189,8 @@ def _weights(
 def weights_of(config: Mapping[str, Any], names: Iterable[str], read: Callable[[str], Tensor], where: str) -> Weights:
     """Return the tensors `names` by layer and part; raises UserError, naming `where`, if they fit no naming."""
     names = tuple(names)
+    if getattr(FAMILIES.get(config.get("model_type")), "groups_key", ""):
+        raise UserError(f"{where}: its layers are one, applied again and again, so that none has a role of its own.")
     if config.get("is_encoder_decoder"):
         raise UserError(f"{where}: it has an encoder and a decoder; roles compare the layers of one stack.")
     heads = next((config[key] for key in HEADS if isinstance(config.get(key), int) and config[key] > 0), None)
@@ -220,9 +222,7 @@ def _prefixes(naming: Naming, names: tuple[str, ...]) -> dict[str, set[int]]:
         if match and match[3] in wanted:
             found.setdefault(match[1], {}).setdefault(int(match[2]), set()).add(match[3])
     # a layout that only some layers follow is named by the check of every layer
-    return {
-        prefix: set(layers) for prefix, layers in found.items() if any(len(parts) == len(wanted) for parts in layers.values())
-    }  # fmt: skip
+    return {prefix: set(layers) for prefix, layers in found.items() if len(wanted) in map(len, layers.values())}
 
 
 def _layers(naming: Naming, prefix: str, numbers: set[int], names: set[str], where: str) -> tuple[LayerNames, ...]:

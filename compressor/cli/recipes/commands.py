@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from compressor.pipeline.pipeline import RunResult
 
 GOALS_MISSED = 3
+Fresh = Annotated[bool, typer.Option("--fresh", help="Compute every stage anew.")]
 
 
 def run(
@@ -20,7 +21,7 @@ def run(
     out: Out = None,
     overrides: Overrides = None,
     device: Device = "auto",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Compute every stage anew.")] = False,
+    fresh: Fresh = False,
     store: Annotated[
         Path | None, typer.Option("--store", help="Folder with stages that several runs have in common.")
     ] = None,
@@ -35,6 +36,18 @@ def run(
     track = track_for_terminal()
     done = run_recipe(loaded, out, device=device, fresh=fresh, store=store, track=track, say=say)
     print_outcome(done, as_json)
+
+
+def demo(
+    out: Out = None, overrides: Overrides = None, device: Device = "auto", fresh: Fresh = False, as_json: AsJson = False
+) -> None:
+    """Run the embedded example, which needs no hub and no files: fine-tune, compress, export and measure in minutes.
+
+    Its recipe comes with the package; RUN_DIR/recipe.yaml is a copy to start your own from.
+    """
+    from compressor.recipe.file import DEMO
+
+    run(DEMO, out, overrides, device, fresh=fresh, as_json=as_json)
 
 
 def print_outcome(done: "RunResult", as_json: bool) -> None:

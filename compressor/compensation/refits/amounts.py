@@ -121,6 +121,10 @@ def fit_amounts(
     check_fit_rows(len(encodings))
     blocks = _blocks(model, family, wanted)
     layers, made = list(layer_list(model, family)), {}
+    if family.groups_key:  # layers that are one lose the same: what enters any of them is fitted together
+        blocks = {
+            (1, kind): {piece for block in blocks if block[1] == kind for piece in blocks[block]} for _, kind in blocks
+        }
     for group in _groups(layers, family, list(blocks), budget):
         sums = _moments(model, family, encodings, group, batch_size, track)
         for block in track(group, "heads and neurons of every block", total=len(group)):
@@ -131,7 +135,8 @@ def fit_amounts(
             counts = {piece: counted(piece, len(order)) for piece in blocks[block]}
             bias = layer.get_submodule(_output(family, attention)).bias
             amounts = _amounts(found, order, each, counts.values(), bias)
-            made |= {(number, piece): amounts[count] for piece, count in counts.items()}
+            owners = range(1, len(layers) + 1) if family.groups_key else [number]
+            made |= {(owner, piece): amounts[count] for owner in owners for piece, count in counts.items()}
     return made
 
 
@@ -170,29 +175,32 @@ def _groups(layers: Sequence[nn.Module], family: Family, blocks: list[_Block], b
 def _moments(
     model: PreTrainedModel, family: Family, encodings: Encodings, blocks: list[_Block], batch_size: int, track: Track
 ) -> dict[_Block, BlockSums]:
-    """Return the moments of what enters the output map of each block, from one pass over the text."""
+    """Return the moments of what enters the output map of each block, from one pass over the text.
+
+    Of layers that are one, those of block 1 are of all of them.
+    """
     layers = list(layer_list(model, family))
     sums = {block: (NormalEquations(), NormalEquations()) for block in blocks}
     norms = {block: _norm(model, layers[block[0] - 1], family, block[1]) for block in blocks}
     cls_weight = CLS_WEIGHT if reads_first(model.config.to_dict()) else 1.0
     cls: dict[_Block, Tensor | float] = dict.fromkeys(blocks, 0.0)
     with ExitStack() as stack:
-        caught = {
-            (number, attention): stack.enter_context(
-                recorded(
-                    layers[number - 1],
-                    {"inside": _output(family, attention)},
-                    sum=sum_place(family, attention=attention),
-                )
+        caught = [
+            (
+                (number, attention),
+                stack.enter_context(
+                    recorded(layer, {"inside": _output(family, attention)}, sum=sum_place(family, attention=attention))
+                ),
             )
             for number, attention in blocks
-        }
+            for layer in (layers if family.groups_key else layers[number - 1 : number])
+        ]
         for rows, inputs in padded_batches(encodings, batch_size, track, "moments of every block"):
             tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
             model(**tensors)
             mask, at = tensors["attention_mask"].bool(), encodings.read_at(rows)
             held = torch.from_numpy(rows % HELD_OUT == HELD_OUT - 1).to(mask.device)
-            for block, seen in caught.items():
+            for block, seen in caught:
                 weight = 1 / (seen["sum"].float().var(-1, correction=0) + norms[block].eps)
                 weight[:, 0] *= cls_weight
                 bias = layers[block[0] - 1].get_submodule(_output(family, block[1])).bias is not None
@@ -206,7 +214,7 @@ def _moments(
                 else:  # by its share of a row, so that a text counts as one answer does
                     inside = seen["inside"][at].double().square()
                     cls[block] += (inside * (~held)[at[0], None]).sum(0) * len(encodings) / encodings.answers
-    texts = len(encodings) - len(encodings) // HELD_OUT
+    texts = (len(encodings) - len(encodings) // HELD_OUT) * len(caught) // len(blocks)
     return {
         block: _block_sums(layers[block[0] - 1], family, block[1], norms[block], *sums[block], cls[block] / texts)
         for block in blocks

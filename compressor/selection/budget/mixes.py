@@ -28,6 +28,7 @@ from compressor.selection.budget.units import (
     mix_of,
     ranked_mix,
     saved_by,
+    shared_mixes,
 )
 from compressor.selection.search import Mix, Part, Search, SkipPlan
 from compressor.selection.trials import Trials
@@ -155,26 +156,20 @@ def find_mix(
 
     `trials` has the stand-ins for every part in `savings`, `damages` what each does; `full` is the shape of the model.
     Trials judge the mix that is best where damages add up, the one that exchanges lead to, the one that `gains` (see
-    `score_parts`) alone would name, and in each of `ROUNDS` the `beam_width` best exchanges around the best so far. Raises
-    UserError where no mix can meet the budget.
+    `score_parts`) alone would name, and in each of `ROUNDS` the `beam_width` best exchanges around the best so far. Of layers
+    that are one, all mixes are known, and those of least damage are tried. Raises UserError where no mix can meet the budget.
     """
-    search, layers = Search(trials), len(trials.layers)
-    check_budget(spec, savings, layers)
+    search, layers, one = Search(trials), len(trials.layers), None in (trials.kinds or ())
+    check_budget(spec, savings, layers, one=one)
     free, need = free_parts(spec, savings), 1 - spec.budget.keep - ROUNDING
     alone = damages.alone()
-    additive = cheapest_mix(free, alone, need, layers)
-    joint = improved(additive, free, damages, need, layers)
-    by_gain = ranked_mix(free, gains, need, layers) if gains else None
-    search([mix for mix in dict.fromkeys((additive, joint, by_gain)) if mix], "mixes for the budget")
-    best = min((search.tried[mix] for mix in (additive, joint)), key=lambda trial: trial.cost)
-    for number in range(1, ROUNDS + 1):
-        near = (mix for _, mix in exchanges(best.skip, free, damages, need, layers) if mix not in search.tried)
-        found = search(
-            [mix for mix, _ in zip(near, range(spec.beam_width), strict=False)], f"mixes nearby, round {number}"
-        )
-        before, best = best, min([best, *found], key=lambda trial: trial.cost)
-        if best is before:
-            break
+    by_gain = ranked_mix(free, gains, need, layers) if gains and not one else None
+    if one:
+        shared = shared_mixes(free, layers)
+        enough = [mix for mix in shared if saved_by(mix, free).min() >= need]
+        search(sorted(enough, key=damages.together)[: ROUNDS * spec.beam_width], "mixes for the budget")
+    else:
+        _try_around(search, free, damages, need, spec, by_gain)
     meeting = [trial for mix, trial in search.tried.items() if saved_by(mix, free).min() >= need - FEASIBLE]
     chosen = min(meeting, key=lambda trial: trial.cost)
     left = shape_left(chosen.skip, full)
@@ -205,11 +200,30 @@ def find_mix(
         ranked,
         chosen,
         layers_asked="budget",
-        sets_total=count_mixes(free),
+        sets_total=len(shared) if one else count_mixes(free),
         goals=None,
         trace=trace,
         mix=mix,
     )
+
+
+def _try_around(
+    search: Search, free: Savings, damages: Damages, need: float, spec: SelectionSpec, by_gain: SkipSet | None
+) -> None:
+    """Try the mixes that are solved for, that of the gains, and the best exchanges around the best so far."""
+    layers = len(search.trials.layers)
+    additive = cheapest_mix(free, damages.alone(), need, layers)
+    joint = improved(additive, free, damages, need, layers)
+    search([mix for mix in dict.fromkeys((additive, joint, by_gain)) if mix], "mixes for the budget")
+    best = min((search.tried[mix] for mix in (additive, joint)), key=lambda trial: trial.cost)
+    for number in range(1, ROUNDS + 1):
+        near = (mix for _, mix in exchanges(best.skip, free, damages, need, layers) if mix not in search.tried)
+        found = search(
+            [mix for mix, _ in zip(near, range(spec.beam_width), strict=False)], f"mixes nearby, round {number}"
+        )
+        before, best = best, min([best, *found], key=lambda trial: trial.cost)
+        if best is before:
+            break
 
 
 def _correlation(parts: Sequence[Part]) -> float | None:

@@ -5,6 +5,7 @@ of a benchmark, is a sum over its pieces. The cheapest mix that meets a budget i
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -90,9 +91,9 @@ def latency_savings(cells: Sequence[Mapping[str, Any]], layers: int, parts: Sequ
     return {(layer, part): shares(part, layer == layers) for layer in range(1, layers + 1) for part in parts}
 
 
-def check_budget(spec: SelectionSpec, savings: Savings, layers: int) -> None:
-    """Raise UserError where no mix of the recipe's units reaches its budget."""
-    least = least_left(spec, savings, layers)
+def check_budget(spec: SelectionSpec, savings: Savings, layers: int, *, one: bool = False) -> None:
+    """Raise UserError where no mix of the recipe's units reaches its budget; `one`: all layers are one."""
+    least = least_left(spec, savings, layers, one=one)
     if spec.budget.keep < least - ROUNDING:
         raise UserError(
             f"selection.budget.keep: {spec.budget.keep:g} cannot be reached with units {', '.join(spec.units)}; "
@@ -100,9 +101,11 @@ def check_budget(spec: SelectionSpec, savings: Savings, layers: int) -> None:
         )
 
 
-def least_left(spec: SelectionSpec, savings: Savings, layers: int) -> float:
-    """Return the least share of the encoder's cost that a mix of the recipe's units can leave."""
+def least_left(spec: SelectionSpec, savings: Savings, layers: int, *, one: bool = False) -> float:
+    """Return the least share of the encoder's cost that a mix of the recipe's units can leave; `one`: all layers are one."""
     free = free_parts(spec, savings)
+    if one:
+        return 1 - max((float(saved_by(mix, free).min()) for mix in shared_mixes(free, layers)), default=0.0)
     return 1 - float(saved_by(fullest_mix(free, layers), free).min())
 
 
@@ -169,6 +172,18 @@ def count_mixes(savings: Savings) -> int:
     own = {layer: [part for number, part in savings if number == layer] for layer in layers}
     blocks = {layer: [sum(bool(pieces(part)[block]) for part in own[layer]) for block in (0, 1)] for layer in layers}
     return prod(("" in own[layer]) + (1 + blocks[layer][0]) * (1 + blocks[layer][1]) for layer in layers) - 1
+
+
+def shared_mixes(savings: Savings, layers: int) -> list[SkipSet]:
+    """Return every mix of layers that are one: the last ones go, and those that stay lose the same of each block."""
+    choices = [["", *dict.fromkeys(part for _, part in savings if part and pieces(part)[block])] for block in (0, 1)]
+    made = []
+    for stay, attention, ffn in product(range(layers, 0, -1), *choices):
+        keys = [(layer, "") for layer in range(stay + 1, layers + 1)]
+        keys += [(layer, piece) for layer in range(1, stay + 1) for piece in (attention, ffn) if piece]
+        if keys and all(key in savings for key in keys):
+            made.append(mix_of(keys))
+    return made
 
 
 def cheapest_mix(savings: Savings, damage: Mapping[Key, float], need: float, layers: int) -> SkipSet:

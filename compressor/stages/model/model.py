@@ -18,7 +18,7 @@ from compressor.model.surgery import kept_layers, leave_out, save_model
 from compressor.model.units import parts_of
 from compressor.recipe.compression import Recipe
 from compressor.recipe.file import dump_recipe
-from compressor.recipe.training import CompensationSpec, HeadSpec, RefitSpec
+from compressor.recipe.training import CompensationSpec, RefitSpec
 from compressor.run.run import Run
 from compressor.stages.model.distill import distill_checkpoint, distill_model, distillation_work
 from compressor.stages.model.head import compensate
@@ -44,7 +44,7 @@ def compute(run: Run, folder: Path) -> None:
     parts, spec = parts_of(units), run.recipe.compensation
     if run.recipe.ship is not None:  # where nothing is gone, there is nothing to make up for
         spec = (
-            CompensationSpec(refit=RefitSpec(layers="later", blocks="both"), head=HeadSpec())
+            CompensationSpec(refit=None if run.family.groups_key else RefitSpec(layers="later", blocks="both"))
             if units
             else CompensationSpec(head=None)
         )

@@ -92,7 +92,7 @@ def _make_composition(run: Run, folder: Path, captured: tuple[list[LayerCall], t
     plan = replace(plan, search=NOTHING)
     for keep in sorted(ship.keep, reverse=True) if savings else []:
         tried = spec.model_copy(update={"budget": BudgetSpec(keep=keep)})
-        if run.late or keep < least_left(tried, savings, run.source.layers):
+        if run.late or keep < least_left(tried, savings, run.source.layers, one=bool(run.family.groups_key)):
             break
         found = find_mix(trials, savings, damages, tried, any_shape(run.source.config), _gains(run))
         if not keeps_to(ship, found.chosen, trials.counted):
@@ -127,7 +127,7 @@ def _make_mix(run: Run, folder: Path, captured: tuple[list[LayerCall], torch.Ten
     else:
         cells = read_json(run.path / "timing.json")["cells"]
         savings = latency_savings(cells, source.layers, part_names(spec, *part_sizes(source.config)))
-        check_budget(spec, savings, source.layers)
+        check_budget(spec, savings, source.layers, one=bool(run.family.groups_key))
     trials, logits = run_trials(run, _stand_ins(run, savings, spec.protect), captured)
     found = find_mix(trials, savings, amounts.damages_of(run), spec, any_shape(source.config), _gains(run))
     write_json(folder / "plan.json", asdict(found))

@@ -305,7 +305,10 @@ def test_removal_equals_a_model_whose_block_gives_that_vector(tiny, model_type):
         for kind, vectors in (("removed", 0 * bias), ("mean_kept", bias)):
             for layer in range(4):
                 edited = copy.deepcopy(model)
-                output = layer_list(edited, family)[layer].get_submodule(family.ffn_output)
+                owner, _, leaf = family.ffn_output.rpartition(".")
+                block = layer_list(edited, family)[layer].get_submodule(owner)
+                output = copy.deepcopy(getattr(block, leaf))  # where layers are one, the others keep theirs
+                setattr(block, leaf, output)
                 output.weight.zero_()
                 output.bias = nn.Parameter(torch.from_numpy(vectors[layer, 0]).float())
                 np.testing.assert_allclose(run.logits[kind][layer], edited(**inputs).logits, atol=1e-4)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from role_cases import FFN, HEADS, WIDTH, encoder, name, weights
+from tiny import APART
 
 from compressor.analysis.roles.features import (
     RESAMPLED,
@@ -32,7 +33,6 @@ from compressor.analysis.roles.roles import (
 from compressor.analysis.roles.weights import Weights, model_weights
 from compressor.compensation.refits.neurons import co_magnitude, saturated_positions
 from compressor.errors import UserError
-from compressor.model.families import FAMILIES
 
 PLANTED = 5
 
@@ -292,7 +292,7 @@ def test_tensors_are_read_once_and_one_at_a_time():
     assert sorted(wanted for wanted in reads if wanted not in norms) == sorted(set(tensors) - norms)
 
 
-@pytest.mark.parametrize("model_type", list(FAMILIES))
+@pytest.mark.parametrize("model_type", APART)
 def test_all_families_are_read_from_files_as_from_the_loaded_model(tiny, model_type):
     model, _, _, folder = tiny(model_type)
     analysis = analyze_roles(folder, draws=5)

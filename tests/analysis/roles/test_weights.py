@@ -68,7 +68,7 @@ def test_a_bin_file_says_the_same_and_old_norms_are_known(tmp_path):
 def test_namings_of_encoders_cover_all_families():
     laid_out = {
         (family.layers.removeprefix(f"{family.encoder}."), family.query, family.attention_output, family.ffn_input,
-         family.ffn_output, family.ffn_norm) for family in FAMILIES.values()
+         family.ffn_output, family.ffn_norm) for family in FAMILIES.values() if not family.groups_key
     }  # fmt: skip
     known = {
         (

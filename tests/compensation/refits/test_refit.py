@@ -7,12 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import APART
 
 from compressor.compensation.refits.equations import NormalEquations
 from compressor.compensation.refits.refit import refit_gaps
 from compressor.errors import UserError
 from compressor.model.capture import capture_calls, fit_calls
-from compressor.model.families import FAMILIES, layer_list
+from compressor.model.families import layer_list
 from compressor.model.surgery import drop_layers
 from compressor.recipe.training import CompensationSpec, RefitSpec
 
@@ -52,7 +53,7 @@ def distance(first, second, calls):
     return float(torch.stack(parts).mean())
 
 
-@pytest.mark.parametrize("model_type", list(FAMILIES))
+@pytest.mark.parametrize("model_type", APART)
 def test_behind_a_gap_the_student_comes_nearer_to_the_teacher(tiny, model_type):
     model, family, encodings, _ = tiny(model_type)
     encodings = encodings.take(np.tile(np.arange(len(encodings)), 10))

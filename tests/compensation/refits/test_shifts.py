@@ -5,12 +5,13 @@ import copy
 import numpy as np
 import pytest
 import torch
+from tiny import APART
 
 from compressor.compensation.refits.amounts import Amount, NarrowLayers, fit_amounts
 from compressor.compensation.refits.shifts import answer_shifts
 from compressor.data.answers.kinds import SINGLE
 from compressor.measurement.predictions import predict
-from compressor.model.families import FAMILIES, layer_list
+from compressor.model.families import layer_list
 from compressor.model.states.gradients import ENTERING, LEAVING, answer_gradients
 from compressor.model.surgery import leave_out
 from compressor.selection.budget.mixes import Damages
@@ -25,7 +26,7 @@ def nudged(layer, family, place, count, size):
     return Amount(tuple(range(count)), weight, bias, None, 0.0, 0.0, 0.0)
 
 
-@pytest.mark.parametrize("model_type", list(FAMILIES))
+@pytest.mark.parametrize("model_type", APART)
 def test_damage_is_the_divergence_of_the_changed_model_where_changes_are_small(tiny, model_type):
     model, family, encodings, _ = tiny(model_type)
     model = copy.deepcopy(model).double()

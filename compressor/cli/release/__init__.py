@@ -1,0 +1,1 @@
+"""Commands that hand a finished run on: verify, bundle, push."""
