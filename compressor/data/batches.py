@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from compressor.data.answers.tokens import first_tokens
 from compressor.data.splits import Same, normalised
 from compressor.errors import UserError
 from compressor.progress import Track, silent
@@ -122,15 +123,6 @@ def encode_words(texts: list[tuple[str, ...]], tokenizer: PreTrainedTokenizerBas
         tokenizer.pad_token_id,
         [list(found.values()) for found in places],
     )
-
-
-def first_tokens(word_ids: Sequence[int | None]) -> dict[int, int]:
-    """Return word -> its first token, of tokens that say which word they are of (None: of none)."""
-    found: dict[int, int] = {}
-    for token, word in enumerate(word_ids):
-        if word is not None:
-            found.setdefault(word, token)
-    return found
 
 
 def check_room(tokenizer: PreTrainedTokenizerBase, texts: int, max_length: int, field: str) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from compressor.data.batches import encode
+from compressor.data.answers.kinds import TOKENS
+from compressor.data.answers.tokens import first_tokens, texts_of
+from compressor.data.batches import encode, encode_words
 from compressor.export.directory import parity_texts
 from compressor.export.onnx import quiet
 from compressor.measurement.predictions import predict
@@ -29,10 +31,18 @@ def probe_texts(columns: int) -> list[tuple[str, ...]]:
 
 
 def torch_logits(directory: Path, texts: Sequence[tuple[str, ...]], max_length: int) -> np.ndarray:
-    """Return the logits [N, C] of a Hugging Face directory in PyTorch, float32, on the CPU; errors of `load_classifier`."""
+    """Return the logits [N, C] of a Hugging Face directory in PyTorch, float32, on the CPU; errors of `load_classifier`.
+
+    Of a model that labels words, N are those of the texts, cut at white space.
+    """
     source = find_model(str(directory), field="MODEL_DIR")
     length = min(max_length, longest_input(source.config))
-    return predict(load_classifier(source), encode(list(texts), load_tokenizer(source), length))
+    tokenizer = load_tokenizer(source)
+    if source.task.kind == TOKENS:
+        return predict(
+            load_classifier(source), encode_words([tuple(text.split()) for text, *_ in texts], tokenizer, length)
+        )
+    return predict(load_classifier(source), encode(list(texts), tokenizer, length))
 
 
 def file_logits(folder: Path, texts: Sequence[tuple[str, ...]]) -> list[np.ndarray]:
@@ -42,6 +52,11 @@ def file_logits(folder: Path, texts: Sequence[tuple[str, ...]]) -> list[np.ndarr
     """
     with quiet():
         engine = Engine(folder, settings_in(folder), providers=CPU, threads=None)
+        if engine.by_word:
+            encoded = engine.tokenize([text.split() for text, *_ in texts])
+            firsts = [list(first_tokens(row.word_ids).values()) for row in encoded]
+            at = texts_of([len(places) for places in firsts]), np.concatenate(firsts)
+            return [part[at] for part in engine.every_logit(engine.padded(encoded))]
         rows = [row if len(row) > 1 else row[0] for row in texts]
         return engine.every_logit(engine.padded(engine.tokenize(rows)))
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime as ort
 from tokenizers import Encoding, Tokenizer
 
+from compressor.data.answers.tokens import first_tokens
 from compressor.errors import UserError
 from compressor.measurement.machine.providers import STRICT, require_provider
 from compressor.runtime.folder import TOKENIZER, opened
@@ -145,11 +146,7 @@ class Engine:
         for rows in _by_length(encoded, batch_size):
             logits, _ = self.compute(self.padded([encoded[row] for row in rows]))
             for row, own in zip(rows, logits, strict=True):
-                firsts: dict[int, int] = {}
-                for token, word in enumerate(encoded[row].word_ids):
-                    if word is not None:
-                        firsts.setdefault(word, token)
-                found[row] = word_answer(texts[row], own, firsts, names), 0
+                found[row] = word_answer(texts[row], own, first_tokens(encoded[row].word_ids), names), 0
         return found
 
     def padded(self, encoded: Sequence[Encoding]) -> dict[str, np.ndarray]:

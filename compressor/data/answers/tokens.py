@@ -110,6 +110,15 @@ def differing_texts(tags: Tags, one: np.ndarray, other: np.ndarray, within: np.n
     return np.logical_or.reduceat(differ, first_words(within))
 
 
+def first_tokens(word_ids: Sequence[int | None]) -> dict[int, int]:
+    """Return word -> its first token, of tokens that say which word they are of (None: of none)."""
+    found: dict[int, int] = {}
+    for token, word in enumerate(word_ids):
+        if word is not None:
+            found.setdefault(word, token)
+    return found
+
+
 def texts_of(lengths: Sequence[int]) -> np.ndarray:
     """Return the text of each word, int64 [W], where texts have so many words."""
     return np.repeat(np.arange(len(lengths)), lengths)

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
-from compressor.data.batches import check_room, first_tokens
+from compressor.data.answers.tokens import first_tokens
+from compressor.data.batches import check_room
 from compressor.data.files import bad_rows
 from compressor.data.labels import shown
 from compressor.data.rows import SKIP

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from tiny import LETTERS, byte_pairs, wordpiece
 
-from compressor.data.batches import encode_words, first_tokens, read
+from compressor.data.answers.tokens import first_tokens
+from compressor.data.batches import encode_words, read
 from compressor.data.splits import Split
 from compressor.data.tasks import load_task
 from compressor.data.words.files import read_words
