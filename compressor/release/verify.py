@@ -139,8 +139,11 @@ class _Look:
     def __init__(self, root: Path, manifest: Mapping[str, Any], part: str) -> None:
         self.root, self.manifest, self.part = root, manifest, part
         self.texts = [tuple(row) for row in manifest["texts"]]
-        self.task = Task(**{**manifest["answers"], "thresholds": tuple(manifest["answers"].get("thresholds", ()))})
         self.reference = {name: read(logits) for name, logits in manifest["logits"].items()}
+        told = manifest["answers"]
+        self.task = Task(**{**told, **{key: tuple(told.get(key, ())) for key in ("thresholds", "names")}})
+        if self.task.row.whole:  # of a tagger each word is asked for itself
+            self.task = replace(self.task, within=np.arange(len(next(iter(self.reference.values())))))
         self.apart: dict[str, float | None] = {}
         self.notes: list[str] = []
 

@@ -263,3 +263,8 @@ def test_a_directory_is_exported_with_parity(tagger, command, tmp_path):
 
 def test_words_of_a_text_lie_together():
     assert texts_of([2, 1, 3]).tolist() == [0, 0, 1, 2, 2, 2]
+
+
+def test_a_finished_tagger_is_verified(finished, command):
+    code, stdout, stderr = command("verify", finished[1])
+    assert code == 0, stdout + stderr
