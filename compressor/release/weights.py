@@ -5,11 +5,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig
+from transformers import AutoConfig
 
+from compressor.data.answers.config import task_of
 from compressor.errors import first_line
 from compressor.model.checks import stored_tensors
-from compressor.model.load import quiet_transformers, read_config
+from compressor.model.load import classes_for, quiet_transformers, read_config
 from compressor.model.sublayers import loading_class
 
 WEIGHTS = "model.safetensors"
@@ -24,9 +25,10 @@ def weight_problems(directory: Path) -> Iterator[tuple[str, str]]:
     if not (directory / WEIGHTS).is_file():
         yield WEIGHTS, "is missing"
         return
+    classes = classes_for(task_of(config, str(directory)).kind)
     with quiet_transformers(), torch.device("meta"):
         known = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-        made = loading_class(config, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING)(known)
+        made = loading_class(config, classes)(known)
     wanted = {name: list(tensor.shape) for name, tensor in made.state_dict().items()}
     stored = {name: shape for name, (_, shape) in stored_tensors(directory).items()}
     for name in sorted(wanted.keys() - stored.keys()):
