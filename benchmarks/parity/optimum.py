@@ -2,7 +2,7 @@
 
     python -m benchmarks.parity.optimum
 
-Small random models, six layers, unchanged. Optimum: `ORTModelForSequenceClassification.from_pretrained(..., export=True)` and
+Small random models, six layers, unchanged. Optimum: `ORTModelFor...Classification.from_pretrained(..., export=True)` and
 `ORTOptimizer` at its level O2; here: the `optimized` file. Each file's logits are held against PyTorch's on invented sequences,
 and its fused nodes counted; what a library raises stands in the table. results/optimum.json keeps it all.
 """
@@ -15,7 +15,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-from optimum.onnxruntime import AutoOptimizationConfig, ORTModelForSequenceClassification, ORTOptimizer
+from optimum.onnxruntime import (
+    AutoOptimizationConfig,
+    ORTModelForSequenceClassification,
+    ORTModelForTokenClassification,
+    ORTOptimizer,
+)
 
 from benchmarks.common import markdown
 from benchmarks.parity.run import HERE, TINY, sequences, tiny_model
@@ -33,13 +38,17 @@ KINDS: dict[str, dict[str, Any]] = {
     "one label": {},
     "score": {"num_labels": 1},
     "many labels": {"problem_type": "multi_label_classification"},
+    "tokens": {"tokens": True},
 }
-"""Kind of answer -> what its configuration has; kinds other than one label are tried on BERT alone."""
+"""Kind of answer -> what its configuration has; kinds other than one label are tried on BERT alone. Rankings are by scores."""
+ALBERT = {"albert": {"embedding_size": 32}}
+"""A family whose layers cannot be cut one by one, as `TINY` is."""
 
 
 def measure(work: Path, name: str, kind: str) -> dict[str, Any]:
     """Return what becomes of a family's model by either way: the largest logit difference and fused nodes, or an error."""
-    model = tiny_model(work / "model", name, **KINDS[kind])
+    model = tiny_model(work / "model", name, **KINDS[kind], **ALBERT.get(name, {}))
+    opener = ORTModelForTokenClassification if kind == "tokens" else ORTModelForSequenceClassification
     source, encodings = find_model(str(model)), sequences(model)
     wanted = predict(load_classifier(source), encodings)
 
@@ -49,16 +58,16 @@ def measure(work: Path, name: str, kind: str) -> dict[str, Any]:
         return {"difference": float(np.abs(found - wanted).max()), "fused": fused_nodes(nodes)}
 
     def exported() -> dict[str, Any]:
-        ORTModelForSequenceClassification.from_pretrained(model, export=True).save_pretrained(work / "plain")
+        opener.from_pretrained(model, export=True).save_pretrained(work / "plain")
         return held(work / "plain" / "model.onnx")
 
     def optimised() -> dict[str, Any]:
-        optimizer = ORTOptimizer.from_pretrained(ORTModelForSequenceClassification.from_pretrained(work / "plain"))
+        optimizer = ORTOptimizer.from_pretrained(opener.from_pretrained(work / "plain"))
         optimizer.optimize(save_dir=work / "o2", optimization_config=AutoOptimizationConfig.O2())
         return held(next((work / "o2").glob("*.onnx")))
 
     def ours() -> dict[str, Any]:
-        form = None if relative_positions(source.config) else "reassociated"
+        form = None if relative_positions(source.config) or kind == "tokens" else "reassociated"
         return held(export_variants(model, work / "ours", ["optimized"], form=form)["optimized"].path)
 
     return {"export": tried(exported), "O2": tried(optimised), "ours": tried(ours)}
@@ -86,7 +95,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     found = read_json(RESULTS) if RESULTS.is_file() else {}
     found["environment"], found["models"] = environment("cpu"), {}
-    for name in [name for name in TINY if "," not in name]:
+    for name in [*(name for name in TINY if "," not in name), *ALBERT]:
         for kind in KINDS if name == "bert" else ["one label"]:
             with tempfile.TemporaryDirectory() as work:
                 found["models"][f"{name}, {kind}"] = made = measure(Path(work), name, kind)

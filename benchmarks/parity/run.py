@@ -19,10 +19,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, BertTokenizerFast, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    BertTokenizerFast,
+    PreTrainedModel,
+)
 
 from benchmarks.common import markdown
 from compressor import load_model
+from compressor.data.answers.kinds import TOKENS
 from compressor.data.batches import Encodings, pad
 from compressor.errors import UserError
 from compressor.export.calibration import invented
@@ -81,14 +88,16 @@ SIZES |= {"max_position_embeddings": 96, "initializer_range": 0.2, "num_labels":
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map("word{}".format, range(91))]
 
 
-def tiny_model(folder: Path, name: str, **more: Any) -> Path:  # noqa: ANN401
-    """Write the directory of a random classifier of `TINY`, with a tokenizer of 91 words; return it. `more`: other fields."""
+def tiny_model(folder: Path, name: str, *, tokens: bool = False, **more: Any) -> Path:  # noqa: ANN401
+    """Write the directory of a random classifier of `TINY`, of texts or tokens, with a tokenizer of 91 words; return it.
+
+    `more` are other fields of its configuration.
+    """
     folder.mkdir(parents=True)
     torch.manual_seed(0)
     kind = name.partition(",")[0]
-    model = AutoModelForSequenceClassification.from_config(
-        AutoConfig.for_model(kind, **{**SIZES, **TINY[name], **more})
-    )
+    stock = AutoModelForTokenClassification if tokens else AutoModelForSequenceClassification
+    model = stock.from_config(AutoConfig.for_model(kind, **{**SIZES, **TINY.get(name, {}), **more}))
     with torch.no_grad():  # trained models have biases and norms that do something
         for parameter in model.parameters():
             if parameter.dim() == 1:
@@ -119,7 +128,9 @@ def sequences(directory: Path) -> Encodings:
     types = (
         [row["token_type_ids"][0].tolist() for row in rows] if "token_type_ids" in tokenizer.model_input_names else None
     )
-    return Encodings([row["input_ids"][0].tolist() for row in rows], types, tokenizer.pad_token_id)
+    ids = [row["input_ids"][0].tolist() for row in rows]
+    words = [list(range(1, max(2, len(row) - 1))) for row in ids] if source.task.kind == TOKENS else None
+    return Encodings(ids, types, tokenizer.pad_token_id, words)
 
 
 def measure(source: Path, transformers5: Path | None) -> dict[str, Any]:
