@@ -79,7 +79,8 @@ def test_no_text_and_no_path_of_the_user_travels(released, tmp_path):
     assert [text for text in rows if len(text) > 10 and text in without] == []
     assert "private-place" not in without
     bundle(released / "open", tmp_path / "b.tar", texts=True)
-    assert [text for text in rows if len(text) > 10 and text in told(unpacked(tmp_path / "b.tar", tmp_path / "with"))]
+    with_texts = told(unpacked(tmp_path / "b.tar", tmp_path / "with"))
+    assert [text for text in rows if len(text) > 10 and text in with_texts]
 
 
 def test_paths_are_cut_to_their_names_wherever_they_stand():
