@@ -29,6 +29,8 @@ BEHIND = """
 | package | licence |
 | --- | --- |
 """
+USED = {"": "running", "demo": "the example", "dev": "tests and style"}
+"""Group of requirements -> what it is for."""
 NAMED_ELSEWHERE: dict[str, str] = {}
 """Package whose metadata names no licence -> the one that its source has."""
 
@@ -62,8 +64,8 @@ def page() -> str:
         raise LookupError(
             f"{', '.join(missing)} is not installed, so nothing says its licence; `make install` installs it"
         )
-    used = {"": "running", "demo": "the example", "dev": "tests and style"}
-    first = [f"| {name} | {licence(every[name])} | {used[wanted[name]]} |" for name in every if name in wanted]
+    used = {name: USED.get(extra, f"the extra `{extra}`") for name, extra in wanted.items()}
+    first = [f"| {name} | {licence(every[name])} | {used[name]} |" for name in every if name in wanted]
     rest = [f"| {name} | {licence(package)} |" for name, package in every.items() if name not in wanted]
     return HEAD + "\n".join(first) + "\n" + BEHIND + "\n".join(rest) + "\n"
 

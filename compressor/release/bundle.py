@@ -54,7 +54,7 @@ def prepare(
     result = read_result(run_dir / "result.json")
     onnx = every or bool(shipped_folders(run_dir, result, list(manifest["onnx"])))
     weights = manifest["files"][f"{OWN}/{WEIGHTS}"]["sha256"]
-    document = sbom(manifest["name"], licence_files(result)[1], weights, onnx=onnx)
+    document = sbom(manifest["name"], licence_files(run_dir, result, manifest["files"])[1], weights, onnx=onnx)
     return contents_of(run_dir, manifest, every=every, texts=texts, model_at=model_at, more={SBOM: document})
 
 

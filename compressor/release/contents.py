@@ -3,7 +3,7 @@
 import copy
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path, PurePath, PureWindowsPath
@@ -73,7 +73,7 @@ def contents_of(
             taken[inside + rest] = run_dir / name
         elif name.rpartition("/")[0] in shipped:
             taken[name] = run_dir / name
-    told, licence = licence_files(result)
+    told, licence = licence_files(run_dir, result, manifest["files"])
     taken |= account_of(result if texts else without_texts(result)) | told | more
     made = {
         **{
@@ -160,17 +160,23 @@ def account_of(result: Mapping[str, Any]) -> dict[str, Content]:
         return {file.relative_to(folder).as_posix(): file.read_bytes() for file in made}
 
 
-def licence_files(result: Mapping[str, Any]) -> tuple[dict[str, Content], str | None]:
-    """Return the files that say by what right the model may be used, by path, and the licence that the source's card names.
+def licence_files(
+    run_dir: Path, result: Mapping[str, Any], known: Collection[str] = ()
+) -> tuple[dict[str, Content], str | None]:
+    """Return the files that say by what right the model may be used, by path, and the licence that its card names.
 
-    Those that lie beside the source model are taken; else one is written that names the licence, with its text where that is
-    Apache-2.0. No hub is asked.
+    Those that a bundle brought along (`known`, names in `run_dir`) or that lie beside the source model are taken; else one is
+    written that names the licence, with its text where that is Apache-2.0. The card has the licence of its source. No hub is
+    asked.
     """
     path = result["recipe"]["model"]["path"]
-    directory, source = _source(path), _last(path) if _absolute(path) else path
-    said = source_metadata(directory).get("license") if directory else None
+    brought = {name: run_dir / name for name in known if LICENCES.fullmatch(name)}
+    directory = None if brought else _source(path)
+    cards = [source_metadata(place).get("license") for place in (run_dir / OWN, directory) if place]
+    said = next(filter(None, cards), None)
     licence = said[0] if isinstance(said, list) else said
-    beside = {file.name: file for file in sorted(directory.iterdir()) if _is_licence(file)} if directory else {}
+    beside = {file.name: file for file in sorted(directory.iterdir()) if _is_licence(file)} if directory else brought
+    source = _last(path) if _absolute(path) else path
     if beside:
         return dict(beside), licence
     if licence is None:

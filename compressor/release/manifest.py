@@ -114,6 +114,20 @@ def accounts(root: Path) -> dict[str, dict[str, Any]]:
     }
 
 
+def renew_pages(root: Path) -> None:
+    """Write down a report that was built anew in a run that has a manifest; of all other files it says what it said."""
+    if not (root / MANIFEST).is_file():
+        return
+    manifest, now = read_manifest(root), accounts(root)
+    kept = {name: known for name, known in manifest["files"].items() if not _is_page(name)}
+    pages = {name: known for name, known in now.items() if _is_page(name)}
+    write_json(root / MANIFEST, {**manifest, "files": dict(sorted({**kept, **pages}.items()))})
+
+
+def _is_page(name: str) -> bool:
+    return name in {"report.html", "report.md"} or name.startswith("figures/")
+
+
 def account(content: Path | bytes) -> dict[str, Any]:
     """Return the size in bytes and the sha256 of a file, or of what is to become one."""
     if isinstance(content, bytes):

@@ -79,7 +79,8 @@ def test_no_text_and_no_path_of_the_user_travels(released, tmp_path):
     assert [text for text in rows if len(text) > 10 and text in without] == []
     assert "private-place" not in without
     bundle(released / "open", tmp_path / "b.tar", texts=True)
-    assert [text for text in rows if len(text) > 10 and text in told(unpacked(tmp_path / "b.tar", tmp_path / "with"))]
+    with_texts = told(unpacked(tmp_path / "b.tar", tmp_path / "with"))
+    assert [text for text in rows if len(text) > 10 and text in with_texts]
 
 
 def test_paths_are_cut_to_their_names_wherever_they_stand():
@@ -97,26 +98,38 @@ def test_paths_are_cut_to_their_names_wherever_they_stand():
     assert without_texts(hub)["recipe"] == hub["recipe"]
 
 
-def test_the_licence_is_that_of_the_source(copied, released, tmp_path):
-    result = json.loads((released / "ship/result.json").read_text())
-    files, licence = licence_files(result)
+def test_the_licence_is_that_of_the_source(copied, tmp_path):
+    root = copied("ship")
+    result = json.loads((root / "result.json").read_text())
+    files, licence = licence_files(root, result)
     assert licence == "apache-2.0"
     assert b"names this licence: apache-2.0" in files["LICENSE"]
     source = tmp_path / "source"
     source.mkdir()
     result["recipe"]["model"]["path"] = str(source)
-    files, licence = licence_files(result)
-    assert (b"names no licence" in files["LICENSE"], licence, str(tmp_path).encode() in files["LICENSE"]) == (
-        True,
-        None,
-        False,
-    )
+    assert licence_files(root, result)[1] == "apache-2.0"
+    (root / "model/README.md").unlink()
+    files, licence = licence_files(root, result)
+    assert (b"names no licence" in files["LICENSE"], licence) == (True, None)
+    assert str(tmp_path).encode() not in files["LICENSE"]
     (source / "README.md").write_text("---\nlicense: gpl-3.0\n---\n")
     (source / "LICENSE.txt").write_text("the text")
     (source / "NOTICE").write_text("a notice")
-    assert licence_files(result) == ({name: source / name for name in ("LICENSE.txt", "NOTICE")}, "gpl-3.0")
+    texts = {name: source / name for name in ("LICENSE.txt", "NOTICE")}
+    assert licence_files(root, result) == (texts, "gpl-3.0")
     result["recipe"]["model"]["path"] = str(tmp_path / "gone")
-    assert licence_files(result)[1] is None
+    assert licence_files(root, result)[1] is None
+
+
+def test_a_bundle_of_an_unpacked_bundle_keeps_its_licence(released, tmp_path, monkeypatch):
+    first = bundle(released / "ship", tmp_path / "a.tar")
+    root = unpacked(tmp_path / "a.tar", tmp_path / "there")
+    # a folder that happens to be called as the source was
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/LICENSE").write_text("another")
+    again = bundle(root, tmp_path / "b.tar")
+    assert (again.licence, again.sha256) == (first.licence, first.sha256)
 
 
 def test_a_page_that_its_owner_wrote_anew_travels_and_a_changed_line_does_not(copied, tmp_path):

@@ -308,6 +308,16 @@ def test_no_folder_is_one_sentence(tmp_path, command):
     )
 
 
+def test_a_report_that_was_built_anew_is_written_down_and_nothing_else(copied, command):
+    root = copied("open")
+    (root / "report.html").write_text("of another version")
+    (root / "figures/accuracy.png").unlink()
+    assert {file for file, _ in found(root)} == {"report.html", "figures/accuracy.png"}
+    edit(root / "model/README.md", lambda text: text + "more\n")
+    assert command("report", root)[0] == 0
+    assert [file for file, _ in found(root)] == ["model/README.md"]
+
+
 def test_require_names_the_first(copied):
     root = copied("open")
     (root / "report.md").unlink()

@@ -77,8 +77,10 @@ def report(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A finished run.")], as_json: AsJson = False
 ) -> None:
     """Rebuild report.html, report.md and the figures from result.json."""
+    from compressor.release.manifest import renew_pages
     from compressor.report.build import build_report
 
     with whole_result(f"{run_dir / 'result.json'}"):
         paths = [str(path) for path in build_report(run_dir)]
+    renew_pages(run_dir)
     answer(as_json, paths, lambda: paths)
