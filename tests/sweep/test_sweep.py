@@ -4,8 +4,11 @@ import json
 import re
 
 import pytest
+from rich.cells import cell_len
 from tiny import letter_rows, save_model
 
+from compressor.cli.sweep.tables import points_table
+from compressor.console import show
 from compressor.errors import UserError
 from compressor.recipe.file import load_spec
 from compressor.recipe.sweep import SweepRecipe
@@ -87,6 +90,17 @@ def test_a_point_is_an_ordinary_run(done, command):
     assert list(frame.index) == ["one", "two", "gone"]
     assert frame.loc["two", "selection.layers"] == 2
     assert frame.loc["one", "rows"] == 60
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_table_fits_the_terminal(done, width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("NO_COLOR", "1")
+    show(points_table(done[0].result))
+    text = capsys.readouterr().out
+    assert [line for line in text.splitlines() if cell_len(line) > width] == []
+    assert all(name in text for name in ("one", "two", "gone", "failed"))
+    assert "stages were taken from other points" in " ".join(text.split())
 
 
 def test_the_page_has_every_point_and_fetches_nothing(done):
