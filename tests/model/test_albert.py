@@ -30,8 +30,9 @@ from compressor.measurement.runtime import predict_onnx, session
 from compressor.measurement.timing.predictor import time_layers
 from compressor.model.capture import capture_calls, recorded
 from compressor.model.checks import stock_shape
-from compressor.model.families import FAMILIES, head_logits, layer_kinds, layer_list, read_state
+from compressor.model.families import FAMILIES, layer_kinds, layer_list
 from compressor.model.load import find_model, load_classifier, load_model, load_tokenizer
+from compressor.model.states.reading import head_logits, read_state
 from compressor.model.states.states import class_states, final_states
 from compressor.model.sublayers import cut_ffn, cut_part, shape_of
 from compressor.model.surgery import drop_layers, leave_out, rolled
@@ -288,6 +289,7 @@ def test_a_small_head_folds_into_the_pooler(made):
     assert folded.albert.pooler.weight[2:].abs().max() == 0
 
 
+@pytest.mark.slow
 def test_distillation_trains_the_one_layer(made, tmp_path):
     model, encodings, folder = made
     student = drop_layers(model, FAMILY, (5, 6))
@@ -304,6 +306,7 @@ def test_distillation_trains_the_one_layer(made, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_run_with_an_early_exit_ends_in_a_stock_model(tiny_task, tmp_path, command):
     folder = save_model(tmp_path / "full", "albert", layers=4, num_labels=2)
     values = (

@@ -112,7 +112,7 @@ def test_a_run_counts_texts_and_measures_entities_as_seqeval_does(finished):
     assert full["metrics"]["token_accuracy"] == pytest.approx((answers["full"] == labels).mean())
     versus = own["versus_full"]
     assert (versus["rows"], versus["counted"]) == (200, "texts")
-    assert 0 < versus["flips"] <= sum(one != other for one, other in zip(cut["full"], cut["compressed"], strict=True))
+    assert versus["flips"] <= sum(one != other for one, other in zip(cut["full"], cut["compressed"], strict=True))
     assert versus["accuracy_delta"] == pytest.approx(own["accuracy"] - full["accuracy"])
     assert versus["ci95"][0] < versus["accuracy_delta"] < versus["ci95"][1]
     assert all(row["outcome"] in {"gained", "lost", "both wrong"} for row in result["flipped"])

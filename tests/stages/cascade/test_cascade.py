@@ -412,7 +412,7 @@ def test_a_tokenizer_without_a_fast_form_is_refused(task, tmp_path, command, mon
     import compressor.run.checks
 
     slow = BertTokenizer(str(task / "model/vocab.txt"))
-    monkeypatch.setattr(compressor.run.checks, "load_tokenizer", lambda _source: slow)
+    monkeypatch.setattr(compressor.run.checks, "load_tokenizer", lambda _source, _kind=None: slow)
     code, _, stderr = command("run", task / "recipe.yaml", "--out", tmp_path / "run", "--device", "cpu")
     assert (code, "no fast form" in stderr) == (2, True), stderr
 
