@@ -23,6 +23,12 @@ def stage_key(name: str, inputs: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps([name, inputs], sort_keys=True).encode()).hexdigest()
 
 
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of the content of a file."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file so that it is either the old or the new one, whole; raises UserError where its place is a link."""
     _write_bytes(path, text.encode())
@@ -61,6 +67,26 @@ def check_out(out: Path) -> None:
     existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise UserError(f"--out {out}: {existing} is no folder that can be written to; name another.")
+
+
+def claim_folder(path: Path, own: Collection[str], option: str, whose: str) -> None:
+    """Make a folder where it is missing; what its owner (`whose`) puts there is called `own`.
+
+    Raises UserError, beginning with `option`, where it cannot be written, or holds anything else; nothing is then made.
+    """
+    try:
+        stranger = (
+            next((entry.name for entry in path.iterdir() if entry.name not in own), None) if path.exists() else None
+        )
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{option} {path}: the folder cannot be written ({error.strerror}); name another one."
+        ) from error
+    if stranger is not None:
+        raise UserError(
+            f"{option} {path}: the folder holds {stranger}, which is no {whose}'s; name an empty or new one."
+        )
 
 
 def check_target(path: Path, *, folder: bool = False) -> None:

@@ -30,7 +30,6 @@ from compressor.files import read_json, write_json
 from compressor.measurement.machine.environment import environment
 from compressor.measurement.predictions import predict
 from compressor.measurement.runtime import predict_onnx, session
-from compressor.model.cls_row import relative_positions
 from compressor.model.load import find_model, load_classifier
 
 RESULTS = HERE / "results" / "optimum.json"
@@ -67,8 +66,7 @@ def measure(work: Path, name: str, kind: str) -> dict[str, Any]:
         return held(next((work / "o2").glob("*.onnx")))
 
     def ours() -> dict[str, Any]:
-        form = None if relative_positions(source.config) or kind == "tokens" else "reassociated"
-        return held(export_variants(model, work / "ours", ["optimized"], form=form)["optimized"].path)
+        return held(export_variants(model, work / "ours", ["optimized"], form="reassociated")["optimized"].path)
 
     return {"export": tried(exported), "O2": tried(optimised), "ours": tried(ours)}
 

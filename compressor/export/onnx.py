@@ -27,7 +27,7 @@ from compressor.files import WRITTEN, check_target, publish, spare_readmes, writ
 from compressor.measurement.cost import weight_bytes
 from compressor.measurement.machine.environment import int8_is_fast
 from compressor.model.checks import stored_precision
-from compressor.model.cls_row import relative_positions
+from compressor.model.cls_row import needs_every_row
 from compressor.model.families import family_of
 from compressor.model.load import ModelSource, find_model, load_classifier, load_tokenizer, longest_input
 from compressor.progress import Track, silent
@@ -69,7 +69,7 @@ class Job:
     @classmethod
     def of(cls, source: ModelSource, work: Path, form: str | None, opset: int | None) -> "Job":
         """Return the job for a directory of a classifier; with relative positions, and for tokens, there is no tail."""
-        form = None if relative_positions(source.config) or by_token(source.config) else form
+        form = None if needs_every_row(source.config) else form
         return cls(lambda: load_classifier(source), source.config, work, form, opset, lambda: load_tokenizer(source))
 
     def file(self, name: str) -> Path:

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compressor.data.answers.config import by_token
 from compressor.measurement.machine.providers import open_session, require_provider
 from compressor.measurement.timing.latency import Subject, measure
 from compressor.measurement.timing.ratios import claimed, ratio
-from compressor.model.cls_row import FORMS, cls_row, relative_positions
+from compressor.model.cls_row import FORMS, cls_row, needs_every_row
 from compressor.model.families import Family, layer_list
 from compressor.model.onnx_graph import module_graph
 from compressor.progress import Track, silent
@@ -118,8 +117,7 @@ def choose_form(
     ONNX Runtime would run elsewhere than on `provider`.
     """
     require_provider(provider, "CLS-only tail")
-    config = model.config.to_dict()
-    if relative_positions(config) or by_token(config):
+    if needs_every_row(model.config.to_dict()):
         return TailChoice(None, provider, [])
     subjects = {form: _row_subject(model, family, form, provider, threads) for form in FORMS}
     width, generator = getattr(model.config, family.width_key), np.random.default_rng(seed)

@@ -3,6 +3,8 @@
 import numpy as np
 from scipy.stats import kendalltau, norm
 
+from compressor.data.answers.within import ranked
+
 DEPTH = 10
 """Documents from the top that count."""
 
@@ -45,8 +47,8 @@ def ranking_metrics(
 
 def likeness(one: np.ndarray, other: np.ndarray, within: np.ndarray) -> dict[str, float]:
     """Return Kendall's tau-b of two scorings [N] inside a query, the mean over the queries; 1 where neither orders anything."""
-    order = np.argsort(within, kind="stable")
-    parts = np.split(order, np.cumsum(np.bincount(within))[:-1])
+    order, starts = ranked(one, within)
+    parts = np.split(order, starts[1:])
     return {"kendall_tau": float(np.mean([_tau(one[rows], other[rows]) for rows in parts]))}
 
 
@@ -57,10 +59,9 @@ def _tau(one: np.ndarray, other: np.ndarray) -> float:
 
 def _ranks(scores: np.ndarray, within: np.ndarray) -> np.ndarray:
     """Return the rank of each row [N] inside its query, 1 for the top."""
-    order = np.lexsort((-scores, within))
+    order, starts = ranked(scores, within)
     ranks = np.empty(len(scores), dtype=np.int64)
-    starts = np.searchsorted(within[order], within[order])
-    ranks[order] = np.arange(len(scores)) - starts + 1
+    ranks[order] = np.arange(len(scores)) - starts[within[order]] + 1
     return ranks
 
 

@@ -1,7 +1,7 @@
 """Metrics of one model and paired comparisons of two, with their uncertainty."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -123,29 +123,20 @@ def compare(
     rows, flips = len(changed), int(changed.sum())
     max_abs = float(np.abs(full - other).max())
     gained = lost = delta = interval = p_value = error = None
+    if labels is not None and task.row.countable:
+        gained, lost = gained_and_lost(task.right(full, labels), task.right(other, labels))
+        p_value = mcnemar_p(gained, lost)
     if labels is None:
         bounds = {level: -rate_upper_bound(flips, rows, level) for level in (confidence, 0.95)}
         observed = -flips / rows  # each changed prediction may be one that was right
-    elif task.kind == RANKING:
-        gained, lost = gained_and_lost(task.right(full, labels), task.right(other, labels))
-        values = [ndcg(task.answers(part), labels, need_within(task.within)) for part in (full, other)]
-        delta, error = mean_delta(*values)
-        p_value = mcnemar_p(gained, lost)
-    elif task.kind == TOKENS:
-        gained, lost = gained_and_lost(task.right(full, labels), task.right(other, labels))
-        delta, error = token_delta(task, task.answers(full), task.answers(other), labels)
-        p_value = mcnemar_p(gained, lost)
-    elif task.row.countable:
-        gained, lost = gained_and_lost(task.right(full, labels), task.right(other, labels))
+    elif task.kind in DELTAS:
+        delta, error = DELTAS[task.kind](task, task.answers(full), task.answers(other), labels)
+        observed, interval = delta, (delta - norm.ppf(0.975) * error, delta + norm.ppf(0.975) * error)
+        bounds = {level: delta - norm.ppf(level) * error for level in (confidence, 0.95)}
+    else:
         observed = delta = (gained - lost) / rows
         interval = delta_interval(gained, lost, rows)
         bounds = {level: paired_lower_bound(gained, lost, rows, level) for level in (confidence, 0.95)}
-        p_value = mcnemar_p(gained, lost)
-    else:
-        delta, error = spearman_delta(task.answers(full), task.answers(other), labels)
-    if error is not None:
-        observed, interval = delta, (delta - norm.ppf(0.975) * error, delta + norm.ppf(0.975) * error)
-        bounds = {level: delta - norm.ppf(level) * error for level in (confidence, 0.95)}
     if task.kind == TOKENS and not delta and labels is not None:  # a bootstrap of nothing that moved has no width
         bounds = {level: min(bound, -rate_upper_bound(0, rows, level)) for level, bound in bounds.items()}
         reach = max(interval[1], rate_upper_bound(0, rows, 0.975))
@@ -183,6 +174,19 @@ def mean_delta(full: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     count, delta = len(differences), float(differences.mean())
     squares = np.square(differences).sum() + 1 - count * delta**2
     return delta, max(float(np.sqrt(max(squares, 0))) / count, rate_upper_bound(0, count) / norm.ppf(0.95))
+
+
+def ranking_delta(task: Task, full: np.ndarray, other: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Return the mean difference of the NDCG of scores [N] over the queries, and its error."""
+    return mean_delta(*(ndcg(scores, labels, need_within(task.within)) for scores in (full, other)))
+
+
+DELTAS: dict[str, Callable[[Task, np.ndarray, np.ndarray, np.ndarray], tuple[float, float]]] = {
+    SCORE: lambda _task, full, other, labels: spearman_delta(full, other, labels),
+    RANKING: ranking_delta,
+    TOKENS: token_delta,
+}
+"""Kind of task whose metric is no share of right answers -> the difference of two models' answers and its error."""
 
 
 def discordant(full: np.ndarray, other: np.ndarray, labels: np.ndarray) -> tuple[int, int]:

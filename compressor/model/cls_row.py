@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from compressor.data.answers.config import by_token
 from compressor.model.families import Family, family_of
 from compressor.model.sublayers import attends, heads_of
 
@@ -55,6 +56,11 @@ def relative_positions(config: Mapping[str, Any]) -> bool:
     graph cannot be cut for an early exit.
     """
     return family_of(config["model_type"]).relative or config.get("position_embedding_type", "absolute") != "absolute"
+
+
+def needs_every_row(config: Mapping[str, Any]) -> bool:
+    """Return whether files of a model with this configuration have no CLS-only tail: see above, or every token is read."""
+    return relative_positions(config) or by_token(config)
 
 
 FORMS: dict[str, Attend] = {"reassociated": reassociated, "single_row": single_row}

@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 from compressor.data.answers.config import by_token, cross_encoder, task_of
 from compressor.data.answers.kinds import KINDS, TOKENS, Task
 from compressor.errors import UserError, first_line
-from compressor.files import read_json
+from compressor.files import file_sha256, read_json
 from compressor.model.checks import (
     WEIGHTS,
     check_config,
@@ -266,8 +266,7 @@ def _hash_files(directory: Path) -> str:
     for file in sorted(directory.iterdir()):
         if file.is_file() and file.suffix in {".json", ".txt", ".safetensors", ".bin", ".model"}:
             try:
-                with file.open("rb") as stream:
-                    digest.update(f"{file.name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+                digest.update(f"{file.name}:{file_sha256(file)}\n".encode())
             except OSError as error:
                 raise UserError(f"{file}: cannot be read ({error.strerror}); check its rights.") from error
     return digest.hexdigest()

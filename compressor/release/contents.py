@@ -12,7 +12,7 @@ from typing import Any
 from compressor.errors import UserError
 from compressor.files import json_text
 from compressor.model.card import source_metadata
-from compressor.model.load import local_model
+from compressor.model.places import local_model
 from compressor.release.manifest import MANIFEST, OWN, account
 from compressor.report.build import build_report, read_result
 from compressor.report.formats import CASCADE

@@ -10,7 +10,7 @@ import numpy as np
 from compressor.errors import UserError
 from compressor.export.deploy import KINDS
 from compressor.export.parity import MAX_ABS
-from compressor.files import read_json, write_json
+from compressor.files import file_sha256, read_json, write_json
 from compressor.measurement.machine.environment import versions
 from compressor.model.load import find_model
 from compressor.release.probe import file_logits, kept, probe_texts, read, torch_logits
@@ -132,9 +132,7 @@ def account(content: Path | bytes) -> dict[str, Any]:
     """Return the size in bytes and the sha256 of a file, or of what is to become one."""
     if isinstance(content, bytes):
         return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    with content.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    return {"bytes": content.stat().st_size, "sha256": digest}
+    return {"bytes": content.stat().st_size, "sha256": file_sha256(content)}
 
 
 def read_manifest(root: Path) -> dict[str, Any]:

@@ -91,12 +91,12 @@ def licence_of(installed: Distribution) -> str:
     named = (metadata.get("License") or "").strip()
     names = [named] if named not in {"", "UNKNOWN"} and "\n" not in named and len(named) < WORDY else []
     # a name such as BSD-2-Clause says more than the classifier, a whole text says less
-    known = [SPDX.get(name.lower()) or _identifier(name) for name in (*names, *classifiers)]
+    known = [SPDX.get(name.lower()) or identifier(name) for name in (*names, *classifiers)]
     clear = next(filter(None, known), None) or next(iter([*names, *classifiers]), "")
     return (_bsd(installed) or clear) if clear.lower() in BSD else clear
 
 
-def _identifier(name: str) -> str | None:
+def identifier(name: str) -> str | None:
     """Return a licence as the list of SPDX writes it, None for what is no expression of that list."""
     try:
         return canonicalize_license_expression(name)

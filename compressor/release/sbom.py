@@ -8,11 +8,9 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
-from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
-
 from compressor.files import json_text
 from compressor.measurement.machine.environment import versions
-from compressor.release.packages import SAME, Package, closure
+from compressor.release.packages import SAME, Package, closure, identifier
 
 SBOM = "sbom.cdx.json"
 ONNX_NEEDS = "onnxruntime", "numpy", "tokenizers"
@@ -76,10 +74,8 @@ def component(package: Package, *, required: bool) -> dict[str, Any]:
 
 def licences(named: str) -> list[dict[str, Any]]:
     """Return a licence as the format has it: an SPDX expression where that is what it is, else a name."""
-    try:
-        return [{"expression": canonicalize_license_expression(named)}]
-    except InvalidLicenseExpression:
-        return [{"license": {"name": named}}]
+    known = identifier(named)
+    return [{"license": {"name": named}} if known is None else {"expression": known}]
 
 
 def _reference(package: Package) -> str:

@@ -1,7 +1,6 @@
 """The run directory: one lock, stages that are whole or absent, resume by key."""
 
 import contextlib
-import hashlib
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from compressor.errors import UserError
 from compressor.files import (
     PROGRESS,
     check_target,
+    file_sha256,
     publish,
     read_json,
     spare_readmes,
@@ -83,8 +83,7 @@ class RunDir:
         status = (self.path / file).stat()
         place = file, status.st_size, status.st_mtime_ns
         if place not in self._known and status.st_size < LARGE:
-            with (self.path / file).open("rb") as opened:
-                self._known[place] = hashlib.file_digest(opened, "sha256").hexdigest()
+            self._known[place] = file_sha256(self.path / file)
         return {"size": status.st_size, "sha256": self._known.get(place)}
 
     def content(self, name: str) -> str | None:
@@ -123,18 +122,16 @@ class RunDir:
         self, name: str, outputs: Sequence[str], compute: Callable[[Path], None], folder: Path, shared: str | None
     ) -> tuple[float, bool]:
         """Fill a folder with the files of a stage; return the seconds of their computation, and whether another run did it."""
-        started = time.perf_counter()
-        if self._store is None or shared is None:
-            compute(folder)
-            return time.perf_counter() - started, False
-        with self._store.alone(shared):
-            seconds = self._store.take(shared, folder)
+        store = None if shared is None else self._store
+        with store.alone(shared) if store else contextlib.nullcontext():
+            seconds = store.take(shared, folder) if store else None
             if seconds is not None:
                 return seconds, True
             started = time.perf_counter()
             compute(folder)
             seconds = time.perf_counter() - started
-            self._store.put(shared, folder, outputs, seconds, {"stage": name})
+            if store:
+                store.put(shared, folder, outputs, seconds, {"stage": name})
         return seconds, False
 
     def _publish(self, name: str, key: str, outputs: Sequence[str], folder: Path, seconds: float) -> None:

@@ -6,7 +6,6 @@ one or several machines may use one store, as long as they share the folder.
 """
 
 import contextlib
-import hashlib
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
@@ -16,12 +15,13 @@ from typing import Any
 
 from filelock import FileLock
 
-from compressor.errors import UserError
-from compressor.files import read_json, write_json
+from compressor.files import claim_folder, file_sha256, read_json, write_json
 
 ENTRY = "entry.json"
 """The account of an entry: what it is, how long it took, and the digest of every file."""
 FILES = "files"
+OWN = "entries", "locks"
+"""Folders of a store."""
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,9 @@ class Store:
     def at(cls, path: str | Path) -> "Store":
         """Return the store in `path`; raises UserError where that cannot be written, or holds something else."""
         path = Path(path)
-        try:
-            strangers = (
-                [entry.name for entry in path.iterdir() if entry.name not in {"entries", "locks"}]
-                if path.exists()
-                else []
-            )
-            for name in ("entries", "locks"):
-                (path / name).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"--store {path}: the folder cannot be written ({error.strerror}); name another one."
-            ) from error
-        if strangers:
-            raise UserError(
-                f"--store {path}: the folder holds {strangers[0]}, which is no store's; name an empty or new one."
-            )
+        claim_folder(path, OWN, "--store", "store")
+        for name in OWN:
+            (path / name).mkdir(exist_ok=True)
         return cls(path)
 
     @contextlib.contextmanager
@@ -67,11 +54,11 @@ class Store:
         try:
             told = read_json(entry / ENTRY)
             wanted, seconds = dict(told["files"]), float(told["seconds"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        shutil.copytree(entry / FILES, folder, dirs_exist_ok=True)
-        if accounts(folder) == wanted:
-            return seconds
+            shutil.copytree(entry / FILES, folder, dirs_exist_ok=True)
+            if accounts(folder) == wanted:
+                return seconds
+        except (OSError, ValueError, KeyError, TypeError):  # none, or changed from outside
+            pass
         for part in folder.iterdir():
             shutil.rmtree(part) if part.is_dir() else part.unlink()
         shutil.rmtree(entry, ignore_errors=True)
@@ -100,8 +87,5 @@ class Store:
 
 def accounts(folder: Path) -> dict[str, str]:
     """Return the sha256 of every file below a folder, by its path there."""
-    found = {}
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with file.open("rb") as opened:
-            found[file.relative_to(folder).as_posix()] = hashlib.file_digest(opened, "sha256").hexdigest()
-    return found
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {file.relative_to(folder).as_posix(): file_sha256(file) for file in files}

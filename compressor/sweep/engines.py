@@ -44,12 +44,17 @@ def share_of(spec: EngineSpec, points: int) -> Share:
     cores = len(usable_cores())
     workers = spec.workers or max(1, min(points, cores // (spec.threads or 1)))
     threads = spec.threads or max(1, cores // workers)
-    if workers * threads > cores and spec.kind == "local":
+    if workers * threads > cores:
         raise UserError(
             f"engine: {workers} workers of {threads} thread{'s' * (threads > 1)} take {workers * threads} cores, and there are "
             f"{cores}; times measured on shared cores mean nothing."
         )
     return Share(workers, threads)
+
+
+def threads_of(spec: EngineSpec, points: int) -> int:
+    """Return the threads of a point, on which its times depend. Raises UserError where there are not as many cores."""
+    return spec.threads or 1 if spec.kind == "ray" else share_of(spec, points).threads
 
 
 def local(jobs: Sequence[Job], spec: EngineSpec) -> Iterator[Outcome]:
@@ -79,7 +84,7 @@ def on_ray(jobs: Sequence[Job], spec: EngineSpec) -> Iterator[Outcome]:
     Raises UserError where Ray is not installed, or the cluster cannot be reached.
     """
     ray = _ray(spec)
-    threads = spec.threads or 1
+    threads = threads_of(spec, len(jobs))
     task = ray.remote(
         work
     ).options(

@@ -10,15 +10,16 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from compressor.errors import UserError
-from compressor.files import write_json
+from compressor.files import claim_folder, write_json
 from compressor.measurement.machine.doctor import resolve_device
+from compressor.measurement.machine.environment import torch_threads
 from compressor.pipeline.dry_run import dry_run, expected_seconds
 from compressor.pipeline.pipeline import Say, no_words
 from compressor.progress import Track, silent
 from compressor.recipe.file import load_spec, spec_of
 from compressor.recipe.sweep import SweepRecipe
 from compressor.run.store import Store
-from compressor.sweep.engines import ENGINES
+from compressor.sweep.engines import ENGINES, threads_of
 from compressor.sweep.page import build_page
 from compressor.sweep.points import points_of
 from compressor.sweep.result import SWEEP, SweepResult, sweep_result
@@ -59,14 +60,10 @@ def run_sweep(
         sweep = spec_of(sweep, SweepRecipe, source="the sweep")
     points, folder = points_of(sweep, source), folder_of(sweep, out)
     device = "cuda" if sweep.engine.gpus else resolve_device(device)
+    threads_of(sweep.engine, len(points))  # refuses what this machine has not got
+    claim_folder(folder, OWN, "--out", "sweep")
+    lock = FileLock(folder / ".lock", timeout=0)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        strangers = [entry.name for entry in folder.iterdir() if entry.name not in OWN]
-        lock = FileLock(folder / ".lock", timeout=0)
-        if strangers:
-            raise UserError(
-                f"--out {folder}: the folder holds {strangers[0]}, which is no sweep's; name an empty or new one."
-            )
         lock.acquire()
     except Timeout as error:
         raise UserError(
@@ -105,9 +102,12 @@ def expected(
     """Return what every point would take; nothing is computed or written. Raises UserError as `points_of` does."""
     folder, found = folder_of(sweep, out), []
     seen: Counter[str] = Counter()
-    for point in points_of(sweep, source):
+    points = points_of(sweep, source)
+    threads = threads_of(sweep.engine, len(points))
+    for point in points:
         try:
-            stages = dry_run(point.recipe, folder / "points" / point.name, device=device)
+            with torch_threads(threads):  # what was timed is kept for as many threads as timed it
+                stages = dry_run(point.recipe, folder / "points" / point.name, device=device)
         except UserError as error:
             found.append(Expected(point.name, 0, 0, 0, expected_seconds([]), str(error)))
             continue

@@ -1,5 +1,7 @@
 """Token classifiers of every family: known by their class, read at the first token of every word, cut, folded, exported."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -46,6 +48,7 @@ def test_outputs_are_those_of_the_words_first_tokens_whatever_the_batch(tagger, 
     model, _, encodings, folder = tagger(model_type)
     assert find_model(str(folder)).task.kind == TOKENS
     assert not reads_first(model.config.to_dict())
+    model = copy.deepcopy(model).double()  # in float64, where padding changes no sum
     logits = predict(model, encodings, batch_size=5)
     assert logits.shape == (sum(map(len, TEXTS)), 3)
     place = 0
@@ -53,7 +56,7 @@ def test_outputs_are_those_of_the_words_first_tokens_whatever_the_batch(tagger, 
         inputs = {name: torch.from_numpy(value) for name, value in pad(encodings, np.array([row])).items()}
         with torch.inference_mode():
             alone = model(**inputs).logits[0, encodings.words[row]].numpy()
-        assert np.abs(alone - logits[place : place + len(words)]).max() < 5e-5
+        assert np.abs(alone - logits[place : place + len(words)]).max() < 1e-5
         place += len(words)
 
 

@@ -60,7 +60,7 @@ data:
   selection: {{size: 80}}
   max_length: 32
 finetune: {{epochs: 30, lr: 2.0e-3, batch_size: 8}}
-selection: {{search: exhaustive, layers: 1}}
+selection: {{search: exhaustive, layers: 1, protect: [2, 3]}}  # the layer that surely changes something
 compensation: {{refit: closed_form}}
 export: {{variants: [fp32, optimized, int8]}}
 benchmark: {{batch_sizes: [1], lengths: [8], workload: true, min_seconds: 0, min_runs: 5, max_seconds: 5, footprint: false}}
@@ -112,7 +112,7 @@ def test_a_run_counts_texts_and_measures_entities_as_seqeval_does(finished):
     assert full["metrics"]["token_accuracy"] == pytest.approx((answers["full"] == labels).mean())
     versus = own["versus_full"]
     assert (versus["rows"], versus["counted"]) == (200, "texts")
-    assert versus["flips"] <= sum(one != other for one, other in zip(cut["full"], cut["compressed"], strict=True))
+    assert 0 < versus["flips"] <= sum(one != other for one, other in zip(cut["full"], cut["compressed"], strict=True))
     assert versus["accuracy_delta"] == pytest.approx(own["accuracy"] - full["accuracy"])
     assert versus["ci95"][0] < versus["accuracy_delta"] < versus["ci95"][1]
     assert all(row["outcome"] in {"gained", "lost", "both wrong"} for row in result["flipped"])

@@ -55,13 +55,14 @@ def test_an_entry_that_is_not_whole_is_none(tmp_path, harm):
     assert store.take("k1", tmp_path / "out") is None
     assert not list((tmp_path / "out").iterdir())
     stored(store, tmp_path / "new")
-    assert store.take("k1", tmp_path / "out") == (None if harm == "account" else 2.5)
+    assert store.take("k1", tmp_path / "out") == 2.5
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "letters").mkdir()
     with pytest.raises(UserError, match="holds letters, which is no store's"):
         Store.at(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["letters"]
 
 
 def _run(folder: Path, number: int) -> None:

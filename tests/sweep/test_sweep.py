@@ -10,6 +10,7 @@ from tiny import letter_rows, save_model
 from compressor.cli.sweep.tables import points_table
 from compressor.console import show
 from compressor.errors import UserError
+from compressor.measurement.machine.environment import torch_threads
 from compressor.recipe.file import load_spec
 from compressor.recipe.sweep import SweepRecipe
 from compressor.sweep.result import front, named_runs, open_sweep
@@ -110,6 +111,13 @@ def test_the_page_has_every_point_and_fetches_nothing(done):
     assert "gone" in page
     assert not re.findall(r"(?:src|href)=\"(?:https?:)?//", page)
     assert (found.path / "figures" / "sweep.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_was_timed_is_kept_whatever_the_threads_of_who_asks(folder, done, threads):
+    with torch_threads(threads):
+        points = expected(load_spec(folder / "sweep.yaml", SweepRecipe), done[0].path, source=folder / "sweep.yaml")
+    assert [point.kept == point.stages for point in points[:2]] == [True, True]
 
 
 def test_what_is_done_is_kept(folder, done, command):

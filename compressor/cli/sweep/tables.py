@@ -13,7 +13,7 @@ def points_table(result: Mapping[str, Any]) -> Grid:
     rows, styles = [], {}
     for number, row in enumerate(result["points"]):
         if row["state"] == "failed":
-            rows.append((row["name"], "failed", "", "", "", "", "", seconds(row["seconds"])))
+            rows.append((row["name"], "", "failed", "", "", "", "", seconds(row["seconds"])))
             styles[number] = ALARM
             continue
         interval = None if row["speedup_low"] is None else (row["speedup_low"], row["speedup_high"])

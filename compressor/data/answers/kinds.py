@@ -209,8 +209,8 @@ class Task:
         """Return the group int64 [N] of each row for the separability of states, by its answer or its label.
 
         Classes are groups themselves; scores are grouped in tenths of the rows, those of rankings after the mean of their query
-        is taken away. Rows with the same set of labels are a group,
-        and then the second value says which labels each group has, int64 [G, C].
+        is taken away. Rows with the same set of labels are a group, and then the second value says which labels each group
+        has, int64 [G, C].
         """
         if self.kind == RANKING:
             answers = centred(answers, need_within(self.within))

@@ -16,9 +16,14 @@ def best_two(values: np.ndarray, within: np.ndarray) -> tuple[np.ndarray, np.nda
     `values` is float [N], `within` int64 [N] from 0 to Q - 1, each of them two times or more. Of equal values the first row
     counts; NaN is the smallest.
     """
-    order = np.lexsort((-values, within))
-    starts = np.searchsorted(within[order], np.arange(within.max() + 1))
+    order, starts = ranked(values, within)
     return order[starts], order[starts + 1]
+
+
+def ranked(values: np.ndarray, within: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of one query after the other, each query's largest value first, and where each begins: [N], [Q]."""
+    order = np.lexsort((-values, within))
+    return order, np.searchsorted(within[order], np.arange(within.max() + 1))
 
 
 def centred(values: np.ndarray, within: np.ndarray) -> np.ndarray:
