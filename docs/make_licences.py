@@ -18,7 +18,7 @@ HEAD = """# Licences of dependencies
 x86-64; identifiers are those of [SPDX](https://spdx.org/licenses/). `compressor bundle` puts the ones that a model needs to
 run, in the versions that are there, into its SBOM (CycloneDX). The licence of a model is that of its source, which its card
 names. The usual build of torch for Linux brings NVIDIA's CUDA libraries along, under NVIDIA's own terms; the build for CPUs,
-which this table was made with, does not.
+which this table was made with, does not. What `ray` needs in turn is not listed, since `make install` leaves it out.
 
 | package | licence | for |
 | --- | --- | --- |
@@ -29,23 +29,32 @@ BEHIND = """
 | package | licence |
 | --- | --- |
 """
-USED = {"": "running", "demo": "the example", "dev": "tests and style"}
+USED = {"": "running", "demo": "the example", "docs": "these pages", "dev": "tests and style"}
 """Group of requirements -> what it is for."""
 NAMED_ELSEWHERE: dict[str, str] = {}
 """Package whose metadata names no licence -> the one that its source has."""
+LEFT_OUT = {"ray": "Apache-2.0"}
+"""Package that `make install` leaves out -> the licence that its metadata names: the page is the same with and without it."""
+
+
+def groups() -> dict[str, list[str]]:
+    """Return the requirements of pyproject.toml: "" for running, else the extra's name. An extra in another is left out."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    every = {"": project["dependencies"], **project["optional-dependencies"]}
+    return {
+        name: [line for line in lines if Requirement(line).name != project["name"]] for name, lines in every.items()
+    }
 
 
 def direct() -> dict[str, str]:
-    """Return name -> what it is needed for, of every requirement of pyproject.toml: "" for running, else the extra's name."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    groups = {"": project["dependencies"], **project["optional-dependencies"]}
-    return {canonical(Requirement(line).name): extra for extra, lines in reversed(groups.items()) for line in lines}
+    """Return name -> what it is needed for, of every requirement: "" for running, else the extra's name."""
+    return {canonical(Requirement(line).name): extra for extra, lines in reversed(groups().items()) for line in lines}
 
 
 def requirements() -> list[str]:
-    """Return every requirement of pyproject.toml, of all extras."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return [*project["dependencies"], *(line for lines in project["optional-dependencies"].values() for line in lines)]
+    """Return every requirement of pyproject.toml, of all extras, that `make install` installs."""
+    every = [line for lines in groups().values() for line in lines]
+    return [line for line in every if canonical(Requirement(line).name) not in LEFT_OUT]
 
 
 def licence(package: Package) -> str:
@@ -59,14 +68,15 @@ def licence(package: Package) -> str:
 def page() -> str:
     """Return the page."""
     every, wanted = closure(requirements()), direct()
-    missing = [name for name in wanted if name not in every and not {*SAME.get(name, ())} & set(every)]
+    missing = [name for name in wanted if name not in LEFT_OUT and not {name, *SAME.get(name, ())} & set(every)]
     if missing:
         raise LookupError(
             f"{', '.join(missing)} is not installed, so nothing says its licence; `make install` installs it"
         )
     used = {name: USED.get(extra, f"the extra `{extra}`") for name, extra in wanted.items()}
-    first = [f"| {name} | {licence(every[name])} | {used[name]} |" for name in every if name in wanted]
-    rest = [f"| {name} | {licence(package)} |" for name, package in every.items() if name not in wanted]
+    named = {**LEFT_OUT, **{name: licence(package) for name, package in every.items()}}
+    first = [f"| {name} | {named[name]} | {used[name]} |" for name in sorted(named) if name in wanted]
+    rest = [f"| {name} | {named[name]} |" for name in every if name not in wanted]
     return HEAD + "\n".join(first) + "\n" + BEHIND + "\n".join(rest) + "\n"
 
 
