@@ -110,10 +110,11 @@ wheel: $(STAMP)  ## [OUT=dist]: the package as one file, the same bytes every ti
 	umask 022 && SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2> /dev/null || echo 315532800) $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(OUT) .
 	rm -rf build *.egg-info
 
-docs: $(STAMP)  ## write the reference of recipes, the tables of families and of licences anew
+docs: $(STAMP)  ## write the pages on recipes, families and licences anew, and the whole site into dist/site
 	$(BIN)/python docs/make_recipes.py
 	$(BIN)/python docs/make_families.py
 	$(BIN)/python docs/make_licences.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -f docs/site/mkdocs.yml
 
 lint: $(STAMP)  ## style and format
 	$(BIN)/ruff check .
