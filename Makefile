@@ -99,8 +99,9 @@ bench-placement: $(STAMP)  ## [DATA=folder]: which layers need an FFN? twelve na
 bench-placement-gpu: $(STAMP)  ## [DATA=folder] [ARGS="--set pretrain.steps=50000"]: the larger experiment, on one GPU
 	$(BIN)/python -m benchmarks.placement.run --recipe recipes/placement/gpu.yaml --device cuda --processes 1 --out runs/ffn_placement_gpu $(if $(DATA),--data $(DATA)) $(ARGS)
 
-bench-memory: $(STAMP)  ## peak memory of the scoring pass at 1,000 and 10,000 rows
+bench-memory: $(STAMP)  ## peak memory of the scoring pass at 1,000 and 10,000 rows, and of an archive of up to 1,000,000
 	$(BIN)/python -m benchmarks.memory.run
+	$(BIN)/python -m benchmarks.memory.archive
 
 bench-gpu: $(STAMP)  ## [PART=latency] [ARGS="--precision fp16"]: BERT-base on a GPU, random weights; refuses without one
 	$(BIN)/python -m benchmarks.gpu.run $(if $(PART),--part $(PART)) $(ARGS)

@@ -18,8 +18,8 @@ from compressor.model.units import whole_layers
 from compressor.progress import track_for_terminal
 from compressor.recipe.compression import BudgetSpec
 from compressor.recipe.training import RefitSpec
-from compressor.run.checks import source_savings
 from compressor.run.run import Run
+from compressor.run.savings import source_savings
 from compressor.selection.budget.mixes import Damages, find_mix, improved
 from compressor.selection.budget.units import cheapest_mix, free_parts, part_names
 from compressor.selection.trials import Trials

@@ -44,8 +44,9 @@ from compressor.model.units import FFN, Unit, parts_of, pieces, unit_of, whole_l
 from compressor.progress import silent, track_for_terminal
 from compressor.recipe.compression import SelectionSpec
 from compressor.recipe.training import HeadSpec, RefitSpec
-from compressor.run.checks import prepare, source_savings
+from compressor.run.checks import prepare
 from compressor.run.run import Run
+from compressor.run.savings import source_savings
 from compressor.selection.budget.mixes import Damages, find_mix, improved
 from compressor.selection.budget.units import cheapest_mix, free_parts, least_left, part_names
 from compressor.selection.search import SkipPlan

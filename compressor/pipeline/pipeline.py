@@ -27,6 +27,7 @@ from compressor.run.rundir import RunDir, StageRecord, open_run_dir
 from compressor.run.store import Store
 from compressor.stages import latency, predictions, shipping, teacher
 from compressor.stages.analyses import errors, ffn, roles
+from compressor.stages.archive import archive
 from compressor.stages.cascade import cascade, evaluation
 from compressor.stages.model import model
 from compressor.stages.onnx import full_onnx, onnx, tail
@@ -41,6 +42,7 @@ STAGES: tuple[Stage, ...] = tuple(
     room.STAGE
     for room in (
         teacher,
+        archive,
         scores,
         tail,
         timing,

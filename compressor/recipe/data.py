@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from compressor.recipe.base import Float, PositiveInt, Spec
+from compressor.recipe.engine import EngineSpec
 
 
 class CalibrationSpec(Spec):
@@ -17,6 +18,36 @@ class CalibrationSpec(Spec):
     seen_in_training: bool | None = None
     """Whether a model that comes fine-tuned was trained on these rows. Where they are cut out of `train`, a cascade needs a
     `false` here: what a model learned from cannot certify it."""
+
+
+class ArchiveSpec(Spec):
+    """A large amount of unlabelled text, read as a stream: layers are scored, and heads and neurons fitted, on all of it."""
+
+    files: str | list[str] | None = None
+    """One or several files, `*` and `?` allowed: parquet, jsonl, csv or txt (a text a line)."""
+    hub: str | None = None
+    """Hub id of a data set, in place of files."""
+    config: str | None = None
+    """Configuration of the hub's data set."""
+    split: str = "train"
+    """Split of the hub's data set."""
+    text: str | list[str] | None = None
+    """Name of the text column, or of two columns for pairs; null: as in the rest of the data."""
+    size: PositiveInt | None = None
+    """Rows to read, from the first on; null: all."""
+    engine: EngineSpec = EngineSpec(workers=1)
+    """What reads it: parts are read side by side, and what each adds up is merged."""
+
+    @property
+    def paths(self) -> list[str]:
+        """The files as a list, whichever way they were written."""
+        return [self.files] if isinstance(self.files, str) else list(self.files or [])
+
+    @model_validator(mode="after")
+    def _files_or_hub(self) -> "ArchiveSpec":
+        if bool(self.paths) == bool(self.hub):
+            raise ValueError("an archive is given by either files or hub, and by one of them")
+        return self
 
 
 class SelectionSplitSpec(Spec):
@@ -67,6 +98,7 @@ class DataSpec(Spec):
     """`skip` leaves out rows without text or usable label, and says how many; `error` ends there."""
     calibration: CalibrationSpec = CalibrationSpec()
     selection: SelectionSplitSpec = SelectionSplitSpec()
+    archive: ArchiveSpec | None = None
     max_length: Annotated[int, Field(ge=4)] = 128
     """Longest input in tokens; longer texts are cut."""
 

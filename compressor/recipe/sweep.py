@@ -1,34 +1,16 @@
 """The recipe of a sweep: one base recipe, and what its points change in it."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from compressor.recipe.base import Float, PositiveInt, Seed, Spec, named_once
+from compressor.recipe.base import Seed, Spec, named_once
+from compressor.recipe.engine import EngineSpec
 
 Overridden = list[dict[str, Any]]
 """A list of overrides: the name of the field `list` hides that of the type below it."""
 Seeds = Annotated[list[Seed], named_once("seed")]
 Grid = dict[str, list[Any]]
-
-
-class EngineSpec(Spec):
-    """What runs the points."""
-
-    kind: Literal["local", "ray"] = "local"
-    """`local`: processes of this machine. `ray`: tasks of a Ray cluster whose nodes share the folder of the sweep."""
-    workers: PositiveInt | None = None
-    """Points at a time on this machine; null: as many as there are `threads` for. A Ray cluster decides by its resources."""
-    threads: PositiveInt | None = None
-    """Threads of a point, pinned to cores of its own; null: the cores, divided by `workers` (by 1 where both are null)."""
-    address: str | None = None
-    """Address of the Ray cluster: `auto` for the one of this machine; null starts one here."""
-    gpus: Annotated[Float, Field(ge=0)] = 0.0
-    """GPUs of a point; 0 runs it on the CPU."""
-    memory_gb: Annotated[Float, Field(gt=0)] | None = None
-    """Memory that a point asks a Ray cluster for."""
-    retries: Annotated[int, Field(ge=0)] = 1
-    """How often a point whose process or node died is started again; it resumes. A wrong recipe is not tried again."""
 
 
 class SweepRecipe(Spec):

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from compressor.cascade.exits import LEAST_ROWS
@@ -23,14 +22,16 @@ from compressor.errors import UserError
 from compressor.model.capture import check_fit_rows
 from compressor.model.checks import check_outputs, check_stored
 from compressor.model.cls_row import relative_positions
-from compressor.model.families import family_of, layer_kinds, part_sizes
+from compressor.model.families import family_of, layer_kinds
 from compressor.model.load import ModelSource, find_model, load_tokenizer, longest_input
 from compressor.model.sublayers import any_shape
 from compressor.progress import Track
 from compressor.recipe.compression import Recipe, SelectionSpec
+from compressor.run.archive import check_archive
 from compressor.run.run import Run
 from compressor.run.rundir import GIVEN
-from compressor.selection.budget.units import check_budget, flops_savings, part_names
+from compressor.run.savings import source_savings
+from compressor.selection.budget.units import check_budget
 from compressor.selection.search import check_selection
 
 
@@ -63,6 +64,7 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
     if kind == TOKENS:
         data = fit_data(data, tokenizer, recipe.data.max_length, skip=recipe.data.on_bad_row == "skip")
     _check_labels(recipe, data)
+    check_archive(recipe.data.archive, data, kind)
     if recipe.cascade is not None:
         _check_cascade(recipe, source, tokenizer, device)
         data = _with_guard(recipe, data, source.layers, same)
@@ -211,15 +213,6 @@ def _check_budget(spec: SelectionSpec, source: ModelSource) -> None:
             f"selection.budget.of: {source.path} has already lost parts of layers, so that one layer's time says nothing of "
             "another's; set it to flops."
         )
-
-
-def source_savings(spec: SelectionSpec, source: ModelSource) -> dict[tuple[int, str], np.ndarray]:
-    """Return what the parts that may go save of the FLOPs of a model, whole layers only where any of them may go."""
-    parts, width_key = part_names(spec, *part_sizes(source.config)), family_of(source.config["model_type"]).width_key
-    kinds = layer_kinds(source.config)
-    if kinds is not None and None not in kinds:
-        parts = [part for part in parts if part]
-    return flops_savings(any_shape(source.config), source.config[width_key], parts)
 
 
 def _check_labels(recipe: Recipe, data: TaskData) -> None:

@@ -13,12 +13,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from compressor.cascade.thresholds import rows_needed
 from compressor.compensation.refits.amounts import Amount, Piece
 from compressor.data.answers.kinds import MANY_LABELS, RANKING, SCORE, SINGLE_LABEL, THRESHOLD, TOKENS, TOLERANCE, Task
+from compressor.data.archive.stream import files_of
 from compressor.data.batches import Encodings, encode, encode_words, join, same_tokens
 from compressor.data.named import kind_of
 from compressor.data.splits import Split, first_rows
 from compressor.data.tasks import TaskData
 from compressor.export.onnx import STOCK, variants_for
-from compressor.files import read_json, stage_key
+from compressor.files import file_sha256, read_json, stage_key
 from compressor.measurement.machine.environment import processor, versions
 from compressor.measurement.predictions import predict
 from compressor.model.cls_row import relative_positions
@@ -201,6 +202,11 @@ class Run:
             return read_json(self.path / TAIL)["form"]
         wanted = self.recipe.export.cls_only_tail
         return wanted if isinstance(wanted, str) else None
+
+    @cached_property
+    def archive_files(self) -> list[str]:
+        """The sha256 of each file of the archive, in order; none where it comes from a hub."""
+        return [file_sha256(path) for path in files_of(self.recipe.data.archive)]
 
     @cached_property
     def calibration(self) -> Encodings:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from compressor.data.batches import Encodings
 from compressor.model.families import Family, layer_list
 from compressor.model.states.gradients import ATTENDED, ENTERING, LEAVING, AnswerGradients, answer_gradients
-from compressor.model.states.states import Moments
+from compressor.model.states.sums import Moments
 from compressor.progress import Track, silent
 from compressor.selection.separability import trace_ratio_gradient
 

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from compressor.errors import UserError
 from compressor.model.states.geometry import linear_cka
-from compressor.model.states.states import ClassStates
+from compressor.model.states.sums import ClassStates
 from compressor.model.units import ATTENTION, FFN
 from compressor.progress import Track, silent
 

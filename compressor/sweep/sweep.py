@@ -19,7 +19,8 @@ from compressor.progress import Track, silent
 from compressor.recipe.file import load_spec, spec_of
 from compressor.recipe.sweep import SweepRecipe
 from compressor.run.store import Store
-from compressor.sweep.engines import ENGINES, threads_of
+from compressor.run.workers import threads_of
+from compressor.sweep.engines import ENGINES
 from compressor.sweep.page import build_page
 from compressor.sweep.points import points_of
 from compressor.sweep.result import SWEEP, SweepResult, sweep_result

@@ -17,7 +17,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from compressor.compensation.distill import distill
 from compressor.compensation.heads.head import fold_error, fold_head, head_states
 from compressor.compensation.heads.linear import fit_readout
-from compressor.compensation.refits.amounts import _moments, fit_amounts
+from compressor.compensation.refits.amounts import fit_amounts
+from compressor.compensation.refits.moments import text_moments
 from compressor.compensation.refits.widths import mean_change
 from compressor.data.answers.kinds import SINGLE
 from compressor.data.batches import encode, pad
@@ -389,7 +390,7 @@ def test_amounts_are_fitted_to_all_times_together(made):
     output = layers[0].get_submodule(FAMILY.ffn_output)
     bias = output.bias.double() + output.weight.double()[:, gone] @ (total / weights)[gone]
     with torch.no_grad():
-        sums = _moments(model, FAMILY, encodings, [(1, False)], 16, silent)[1, False]
+        sums = text_moments(model, FAMILY, encodings, [(1, False)], batch_size=16)[1, False]
     found = output.bias.double() + mean_change(sums, torch.tensor(kept))[-1]
     torch.testing.assert_close(found, bias, rtol=1e-5, atol=1e-5)
 

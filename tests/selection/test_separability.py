@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from compressor.errors import UserError
 from compressor.model.states.geometry import Geometry
-from compressor.model.states.states import ClassStates, Moments
+from compressor.model.states.sums import ClassStates, Moments
 from compressor.selection.separability import (
     POOLED,
     SCORES,

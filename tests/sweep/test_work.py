@@ -6,10 +6,11 @@ import sys
 import pytest
 
 from compressor.errors import UserError
-from compressor.recipe.sweep import EngineSpec
-from compressor.sweep import engines
+from compressor.recipe.engine import EngineSpec
+from compressor.run import workers
+from compressor.run.workers import share_of
 from compressor.sweep import work as work_module
-from compressor.sweep.engines import local, share_of
+from compressor.sweep.engines import local
 from compressor.sweep.work import Job, work
 
 
@@ -64,7 +65,7 @@ def test_threads_and_cores_are_those_it_was_given(scripted, tmp_path):
      (2, {"workers": 1}, 12, (1, 2)), (1, {}, 5, (1, 1))],
 )  # fmt: skip
 def test_cores_are_divided_and_never_shared(monkeypatch, cores, more, points, expected):
-    monkeypatch.setattr(engines, "usable_cores", lambda: list(range(cores)))
+    monkeypatch.setattr(workers, "usable_cores", lambda: list(range(cores)))
     share = share_of(EngineSpec(**more), points)
     assert (share.workers, share.threads) == expected
     taken = [core for worker in range(share.workers) for core in share.cores(worker)]
@@ -72,7 +73,7 @@ def test_cores_are_divided_and_never_shared(monkeypatch, cores, more, points, ex
 
 
 def test_more_than_the_cores_is_refused(monkeypatch):
-    monkeypatch.setattr(engines, "usable_cores", lambda: [0, 1])
+    monkeypatch.setattr(workers, "usable_cores", lambda: [0, 1])
     with pytest.raises(UserError, match="2 workers of 2 threads take 4 cores, and there are 2"):
         share_of(EngineSpec(workers=2, threads=2), 4)
 

@@ -8,8 +8,7 @@ memory. In a pre-norm family what a block adds passes on to the final norm, whic
 norms that read it on the way.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -17,8 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from compressor.compensation.refits.equations import NormalEquations
-from compressor.compensation.refits.neurons import specialists
+from compressor.compensation.refits.moments import MOMENTS_BUDGET, Block, groups_of, output_map, text_moments
 from compressor.compensation.refits.widths import (
     BlockSums,
     change_error,
@@ -27,24 +25,16 @@ from compressor.compensation.refits.widths import (
     ranked_heads,
     ranked_neurons,
 )
-from compressor.data.batches import Encodings, padded_batches
+from compressor.data.batches import Encodings
 from compressor.errors import UserError
-from compressor.model.capture import HELD_OUT, check_fit_rows, recorded, sum_place
+from compressor.model.capture import check_fit_rows
 from compressor.model.families import Family, layer_list
-from compressor.model.states.reading import reads_first
 from compressor.model.sublayers import cut_ffn, cut_heads, heads_of, inputs_of, shape_of
 from compressor.model.units import ATTENTION, FFN, HEADS, has_part, heads_left, neurons_left, pieces
 from compressor.progress import Track, silent
 
-MOMENTS_BUDGET = 2 * 2**30
-"""Bytes of moments that one pass over the text may hold; blocks that do not fit take another pass."""
-CLS_WEIGHT = 10.0
-"""How many times as much as another token a [CLS] row weighs in the fits."""
-
 Piece = tuple[int, str]
 """(layer from 1, what goes of one of its blocks: `attention`, `heads:K`, `ffn` or `ffn:W`)."""
-_Block = tuple[int, bool]
-"""(layer from 1, whether it is the attention block)."""
 
 
 @dataclass(frozen=True)
@@ -119,28 +109,45 @@ def fit_amounts(
     layer does not have.
     """
     check_fit_rows(len(encodings))
-    blocks = _blocks(model, family, wanted)
-    layers, made = list(layer_list(model, family)), {}
-    if family.groups_key:  # layers that are one lose the same: what enters any of them is fitted together
-        blocks = {
-            (1, kind): {piece for block in blocks if block[1] == kind for piece in blocks[block]} for _, kind in blocks
-        }
-    for group in _groups(layers, family, list(blocks), budget):
-        sums = _moments(model, family, encodings, group, batch_size, track)
-        for block in track(group, "heads and neurons of every block", total=len(group)):
-            found, (number, attention) = sums.pop(block), block
-            layer, counted = layers[number - 1], heads_left if attention else neurons_left
-            each = len(found.output) // heads_of(layer, family) if attention else 1
-            order = ranked_heads(found, each) if attention else ranked_neurons(found, rank)
-            counts = {piece: counted(piece, len(order)) for piece in blocks[block]}
-            bias = layer.get_submodule(_output(family, attention)).bias
-            amounts = _amounts(found, order, each, counts.values(), bias)
-            owners = range(1, len(layers) + 1) if family.groups_key else [number]
-            made |= {(owner, piece): amounts[count] for owner in owners for piece, count in counts.items()}
+    made: dict[Piece, Amount] = {}
+    for group in groups_of(model, family, blocks_of(model, family, wanted), budget):
+        moments = text_moments(model, family, encodings, group, batch_size=batch_size, track=track)
+        made |= solve_amounts(model, family, moments, wanted, rank=rank, track=track)
     return made
 
 
-def _blocks(model: PreTrainedModel, family: Family, wanted: Mapping[int, Collection[str]]) -> dict[_Block, set[str]]:
+@torch.no_grad()
+def solve_amounts(
+    model: PreTrainedModel,
+    family: Family,
+    moments: Mapping[Block, BlockSums],
+    wanted: Mapping[int, Collection[str]],
+    *,
+    rank: str = "elimination",
+    track: Track = silent,
+) -> dict[Piece, Amount]:
+    """Return the same of the blocks whose `moments` are given; each is asked for once. Raises UserError as `fit_amounts`."""
+    blocks, layers, made = _pieces(model, family, wanted), list(layer_list(model, family)), {}
+    group = [block for block in blocks if block in moments]
+    for block in track(group, "heads and neurons of every block", total=len(group)):
+        found, (number, attention) = moments[block], block
+        layer, counted = layers[number - 1], heads_left if attention else neurons_left
+        each = len(found.output) // heads_of(layer, family) if attention else 1
+        order = ranked_heads(found, each) if attention else ranked_neurons(found, rank)
+        counts = {piece: counted(piece, len(order)) for piece in blocks[block]}
+        bias = layer.get_submodule(output_map(family, attention)).bias
+        amounts = _amounts(found, order, each, counts.values(), bias)
+        owners = range(1, len(layers) + 1) if family.groups_key else [number]
+        made |= {(owner, piece): amounts[count] for owner in owners for piece, count in counts.items()}
+    return made
+
+
+def blocks_of(model: PreTrainedModel, family: Family, wanted: Mapping[int, Collection[str]]) -> list[Block]:
+    """Return the blocks that the `wanted` parts are fitted from. Raises UserError for parts that a layer does not have."""
+    return sorted(_pieces(model, family, wanted))
+
+
+def _pieces(model: PreTrainedModel, family: Family, wanted: Mapping[int, Collection[str]]) -> dict[Block, set[str]]:
     """Return block -> the pieces of it that are wanted."""
     layers, blocks = shape_of(model, family).each(), {}
     for number, parts in wanted.items():
@@ -155,97 +162,9 @@ def _blocks(model: PreTrainedModel, family: Family, wanted: Mapping[int, Collect
                 )
             for attention, piece in zip((True, False), pieces(part), strict=True):
                 if piece:
-                    blocks.setdefault((number, attention), set()).add(piece)
+                    # layers that are one lose the same: what enters any of them is fitted together
+                    blocks.setdefault((1 if family.groups_key else number, attention), set()).add(piece)
     return blocks
-
-
-def _groups(layers: Sequence[nn.Module], family: Family, blocks: list[_Block], budget: int) -> list[list[_Block]]:
-    """Return the blocks in groups whose moments, of fitted and of held-out rows, fit into `budget` bytes."""
-    groups, used = [], budget
-    for number, attention in sorted(blocks):
-        size = 16 * (layers[number - 1].get_submodule(_output(family, attention)).in_features + 1) ** 2
-        if used + size > budget:
-            groups.append([])
-            used = 0
-        groups[-1].append((number, attention))
-        used += size
-    return groups
-
-
-def _moments(
-    model: PreTrainedModel, family: Family, encodings: Encodings, blocks: list[_Block], batch_size: int, track: Track
-) -> dict[_Block, BlockSums]:
-    """Return the moments of what enters the output map of each block, from one pass over the text.
-
-    Of layers that are one, those of block 1 are of all of them.
-    """
-    layers = list(layer_list(model, family))
-    sums = {block: (NormalEquations(), NormalEquations()) for block in blocks}
-    norms = {block: _norm(model, layers[block[0] - 1], family, block[1]) for block in blocks}
-    cls_weight = CLS_WEIGHT if reads_first(model.config.to_dict()) else 1.0
-    cls: dict[_Block, Tensor | float] = dict.fromkeys(blocks, 0.0)
-    with ExitStack() as stack:
-        caught = [
-            (
-                (number, attention),
-                stack.enter_context(
-                    recorded(layer, {"inside": _output(family, attention)}, sum=sum_place(family, attention=attention))
-                ),
-            )
-            for number, attention in blocks
-            for layer in (layers if family.groups_key else layers[number - 1 : number])
-        ]
-        for rows, inputs in padded_batches(encodings, batch_size, track, "moments of every block"):
-            tensors = {name: torch.from_numpy(value).to(model.device) for name, value in inputs.items()}
-            model(**tensors)
-            mask, at = tensors["attention_mask"].bool(), encodings.read_at(rows)
-            held = torch.from_numpy(rows % HELD_OUT == HELD_OUT - 1).to(mask.device)
-            for block, seen in caught:
-                weight = 1 / (seen["sum"].float().var(-1, correction=0) + norms[block].eps)
-                weight[:, 0] *= cls_weight
-                bias = layers[block[0] - 1].get_submodule(_output(family, block[1])).bias is not None
-                for part in (False, True):
-                    kept = mask & (held == part)[:, None]
-                    phi = seen["inside"][kept]
-                    if len(phi):
-                        sums[block][part].add(phi, phi.new_zeros(len(phi), 0), weight[kept], bias=bias)
-                if at is None:
-                    cls[block] += seen["inside"][~held, 0].double().square().sum(0)
-                else:  # by its share of a row, so that a text counts as one answer does
-                    inside = seen["inside"][at].double().square()
-                    cls[block] += (inside * (~held)[at[0], None]).sum(0) * len(encodings) / encodings.answers
-    texts = (len(encodings) - len(encodings) // HELD_OUT) * len(caught) // len(blocks)
-    return {
-        block: _block_sums(layers[block[0] - 1], family, block[1], norms[block], *sums[block], cls[block] / texts)
-        for block in blocks
-    }
-
-
-def _output(family: Family, attention: bool) -> str:
-    return family.attention_output if attention else family.ffn_output
-
-
-def _norm(model: PreTrainedModel, layer: nn.Module, family: Family, attention: bool) -> nn.LayerNorm:
-    """Return the norm that what a block adds to is judged behind."""
-    if family.final_norm:
-        return model.get_submodule(family.final_norm)
-    return layer.get_submodule(family.attention_norm if attention else family.ffn_norm)
-
-
-def _block_sums(
-    layer: nn.Module,
-    family: Family,
-    attention: bool,
-    norm: nn.LayerNorm,
-    fit: NormalEquations,
-    held: NormalEquations,
-    cls: Tensor,
-) -> BlockSums:
-    output = layer.get_submodule(_output(family, attention)).weight.detach().T
-    guarded = torch.zeros(len(output), dtype=torch.bool, device=output.device)
-    if not attention:
-        guarded |= torch.from_numpy(specialists(layer, family)).to(output.device)
-    return BlockSums(fit, held, cls, output, norm.weight.detach(), guarded)
 
 
 def _amounts(

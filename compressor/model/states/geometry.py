@@ -41,16 +41,30 @@ class Geometry:
         self.rows += rows
         self.tokens += tokens
 
+    @classmethod
+    def of(cls, states: int, rows: int, tokens: int, **means: np.ndarray) -> "Geometry":
+        """Return means that are known of so many rows and tokens."""
+        made = cls(int(states), int(rows), int(tokens))
+        vars(made).update(means)
+        return made
+
+    def merge(self, other: "Geometry") -> None:
+        """Add the means over other rows."""
+        self._merge("token_cosine", other.token_cosine, self.tokens, other.tokens)
+        for name in ("cls_cosine", "cls_angle"):
+            self._merge(name, getattr(other, name), self.rows, other.rows)
+        self.rows += other.rows
+        self.tokens += other.tokens
+
     def every_other(self) -> "Geometry":
         """Return the same for every other state, from the first on."""
-        made = Geometry(len(self.token_cosine[::2]), self.rows, self.tokens)
-        for name in ("token_cosine", "cls_cosine", "cls_angle"):
-            setattr(made, name, getattr(self, name)[::2, ::2])
-        return made
+        names = "token_cosine", "cls_cosine", "cls_angle"
+        means = {name: getattr(self, name)[::2, ::2] for name in names}
+        return Geometry.of(len(means[names[0]]), self.rows, self.tokens, **means)
 
     def _merge(self, name: str, mean: np.ndarray, before: int, added: int) -> None:
         old = getattr(self, name)
-        setattr(self, name, old + (mean - old) * added / (before + added))
+        setattr(self, name, old + (mean - old) * added / max(before + added, 1))
 
 
 def linear_cka(sample: np.ndarray) -> np.ndarray:

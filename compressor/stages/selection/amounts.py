@@ -6,15 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from compressor.compensation.refits.amounts import Amount, NarrowLayers, Piece, fit_amounts
+from compressor.compensation.refits.amounts import Amount, NarrowLayers, Piece, blocks_of, fit_amounts, solve_amounts
+from compressor.compensation.refits.moments import Block
 from compressor.compensation.refits.shifts import answer_shifts
 from compressor.data.batches import Encodings
 from compressor.files import read_json, write_json
 from compressor.model.units import pieces
 from compressor.recipe.compression import Recipe, SelectionSpec
+from compressor.run.archive import ARCHIVE, archive_moments
 from compressor.run.arrays import ARRAYS, load_array, save_array
-from compressor.run.checks import source_savings
 from compressor.run.run import Run
+from compressor.run.savings import source_savings
 from compressor.selection.budget.mixes import Damages
 from compressor.stages.stage import Stage
 
@@ -54,18 +56,38 @@ def compute(run: Run, folder: Path) -> None:
 
     Not of the selection split: what a model was trained on shifts less than what it has not seen (on SST-2 by a factor of four).
     """
-    spec = spec_of_parts(run.recipe)
-    keys = [key for key in source_savings(spec, run.source) if key[0] not in spec.protect]
-    by_layer: dict[int, list[str]] = {}
-    for layer, part in keys:
-        by_layer.setdefault(layer, []).append(part)
-    amounts = amounts_of(run, {layer: [part for part in parts if part] for layer, parts in by_layer.items()})
-    whole = [layer for layer, part in keys if not part]
+    amounts = amounts_of(run, parts_by_layer(run))
+    whole = [layer for layer, part in _keys(run) if not part]
     shifts = answer_shifts(run.teacher, run.family, shift_texts(run.fitting), amounts, whole, track=run.track)
     order = sorted(shifts)
     save_array(folder, SHIFTS, np.stack([shifts[key] for key in order]))
     rows = [{"layer": layer, "part": part, **figures_of(amounts.get((layer, part)))} for layer, part in order]
-    write_json(folder / "amounts.json", {"texts": len(run.fitting), "parts": rows})
+    write_json(folder / "amounts.json", {"texts": fitted_texts(run), "parts": rows})
+
+
+def _keys(run: Run) -> list[Piece]:
+    """Return the parts that may go: layer (from 1) and part."""
+    spec = spec_of_parts(run.recipe)
+    return [key for key in source_savings(spec, run.source) if key[0] not in spec.protect]
+
+
+def parts_by_layer(run: Run) -> dict[int, list[str]]:
+    """Return the parts of layers, whole ones left out, that may go: layer (from 1) -> parts."""
+    found: dict[int, list[str]] = {}
+    for layer, part in _keys(run):
+        found.setdefault(layer, []).extend([part] if part else [])
+    return found
+
+
+def blocks(run: Run) -> list[Block]:
+    """Return the blocks from whose moments the parts that may go are fitted."""
+    return blocks_of(run.teacher, run.family, parts_by_layer(run))
+
+
+def fitted_texts(run: Run) -> int:
+    """Return how many texts the amounts are fitted to."""
+    archive = run.path / f"{ARCHIVE}.json"
+    return len(run.fitting) if run.recipe.data.archive is None else read_json(archive)["texts"]
 
 
 def shift_texts(fitting: Encodings) -> Encodings:
@@ -80,7 +102,10 @@ def amounts_of(run: Run, wanted: Mapping[int, Collection[str]]) -> dict[Piece, A
     for layer, piece in keys:
         if (layer, piece) not in run.amounts:
             missing.setdefault(layer, []).append(piece)
-    if missing:
+    if missing and run.recipe.data.archive is not None:
+        moments = archive_moments(run, blocks(run))
+        run.amounts |= solve_amounts(run.teacher, run.family, moments, missing, track=run.track)
+    elif missing:
         run.amounts |= fit_amounts(run.teacher, run.family, run.fitting, missing, track=run.track)
     return {key: run.amounts[key] for key in keys}
 
@@ -106,8 +131,11 @@ def damages_of(run: Run) -> Damages:
 def cost(run: Run) -> str:
     """Return the expected work."""
     count = len(source_savings(spec_of_parts(run.recipe), run.source))
-    return f"{count} parts fitted to {len(run.fitting)} texts, gradients of {len(shift_texts(run.fitting))} answers"
+    texts = "the archive" if run.recipe.data.archive is not None else f"{len(run.fitting)} texts"
+    return f"{count} parts fitted to {texts}, gradients of {len(shift_texts(run.fitting))} answers"
 
 
-STAGE = Stage("amounts", ("amounts.json", f"{ARRAYS}/{SHIFTS}.npy"), ("teacher",), inputs, compute, cost, wanted)
+STAGE = Stage(
+    "amounts", ("amounts.json", f"{ARRAYS}/{SHIFTS}.npy"), ("teacher", ARCHIVE), inputs, compute, cost, wanted
+)
 """No part of result.json: the plan's mix says what each part does."""

@@ -14,8 +14,8 @@ from compressor.model.sublayers import any_shape
 from compressor.recipe.compression import BudgetSpec, SelectionSpec
 from compressor.recipe.ship import ShipSpec
 from compressor.run.arrays import ARRAYS, save_array
-from compressor.run.checks import source_savings
 from compressor.run.run import Run
+from compressor.run.savings import source_savings
 from compressor.selection.allowed import Kinds
 from compressor.selection.baselines import ranked_set
 from compressor.selection.budget.mixes import ROUNDS, find_mix

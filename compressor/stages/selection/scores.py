@@ -11,6 +11,7 @@ from compressor.files import read_json, write_json
 from compressor.measurement.predictions import predict
 from compressor.model.states.states import class_states
 from compressor.recipe.compression import Recipe
+from compressor.run.archive import ARCHIVE, archive_states
 from compressor.run.arrays import ARRAYS, save_array
 from compressor.run.run import Run
 from compressor.selection.sensitivity import MOST_ROWS, SENSITIVITIES, sensitivity
@@ -35,12 +36,17 @@ def compute(run: Run, folder: Path) -> None:
     spec = run.recipe.separability
     inner, seed = scores_parts(run), run.recipe.seed
     labels, classes, members = _groups(run)
-    states = class_states(
-        run.teacher, run.family, run.calibration, labels, classes, inner=inner, seed=seed, track=run.track
-    )
+    streamed = reads_archive(run)
+    if streamed:
+        logits = predict(run.teacher, run.calibration, track=run.track, description="full model")
+        states = archive_states(run, run.source.layers * (2 if inner else 1) + 1, classes).states(logits)
+    else:
+        states = class_states(
+            run.teacher, run.family, run.calibration, labels, classes, inner=inner, seed=seed, track=run.track
+        )
     layers = states.behind_layers() if inner else states
     told = {"members": members, "ordered": run.task.is_score, "seed": seed, "track": run.track}
-    scores = score_layers(layers, spec.score, spec.labels, **told)
+    scores = score_layers(layers, spec.score, "teacher" if streamed else spec.labels, **told)
     more: dict[str, Any] = {}
     if inner:
         gains = score_parts(states, spec.score, **told)
@@ -53,6 +59,11 @@ def compute(run: Run, folder: Path) -> None:
         )
     write_json(folder / "scores.json", asdict(scores) | more)
     save_array(folder, "calibration_logits", states.logits)
+
+
+def reads_archive(run: Run) -> bool:
+    """Return whether the scores are those of the archive: its rows have no labels, and the model's own are classes alone."""
+    return run.recipe.data.archive is not None and run.kind == SINGLE_LABEL
 
 
 def _groups(run: Run) -> tuple[np.ndarray | None, int, np.ndarray | None]:
@@ -89,7 +100,7 @@ def gradient_rows(run: Run) -> np.ndarray:
 
 def cost(run: Run) -> str:
     """Return the expected work: a backward pass through the activations alone takes about as long as a forward pass."""
-    work = f"1 pass over {len(run.data.calibration)} calibration rows"
+    work = f"1 pass over {len(run.data.calibration)} calibration rows{', sums over the archive' * reads_archive(run)}"
     if not takes_gradients(run.recipe):
         return work
     back = Task(run.kind).count_directions(run.classes) + 1
@@ -105,5 +116,11 @@ def result(run: Run) -> dict[str, Any]:
 
 
 STAGE = Stage(
-    "scores", ("scores.json", f"{ARRAYS}/calibration_logits.npy"), ("teacher",), inputs, compute, cost, result=result
+    "scores",
+    ("scores.json", f"{ARRAYS}/calibration_logits.npy"),
+    ("teacher", ARCHIVE),
+    inputs,
+    compute,
+    cost,
+    result=result,
 )
