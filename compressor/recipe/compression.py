@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from compressor.recipe.base import Float, PositiveInt, Seed, Share, Spec, named_once
 from compressor.recipe.data import DataSpec
+from compressor.recipe.engine import EngineSpec
 from compressor.recipe.ship import BaselineSpec, ShipSpec
 from compressor.recipe.training import CascadeSpec, CompensationSpec, FinetuneSpec
 
@@ -87,6 +88,8 @@ class SelectionSpec(Spec):
     """Layers (from 1) that must stay."""
     skip: list[PositiveInt] | None = None
     """With `search: fixed`, the layers (from 1) to skip."""
+    engine: EngineSpec | None = None
+    """What tries sets of whole layers where that takes minutes: subtrees of the search, side by side; null: this process."""
 
     @model_validator(mode="before")
     @classmethod

@@ -35,7 +35,7 @@ class ArchiveSpec(Spec):
     """Name of the text column, or of two columns for pairs; null: as in the rest of the data."""
     size: PositiveInt | None = None
     """Rows to read, from the first on; null: all."""
-    engine: EngineSpec = EngineSpec(workers=1)
+    engine: EngineSpec = EngineSpec()
     """What reads it: parts are read side by side, and what each adds up is merged."""
 
     @property

@@ -15,7 +15,7 @@ from compressor.errors import UserError
 from compressor.model.states.sums import StateSums
 from compressor.recipe.data import ArchiveSpec
 from compressor.run.run import Run
-from compressor.run.workers import threads_of
+from compressor.run.workers import check_engine
 
 ARCHIVE = "archive"
 """Folder of the sums in the run directory, and the name of the stage that makes them."""
@@ -34,7 +34,7 @@ def check_archive(spec: ArchiveSpec | None, data: TaskData, kind: str) -> None:
             "data.archive: texts of an archive are no lists of words, and this model labels words; leave it out."
         )
     first_chunk(spec, columns_of(spec, data))
-    threads_of(spec.engine, spec.engine.workers or 1)
+    check_engine(spec.engine)
 
 
 def columns_of(spec: ArchiveSpec, data: TaskData) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ from compressor.run.archive import check_archive
 from compressor.run.run import Run
 from compressor.run.rundir import GIVEN
 from compressor.run.savings import source_savings
+from compressor.run.workers import check_engine
 from compressor.selection.budget.units import check_budget
 from compressor.selection.search import check_selection
 
@@ -65,6 +66,7 @@ def prepare(recipe: Recipe, path: Path, device: str, track: Track) -> Run:
         data = fit_data(data, tokenizer, recipe.data.max_length, skip=recipe.data.on_bad_row == "skip")
     _check_labels(recipe, data)
     check_archive(recipe.data.archive, data, kind)
+    check_engine(recipe.selection.engine)
     if recipe.cascade is not None:
         _check_cascade(recipe, source, tokenizer, device)
         data = _with_guard(recipe, data, source.layers, same)

@@ -59,6 +59,12 @@ def threads_of(spec: EngineSpec, points: int) -> int:
     return spec.threads or 1 if spec.kind == "ray" else share_of(spec, points).threads
 
 
+def check_engine(spec: EngineSpec | None) -> None:
+    """Raise UserError where a recipe asks for more processes than there are cores for."""
+    if spec is not None:
+        threads_of(spec, spec.workers or 1)
+
+
 def spread(function: Callable[[Job], Made], jobs: Sequence[Job], spec: EngineSpec) -> Iterator[Made]:
     """Yield what `function` makes of each job, in their order; job and function must be such that they can be pickled.
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,6 +32,8 @@ from compressor.selection.trie import (
 )
 
 SAVE_EVERY_S = 20.0
+ELSEWHERE_FROM_S = 30.0
+"""Seconds of work from which on trials are handed to other processes, which take some to begin."""
 FORMAT = 1
 """Raised whenever a trial's figures are computed in another way, so that older caches are not believed."""
 
@@ -87,7 +89,8 @@ class Trials:
     for the same rows, teacher logits and formulas.
 
     `stand_ins` are the layers without one of their parts that sets may name; `made_from` says what they were made from,
-    and the file is believed only where that is the same.
+    and the file is believed only where that is the same. `elsewhere` takes sets and gives their trials, computed by other
+    processes; what takes seconds is done here all the same.
     """
 
     def __init__(
@@ -102,8 +105,10 @@ class Trials:
         cache: Path | None = None,
         stand_ins: StandIns | None = None,
         made_from: str = "",
+        elsewhere: Callable[[Sequence[SkipSet]], Iterable[Trial]] | None = None,
         track: Track = silent,
     ) -> None:
+        self._elsewhere = elsewhere
         self._stand_ins, self._made_from = stand_ins, made_from
         self.task = task or model_task(model)
         self.layers = list(layer_list(model, family))
@@ -126,6 +131,11 @@ class Trials:
         if new:
             seconds = self.seconds(new)
             about = f", about {seconds:.0f} s" if seconds >= 1 else ""
+            if self._elsewhere is not None and seconds >= ELSEWHERE_FROM_S:
+                for trial in self._track(self._elsewhere(new), f"{description}: sets{about}", total=len(new)):
+                    self._known[trial.skip] = trial
+                self._write()
+                return [self._known[member] for member in sets]
             self._compute(new, f"{description}: {len(new)} sets{about}; layer applications")
         return [self._known[member] for member in sets]
 

@@ -125,7 +125,15 @@ def _add(
 
     if sums is not None:
         run_with_states(
-            model, family, encodings, keep, batch_size=BATCH, track=silent, description="", inner=shard.inner, pick=whole
+            model,
+            family,
+            encodings,
+            keep,
+            batch_size=BATCH,
+            track=silent,
+            description="",
+            inner=shard.inner,
+            pick=whole,
         )
     else:
         for rows, inputs in padded_batches(encodings, BATCH):

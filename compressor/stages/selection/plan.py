@@ -37,7 +37,7 @@ COUNTED = "sets_evaluated", "sets_known", "layer_applications", "predicted_secon
 def inputs(run: Run) -> dict[str, Any]:
     """Return what the plan depends on."""
     spec, goals, ship = run.recipe.selection, run.recipe.goals, run.recipe.ship
-    unused = {"audit"} if spec.budget is not None else {"audit", "budget", "units", "widths"}
+    unused = {"audit", "engine"} if spec.budget is not None else {"audit", "engine", "budget", "units", "widths"}
     inputs = {"selection": spec.model_dump(mode="json", exclude=unused), "split": run.data.selection.sha256}
     inputs |= run.task_inputs
     if spec.budget is not None and spec.budget.of == "latency":
