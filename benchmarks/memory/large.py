@@ -67,6 +67,7 @@ def child(folder: Path, asked: dict[str, Any]) -> None:
                 "rank_by": "separability",
                 "engine": {"workers": asked["workers"]} if asked["workers"] > 1 else None,
             },
+            "export": {"variants": []},
             "benchmark": {"lengths": [asked["length"]]},
         }
     )

@@ -40,13 +40,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "tokens": {"tokens": True},
 }
 """Kind of answer -> what its configuration has; kinds other than one label are tried on BERT alone. Rankings are by scores."""
-ALBERT = {"albert": {"embedding_size": 32}}
-"""A family whose layers cannot be cut one by one, as `TINY` is."""
 
 
 def measure(work: Path, name: str, kind: str) -> dict[str, Any]:
     """Return what becomes of a family's model by either way: the largest logit difference and fused nodes, or an error."""
-    model = tiny_model(work / "model", name, **KINDS[kind], **ALBERT.get(name, {}))
+    model = tiny_model(work / "model", name, **KINDS[kind])
     opener = ORTModelForTokenClassification if kind == "tokens" else ORTModelForSequenceClassification
     source, encodings = find_model(str(model)), sequences(model)
     wanted = predict(load_classifier(source), encodings)
@@ -93,7 +91,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     found = read_json(RESULTS) if RESULTS.is_file() else {}
     found["environment"], found["models"] = environment("cpu"), {}
-    for name in [*(name for name in TINY if "," not in name), *ALBERT]:
+    for name in (name for name in TINY if "," not in name):
         for kind in KINDS if name == "bert" else ["one label"]:
             with tempfile.TemporaryDirectory() as work:
                 found["models"][f"{name}, {kind}"] = made = measure(Path(work), name, kind)

@@ -76,6 +76,7 @@ TINY = {
         "cls_token_id": 2,
         "sep_token_id": 3,
     },
+    "albert": {"embedding_size": 32},
 }
 SIZES = {
     "vocab_size": 96,
@@ -111,13 +112,18 @@ def tiny_model(folder: Path, name: str, *, tokens: bool = False, **more: Any) ->
 
 
 def cut(model: PreTrainedModel, family: Family, generator: np.random.Generator) -> None:
-    """Take heads and neurons out of every layer by `PATTERN`, in place; which ones, and in which order heads stay, is drawn."""
+    """Take heads and neurons out of every layer by `PATTERN`, in place; which ones, and in which order heads stay, is drawn.
+
+    Layers that are one lose the same.
+    """
     for index, layer in enumerate(layer_list(model, family)):
         heads, width = heads_of(layer, family), layer.get_submodule(family.ffn_output).in_features
-        share_heads, share_width = PATTERN[index % len(PATTERN)]
-        kept = generator.permutation(heads)[: round(share_heads * heads)].tolist()
+        if index == 0 or not family.groups_key:
+            share_heads, share_width = PATTERN[index % len(PATTERN)]
+            kept = generator.permutation(heads)[: round(share_heads * heads)].tolist()
+            neurons = np.sort(generator.permutation(width)[: round(share_width * width)]).tolist()
         cut_heads(layer, family, kept if family.movable_heads or not kept else range(heads))
-        cut_ffn(layer, family, np.sort(generator.permutation(width)[: round(share_width * width)]).tolist())
+        cut_ffn(layer, family, neurons)
 
 
 def sequences(directory: Path) -> Encodings:

@@ -1,6 +1,8 @@
 """Arguments and options that several commands share, and what `--json` does."""
 
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 INTERRUPTED = 130
+TERMINATED = 143
 HELP_WIDTH = 100
 """Most columns of `--help`: longer lines are hard to read."""
 
@@ -50,15 +53,30 @@ class Panels(TyperGroup):
                 formatter.write_dl(rows)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, by which schedulers and service managers end a process: what is open is left as Ctrl-C leaves it."""
+
+
+def _terminate(_number: int, _frame: object) -> None:
+    raise Terminated
+
+
 def interruptible(command: Callable[..., None]) -> Callable[..., None]:
-    """Return the command so that Ctrl-C ends it with one sentence and exit code 130, as shells expect it."""
+    """Return the command so that Ctrl-C and SIGTERM end it with one sentence and exit code 130 or 143, as shells expect it."""
 
     @wraps(command)
     def call(*arguments: object, **options: object) -> None:
+        before = None
+        if threading.current_thread() is threading.main_thread():  # others may not set it
+            before = signal.signal(signal.SIGTERM, _terminate)
         try:
             command(*arguments, **options)
-        except KeyboardInterrupt:
-            say("interrupted; run the same command again to resume.")
-            raise typer.Exit(INTERRUPTED) from None
+        except KeyboardInterrupt as end:
+            ended, code = ("terminated", TERMINATED) if isinstance(end, Terminated) else ("interrupted", INTERRUPTED)
+            say(f"{ended}; run the same command again to resume.")
+            raise typer.Exit(code) from None
+        finally:
+            if before is not None:
+                signal.signal(signal.SIGTERM, before)
 
     return call

@@ -450,6 +450,19 @@ def test_an_interruption_says_how_to_go_on(command, monkeypatch, words):
     assert (code, stderr) == (130, "interrupted; run the same command again to resume.\n")
 
 
+def test_a_scheduler_that_ends_a_command_is_told_so_too(command, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+
+    def end(*_arguments, **_options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("went on")
+
+    monkeypatch.setattr("compressor.pipeline.pipeline.run_recipe", end)
+    code, _, stderr = command("run", "recipes/demo.yaml")
+    assert (code, stderr.splitlines()[-1]) == (143, "terminated; run the same command again to resume.")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 KILL = """
 import dataclasses, os, signal, sys
 import compressor.pipeline.pipeline as pipeline

@@ -1,0 +1,222 @@
+"""Does a killed run lose anything? A small run of every stage, ended by signals at drawn moments, resumed until it is whole.
+
+    python -m benchmarks.reliability.kills [--kills 200] [--seed 0] [--signal KILL --signal TERM --signal INT]
+
+The run compresses a tiny random classifier: heads and neurons in a budget, refit, distillation, head, early exit, files, timing,
+analyses. It is carried out twice without interruption first: values of result.json that differ between those two are times,
+and whatever else a resumed run says must be the same to the last digit. After every kill but those of `--torn` the same command
+goes on; after those the file written last is cut at a drawn multiple of 4 KiB before, as a power failure may leave it.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.parity.run import tiny_model
+from compressor.files import read_json, write_json
+
+RESULTS = Path(__file__).parents[1] / "results" / "reliability.json"
+SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
+CODES = {"KILL": -signal.SIGKILL, "TERM": 143, "INT": 130}
+"""What a process that was ended by a signal returns: words and a code of its own where it was asked, not killed."""
+BLOCK = 4096
+TIMED = "seconds", "_ms", "per_s", "speedup", "ratio", "latency", "times", "runs", "rss", "bytes", "started", "finished"
+"""Parts of the names under which times stand; two undisturbed runs may differ there and nowhere else."""
+RECIPE = {
+    "name": "killed",
+    "data": {
+        "text": "text",
+        "label": "label",
+        "calibration": {"split": "train", "size": 120, "seen_in_training": False},
+        "selection": {"size": 80},
+        "max_length": 24,
+    },
+    "separability": {"labels": "teacher"},
+    "selection": {"units": ["heads", "width"], "widths": [0.75, 0.5, 0.25], "budget": {"keep": 0.7}},
+    "compensation": {
+        "refit": {"layers": "later", "blocks": "both"},
+        "distill": {"epochs": 2, "checkpoint_minutes": 0.01},
+        "head": {"nodes": 4, "epochs": 5},
+    },
+    "cascade": {"model": "compressed", "max_flips": 0.2, "confidence": 0.9},
+    "export": {"variants": ["fp32", "optimized"]},
+    "benchmark": {
+        "batch_sizes": [1],
+        "lengths": [8],
+        "workload": False,
+        "min_seconds": 0,
+        "min_runs": 5,
+        "max_seconds": 2,
+        "footprint": False,
+    },
+    "analysis": ["errors", "ffn", "roles"],
+}
+
+
+def make_task(folder: Path) -> Path:
+    """Write a tiny classifier, its data and a recipe of every stage; return the recipe."""
+    tiny_model(folder / "model", "bert", num_labels=2, num_hidden_layers=3)
+    drawn = random.Random(0)
+    for name, count in (("train", 420), ("validation", 120)):
+        rows = ["text,label"]
+        for _ in range(count):
+            words = [drawn.randrange(91) for _ in range(drawn.randrange(3, 14))]
+            rows.append(f"{' '.join(f'word{word}' for word in words)},{int(words[0] < 45)}")
+        (folder / f"{name}.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    data = {**RECIPE["data"], **{part: str(folder / f"{part}.csv") for part in ("train", "validation")}}
+    recipe = {**RECIPE, "model": {"path": str(folder / "model")}, "data": data}
+    (folder / "recipe.yaml").write_text(json.dumps(recipe), encoding="utf-8")
+    return folder / "recipe.yaml"
+
+
+def start(recipe: Path, out: Path) -> subprocess.Popen:
+    """Start the run in a process group of its own."""
+    command = [sys.executable, "-m", "compressor", "run", str(recipe), "--out", str(out), "--device", "cpu"]
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def whole(recipe: Path, out: Path) -> float:
+    """Carry a run through; return its seconds. Raises SystemExit where it fails."""
+    started, process = time.monotonic(), start(recipe, out)
+    said = process.communicate()[1]
+    if process.returncode:
+        raise SystemExit(f"{out}: exit code {process.returncode}\n{said}")
+    return time.monotonic() - started
+
+
+def leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+    """Yield every value of a result with its place."""
+    if isinstance(value, dict):
+        for name, part in value.items():
+            yield from leaves(part, f"{place}/{name}")
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            yield from leaves(part, f"{place}/{number}")
+    else:
+        yield place, value
+
+
+def stable(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a result that do not speak of time, of this call, or of the run's folder."""
+    apart = {"stages", "environment", "answer"}
+    kept = {name: value for name, value in result.items() if name not in apart}
+    return {place: value for place, value in leaves(kept) if not any(word in place for word in TIMED)}
+
+
+def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Return the places where two results differ."""
+    return sorted(place for place in {*found, *wanted} if found.get(place) != wanted.get(place))
+
+
+def left_over(out: Path) -> list[str]:
+    """Return temporary files and folders that lie in a finished run directory."""
+    return sorted(
+        file.relative_to(out).as_posix()
+        for file in out.rglob("*")
+        if file.name.endswith((".tmp", ".part", ".lock")) or file.name.startswith(".readers")
+    )
+
+
+def tear(out: Path, drawn: random.Random) -> str | None:
+    """Cut the file that was written last at a multiple of 4 KiB below its size; return its name."""
+    files = [file for file in out.rglob("*") if file.is_file() and file.stat().st_size]
+    if not files:
+        return None
+    last = max(files, key=lambda file: file.stat().st_mtime_ns)
+    blocks = (last.stat().st_size - 1) // BLOCK
+    os.truncate(last, BLOCK * drawn.randint(0, blocks))
+    return last.relative_to(out).as_posix()
+
+
+def campaign(work: Path, kills: int, seed: int, signals: list[str], torn: float) -> dict[str, Any]:
+    """Kill runs at drawn moments, `kills` times in all; return what was met."""
+    recipe, drawn = make_task(work), random.Random(seed)
+    seconds = whole(recipe, work / "first")
+    whole(recipe, work / "second")
+    wanted = stable(read_json(work / "first" / "result.json"))
+    unstable = differences(stable(read_json(work / "second" / "result.json")), wanted)
+    wanted = {place: value for place, value in wanted.items() if place not in unstable}
+    done: Counter[str] = Counter()
+    faults: list[dict[str, Any]] = []
+    runs, cut = 0, 0
+    while sum(done.values()) < kills:
+        runs += 1
+        out, history, ended = work / "run", [], False
+        while not ended:
+            process = start(recipe, out)
+            name = drawn.choice(signals)
+            wait = drawn.uniform(0.5, seconds * 1.05)
+            try:
+                said = process.communicate(timeout=wait)[1]
+                ended = True
+                if process.returncode:
+                    faults.append({"run": runs, "history": history, "code": process.returncode, "said": said[-500:]})
+            except subprocess.TimeoutExpired:
+                if sum(done.values()) >= kills:
+                    said = process.communicate()[1]
+                    ended = True
+                    continue
+                os.killpg(process.pid, SIGNALS[name])
+                said = process.communicate()[1]
+                history.append([name, round(wait, 2)])
+                done[name] += 1
+                if process.returncode not in {CODES[name], 0} or "Traceback" in said:
+                    # before a command has begun, Python itself answers
+                    early = wait < EARLY_S and process.returncode in {-SIGNALS[name], 1, 130}
+                    if not early:
+                        faults.append(
+                            {"run": runs, "history": list(history), "code": process.returncode, "said": said[-500:]}
+                        )
+                if name == "KILL" and drawn.random() < torn and out.is_dir() and (file := tear(out, drawn)):
+                    history[-1].append(f"cut {file}")
+                    cut += 1
+        found = stable(read_json(out / "result.json"))
+        apart = [place for place in differences(found, wanted) if place not in unstable]
+        if apart or left_over(out):
+            faults.append({"run": runs, "history": history, "differs": apart[:10], "left": left_over(out)})
+        shutil.rmtree(out)
+        print(f"{sum(done.values())} kills, {runs} runs, {len(faults)} faults", flush=True)
+    compared = len(wanted)
+    return {
+        "kills": dict(done), "torn": cut, "runs": runs, "seconds_of_a_run": seconds, "values_compared": compared,
+        "unstable": unstable, "faults": faults,
+    }  # fmt: skip
+
+
+EARLY_S = 8.0
+"""Seconds in which a process may still be importing: what it answers to a signal then is Python's."""
+
+
+def main() -> None:
+    """Run a campaign and write what was met."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--signal", action="append", choices=list(SIGNALS))
+    parser.add_argument("--torn", type=float, default=0.25, help="share of SIGKILLs behind which a file is cut")
+    arguments = parser.parse_args()
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as work:
+        found = campaign(Path(work), arguments.kills, arguments.seed, arguments.signal or list(SIGNALS), arguments.torn)
+    found["seconds"] = time.monotonic() - started
+    kept = read_json(RESULTS) if RESULTS.is_file() else {}
+    write_json(RESULTS, {**kept, "kills": found})
+    print(json.dumps(found, indent=1))
+    sys.exit(1 if found["faults"] else 0)
+
+
+if __name__ == "__main__":
+    main()
