@@ -4,9 +4,19 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
+LONGEST = 1000
+"""Characters of a sentence; what is wrong may be a value of any length."""
+
 
 class UserError(Exception):
-    """Wrong input. The message is one sentence: what is wrong, where (file, field, row), and the remedy. Exit code 2."""
+    """Wrong input. The message is one sentence: what is wrong, where (file, field, row), and the remedy. Exit code 2.
+
+    Of one that is too long the middle is left out: it begins with the place and ends with the remedy.
+    """
+
+    def __init__(self, message: str) -> None:
+        cut = len(message) - LONGEST
+        super().__init__(message if cut <= 0 else f"{message[: LONGEST * 2 // 3]} [...] {message[-LONGEST // 3 :]}")
 
 
 def first_line(error: object) -> str:

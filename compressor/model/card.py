@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from compressor.files import README
 from compressor.model.units import Unit, unit_words
+from compressor.recipe.text import parse
 
 SOURCE_KEYS = "language", "license", "license_name", "license_link"
 """What a compressed model has of its source's metadata: what both must share."""
@@ -93,8 +94,8 @@ def source_metadata(directory: Path) -> dict[str, Any]:
     """Return what the card of the model in `directory` says of `SOURCE_KEYS`; nothing where it says nothing usable."""
     try:
         matter = FRONT_MATTER.match((directory / README).read_text(encoding="utf-8"))
-        found = yaml.safe_load(matter[1]) if matter else {}
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        found = parse(matter[1]) if matter else {}
+    except (OSError, ValueError, TypeError, yaml.YAMLError):  # the last but one for keys that are lists
         return {}
     if not isinstance(found, dict):
         return {}

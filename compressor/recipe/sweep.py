@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from compressor.recipe.base import Float, PositiveInt, Seed, Spec, named_once
+from compressor.recipe.base import Float, Name, PositiveInt, Seed, Spec, named_once
 
 Overridden = list[dict[str, Any]]
 """A list of overrides: the name of the field `list` hides that of the type below it."""
@@ -37,7 +37,7 @@ class SweepRecipe(Spec):
     `${model}`, `${data}`, `${seed}` and `${sweep}` in texts stand for the names of a point's parts.
     """
 
-    name: str
+    name: Name
     """What the sweep is called; its folder is runs/NAME."""
     base: str | dict[str, Any]
     """The base recipe: a YAML file, or its keys."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from compressor.errors import UserError, first_line
-from compressor.files import read_json
+from compressor.files import lies_inside, read_json
 
 CASCADE, CLASSIFIER = "cascade.json", "classifier.json"
 """The settings of a cascade, and those of a single file (`export/beside.py` writes them)."""
@@ -37,6 +37,9 @@ def settings_in(folder: Path, kinds: Collection[str] = (CASCADE, CLASSIFIER)) ->
         wrong = next((key for key, kind in TYPES.items() if not isinstance(settings[key], kind)), None)
         if wrong is not None:
             raise ValueError(f"{wrong} is {settings[wrong]!r}")
+        outside = next((part for part in settings["parts"] if not lies_inside(part)), None)
+        if outside is not None:
+            raise ValueError(f"it names {outside!r}, which lies elsewhere")
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = "a cascade" if name == CASCADE else "a classifier"
         raise UserError(f"{folder / name}: not the settings of {what} ({error}); export it again.") from error

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressor.errors import UserError
-from compressor.files import read_json
+from compressor.errors import UserError, whole_result
+from compressor.files import lies_inside, read_json
 from compressor.report.build import read_result
 from compressor.report.tables.variants import variant_rows
 from compressor.report.wording.answer import answer_line
@@ -56,6 +56,10 @@ def open_sweep(path: str | Path) -> SweepResult:
         raise UserError(f"{path}: there is no {SWEEP} to read here; name the folder of a sweep.") from error
     if not isinstance(result, dict) or result.get("schema") != SCHEMA:
         raise UserError(f"{path / SWEEP}: this version reads schema {SCHEMA}; run the sweep again.")
+    with whole_result(str(path / SWEEP)):
+        outside = next((row["name"] for row in result["points"] if not lies_inside(row["name"])), None)
+    if outside is not None:
+        raise UserError(f"{path / SWEEP}: it names {outside!r}, which lies elsewhere; run the sweep again.")
     return SweepResult(path, result)
 
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from compressor.errors import UserError, first_line
-from compressor.files import read_json
+from compressor.files import lies_inside, read_json
 from compressor.model.checks import KEY
 from compressor.model.families import FAMILIES, Family
 from compressor.model.load import WEIGHTS, read_config
@@ -153,7 +153,9 @@ def open_weights(directory: Path) -> Weights:
         listed = _read_object(directory / name, where).get("weight_map")
         if not isinstance(listed, dict) or not all(isinstance(part, str) for part in listed.values()):
             raise UserError(f"{where}: {name} holds no weight_map from tensors to files; save the model again.")
-        missing = sorted({part for part in listed.values() if not (directory / part).is_file()})
+        missing = sorted(
+            {part for part in listed.values() if not lies_inside(part) or not (directory / part).is_file()}
+        )
         if missing:
             raise UserError(f"{where}: {name} names {missing[0]}, which is not in the folder; fetch the missing file.")
         files = {tensor: directory / part for tensor, part in listed.items()}
