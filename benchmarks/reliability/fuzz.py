@@ -55,7 +55,7 @@ class Outcome:
 
 def one(number: int, seed: int, corpus: Corpus, place: Path, names: list[str], *, fork: bool) -> Outcome:
     """Make the input of that number in an empty folder `place`, run its command and return what came of it."""
-    random = Random(f"{seed}:{number}")  # noqa: S311
+    random = Random(f"{seed}:{number}")
     name = random.choices(names, [TARGETS[name].weight for name in names])[0]
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)

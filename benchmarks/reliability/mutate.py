@@ -185,10 +185,10 @@ def broken(random: Random, content: bytes) -> bytes:
         lambda: noise + content,
         lambda: content[:place] + noise + content[place + len(noise) :],
         lambda: content[:place] + bytes([random.randrange(256)]) + content[place + 1 :],
-        lambda: content.decode("utf-8", "replace").encode(random.choice(["utf-16", "utf-32", "cp037"])),
+        lambda: content.decode("utf-8", "replace").encode(random.choice(["utf-16", "utf-32", "cp037"]), "replace"),
         lambda: content.replace(b"\n", random.choice([b"\r\n", b"\r", b"\x85", b""])),
         lambda: content * random.choice([2, 20]),
-        lambda: random.choice([b"", b"\n", b"\0" * 1000, b"\x1f\x8b\x08\0", b"PK\x03\x04", b"PAR1PAR1", b"%PDF-1.7", b"\x80\x04."]),
+        lambda: random.choice([b"", b"\n", b"\0" * 1000, b"\x1f\x8b\x08\0", b"PK\x03\x04", b"PAR1PAR1", b"\x80\x04."]),
         lambda: bytes(random.randrange(256) for _ in range(random.randrange(300))),
     ]  # fmt: skip
     return random.choice(ways)()

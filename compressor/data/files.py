@@ -17,6 +17,8 @@ SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bar
 LINE_END = re.compile(r"\r\n|\r|\n")
 FIELD = re.compile(r'(?:"[^"]*+(?:""[^"]*+)*+"|(?!")[^,\r\n]*+)(?:,|\r\n|\r|\n|\Z)')
 """A field of a csv file with what ends it; nothing where a quote opens that does not close at the end of a field."""
+MOST_ROWS, MOST_BYTES = 10_000_000, 8 * 2**30
+"""Rows of a parquet file, and their bytes before they were packed: a small file may hold any number."""
 NAMED = 3
 """Bad rows that a message names, of all that it counts."""
 
@@ -260,7 +262,15 @@ def _read_jsonl(source: str, text: str) -> Table:
 
 
 def _read_parquet(source: str, path: Path) -> Table:
+    import pyarrow.parquet as pq
+
     try:
+        told = pq.read_metadata(path)
+        groups = [told.row_group(number) for number in range(told.num_row_groups)]
+        if told.num_rows > MOST_ROWS or sum(group.total_byte_size for group in groups) > MOST_BYTES:
+            raise ValueError(
+                f"it has {told.num_rows:,} rows, and at most {MOST_ROWS:,} of {MOST_BYTES:,} bytes are read"
+            )
         table = pd.read_parquet(path)
         columns = {column: table[column].tolist() for column in table.columns}
         names = [name for name in table.index.names if name is not None and name not in columns]

@@ -21,6 +21,50 @@ KEY = "compressor"
 """The field of config.json that holds the shape."""
 
 
+MOST = {"num_labels": 20_000, "id2label": 20_000, "label2id": 20_000}
+"""How many labels a classifier may have; comparing them with one another takes long."""
+MOST_LAYERS = 1_000
+"""Layers of a model, many times those of any encoder."""
+KERNELS = {
+    "attn_implementation",
+    "_attn_implementation",
+    "_attn_implementation_internal",
+    "use_kernels",
+    "kernel_config",
+}
+"""Fields that may have transformers fetch and run compiled code from a hub."""
+BUILT_IN = {"eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"}
+
+
+def check_given(raw: Mapping[str, Any], family: Family, where: str) -> None:
+    """Raise UserError, beginning with `where`, for what must not even be looked at by transformers in a configuration.
+
+    Code that it asks for, and numbers that fill memory before anything is made of them.
+    """
+    if "auto_map" in raw:
+        raise UserError(f"{where} asks for remote code (auto_map), which is never run; use a stock model.")
+    for name in sorted(KERNELS & raw.keys()):
+        if raw[name] not in BUILT_IN and raw[name]:
+            raise UserError(
+                f"{where} asks for code from a hub ({name}: {str(raw[name])[:60]!r}), which is never run; take {name} out."
+            )
+    layers = raw.get(family.layers_key)
+    if layers is not None and (type(layers) is not int or not 1 <= layers <= MOST_LAYERS):
+        raise UserError(
+            f"{where} gives no usable {family.layers_key} ({_cut(layers)}); it must be a whole number from 1 to {MOST_LAYERS:,}."
+        )
+    for name, most in MOST.items():
+        given = raw.get(name)
+        count = len(given) if isinstance(given, list | dict | str) else given
+        if isinstance(count, int | float) and count > most:
+            raise UserError(f"{where} speaks of {_cut(count)} labels in {name}; at most {most:,} are served.")
+
+
+def _cut(value: Any) -> str:  # noqa: ANN401
+    text = repr(value) if not isinstance(value, int) or abs(value) < 10**20 else f"over {'-' * (value < 0)}10^20"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def check_config(config: Mapping[str, Any], family: Family, where: str) -> None:
     """Raise UserError, beginning with `where`, for fields with which no model of the family can be built or run."""
     if config.get("quantization_config") is not None:

@@ -208,7 +208,8 @@ def _explain(error: ValidationError, kind: type[Spec], path: Path, text: str, ov
         return f"{where}: this key is missing; add it (`compressor schema{option}` describes it)."
     if first["type"] == "literal_error":
         allowed = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        return f"{where}: {_shortened(first['input'])} is not one of {first['ctx']['expected']}{nearest(first['input'], allowed)}."
+        near = nearest(first["input"], allowed)
+        return f"{where}: {_shortened(first['input'])} is not one of {first['ctx']['expected']}{near}."
     message = first["msg"].removeprefix("Value error, ")
     # a value that is a number or a word has an error for each of the two
     words = [other["ctx"]["expected"] for other in error.errors() if other["type"] == "literal_error"

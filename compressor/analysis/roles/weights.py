@@ -5,7 +5,6 @@ before the next.
 """
 
 import re
-import zipfile
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +19,8 @@ from compressor.errors import UserError, first_line
 from compressor.files import lies_inside, read_json
 from compressor.model.checks import KEY
 from compressor.model.families import FAMILIES, Family
-from compressor.model.load import WEIGHTS, read_config
+from compressor.model.files.weights import WEIGHTS, load_pickled
+from compressor.model.load import read_config
 from compressor.model.sublayers import any_shape, padded, padded_sizes, shape_of
 from compressor.model.units import Shape
 
@@ -243,9 +243,7 @@ def _layers(naming: Naming, prefix: str, numbers: set[int], names: set[str], whe
         )
         missing = next((name for name in layer.matrices if name not in names), None)
         if missing:
-            raise UserError(
-                f"{where}: layer {number + 1} has no tensor {missing}; roles need the same parts in each layer."
-            )
+            raise UserError(f"{where}: layer {number + 1} has no tensor {missing}; roles need the same parts in each.")
         made.append(layer)
     return tuple(made)
 
@@ -290,7 +288,7 @@ def _read_tensor(file: Path, name: str) -> Tensor:
 def _load_bin(file: Path) -> dict[str, Tensor]:
     """Return the tensors of a .bin file, mapped rather than read where its format allows that."""
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+        content = load_pickled(file, "cpu")
     except Exception as error:  # pickle and zip raise whatever a broken file leads them to
         raise _damaged(file, error) from error
     if not isinstance(content, dict):

@@ -26,8 +26,10 @@ PICKLED = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", t
 Stored = dict[str, tuple[str, list[int]]]
 """Name -> (dtype as a safetensors header calls it, shape) of every weight."""
 FLOAT8 = "F8_", "FLOAT8_"
-LONGEST_HEADER = 100_000_000
-"""Bytes of the header of a safetensors file, as the library itself has it."""
+ROOM, SMALL = 8, 20_000_000
+"""How many times the weights of its files a configuration may announce, and how many in any case."""
+LONGEST_HEADER = 10_000_000
+"""Bytes of the header of a safetensors file; twenty thousand tensors take three million."""
 MOST_TENSORS = 20_000
 """Tensors in a file; libraries compare the names of those that a model does not know with all others."""
 
@@ -47,11 +49,38 @@ def stored_tensors(directory: Path) -> Stored:
     for file in (directory / name for name in names):
         try:
             found |= _pickled(file) if file.suffix == ".bin" else _header(file)
+        except OSError as error:
+            raise UserError(
+                f"{file}: cannot be read ({error.strerror or first_line(error)}); check its rights."
+            ) from error
         except Exception as error:  # pickle and zip raise whatever a damaged file leads them to
             raise UserError(
                 f"{file}: the weight file is damaged or cannot be read ({first_line(error)}); fetch or save it again."
             ) from error
     return found
+
+
+def check_size(config: Mapping[str, Any], family: Family, stored: Stored, where: str) -> None:
+    """Raise UserError, beginning with `where`, for a configuration that announces far more weights than the files hold.
+
+    Nothing is made of it then: a file of a few bytes would have all memory filled. What a checkpoint lacks, such as a head, or
+    has lost, such as neurons, is within the room that is left.
+    """
+    wide, inner = config[family.width_key], config[family.ffn_key] or 0
+    layers = 1 if family.groups_key else config[family.layers_key]
+    names = sum(config.get(size) or 0 for size in SIZES)
+    announced = names * config.get("embedding_size", wide) + layers * (
+        4 * wide * wide + (2 + family.gated) * wide * inner
+    )
+    held = sum(math.prod(shape) for _, shape in stored.values())
+    if announced > ROOM * held + SMALL:
+        sizes = ", ".join(
+            f"{key} {config[key]:,}" for key in (family.width_key, family.ffn_key, *SIZES) if config.get(key)
+        )
+        raise UserError(
+            f"{where}: it announces {announced:,} weights ({family.layers_key} {layers:,}, {sizes}), and the files hold "
+            f"{held:,}; correct the one that is wrong."
+        )
 
 
 def stored_precision(directory: Path) -> str:
@@ -101,11 +130,36 @@ def _header(file: Path) -> Stored:
     header.pop("__metadata__", None)
     if len(header) > MOST_TENSORS:
         raise ValueError(f"it names {len(header):,} tensors, and no classifier has over {MOST_TENSORS:,}")
+    end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+    if end != there - size:
+        raise ValueError(f"its header speaks of {end:,} bytes of weights, and {there - size:,} are there")
     return {key: (str(entry["dtype"]), [int(size) for size in entry["shape"]]) for key, entry in header.items()}
 
 
+def _check_zip(file: Path) -> None:
+    """Raise ValueError for a zip file whose content is larger than it is: torch compresses nothing."""
+    with zipfile.ZipFile(file) as archive:
+        content = sum(entry.file_size for entry in archive.infolist())
+        packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+    if packed or content > file.stat().st_size:
+        raise ValueError(
+            f"its content is compressed, {content:,} bytes in {file.stat().st_size:,}, and torch does not do so"
+        )
+
+
+def load_pickled(file: Path, device: str) -> Any:  # noqa: ANN401
+    """Return what a .bin file holds, mapped rather than read where its format allows that; no code in it is run.
+
+    Raises ValueError for one that is larger than it looks, and whatever pickle and zip make of a damaged one.
+    """
+    zipped = zipfile.is_zipfile(file)
+    if zipped:
+        _check_zip(file)
+    return torch.load(file, map_location=device, weights_only=True, mmap=zipped)
+
+
 def _pickled(file: Path) -> Stored:
-    content = torch.load(file, map_location="meta", weights_only=True, mmap=zipfile.is_zipfile(file))
+    content = load_pickled(file, "meta")
     tensors = {name: tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
     return {
         name: (PICKLED.get(tensor.dtype, str(tensor.dtype).removeprefix("torch.").upper()), list(tensor.shape))
