@@ -123,15 +123,13 @@ def read_objects(path: Path, named_by: str) -> Table:
         raise UserError(
             f"{path}: not readable as json ({error}); a file with an object a line is called .jsonl."
         ) from error
-    if not isinstance(records, list) or not records or not all(isinstance(record, dict) for record in records):
+    listed = isinstance(records, list) and records and all(isinstance(record, dict) for record in records)
+    names = dict.fromkeys(name for record in records for name in record) if listed else {}
+    if not listed or len(names) > MOST_COLUMNS or len(names) * len(records) > MOST_CELLS:
         raise UserError(
-            f"{path}: a json file of data is a list of objects such as [{{...}}, ...]; save it so, or as jsonl."
+            f"{path}: a json file of data is a list of objects such as [{{...}}, ...], of at most {MOST_COLUMNS:,} names; save "
+            "it so, or as jsonl."
         )
-    names = dict.fromkeys(name for record in records for name in record)
-    try:
-        _check_cells(len(names), len(records))
-    except ValueError as error:
-        raise UserError(f"{path}: {error}; leave out what is not needed.") from error
     return Table(str(path), {name: [record.get(name) for record in records] for name in names})
 
 
@@ -245,7 +243,7 @@ def _check_cells(columns: int, rows: int) -> None:
     """Raise ValueError for more columns than a table has, or a table that a few names in each of many rows make huge."""
     if columns > MOST_COLUMNS or columns * rows > MOST_CELLS:
         raise ValueError(
-            f"it has {columns:,} columns and {rows:,} rows, and at most {MOST_COLUMNS:,} columns and {MOST_CELLS:,} values are read"
+            f"it has {columns:,} columns and {rows:,} rows; at most {MOST_COLUMNS:,} columns, {MOST_CELLS:,} values are read"
         )
 
 
