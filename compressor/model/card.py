@@ -33,9 +33,11 @@ What the removal costs in accuracy and gains in latency is in `result.json` and 
 
 ## Recipe
 
-```yaml
-{recipe}```
+{fence}yaml
+{recipe}{fence}
 """
+MARKS = re.compile(r"[\\`*_\[\]<>&|~]")
+"""What Markdown and HTML take for more than a sign of a name."""
 
 
 ANSWER, RESULTS = "answer", "results"
@@ -145,11 +147,13 @@ def model_card(
         library_name="transformers", pipeline_tag=f"{'token' if by_word else 'text'}-classification",
         tags=["compressor", "layer-skipping"], model_name=name, base_model=base_id, **source,
     )  # fmt: skip
+    longest = max(map(len, re.findall("`+", recipe)), default=0)
     return CARD.format(
         metadata=metadata.to_yaml(),
+        fence="`" * max(3, longest + 1),  # that no value of the recipe can close
         use=(USE_TOKENS if by_word else USE).format(max_length=max_length),
         name=name,
-        base=base,
+        base=MARKS.sub(lambda found: f"&#{ord(found[0])};", " ".join(base.split())),
         model_class=model_class,
         gone=f"without {unit_words(units)} of {layers} encoder layers (numbered from 1)"
         if units

@@ -57,9 +57,9 @@ def open_sweep(path: str | Path) -> SweepResult:
     if not isinstance(result, dict) or result.get("schema") != SCHEMA:
         raise UserError(f"{path / SWEEP}: this version reads schema {SCHEMA}; run the sweep again.")
     with whole_result(str(path / SWEEP)):
-        outside = next((row["name"] for row in result["points"] if not lies_inside(row["name"])), None)
-    if outside is not None:
-        raise UserError(f"{path / SWEEP}: it names {outside!r}, which lies elsewhere; run the sweep again.")
+        outside = [row["name"] for row in result["points"] if not lies_inside(row["name"])]
+    if outside:
+        raise UserError(f"{path / SWEEP}: it names {outside[0]!r}, which lies elsewhere; run the sweep again.")
     return SweepResult(path, result)
 
 
