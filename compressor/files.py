@@ -62,6 +62,20 @@ def read_json(path: Path) -> Any:  # noqa: ANN401
         raise ValueError("values are nested too deep") from error
 
 
+def check_schema(content: object, schema: int, path: Path, remedy: str) -> None:
+    """Raise UserError for the content of a JSON file whose schema is not the one that this version reads.
+
+    `remedy` is for one of an earlier version; of a later one it is another version of this package.
+    """
+    found = content.get("schema") if isinstance(content, dict) else None
+    if type(found) is not int or found != schema:
+        later = type(found) is int and found > schema
+        raise UserError(
+            f"{path}: schema {found!r} is not {schema}, the one that this version reads; "
+            f"{'use the version of compressor that wrote it, or a later one' if later else remedy}."
+        )
+
+
 def check_out(out: Path) -> None:
     """Raise UserError where files could not be written to the folder `out`."""
     existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())

@@ -10,7 +10,7 @@ import numpy as np
 from compressor.errors import UserError
 from compressor.export.deploy import KINDS
 from compressor.export.parity import MAX_ABS
-from compressor.files import file_sha256, lies_inside, read_json, write_json
+from compressor.files import check_schema, file_sha256, lies_inside, read_json, write_json
 from compressor.measurement.machine.environment import versions
 from compressor.model.load import find_model
 from compressor.release.probe import file_logits, kept, probe_texts, read, torch_logits
@@ -152,12 +152,7 @@ def read_manifest(root: Path) -> dict[str, Any]:
         ) from error
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read ({error}); copy it again, or run the recipe again.") from error
-    schema = manifest.get("schema") if isinstance(manifest, dict) else None
-    if schema != SCHEMA:
-        raise UserError(
-            f"{file}: schema {schema!r} is not {SCHEMA}, the one that this version reads; use the version of compressor "
-            "that wrote it."
-        )
+    check_schema(manifest, SCHEMA, file, "use the version of compressor that wrote it")
     wrong = next((key for key, kind in NEEDED.items() if not isinstance(manifest.get(key), kind)), None)
     unsafe = next((name for name in manifest.get("files", ()) if not lies_inside(name)), None)
     if wrong is None and not _whole(manifest):
