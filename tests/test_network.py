@@ -39,6 +39,7 @@ WHOLE = sets(
     "export.variants=[fp32,optimized,int8]",
     "analysis=[ffn,errors,roles]",
     "cascade={exits: auto}",
+    "data.calibration.seen_in_training=false",
     "selection.audit=true",
     "goals={max_drop: 1}",
 )
