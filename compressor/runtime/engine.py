@@ -77,6 +77,9 @@ class Engine:
         length, side = settings["max_length"], settings.get("truncation_side", "right")
         with _said(f"{folder}: texts cannot be cut to max_length {length}"):
             self._tokenizer.enable_truncation(length, direction=side)
+            special = self._tokenizer.num_special_tokens_to_add(settings.get("texts", 1) == 2)
+            if length <= special:
+                raise ValueError(f"{special} tokens of them are special")
         outputs = [session.get_outputs()[-1].shape[-1:] for session in self._sessions]
         wrong = next(
             (size for (size, *_) in outputs if isinstance(size, int) and size != len(settings["label_names"])), None
