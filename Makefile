@@ -6,7 +6,7 @@ DIRS ?= runs/demo
 OUT ?= dist
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test quick run sweep recipes bench bench-ship bench-skip bench-glue bench-audits bench-twelve bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-parity bench-units bench-frontier bench-distill bench-kinds bench-families bench-sweep bench-placement bench-placement-gpu bench-gpu bench-fuzz wheel docs lint format clean
+.PHONY: help install demo test quick run sweep recipes bench bench-ship bench-skip bench-glue bench-audits bench-twelve bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-parity bench-units bench-frontier bench-distill bench-kinds bench-families bench-sweep bench-placement bench-placement-gpu bench-gpu bench-fuzz lock audit wheel docs lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -112,6 +112,13 @@ wheel: $(STAMP)  ## [OUT=dist]: the package as one file, the same bytes every ti
 	rm -rf build *.egg-info
 	umask 022 && SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2> /dev/null || echo 315532800) $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(OUT) .
 	rm -rf build *.egg-info
+
+lock: $(STAMP)  ## add the digests of this platform's files to requirements.lock; after a change of constraints.txt
+	$(BIN)/python docs/make_lock.py
+
+audit: $(STAMP)  ## known weaknesses of the pinned versions: asks pypi.org, so no test does it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(VENV)/audit pip-audit
+	PYTHONPATH=$(VENV)/audit $(BIN)/python -m pip_audit --disable-pip --require-hashes -r requirements.lock
 
 docs: $(STAMP)  ## write the reference of recipes, the tables of families and of licences anew
 	$(BIN)/python docs/make_recipes.py
