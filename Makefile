@@ -6,7 +6,7 @@ DIRS ?= runs/demo
 OUT ?= dist
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test quick run sweep recipes bench bench-ship bench-skip bench-glue bench-audits bench-twelve bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-parity bench-units bench-frontier bench-distill bench-kinds bench-families bench-sweep bench-placement bench-placement-gpu bench-gpu wheel docs lint format clean
+.PHONY: help install demo test quick run sweep recipes bench bench-ship bench-skip bench-glue bench-audits bench-twelve bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-parity bench-units bench-frontier bench-distill bench-kinds bench-families bench-sweep bench-placement bench-placement-gpu bench-gpu bench-fuzz lock audit wheel docs lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -99,6 +99,9 @@ bench-placement: $(STAMP)  ## [DATA=folder]: which layers need an FFN? twelve na
 bench-placement-gpu: $(STAMP)  ## [DATA=folder] [ARGS="--set pretrain.steps=50000"]: the larger experiment, on one GPU
 	$(BIN)/python -m benchmarks.placement.run --recipe recipes/placement/gpu.yaml --device cuda --processes 1 --out runs/ffn_placement_gpu $(if $(DATA),--data $(DATA)) $(ARGS)
 
+bench-fuzz: $(STAMP)  ## [ARGS="--inputs 10000 --seed 0 --out FILE.json"]: wrong inputs of every kind, each to a command
+	$(BIN)/python -m benchmarks.reliability.fuzz $(ARGS)
+
 bench-memory: $(STAMP)  ## peak memory of the scoring pass at 1,000 and 10,000 rows, and of an archive of up to 1,000,000
 	$(BIN)/python -m benchmarks.memory.run
 	$(BIN)/python -m benchmarks.memory.archive
@@ -111,7 +114,18 @@ wheel: $(STAMP)  ## [OUT=dist]: the package as one file, the same bytes every ti
 	umask 022 && SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2> /dev/null || echo 315532800) $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(OUT) .
 	rm -rf build *.egg-info
 
+<<<<<<< HEAD
 docs: $(STAMP)  ## write the pages on recipes, families and licences anew, and the whole site into dist/site
+=======
+lock: $(STAMP)  ## add the digests of this platform's files to docs/requirements.lock; after a change of constraints.txt
+	$(BIN)/python docs/make_lock.py
+
+audit: $(STAMP)  ## known weaknesses of the pinned versions: asks the package index, so no test does it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(VENV)/audit pip-audit
+	PYTHONPATH=$(VENV)/audit $(BIN)/python -m pip_audit --disable-pip --require-hashes -r docs/requirements.lock
+
+docs: $(STAMP)  ## write the reference of recipes, the tables of families and of licences anew
+>>>>>>> hostile
 	$(BIN)/python docs/make_recipes.py
 	$(BIN)/python docs/make_families.py
 	$(BIN)/python docs/make_licences.py

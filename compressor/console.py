@@ -49,7 +49,7 @@ def say(line: str) -> None:
     if sys.stderr.isatty() or "COLUMNS" in os.environ:
         _console(stderr=True).print(Sentence(line), crop=False)
     else:
-        typer.echo(line, err=True)
+        typer.echo(plain(line), err=True)
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401

@@ -4,9 +4,23 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
+LONGEST = 1000
+"""Characters of a sentence; what is wrong may be a value of any length."""
+
+
+def shortened(message: str) -> str:
+    """Return a sentence without its middle where it is too long: it begins with the place and ends with the remedy."""
+    return message if len(message) <= LONGEST else f"{message[: LONGEST * 2 // 3]} [...] {message[-LONGEST // 3 :]}"
+
 
 class UserError(Exception):
-    """Wrong input. The message is one sentence: what is wrong, where (file, field, row), and the remedy. Exit code 2."""
+    """Wrong input. The message is one sentence: what is wrong, where (file, field, row), and the remedy. Exit code 2.
+
+    Of one that is too long the middle is left out.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(message))
 
 
 def first_line(error: object) -> str:

@@ -62,6 +62,20 @@ def read_json(path: Path) -> Any:  # noqa: ANN401
         raise ValueError("values are nested too deep") from error
 
 
+def check_schema(content: object, schema: int, path: Path, remedy: str) -> None:
+    """Raise UserError for the content of a JSON file whose schema is not the one that this version reads.
+
+    `remedy` is for one of an earlier version; of a later one it is another version of this package.
+    """
+    found = content.get("schema") if isinstance(content, dict) else None
+    if type(found) is not int or found != schema:
+        later = type(found) is int and found > schema
+        raise UserError(
+            f"{path}: schema {found!r} is not {schema}, the one that this version reads; "
+            f"{'use the version of compressor that wrote it, or a later one' if later else remedy}."
+        )
+
+
 def check_out(out: Path) -> None:
     """Raise UserError where files could not be written to the folder `out`."""
     existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
@@ -89,6 +103,19 @@ def claim_folder(path: Path, own: Collection[str], option: str, whose: str) -> N
         )
 
 
+def lies_inside(name: object) -> bool:
+    """Tell whether a name that a file gives is one of a place below its folder: relative, and without a way back up."""
+    path = Path(name) if isinstance(name, str) and "\0" not in name else Path("/")
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+
+
+def check_way(folder: Path, path: Path) -> None:
+    """Raise UserError where a link stands between a folder and a path below it: what is written would land elsewhere."""
+    for part in path.parents[: len(path.relative_to(folder).parts) - 1]:
+        if part.is_symlink():
+            check_target(part)
+
+
 def check_target(path: Path, *, folder: bool = False) -> None:
     """Raise UserError where something stands that a new file, or a `folder`, must not take the place of."""
     if path.is_symlink():
@@ -104,6 +131,7 @@ def write_files(folder: Path, contents: Mapping[str, bytes], *, instead_of: str 
     Of what stands there only files that an earlier call wrote and whose names begin with `instead_of` are removed, and files
     of the same name replaced. Raises UserError where one of them is a link or a folder.
     """
+    check_target(folder, folder=True)
     folder.mkdir(parents=True, exist_ok=True)
     before = written_before(folder)
     stale = {name for name in before if name.startswith(instead_of)} - set(contents)
@@ -118,7 +146,7 @@ def write_files(folder: Path, contents: Mapping[str, bytes], *, instead_of: str 
 def written_before(folder: Path) -> list[str]:
     """Return the names of files that earlier calls say that they wrote to a folder."""
     try:
-        return [name for name in read_json(folder / WRITTEN) if Path(name).name == name]
+        return [name for name in read_json(folder / WRITTEN) if lies_inside(name) and Path(name).name == name]
     except (OSError, ValueError, TypeError):
         return []
 
@@ -144,7 +172,7 @@ def publish(made: Path, target: Path, written: Collection[str]) -> list[str]:
 
     Of what stands in a folder only `written`, what an earlier call says that it made, and what has a name of the new files
     goes: what a user put beside it stays. All files get the rights that the umask leaves, whatever library wrote them.
-    Raises UserError where `target` is a link, or a file where a folder is to stand and the other way round.
+    Raises UserError where `target` or a folder in it is a link, or a file where a folder is to stand and the other way round.
     """
     check_target(target, folder=made.is_dir())
     usual_rights(made)
@@ -152,7 +180,9 @@ def publish(made: Path, target: Path, written: Collection[str]) -> list[str]:
         made.replace(target)
         return [""]
     files = sorted(path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file())
-    earlier = [Path(name) for name in written if not Path(name).is_absolute() and ".." not in Path(name).parts]
+    earlier = [Path(name) for name in written if lies_inside(name)]
+    for name in (*earlier, *files):
+        check_way(target, target / name)
     for name in earlier:
         if (target / name).is_file():
             (target / name).unlink()

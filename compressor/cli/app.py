@@ -19,7 +19,7 @@ from compressor.cli.release.commands import bundle, push, verify
 from compressor.cli.sweep.commands import sweep
 from compressor.cli.timing.commands import bench, compare
 from compressor.console import say
-from compressor.errors import UserError
+from compressor.errors import UserError, shortened
 
 SURROGATES = re.compile("[\ud800-\udfff]")
 """What Python makes of bytes that are no UTF-8."""
@@ -120,5 +120,5 @@ def _fail_usage(error: typer.BadParameter) -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    say(f"error: {message}")
+    say(f"error: {shortened(message)}")
     sys.exit(code)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,6 +18,10 @@ SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bar
 LINE_END = re.compile(r"\r\n|\r|\n")
 FIELD = re.compile(r'(?:"[^"]*+(?:""[^"]*+)*+"|(?!")[^,\r\n]*+)(?:,|\r\n|\r|\n|\Z)')
 """A field of a csv file with what ends it; nothing where a quote opens that does not close at the end of a field."""
+MOST_ROWS, MOST_BYTES = 10_000_000, 8 * 2**30
+"""Rows of a parquet file, and their bytes before they were packed: a small file may hold any number."""
+MOST_COLUMNS, MOST_CELLS = 10_000, 200_000_000
+"""Columns of a file, and its values, those counted too that rows lack."""
 NAMED = 3
 """Bad rows that a message names, of all that it counts."""
 
@@ -118,11 +123,13 @@ def read_objects(path: Path, named_by: str) -> Table:
         raise UserError(
             f"{path}: not readable as json ({error}); a file with an object a line is called .jsonl."
         ) from error
-    if not isinstance(records, list) or not records or not all(isinstance(record, dict) for record in records):
+    listed = isinstance(records, list) and records and all(isinstance(record, dict) for record in records)
+    names = dict.fromkeys(name for record in records for name in record) if listed else {}
+    if not listed or len(names) > MOST_COLUMNS or len(names) * len(records) > MOST_CELLS:
         raise UserError(
-            f"{path}: a json file of data is a list of objects such as [{{...}}, ...]; save it so, or as jsonl."
+            f"{path}: a json file of data is a list of objects such as [{{...}}, ...], of at most {MOST_COLUMNS:,} names; save "
+            "it so, or as jsonl."
         )
-    names = dict.fromkeys(name for record in records for name in record)
     return Table(str(path), {name: [record.get(name) for record in records] for name in names})
 
 
@@ -217,7 +224,8 @@ def _from_records(source: str, records: Sequence[tuple[int, list[str]]], separat
     if not records:
         return Table(source, {})
     (_, header), *rows = records
-    twice = next((name for place, name in enumerate(header) if name and name in header[:place]), None)
+    _check_cells(len(header), len(rows))
+    twice = next((name for name, count in Counter(header).items() if name and count > 1), None)
     if twice is not None:
         raise ValueError(f"the header names the column {twice!r} twice")
     bad, hinted = {}, False
@@ -229,6 +237,14 @@ def _from_records(source: str, records: Sequence[tuple[int, list[str]]], separat
     values = [[None] * len(header) if row in bad else fields for row, (_, fields) in enumerate(rows)]
     columns = {name: [fields[place] for fields in values] for place, name in enumerate(header)}
     return Table(source, columns, bad, hint=_separator_hint(header, separator))
+
+
+def _check_cells(columns: int, rows: int) -> None:
+    """Raise ValueError for more columns than a table has, or a table that a few names in each of many rows make huge."""
+    if columns > MOST_COLUMNS or columns * rows > MOST_CELLS:
+        raise ValueError(
+            f"it has {columns:,} columns and {rows:,} rows; at most {MOST_COLUMNS:,} columns, {MOST_CELLS:,} values are read"
+        )
 
 
 def _separator_hint(header: Sequence[str], own: str) -> str:
@@ -255,12 +271,21 @@ def _read_jsonl(source: str, text: str) -> Table:
             bad[len(records)], record = f"line {number}: {problem}", {}
         records.append(record)
     names = dict.fromkeys(name for record in records for name in record)
+    _check_cells(len(names), len(records))
     names = names or ({"": None} if records else {})  # one column for rows of which none could be read
     return Table(source, {name: [record.get(name) for record in records] for name in names}, bad)
 
 
 def _read_parquet(source: str, path: Path) -> Table:
+    import pyarrow.parquet as pq
+
     try:
+        told = pq.read_metadata(path)
+        groups = [told.row_group(number) for number in range(told.num_row_groups)]
+        if told.num_rows > MOST_ROWS or sum(group.total_byte_size for group in groups) > MOST_BYTES:
+            raise ValueError(
+                f"it has {told.num_rows:,} rows, and at most {MOST_ROWS:,} of {MOST_BYTES:,} bytes are read"
+            )
         table = pd.read_parquet(path)
         columns = {column: table[column].tolist() for column in table.columns}
         names = [name for name in table.index.names if name is not None and name not in columns]

@@ -26,9 +26,9 @@ from compressor.export.tail import with_tail, without_dead_nodes
 from compressor.files import WRITTEN, check_target, publish, spare_readmes, write_json, written_before
 from compressor.measurement.cost import weight_bytes
 from compressor.measurement.machine.environment import int8_is_fast
-from compressor.model.checks import stored_precision
 from compressor.model.cls_row import needs_every_row
 from compressor.model.families import family_of
+from compressor.model.files.weights import stored_precision
 from compressor.model.load import ModelSource, find_model, load_classifier, load_tokenizer, longest_input
 from compressor.progress import Track, silent
 

@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from compressor.files import README
 from compressor.model.units import Unit, unit_words
+from compressor.recipe.text import parse
 
 SOURCE_KEYS = "language", "license", "license_name", "license_link"
 """What a compressed model has of its source's metadata: what both must share."""
@@ -32,9 +33,11 @@ What the removal costs in accuracy and gains in latency is in `result.json` and 
 
 ## Recipe
 
-```yaml
-{recipe}```
+{fence}yaml
+{recipe}{fence}
 """
+MARKS = re.compile(r"[\\`*_\[\]<>&|~]")
+"""What Markdown and HTML take for more than a sign of a name."""
 
 
 ANSWER, RESULTS = "answer", "results"
@@ -93,8 +96,8 @@ def source_metadata(directory: Path) -> dict[str, Any]:
     """Return what the card of the model in `directory` says of `SOURCE_KEYS`; nothing where it says nothing usable."""
     try:
         matter = FRONT_MATTER.match((directory / README).read_text(encoding="utf-8"))
-        found = yaml.safe_load(matter[1]) if matter else {}
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        found = parse(matter[1]) if matter else {}
+    except (OSError, ValueError, TypeError, yaml.YAMLError):  # the last but one for keys that are lists
         return {}
     if not isinstance(found, dict):
         return {}
@@ -144,11 +147,13 @@ def model_card(
         library_name="transformers", pipeline_tag=f"{'token' if by_word else 'text'}-classification",
         tags=["compressor", "layer-skipping"], model_name=name, base_model=base_id, **source,
     )  # fmt: skip
+    longest = max(map(len, re.findall("`+", recipe)), default=0)
     return CARD.format(
         metadata=metadata.to_yaml(),
+        fence="`" * max(3, longest + 1),  # that no value of the recipe can close
         use=(USE_TOKENS if by_word else USE).format(max_length=max_length),
         name=name,
-        base=base,
+        base=MARKS.sub(lambda found: f"&#{ord(found[0])};", " ".join(base.split())),
         model_class=model_class,
         gone=f"without {unit_words(units)} of {layers} encoder layers (numbered from 1)"
         if units

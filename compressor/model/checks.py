@@ -4,37 +4,65 @@ No weight is loaded, only what files say of it, and nothing in them is executed.
 """
 
 import json
-import math
-import zipfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
 from transformers.activations import ACT2FN
 
 from compressor.data.answers.config import task_of
-from compressor.errors import UserError, first_line
-from compressor.files import read_json
+from compressor.errors import UserError
 from compressor.model.families import Family, family_of
 from compressor.model.units import Shape
 
-WEIGHTS = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"
-PRECISIONS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float32"}
-"""What a safetensors header says -> in which precision weights that were computed in float32 are stored again."""
-PICKLED = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
-"""The same of tensors in .bin files; all others go by torch's own name in capitals."""
-
-Stored = dict[str, tuple[str, list[int]]]
-"""Name -> (dtype as a safetensors header calls it, shape) of every weight."""
 SIZES = "vocab_size", "max_position_embeddings", "type_vocab_size"
 """Fields of a configuration, beside those of the family, that must be whole numbers from 1 on where they are given."""
-FLOAT8 = "F8_", "FLOAT8_"
 KEY = "compressor"
 """The field of config.json that holds the shape."""
+
+
+MOST = {"num_labels": 20_000, "id2label": 20_000, "label2id": 20_000}
+"""How many labels a classifier may have; comparing them with one another takes long."""
+MOST_LAYERS = 1_000
+"""Layers of a model, many times those of any encoder."""
+KERNELS = {
+    "attn_implementation",
+    "_attn_implementation",
+    "_attn_implementation_internal",
+    "use_kernels",
+    "kernel_config",
+}
+"""Fields that may have transformers fetch and run compiled code from a hub."""
+BUILT_IN = {"eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"}
+
+
+def check_given(raw: Mapping[str, Any], family: Family, where: str) -> None:
+    """Raise UserError, beginning with `where`, for what must not even be looked at by transformers in a configuration.
+
+    Code that it asks for, and numbers that fill memory before anything is made of them.
+    """
+    if "auto_map" in raw:
+        raise UserError(f"{where} asks for remote code (auto_map), which is never run; use a stock model.")
+    for name in sorted(KERNELS & raw.keys()):
+        if raw[name] not in BUILT_IN and raw[name]:
+            raise UserError(
+                f"{where} asks for code from a hub ({name}: {str(raw[name])[:60]!r}), which is never run; take {name} out."
+            )
+    layers = raw.get(family.layers_key)
+    if layers is not None and (type(layers) is not int or not 1 <= layers <= MOST_LAYERS):
+        raise UserError(
+            f"{where} gives no usable {family.layers_key} ({_cut(layers)}); it must be a whole number from 1 to {MOST_LAYERS:,}."
+        )
+    for name, most in MOST.items():
+        given = raw.get(name)
+        count = len(given) if isinstance(given, list | dict | str) else given
+        if isinstance(count, int | float) and count > most:
+            raise UserError(f"{where} speaks of {_cut(count)} labels in {name}; at most {most:,} are served.")
+
+
+def _cut(value: Any) -> str:  # noqa: ANN401
+    text = repr(value) if not isinstance(value, int) or abs(value) < 10**20 else f"over {'-' * (value < 0)}10^20"
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def check_config(config: Mapping[str, Any], family: Family, where: str) -> None:
@@ -196,78 +224,3 @@ def check_outputs(config: Mapping[str, Any], where: str) -> None:
             raise UserError(
                 f"{where}: label2id says that {name!r} is {index}, id2label that it is {labels.index(name)}; correct one."
             )
-
-
-def stored_tensors(directory: Path) -> Stored:
-    """Return what the first of `WEIGHTS` that is there holds; raises UserError naming a file that cannot be read."""
-    name = next((name for name in WEIGHTS if (directory / name).is_file()), "")
-    names = [name] if name else []
-    if name.endswith(".index.json"):
-        try:
-            names = sorted({str(shard) for shard in read_json(directory / name)["weight_map"].values()})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{directory / name}: cannot be read ({error}); fetch or save the model again.") from error
-    found: Stored = {}
-    for file in (directory / name for name in names):
-        try:
-            found |= _pickled(file) if file.suffix == ".bin" else _header(file)
-        except Exception as error:  # pickle and zip raise whatever a damaged file leads them to
-            raise UserError(
-                f"{file}: the weight file is damaged or cannot be read ({first_line(error)}); fetch or save it again."
-            ) from error
-    return found
-
-
-def stored_precision(directory: Path) -> str:
-    """Return in which precision (a value of `PRECISIONS`) most of the weights lie in a model directory."""
-    sizes = Counter({"float32": 0})
-    for dtype, shape in stored_tensors(directory).values():
-        if dtype in PRECISIONS:
-            sizes[PRECISIONS[dtype]] += math.prod(shape)
-    return sizes.most_common(1)[0][0]
-
-
-def check_stored(directory: Path, family: Family, where: str, *, head: bool) -> None:
-    """Raise UserError for weights in 8-bit floats and, where a `head` is needed, for a checkpoint without one."""
-    tensors = stored_tensors(directory)
-    narrow = next((name for name, (dtype, _) in tensors.items() if dtype.startswith(FLOAT8)), None)
-    if narrow is not None:
-        raise UserError(
-            f"{where}: weight {narrow} is stored in 8 bits ({tensors[narrow][0]}); give the checkpoint from before the "
-            "quantisation."
-        )
-    if head and not any(name.startswith(f"{family.output}.") for name in tensors):
-        raise UserError(
-            f"{where}: this model has no classification head ({family.output} is missing), so it is not fine-tuned; add a "
-            "finetune section to the recipe, such as finetune: {epochs: 3}, or give a fine-tuned model."
-        )
-
-
-def misfit(directory: Path, config: Mapping[str, Any], name: str, wanted: list[int]) -> str:
-    """Say which shape the weight `name` has in the file, which is `wanted`, and by which fields of the configuration."""
-    _, stored = stored_tensors(directory).get(name, ("", None))
-    if stored is None:
-        return f"weight {name} is not the {wanted} that config.json announces"
-    family = family_of(config["model_type"], task_of(config, "config.json").kind)
-    apart = {wide for have, wide in zip(stored, wanted, strict=False) if have != wide}
-    fields = [key for key in (family.width_key, family.ffn_key, *SIZES) if config.get(key) in apart]
-    fields = ["num_labels"] if name.startswith(f"{family.output}.") else fields
-    by = f" by {' or '.join(fields)}" if fields else ""
-    return f"weight {name} is {stored} in the file and {wanted}{by} in config.json; correct the one that is wrong"
-
-
-def _header(file: Path) -> Stored:
-    with file.open("rb") as opened:
-        size = int.from_bytes(opened.read(8), "little")
-        header = json.loads(opened.read(min(size, 100_000_000)))
-    header.pop("__metadata__", None)
-    return {key: (str(entry["dtype"]), [int(size) for size in entry["shape"]]) for key, entry in header.items()}
-
-
-def _pickled(file: Path) -> Stored:
-    content = torch.load(file, map_location="meta", weights_only=True, mmap=zipfile.is_zipfile(file))
-    tensors = {name: tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
-    return {
-        name: (PICKLED.get(tensor.dtype, str(tensor.dtype).removeprefix("torch.").upper()), list(tensor.shape))
-        for name, tensor in tensors.items()
-    }

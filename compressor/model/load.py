@@ -4,8 +4,10 @@ import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -20,23 +22,21 @@ from transformers.utils import logging as transformers_logging
 
 from compressor.data.answers.config import by_token, cross_encoder, task_of
 from compressor.data.answers.kinds import KINDS, TOKENS, Task
+from compressor.data.tokenizer import check_tokenizer, no_panic, probe
 from compressor.errors import UserError, first_line
 from compressor.files import file_sha256, read_json
-from compressor.model.checks import (
-    WEIGHTS,
-    check_config,
-    check_outputs,
-    check_stored,
-    misfit,
-    shape_in,
-    stored_precision,
-)
+from compressor.model.checks import check_config, check_given, check_outputs, shape_in
 from compressor.model.families import family_of
+from compressor.model.files.weights import WEIGHTS, check_size, check_stored, misfit, stored_precision, stored_tensors
 from compressor.model.places import fetch, local_model
 from compressor.model.sublayers import as_stored, loading_class
 from compressor.model.surgery import rolled, unrolled
 
 TOKENIZERS = "tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model"
+LONGEST_CONFIG = 3_000_000
+"""Bytes of config.json; twenty thousand labels take one million."""
+ADAPTER = "adapter_config.json"
+"""What makes transformers load another model, from a hub, in place of the one that lies beside it."""
 NEUTRAL = {
     **{"return_dict": True, "torchscript": False, "output_hidden_states": False, "output_attentions": False},
     **{"chunk_size_feed_forward": 0, "is_decoder": False, "add_cross_attention": False},
@@ -70,18 +70,27 @@ def find_model(path: str, revision: str | None = None, *, field: str = "model.pa
     """
     directory = local_model(path, field) or fetch(path, revision)
     config = read_config(directory, field)
-    check_files(directory, f"{field} {path!r}")
+    check_files(directory, config, f"{field} {path!r}")
     names, layers = config["id2label"], config[family_of(config["model_type"]).layers_key]
     return ModelSource(directory, config, layers, [str(names[key]) for key in sorted(names)], _hash_files(directory))
 
 
-def check_files(directory: Path, where: str) -> None:
-    """Raise UserError, beginning with `where`, for a model directory without weights or without a tokenizer."""
+def check_files(directory: Path, config: Mapping[str, Any], where: str) -> None:
+    """Raise UserError, beginning with `where`, for a model directory without weights or a tokenizer, or with wrong ones.
+
+    That is as far as the files themselves say so: damaged weights, sizes in its `config` that they do not have, an adapter.
+    """
     if not any((directory / name).is_file() for name in WEIGHTS):
         raise UserError(f"{where}: {directory} holds no weights ({' or '.join(WEIGHTS[::2])}).")
     if not any((directory / name).is_file() for name in TOKENIZERS):
         wanted = ", ".join(TOKENIZERS)
         raise UserError(f"{where}: {directory} holds no tokenizer ({wanted}); save one beside the model.")
+    if (directory / ADAPTER).is_file():
+        raise UserError(
+            f"{where}: {ADAPTER} says that weights are those of an adapter to another model; merge and save them."
+        )
+    check_size(config, family_of(config["model_type"]), stored_tensors(directory), f"{where}: config.json")
+    check_tokenizer(directory / TOKENIZERS[0], where)
 
 
 def read_config(directory: Path, field: str = "model.path") -> dict:
@@ -92,23 +101,23 @@ def read_config(directory: Path, field: str = "model.path") -> dict:
     file, where = directory / "config.json", f"{field} {str(directory)!r}"
     if not file.is_file():
         raise UserError(f"{where}: the folder holds no config.json, so it is no Hugging Face model directory.")
+    if file.stat().st_size > LONGEST_CONFIG:
+        raise UserError(
+            f"{where}: config.json has over {LONGEST_CONFIG:,} bytes, which no configuration has; save it again."
+        )
     try:
         raw = read_json(file)
     except (ValueError, OSError) as error:
         raise UserError(f"{where}: config.json cannot be read ({error}).") from error
     if not isinstance(raw, dict):
         raise UserError(f"{where}: config.json does not hold a model configuration.")
-    if "auto_map" in raw:
-        raise UserError(f"{where}: config.json asks for remote code (auto_map), which is never run; use a stock model.")
     if not isinstance(raw.get("model_type"), str | None):
         raise UserError(f"{where}: config.json gives no usable model_type ({raw['model_type']!r}).")
     try:
         family = family_of(raw.get("model_type"))
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-    layers = raw.get(family.layers_key)
-    if layers is not None and (not isinstance(layers, int) or layers < 1):
-        raise UserError(f"{where}: config.json gives no usable {family.layers_key} ({layers!r}).")
+    check_given(raw, family, f"{where}: config.json")
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False).to_dict()
@@ -230,12 +239,16 @@ def load_tokenizer(source: ModelSource, kind: str | None = None) -> PreTrainedTo
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
-        tokenizer("a", "a")  # what only its use meets, such as a model_max_length that is no number
+        with no_panic(f"model {source.path}"):
+            tokenizer("a", "a")  # what only its use meets, such as a model_max_length that is no number
         if by_words and not getattr(tokenizer, "add_prefix_space", True):
             told = {"trust_remote_code": False, "local_files_only": True, "add_prefix_space": True}
             tokenizer = AutoTokenizer.from_pretrained(source.path, **told)
+    except UserError:
+        raise
     except Exception as error:  # the Rust tokenizers raise plain Exception for a damaged file
         raise UserError(f"model {source.path}: the tokenizer cannot be loaded ({first_line(error)}).") from error
+    probe(partial(tokenizer, verbose=False), f"model {source.path}")
     if tokenizer.pad_token_id is None:
         raise UserError(f"model {source.path}: the tokenizer has no padding token; set pad_token and save it again.")
     if len(tokenizer) > source.config["vocab_size"]:

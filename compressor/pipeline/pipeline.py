@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from compressor.files import read_json, stage_key, write_json, write_text
+from compressor.files import check_target, read_json, stage_key, write_json, write_text
 from compressor.measurement.machine.doctor import resolve_device
 from compressor.measurement.machine.environment import environment, versions
 from compressor.measurement.machine.providers import PROVIDERS, require_provider
@@ -216,6 +216,7 @@ def default_out(recipe: Recipe, out: str | Path | None) -> Path:
 
 
 def _log_file(path: Path) -> logging.Logger:
+    check_target(path)
     log = logging.getLogger(f"compressor.run.{path}")
     log.setLevel(logging.INFO)
     log.propagate = False

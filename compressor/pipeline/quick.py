@@ -23,7 +23,7 @@ from compressor.data.own.label_column import NONE, read_values
 from compressor.data.own.parts import Parts, assign, read_own, usable
 from compressor.data.splits import Split, first_rows
 from compressor.errors import UserError
-from compressor.files import stage_key
+from compressor.files import check_target, stage_key
 from compressor.measurement.machine.doctor import resolve_device
 from compressor.measurement.machine.providers import PROVIDERS, require_provider
 from compressor.model.load import ModelSource, find_model, load_tokenizer, longest_input
@@ -293,6 +293,8 @@ def _frames(quick: Quick) -> dict[str, pd.DataFrame]:
 
 
 def _write(frames: Mapping[str, pd.DataFrame], folder: Path) -> None:
+    check_target(folder, folder=True)
     folder.mkdir(exist_ok=True)
     for name, frame in frames.items():
+        check_target(folder / f"{name}.parquet")
         frame.to_parquet(folder / f"{name}.parquet", index=False)

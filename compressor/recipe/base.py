@@ -11,6 +11,10 @@ PositiveInt = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=120)]
+"""What a folder is called after: no way out of the one that it lies in."""
+
+
 class Spec(BaseModel):
     """Base of every part of a recipe: frozen, typed strictly, unknown keys refused."""
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from compressor.recipe.base import Float, PositiveInt, Seed, Share, Spec, named_once
+from compressor.recipe.base import Float, Name, PositiveInt, Seed, Share, Spec, named_once
 from compressor.recipe.data import DataSpec
 from compressor.recipe.engine import EngineSpec
 from compressor.recipe.ship import BaselineSpec, ShipSpec
@@ -209,7 +209,7 @@ DECIDES = {
 class Recipe(Spec):
     """A whole run: what goes in, what is done to it, what is measured."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Name
     """Names the run and its default folder, runs/NAME."""
     seed: Seed = 0
     """Of everything that is drawn: splits, initial weights, orders."""

@@ -13,6 +13,7 @@ from compressor.recipe.base import Spec
 from compressor.recipe.compression import Recipe
 from compressor.recipe.placement import PlacementRecipe
 from compressor.recipe.sweep import SweepRecipe
+from compressor.recipe.text import compose, parse
 
 Kind = TypeVar("Kind", bound=Spec)
 
@@ -108,16 +109,20 @@ def read_yaml(path: Path) -> tuple[dict, str]:
     except OSError as error:
         raise UserError(f"{path}: the recipe cannot be read ({error.strerror}).") from error
     try:
-        values = yaml.safe_load(text)
+        values = parse(text)
     except Exception as error:  # beside its own errors, yaml raises what values such as 2001-13-45 lead it to
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UserError(f"{where}: not valid YAML ({getattr(error, 'problem', None) or first_line(error)}).") from error
+        raise UserError(f"{where}: not valid YAML ({_problem(error)}).") from error
     if not isinstance(values, dict):
         raise UserError(
             f"{path}: a recipe is a mapping of keys such as name, model and data; `compressor schema` lists all."
         )
-    return values, text
+    return _as_yaml(values), text  # a copy, since what several aliases stand for is one object
+
+
+def _problem(error: Exception) -> str:
+    return getattr(error, "problem", None) or first_line(error)
 
 
 def _validated(path: Path, values: dict, text: str, kind: type[Kind], overrides: Overrides) -> Kind:
@@ -150,9 +155,11 @@ def _apply_override(values: dict, override: str) -> str:
     if not equals or not all(parts):
         raise UserError(f"--set {override!r}: write key.path=value, such as selection.layers=2.")
     try:
-        value = yaml.safe_load(text)
+        value = parse(text)
     except Exception as error:  # see `read_yaml`
-        raise UserError(f"--set {key}: the value {reprlib.repr(text)} is not valid YAML; quote it.") from error
+        raise UserError(
+            f"--set {key}: the value {reprlib.repr(text)} is not valid YAML ({_problem(error)}); quote it."
+        ) from error
     _set(values, parts, value)
     return ".".join(parts)
 
@@ -201,9 +208,8 @@ def _explain(error: ValidationError, kind: type[Spec], path: Path, text: str, ov
         return f"{where}: this key is missing; add it (`compressor schema{option}` describes it)."
     if first["type"] == "literal_error":
         allowed = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        return (
-            f"{where}: {first['input']!r} is not one of {first['ctx']['expected']}{nearest(first['input'], allowed)}."
-        )
+        near = nearest(first["input"], allowed)
+        return f"{where}: {_shortened(first['input'])} is not one of {first['ctx']['expected']}{near}."
     message = first["msg"].removeprefix("Value error, ")
     # a value that is a number or a word has an error for each of the two
     words = [other["ctx"]["expected"] for other in error.errors() if other["type"] == "literal_error"
@@ -231,7 +237,7 @@ def _fields_at(spec: type[Spec], location: Sequence[str | int]) -> list[str]:
 
 def _line_of(text: str, location: Sequence[str | int]) -> int | None:
     """Return the line (from 1) on which the YAML text holds `location`, or the deepest part of it that is there."""
-    node, line = yaml.compose(text), None
+    node, line = compose(text), None
     for part in location:
         if isinstance(node, yaml.MappingNode):
             pair = next(((key, value) for key, value in node.value if key.value == str(part)), None)

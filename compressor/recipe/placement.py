@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from compressor.recipe.base import Float, PositiveInt, Seed, Share, Spec, named_once
+from compressor.recipe.base import Float, Name, PositiveInt, Seed, Share, Spec, named_once
 from compressor.recipe.data import CalibrationSpec, DataSpec, SelectionSplitSpec
 from compressor.recipe.training import FinetuneSpec
 
@@ -86,7 +86,7 @@ class EncoderSpec(Spec):
 class NamedPlacement(Spec):
     """One placement by hand: the layers that have a block, all of one width, or the width of every layer."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: Name
     layers: list[PositiveInt] | None = None
     """Layers (from 1) with a block; their widths make up for those without."""
     widths: list[Annotated[int, Field(ge=0)]] | None = None

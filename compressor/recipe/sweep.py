@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import model_validator
 
-from compressor.recipe.base import Seed, Spec, named_once
+from compressor.recipe.base import Name, Seed, Spec, named_once
 from compressor.recipe.engine import EngineSpec
 
 Overridden = list[dict[str, Any]]
@@ -19,7 +19,7 @@ class SweepRecipe(Spec):
     `${model}`, `${data}`, `${seed}` and `${sweep}` in texts stand for the names of a point's parts.
     """
 
-    name: str
+    name: Name
     """What the sweep is called; its folder is runs/NAME."""
     base: str | dict[str, Any]
     """The base recipe: a YAML file, or its keys."""

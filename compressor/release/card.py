@@ -11,7 +11,8 @@ from huggingface_hub import ModelCard
 from compressor.errors import first_line, whole_result
 from compressor.files import README
 from compressor.measurement.cost import weight_bytes
-from compressor.model.card import ANSWER, RESULTS, block_in
+from compressor.model.card import ANSWER, FRONT_MATTER, RESULTS, block_in
+from compressor.recipe.text import parse
 from compressor.report.wording.answer import answer_line
 from compressor.report.wording.card import eval_results, results_section
 
@@ -41,6 +42,8 @@ def card_problems(directory: Path, result: Mapping[str, Any], *, same_version: b
             which = "its line" if name == ANSWER else "its table of results"
             yield README, f"{which} is not what result.json says: {_short(found)} instead of {_short(text)}"
     try:
+        matter = FRONT_MATTER.match(card)
+        parse(matter[1] if matter else "")  # within its limits, before the library reads it
         said = {entry.metric_type: entry.metric_value for entry in ModelCard(card).data.eval_results or []}
     except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         yield README, f"its metadata cannot be read ({first_line(error)})"

@@ -10,7 +10,7 @@ import numpy as np
 from compressor.errors import UserError
 from compressor.export.deploy import KINDS
 from compressor.export.parity import MAX_ABS
-from compressor.files import file_sha256, read_json, write_json
+from compressor.files import check_schema, file_sha256, lies_inside, read_json, write_json
 from compressor.measurement.machine.environment import versions
 from compressor.model.load import find_model
 from compressor.release.probe import file_logits, kept, probe_texts, read, torch_logits
@@ -104,14 +104,19 @@ def _probed_before(root: Path, asked: Mapping[str, Any], full: str) -> dict[str,
 
 def accounts(root: Path) -> dict[str, dict[str, Any]]:
     """Return path relative to a run -> size and sha256, of every file that ships; what begins with a dot does not."""
-    found = [path for folder in FOLDERS for path in (root / folder).rglob("*") if path.is_file()]
-    found += [root / name for name in FILES if (root / name).is_file()]
+    found = [path for folder in FOLDERS for path in (root / folder).rglob("*") if _own_file(root, path)]
+    found += [root / name for name in FILES if _own_file(root, root / name)]
     relative = sorted(path.relative_to(root) for path in found)
     return {
         path.as_posix(): account(root / path)
         for path in relative
         if not any(part.startswith(".") for part in path.parts)
     }
+
+
+def _own_file(root: Path, path: Path) -> bool:
+    """Tell whether a path is a file of a run, and no link to what lies elsewhere: that would travel with it."""
+    return path.is_file() and path.resolve().is_relative_to(root.resolve())
 
 
 def renew_pages(root: Path) -> None:
@@ -147,14 +152,9 @@ def read_manifest(root: Path) -> dict[str, Any]:
         ) from error
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read ({error}); copy it again, or run the recipe again.") from error
-    schema = manifest.get("schema") if isinstance(manifest, dict) else None
-    if schema != SCHEMA:
-        raise UserError(
-            f"{file}: schema {schema!r} is not {SCHEMA}, the one that this version reads; use the version of compressor "
-            "that wrote it."
-        )
+    check_schema(manifest, SCHEMA, file, "use the version of compressor that wrote it")
     wrong = next((key for key, kind in NEEDED.items() if not isinstance(manifest.get(key), kind)), None)
-    unsafe = next((name for name in manifest.get("files", ()) if not _inside(name)), None)
+    unsafe = next((name for name in manifest.get("files", ()) if not lies_inside(name)), None)
     if wrong is None and not _whole(manifest):
         wrong = "files, logits or onnx"
     if wrong is not None or unsafe is not None:
@@ -175,11 +175,6 @@ def _whole(manifest: Mapping[str, Any]) -> bool:
         return all(len(known["sha256"]) == 64 and known["bytes"] >= 0 for known in manifest["files"].values())
     except (AssertionError, KeyError, TypeError, ValueError):
         return False
-
-
-def _inside(name: str) -> bool:
-    path = Path(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 def root_of(directory: Path) -> tuple[Path, str]:

@@ -9,7 +9,7 @@ from transformers import AutoConfig
 
 from compressor.data.answers.config import task_of
 from compressor.errors import first_line
-from compressor.model.checks import stored_tensors
+from compressor.model.files.weights import stored_tensors
 from compressor.model.load import classes_for, quiet_transformers, read_config
 from compressor.model.sublayers import loading_class
 

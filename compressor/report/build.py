@@ -12,7 +12,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from compressor.errors import UserError
-from compressor.files import read_json, write_files, write_text
+from compressor.files import check_schema, read_json, write_files, write_text
 from compressor.report import formats
 from compressor.report.analyses import drawn_sections, figure_files
 from compressor.report.context import report_context
@@ -91,11 +91,7 @@ def read_result(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path and its rights.") from error
     except ValueError as error:  # not JSON, or not UTF-8
         raise UserError(f"{path}: not a JSON file ({error}); run the recipe again to write it anew.") from error
-    schema = result.get("schema") if isinstance(result, dict) else None
-    if schema != SCHEMA:
-        raise UserError(
-            f"{path}: schema {schema!r} is not {SCHEMA}, the one that this version reads; run the recipe again."
-        )
+    check_schema(result, SCHEMA, path, "run the recipe again")
     missing = [key for key in REQUIRED if key not in result]
     missing += [f"variants.{key}" for key in ("full", "compressed") if key not in result.get("variants", {key: 0})]
     if missing:

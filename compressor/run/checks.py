@@ -20,9 +20,10 @@ from compressor.data.tasks import TaskData, load_task
 from compressor.data.words.fit import fit_data
 from compressor.errors import UserError
 from compressor.model.capture import check_fit_rows
-from compressor.model.checks import check_outputs, check_stored
+from compressor.model.checks import check_outputs
 from compressor.model.cls_row import relative_positions
 from compressor.model.families import family_of, layer_kinds
+from compressor.model.files.weights import check_stored
 from compressor.model.load import ModelSource, find_model, load_tokenizer, longest_input
 from compressor.model.sublayers import any_shape
 from compressor.progress import Track

@@ -29,8 +29,7 @@ def check_inputs(recipe: Recipe | PlacementRecipe) -> None:
         return
     directory = local_model(recipe.model.path)
     if directory is not None:
-        read_config(directory)
-        check_files(directory, f"model.path {recipe.model.path!r}")
+        check_files(directory, read_config(directory), f"model.path {recipe.model.path!r}")
     check_data(recipe.data, "data")
 
 

@@ -14,6 +14,7 @@ from compressor.errors import UserError
 from compressor.files import (
     PROGRESS,
     check_target,
+    check_way,
     file_sha256,
     publish,
     read_json,
@@ -106,8 +107,7 @@ class RunDir:
         if manifest:
             return StageRecord(name, manifest["seconds"], cached=True)
         for output in outputs:
-            if (self.path / output).is_symlink():
-                check_target(self.path / output)
+            check_way(self.path, self.path / output / "any")
         folder = self._stages / f"{name}.tmp"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -209,6 +209,7 @@ def open_run_dir(path: str | Path, *, fresh: bool = False, store: Store | None =
     try:
         if path.is_dir() and any(path.iterdir()) and not (path / STAGES_FOLDER).is_dir():
             raise UserError(f"--out {path}: this folder holds other files; name an empty or a new folder.")
+        check_target(path / STAGES_FOLDER, folder=True)
         created = [part for part in (path, *path.parents) if not part.exists()]
         (path / STAGES_FOLDER).mkdir(parents=True, exist_ok=True)
         lock = FileLock(path / STAGES_FOLDER / "lock", timeout=0)

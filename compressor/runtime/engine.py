@@ -1,6 +1,7 @@
 """What every exported folder is run by: tokens, batches of like length, and the ONNX parts in turn."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import onnxruntime as ort
 from tokenizers import Encoding, Tokenizer
 
 from compressor.data.answers.tokens import first_tokens
-from compressor.errors import UserError
+from compressor.data.tokenizer import check_tokenizer, no_panic, probe
+from compressor.errors import UserError, first_line
 from compressor.measurement.machine.providers import STRICT, require_provider
 from compressor.runtime.folder import TOKENIZER, opened
 from compressor.runtime.texts import Text, rows_of, words_of
@@ -68,13 +70,29 @@ class Engine:
         self._inputs = [[value.name for value in session.get_inputs()] for session in self._sessions]
         # null stands for a threshold that nothing reaches: JSON has no infinity
         self._thresholds = [np.inf if value is None else value for value in settings["thresholds"]]
+        check_tokenizer(folder / TOKENIZER, str(folder))
         self._tokenizer = opened(folder / TOKENIZER, Tokenizer.from_file)
+        probe(self._tokenizer.encode, str(folder))
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(settings["max_length"], direction=settings.get("truncation_side", "right"))
+        length, side = settings["max_length"], settings.get("truncation_side", "right")
+        with _said(f"{folder}: texts cannot be cut to max_length {length}"):
+            self._tokenizer.enable_truncation(length, direction=side)
+            special = self._tokenizer.num_special_tokens_to_add(settings.get("texts", 1) == 2)
+            if length <= special:
+                raise ValueError(f"{special} tokens of them are special")
+        outputs = [session.get_outputs()[-1].shape[-1:] for session in self._sessions]
+        wrong = next(
+            (size for (size, *_) in outputs if isinstance(size, int) and size != len(settings["label_names"])), None
+        )
+        if wrong is not None:
+            raise UserError(
+                f"{folder}: the file gives {wrong} numbers for {len(settings['label_names'])} labels; export it again."
+            )
 
     def tokenize(self, texts: Sequence[Text]) -> list[Encoding]:
         """Return the tokens of texts, pairs or texts of words, cut to the length that the folder was made for, unpadded."""
-        return self._tokenizer.encode_batch(list(texts), is_pretokenized=self.by_word)
+        with no_panic(str(self.folder)):
+            return self._tokenizer.encode_batch(list(texts), is_pretokenized=self.by_word)
 
     @property
     def by_word(self) -> bool:
@@ -95,10 +113,10 @@ class Engine:
         if not len(rows):  # ONNX Runtime divides by the number of rows and kills the process
             return logits, exits
         if len(self._sessions) == 1:
-            return self._sessions[0].run(None, self._feeds(0, batch))[0], exits
+            return self._run(0, batch)[0], exits
         current = dict(batch)
-        for part, session in enumerate(self._sessions[:-1]):
-            *hidden, found = session.run(None, self._feeds(part, current))
+        for part in range(len(self._sessions) - 1):
+            *hidden, found = self._run(part, current)
             sure = margin(found).astype(np.float64) >= thresholds[part]  # in float64, as the certificate compares
             logits[rows[sure]], exits[rows[sure]] = found[sure], part
             if sure.all():
@@ -107,7 +125,7 @@ class Engine:
             # the end of the layers gives logits alone: what it is unsure of starts again from the ids
             current |= dict(zip(HIDDEN, hidden, strict=False))
             current = _trimmed({name: values[~sure] for name, values in current.items()})
-        logits[rows] = self._sessions[-1].run(None, self._feeds(len(self._sessions) - 1, current))[0]
+        logits[rows] = self._run(len(self._sessions) - 1, current)[0]
         return logits, exits
 
     def every_logit(self, batch: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -115,11 +133,11 @@ class Engine:
         if not len(batch["attention_mask"]):
             return [np.zeros((0, len(self.settings["label_names"])), dtype=np.float32) for _ in self._sessions]
         current, found = dict(batch), []
-        for part, session in enumerate(self._sessions[:-1]):
-            *hidden, logits = session.run(None, self._feeds(part, current))
+        for part in range(len(self._sessions) - 1):
+            *hidden, logits = self._run(part, current)
             current |= dict(zip(HIDDEN, hidden, strict=False))
             found.append(logits)
-        return [*found, self._sessions[-1].run(None, self._feeds(len(found), current))[0]]
+        return [*found, self._run(len(found), current)[0]]
 
     def answers(self, texts: Text | Sequence[Text], batch_size: int) -> list[tuple[dict[str, Any], int]]:
         """Return the answer (see `answer_of`) to each text in its order, and the index of the part that gave it.
@@ -165,9 +183,21 @@ class Engine:
             batch["token_type_ids"] = stack([row.type_ids for row in encoded], 0)
         return batch
 
-    def _feeds(self, part: int, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _run(self, part: int, batch: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Return the outputs of a part; raises UserError for tokens or shapes that do not belong to its file."""
         lacking = np.zeros_like(batch["attention_mask"])  # token types that a batch lacks are 0
-        return {name: batch.get(name, lacking) for name in self._inputs[part]}
+        feeds = {name: batch.get(name, lacking) for name in self._inputs[part]}
+        with _said(f"{self.folder / self.settings['parts'][part]}: it cannot be run"):
+            return self._sessions[part].run(None, feeds)
+
+
+@contextmanager
+def _said(what: str) -> Iterator[None]:
+    """Turn whatever ONNX Runtime and tokenizers raise for files that do not belong together into a UserError."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(f"{what} ({first_line(error)[:200]}); copy the folder again, or export it again.") from error
 
 
 def strict(providers: Providers) -> list[tuple[str, Mapping[str, Any]]]:

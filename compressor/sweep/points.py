@@ -1,5 +1,6 @@
 """The points of a sweep: names, recipes and folders, all checked before any of them runs."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
 """What names of folders do without."""
 LONGEST = 120
 """Characters of a name."""
+MOST = 10_000
+"""Points of a sweep."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,21 @@ def points_of(sweep: SweepRecipe, source: Path | None = None) -> list[Point]:
     """Return the points in their order: models, data, overrides, seeds, the last one fastest.
 
     The base recipe's path is looked for from the current folder, then beside `source`, the file of the sweep. Raises UserError
-    where a point is no recipe (naming the point), a `${name}` is not known, or two points have one name.
+    where a point is no recipe (naming the point), a `${name}` is not known, two points have one name, or there are too many.
     """
+    ways = sweep.models, sweep.data, sweep.list, *sweep.grid.values(), sweep.seeds
+    count = math.prod(max(1, len(way)) for way in ways)
+    if count > MOST:
+        raise UserError(
+            f"sweep {sweep.name}: there are {count:,} points, and at most {MOST:,} are run; leave some out."
+        )
     base = _base(sweep, source)
     found: dict[str, Point] = {}
     for parts in product(_models(sweep), _data(sweep), _changes(sweep), sweep.seeds or [None]):
         (model, of_model), (data, of_data), (change, replaced), seed = parts
         words = [model, data, change, None if seed is None else f"seed{seed}"]
         name = UNSAFE.sub("-", "_".join(word for word in words if word) or sweep.name)[:LONGEST].strip("-.")
+        name = name or "point"  # of words without any sign that a folder may have
         place = {"model": model, "data": data, **{key: value for key, value in replaced.items() if key != "name"}}
         place |= {} if seed is None else {"seed": seed}
         known = {"sweep": sweep.name, "model": model, "data": data, "seed": seed}

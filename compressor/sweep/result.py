@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressor.errors import UserError
-from compressor.files import read_json
+from compressor.errors import UserError, whole_result
+from compressor.files import check_schema, lies_inside, read_json
 from compressor.report.build import read_result
 from compressor.report.tables.variants import variant_rows
 from compressor.report.wording.answer import answer_line
@@ -54,8 +54,11 @@ def open_sweep(path: str | Path) -> SweepResult:
         result = read_json(path / SWEEP)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: there is no {SWEEP} to read here; name the folder of a sweep.") from error
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
-        raise UserError(f"{path / SWEEP}: this version reads schema {SCHEMA}; run the sweep again.")
+    check_schema(result, SCHEMA, path / SWEEP, "run the sweep again")
+    with whole_result(str(path / SWEEP)):
+        outside = [row["name"] for row in result["points"] if not lies_inside(row["name"])]
+    if outside:
+        raise UserError(f"{path / SWEEP}: it names {outside[0]!r}, which lies elsewhere; run the sweep again.")
     return SweepResult(path, result)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from compressor.files import check_target, write_text
 from compressor.recipe.file import dump_recipe
 from compressor.sweep.points import Point
 
@@ -69,9 +70,11 @@ def work(job: Job, *, threads: int, cores: Sequence[int] = (), attempts: int = 1
     """
     folder = Path(job.folder)
     for name in ("logs", "recipes"):
+        check_target(folder / name, folder=True)
         (folder / name).mkdir(exist_ok=True)
     recipe, log = folder / "recipes" / f"{job.name}.yaml", folder / "logs" / f"{job.name}.txt"
-    recipe.write_text(job.recipe, encoding="utf-8")
+    check_target(log)
+    write_text(recipe, job.recipe)
     started, code, attempt = time.monotonic(), 1, 0
     while code not in {MET, USER_ERROR, MISSED} and attempt < attempts:
         attempt += 1

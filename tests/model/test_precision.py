@@ -15,8 +15,8 @@ from compressor.errors import UserError
 from compressor.export.onnx import export_variants
 from compressor.measurement.cost import weight_bytes
 from compressor.measurement.predictions import predict
-from compressor.model.checks import stored_tensors
 from compressor.model.families import family_of
+from compressor.model.files.weights import stored_tensors
 from compressor.model.load import find_model, load_classifier, load_tokenizer
 from compressor.model.surgery import drop_layers, leave_out
 from compressor.model.surgery import save_model as save

@@ -54,24 +54,11 @@ addEventListener("message", event => {
 </script>"""
 
 
-def looked_at(folder: Path) -> dict[str, dict]:
-    """Return what a browser finds in folder/report.html on a phone and on a desk.
-
-    {wide: elements that stick out, hidden: boxes with rows out of sight, height: pixels while folded, first: where the
-    first screen ends}.
-    """
+def dumped(page: Path) -> str:
+    """Return what a page has become once a browser has shown it and run what runs; skips where there is no browser."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         pytest.skip(f"no browser on PATH ({', '.join(BROWSERS)})")
-    page = (folder / "report.html").read_text(encoding="utf-8")
-    # the copy lets the probe run, which the page itself forbids
-    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
-    (folder / "probed.html").write_text(page.replace("</body>", f"<script>{PROBE}</script></body>"), encoding="utf-8")
-    frames = "".join(
-        f'<iframe id="{name}" src="probed.html" style="width: {width}px; height: 800px; border: 0"></iframe>'
-        for name, width in WIDTHS.items()
-    )
-    (folder / "frames.html").write_text(FRAMES + frames, encoding="utf-8")
     options = (
         *(
             "--headless",
@@ -82,13 +69,31 @@ def looked_at(folder: Path) -> dict[str, dict]:
         ),
         *("--disable-sync", "--no-first-run", "--disable-dev-shm-usage", "--virtual-time-budget=10000", "--dump-dom"),
     )
-    seen = subprocess.run(
-        [browser, *options, f"--user-data-dir={folder / 'profile'}", (folder / "frames.html").as_uri()],
+    return subprocess.run(
+        [browser, *options, f"--user-data-dir={page.parent / 'profile'}", page.as_uri()],
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
     ).stdout
+
+
+def looked_at(folder: Path) -> dict[str, dict]:
+    """Return what a browser finds in folder/report.html on a phone and on a desk.
+
+    {wide: elements that stick out, hidden: boxes with rows out of sight, height: pixels while folded, first: where the
+    first screen ends}.
+    """
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    # the copy lets the probe run, which the page itself forbids
+    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+    (folder / "probed.html").write_text(page.replace("</body>", f"<script>{PROBE}</script></body>"), encoding="utf-8")
+    frames = "".join(
+        f'<iframe id="{name}" src="probed.html" style="width: {width}px; height: 800px; border: 0"></iframe>'
+        for name, width in WIDTHS.items()
+    )
+    (folder / "frames.html").write_text(FRAMES + frames, encoding="utf-8")
+    seen = dumped(folder / "frames.html")
     found = json.loads(html.unescape(re.search(r'<pre id="found">(.*?)</pre>', seen, re.DOTALL)[1]))
     assert set(found) == set(WIDTHS)
     return found
@@ -156,3 +161,80 @@ def test_the_first_screen_holds_the_answer(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text(json.dumps(result))
     build_report(tmp_path)
     assert looked_at(tmp_path)["desk"]["first"] <= 800
+
+
+PAYLOADS = (
+    "<script>MARK</script>",
+    '"><img src=x onerror="MARK">',
+    "' autofocus onfocus='MARK' x='",
+    "</title></style></textarea></code></pre><svg onload=MARK>",
+    "<iframe srcdoc='<script>parent.MARK</script>'></iframe>",
+    "[a](javascript:MARK) ![b](x onerror=MARK) `</code><script>MARK</script>`",
+    "{{ 7 * 7 }}{% raw %}<details open ontoggle=MARK>",
+)
+MARK = "document.documentElement.dataset.ran=1"
+FREE = (
+    "name",
+    "recipe",
+    "environment",
+    "flipped",
+    "explain",
+    "texts",
+    "gold",
+    "label",
+    "warnings",
+    "misses",
+    "task",
+    "why",
+)
+"""Parts of a result whose texts a user, their data or their model may have chosen."""
+FIXED = {
+    "search",
+    "of",
+    "kind",
+    "score",
+    "trainer",
+    "refit",
+    "key",
+    "variant",
+    "outcome",
+    "blocks",
+    "layers",
+    "units",
+    "provider",
+}
+
+
+def poisoned(value, payload: str, free: bool = False):
+    """Return a part of a result with the payload behind every text that somebody else may have chosen."""
+    if isinstance(value, dict):
+        return {
+            key: item if key in FIXED else poisoned(item, payload, free or key in FREE) for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [poisoned(item, payload, free) for item in value]
+    return f"{value} {payload}" if free and isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("make", [whole_result, lambda: shipped_result("near")], ids=["technique", "answer"])
+def test_no_text_of_a_result_runs_in_the_page(tmp_path: Path, make) -> None:
+    payload = " ".join(PAYLOADS).replace("MARK", MARK)
+    built(tmp_path, poisoned(make(), payload))
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count("dataset.ran=1") > 20
+    # without the policy of the page, which would forbid it once more
+    open_page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+    assert open_page != page
+    (tmp_path / "open.html").write_text(open_page, encoding="utf-8")
+    for name in ("report.html", "open.html"):
+        assert "data-ran" not in re.search("<html[^>]*>", dumped(tmp_path / name))[0]
+
+
+@pytest.mark.parametrize("policy", [True, False])
+def test_a_script_that_got_in_is_seen_and_the_policy_stops_it(tmp_path: Path, policy: bool) -> None:
+    built(tmp_path, whole_result())
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = page if policy else re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+    page = page.replace("<footer>", f"<script>{MARK}</script><img src=x onerror='{MARK}'><footer>")
+    (tmp_path / "open.html").write_text(page, encoding="utf-8")
+    assert ("data-ran" in re.search("<html[^>]*>", dumped(tmp_path / "open.html"))[0]) != policy

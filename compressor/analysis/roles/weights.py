@@ -5,7 +5,6 @@ before the next.
 """
 
 import re
-import zipfile
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,10 +16,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from compressor.errors import UserError, first_line
-from compressor.files import read_json
+from compressor.files import lies_inside, read_json
 from compressor.model.checks import KEY
 from compressor.model.families import FAMILIES, Family
-from compressor.model.load import WEIGHTS, read_config
+from compressor.model.files.weights import WEIGHTS, load_pickled
+from compressor.model.load import read_config
 from compressor.model.sublayers import any_shape, padded, padded_sizes, shape_of
 from compressor.model.units import Shape
 
@@ -153,7 +153,9 @@ def open_weights(directory: Path) -> Weights:
         listed = _read_object(directory / name, where).get("weight_map")
         if not isinstance(listed, dict) or not all(isinstance(part, str) for part in listed.values()):
             raise UserError(f"{where}: {name} holds no weight_map from tensors to files; save the model again.")
-        missing = sorted({part for part in listed.values() if not (directory / part).is_file()})
+        missing = sorted(
+            {part for part in listed.values() if not lies_inside(part) or not (directory / part).is_file()}
+        )
         if missing:
             raise UserError(f"{where}: {name} names {missing[0]}, which is not in the folder; fetch the missing file.")
         files = {tensor: directory / part for tensor, part in listed.items()}
@@ -241,9 +243,7 @@ def _layers(naming: Naming, prefix: str, numbers: set[int], names: set[str], whe
         )
         missing = next((name for name in layer.matrices if name not in names), None)
         if missing:
-            raise UserError(
-                f"{where}: layer {number + 1} has no tensor {missing}; roles need the same parts in each layer."
-            )
+            raise UserError(f"{where}: layer {number + 1} has no tensor {missing}; roles need the same parts in each.")
         made.append(layer)
     return tuple(made)
 
@@ -288,7 +288,7 @@ def _read_tensor(file: Path, name: str) -> Tensor:
 def _load_bin(file: Path) -> dict[str, Tensor]:
     """Return the tensors of a .bin file, mapped rather than read where its format allows that."""
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+        content = load_pickled(file, "cpu")
     except Exception as error:  # pickle and zip raise whatever a broken file leads them to
         raise _damaged(file, error) from error
     if not isinstance(content, dict):
