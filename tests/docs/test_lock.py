@@ -5,10 +5,13 @@ import importlib.util
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 SPEC = importlib.util.spec_from_file_location("make_lock", ROOT / "docs/make_lock.py")
@@ -28,31 +31,23 @@ def test_every_pin_has_a_digest_and_nothing_else_has():
     assert all(digests and all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests) for digests in LOCK.values())
 
 
-def test_every_direct_requirement_is_locked_but_torch():
-    import tomllib
-
+def direct():
+    """Return what `make install` asks for, by name; an extra that stands for another is what that holds."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    wanted = [
-        *project["dependencies"],
-        *project["optional-dependencies"]["demo"],
-        *project["optional-dependencies"]["dev"],
-    ]
-    names = {make_lock.normal(re.match(r"[\w.-]+", line)[0]) for line in wanted}
-    assert names - {name for name, _ in LOCK} == {"torch"}
+    more = project["optional-dependencies"]
+    lines = [*project["dependencies"], *more["demo"], *more["dev"], *more["docs"]]
+    wanted = [Requirement(line) for line in lines]
+    return {make_lock.normal(each.name): each for each in wanted if each.name != project["name"]}
+
+
+def test_every_direct_requirement_is_locked_but_torch():
+    assert direct().keys() - {name for name, _ in LOCK} == {"torch"}
 
 
 def test_every_pin_is_a_release_that_its_requirement_allows():
-    import tomllib
-
-    from packaging.requirements import Requirement
-    from packaging.version import Version
-
     assert [name for name, version in PINS.items() if Version(version).is_prerelease] == []
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    more = project["optional-dependencies"]
-    for line in [*project["dependencies"], *more["demo"], *more["dev"]]:
-        wanted = Requirement(line)
-        assert wanted.specifier.contains(PINS[make_lock.normal(wanted.name)]), line
+    for name, wanted in direct().items():
+        assert wanted.specifier.contains(PINS[name]), name
 
 
 def test_no_index_and_no_path_of_a_machine_stands_in_it():
