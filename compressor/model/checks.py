@@ -25,6 +25,12 @@ MOST = {"num_labels": 20_000, "id2label": 20_000, "label2id": 20_000}
 """How many labels a classifier may have; comparing them with one another takes long."""
 MOST_LAYERS = 1_000
 """Layers of a model, many times those of any encoder."""
+TYPES = {
+    **dict.fromkeys(("id2label", "label2id", "pruned_heads", "sentence_transformers"), (dict, "an object")),
+    **dict.fromkeys(("problem_type", "sbert_ce_default_activation_function"), (str, "a text")),
+    "architectures": (list, "a list"),
+}
+"""What fields are that we read ourselves, where they are given."""
 KERNELS = {
     "attn_implementation",
     "_attn_implementation",
@@ -33,7 +39,7 @@ KERNELS = {
     "kernel_config",
 }
 """Fields that may have transformers fetch and run compiled code from a hub."""
-BUILT_IN = {"eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"}
+BUILT_IN = "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"
 
 
 def check_given(raw: Mapping[str, Any], family: Family, where: str) -> None:
@@ -44,7 +50,7 @@ def check_given(raw: Mapping[str, Any], family: Family, where: str) -> None:
     if "auto_map" in raw:
         raise UserError(f"{where} asks for remote code (auto_map), which is never run; use a stock model.")
     for name in sorted(KERNELS & raw.keys()):
-        if raw[name] not in BUILT_IN and raw[name]:
+        if raw[name] and raw[name] not in BUILT_IN:
             raise UserError(
                 f"{where} asks for code from a hub ({name}: {str(raw[name])[:60]!r}), which is never run; take {name} out."
             )
@@ -53,6 +59,9 @@ def check_given(raw: Mapping[str, Any], family: Family, where: str) -> None:
         raise UserError(
             f"{where} gives no usable {family.layers_key} ({_cut(layers)}); it must be a whole number from 1 to {MOST_LAYERS:,}."
         )
+    for name, (kind, word) in TYPES.items():
+        if raw.get(name) is not None and not isinstance(raw[name], kind):
+            raise UserError(f"{where}: {name} is {_cut(raw[name])}; it must be {word}.")
     for name, most in MOST.items():
         given = raw.get(name)
         count = len(given) if isinstance(given, list | dict | str) else given

@@ -49,7 +49,7 @@ def stored_tensors(directory: Path) -> Stored:
     for file in (directory / name for name in names):
         try:
             found |= _pickled(file) if file.suffix == ".bin" else _header(file)
-        except OSError as error:
+        except PermissionError as error:
             raise UserError(
                 f"{file}: cannot be read ({error.strerror or first_line(error)}); check its rights."
             ) from error
