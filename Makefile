@@ -6,7 +6,7 @@ DIRS ?= runs/demo
 OUT ?= dist
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install demo test quick run sweep recipes bench bench-ship bench-skip bench-glue bench-audits bench-twelve bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-parity bench-units bench-frontier bench-distill bench-kinds bench-families bench-sweep bench-placement bench-placement-gpu bench-gpu bench-fuzz lock audit wheel docs lint format clean
+.PHONY: help install demo test quick run sweep recipes bench bench-ship bench-skip bench-glue bench-audits bench-twelve bench-compensation bench-artefacts bench-analysis bench-peers bench-memory bench-parity bench-units bench-frontier bench-distill bench-kinds bench-families bench-sweep bench-placement bench-placement-gpu bench-gpu bench-fuzz soak lock audit wheel docs lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -98,6 +98,9 @@ bench-placement: $(STAMP)  ## [DATA=folder]: which layers need an FFN? twelve na
 
 bench-placement-gpu: $(STAMP)  ## [DATA=folder] [ARGS="--set pretrain.steps=50000"]: the larger experiment, on one GPU
 	$(BIN)/python -m benchmarks.placement.run --recipe recipes/placement/gpu.yaml --device cuda --processes 1 --out runs/ffn_placement_gpu $(if $(DATA),--data $(DATA)) $(ARGS)
+
+soak: $(STAMP)  ## [ARGS="--short"]: an hour of kills, full disks, wrong inputs and load
+	$(BIN)/python -m benchmarks.reliability.run $(ARGS)
 
 bench-fuzz: $(STAMP)  ## [ARGS="--inputs 10000 --seed 0 --out FILE.json"]: wrong inputs of every kind, each to a command
 	$(BIN)/python -m benchmarks.reliability.fuzz $(ARGS)

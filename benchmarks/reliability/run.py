@@ -1,0 +1,145 @@
+"""The soak: wrong inputs, kills, storage and load, one after the other, and a table of what was tried and what was found.
+
+    python -m benchmarks.reliability.run [--short] [--part fuzz --part kills --part storage --part load]
+
+The whole takes about an hour on two cores; `--short` a tenth of everything. Exit code 1 where anything was found.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import markdown
+from benchmarks.reliability.kills import RESULTS
+from compressor.files import read_json, write_json
+from compressor.measurement.machine.environment import environment
+
+PARTS = {
+    "fuzz": (["--inputs", "10000"], ["--inputs", "1000"]),
+    "kills": (["--kills", "200"], ["--kills", "20"]),
+    "storage": (["--stages", "5"], ["--stages", "2", "--at-once", "2"]),
+    "load": (["--minutes", "10"], ["--minutes", "1"]),
+}
+"""Part (a module beside this one) -> its options, and those of a short soak."""
+
+
+def carry_out(part: str, *, short: bool) -> int:
+    """Run a part in a process of its own, which writes its results; return its exit code."""
+    command = [sys.executable, "-m", f"benchmarks.reliability.{part}", *PARTS[part][short]]
+    if part != "fuzz":
+        return subprocess.run(command, check=False).returncode
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "fuzz.json"
+        code = subprocess.run([*command, "--out", str(out)], check=False).returncode
+        kept = read_json(RESULTS) if RESULTS.is_file() else {}
+        write_json(RESULTS, {**kept, "fuzz": read_json(out)})
+    return code
+
+
+def table(results: dict[str, Any]) -> str:
+    """Return the Markdown table: what was tried, and how it ended."""
+    rows: list[list[str]] = []
+    if "fuzz" in results:
+        part = results["fuzz"]
+        slowest = part["slowest_refusal_seconds"]
+        rows.append(
+            ["wrong inputs", f"{part['inputs']:,}", f"{part['failed']} failed; slowest refusal {slowest:.1f} s"]
+        )
+    if "kills" in results:
+        part = results["kills"]
+        by = ", ".join(f"{count} SIG{name}" for name, count in sorted(part["kills"].items()))
+        said = (
+            f"{part['runs']} runs ended with all {part['values_compared']:,} values kept; {len(part['faults'])} faults"
+        )
+        rows.append(
+            [f"kills ({by}; behind {part['torn']} the last file was cut)", str(sum(part["kills"].values())), said]
+        )
+    if "storage" in results:
+        rows += _storage_rows(results["storage"])
+    for name, part in results.get("load", {}).items():
+        if not isinstance(part, dict):
+            continue
+        for told, one in (
+            ("eight threads", part["threads"]),
+            *(("a process of four", each) for each in part["processes"][:1]),
+        ):
+            low, high = one["memory"]["ci95"]
+            rows.append(
+                [
+                    f"load on {name}, {told}",
+                    f"{one['texts']:,} texts",
+                    f"{one['wrong']} other answers; p99 of one or two texts {one['p99_ms_of_one_or_two']:.0f} ms; memory "
+                    f"{one['memory']['mb_per_hour']:+.0f} MB an hour [{low:+.0f}, {high:+.0f}]",
+                ]
+            )
+    return markdown.table(["what", "tried", "how it ended"], rows)
+
+
+def _storage_rows(part: dict[str, Any]) -> list[list[str]]:
+    damaged, one_core, held = part["damaged"], part["one_core"], part["dead_holder"]
+    copied, umask = part["elsewhere"]["copied"], part["elsewhere"]["umask"]
+    rows = [
+        [
+            "files of stages emptied or with a bit turned",
+            f"{damaged['tried']:,}",
+            f"{len(damaged['believed'])} believed",
+        ],
+        ["a run copied elsewhere", "1", f"{copied['kept']} of {copied['stages']} stages kept"],
+        ["umask 077", "1", f"exit code {umask['code']}, {len(umask['loose'])} files that others may read"],
+        ["one core of several", "1", f"{one_core['threads']} thread, {one_core['usable']} core named"],
+        ["a lock whose holder was killed", "1", f"exit code {held['code']}, same result: {held['same']}"],
+    ]
+    for count, entry in part["at_once"].items():
+        codes = entry["one_directory"]["codes"]
+        rows.append(
+            [f"{count} runs on one directory", count, f"{codes.count(0)} went through, {codes.count(2)} were refused"]
+        )
+        store = entry["one_store"]
+        rows.append(
+            [
+                f"{count} runs with one store",
+                count,
+                f"{store['same']} with the same result, {sum(store['shared_stages'])} stages shared",
+            ]
+        )
+    if "full" in part:
+        full = part["full"]
+        clean = sum(entry["code"] == 2 and "disk is full" in entry["said"] for entry in full)
+        resumed = sum(entry["resumed"] for entry in full)
+        rows.append(
+            [
+                "the disk full at a stage",
+                str(len(full)),
+                f"{clean} said so with exit code 2, {resumed} went on to the same result",
+            ]
+        )
+        for name in ("read_only", "vanished"):
+            rows.append(
+                [f"the run directory {name.replace('_', '-')} half-way", "1", f"exit code {part[name]['code']}"]
+            )
+    return rows
+
+
+def main() -> None:
+    """Run the parts, write the table; exit with 1 where any of them found something."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--part", action="append", choices=list(PARTS))
+    parser.add_argument("--table", action="store_true", help="only write the table anew")
+    arguments = parser.parse_args()
+    started, codes = time.monotonic(), {}
+    if not arguments.table:
+        for part in arguments.part or PARTS:
+            codes[part] = carry_out(part, short=arguments.short)
+        kept = read_json(RESULTS)
+        write_json(RESULTS, {**kept, "seconds": time.monotonic() - started, "environment": environment("cpu")})
+    markdown.put("reliability", table(read_json(RESULTS)))
+    sys.exit(1 if any(codes.values()) else 0)
+
+
+if __name__ == "__main__":
+    main()
