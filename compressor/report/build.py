@@ -43,6 +43,7 @@ OPTIONAL = {
             "shipped",
             "ship",
             "answer",
+            "archive",
         )
     ),
 }

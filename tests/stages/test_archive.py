@@ -153,6 +153,8 @@ def test_a_reader_without_rows_adds_nothing(alone):
 def test_a_run_is_fitted_to_its_archive_and_goes_on_without_reading_it_again(folder, tmp_path, monkeypatch):
     result = run_recipe(folder / "recipe.yaml", tmp_path / "run").result
     assert result["archive"]["texts"] == TEXTS - 2
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "an archive read as a stream: 3,298 texts. Left out: 1 empty rows, 1 whose text" in page
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
     assert (scores["rows"], scores["labels"]) == (TEXTS - 2, "teacher")
     assert json.loads((tmp_path / "run" / "amounts.json").read_text())["texts"] == TEXTS - 2
