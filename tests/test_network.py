@@ -38,7 +38,7 @@ A library may bind a socket of this machine to learn what it has; what C code op
 WHOLE = sets(
     "export.variants=[fp32,optimized,int8]",
     "analysis=[ffn,errors,roles]",
-    "cascade={exits: auto}",
+    "cascade={exits: auto, max_flips: 0.2}",
     "data.calibration.seen_in_training=false",
     "selection.audit=true",
     "goals={max_drop: 1}",
