@@ -117,9 +117,6 @@ wheel: $(STAMP)  ## [OUT=dist]: the package as one file, the same bytes every ti
 	umask 022 && SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct 2> /dev/null || echo 315532800) $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(OUT) .
 	rm -rf build *.egg-info
 
-<<<<<<< HEAD
-docs: $(STAMP)  ## write the pages on recipes, families and licences anew, and the whole site into dist/site
-=======
 lock: $(STAMP)  ## add the digests of this platform's files to docs/requirements.lock; after a change of constraints.txt
 	$(BIN)/python docs/make_lock.py
 
@@ -127,8 +124,7 @@ audit: $(STAMP)  ## known weaknesses of the pinned versions: asks the package in
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(VENV)/audit pip-audit
 	PYTHONPATH=$(VENV)/audit $(BIN)/python -m pip_audit --disable-pip --require-hashes -r docs/requirements.lock
 
-docs: $(STAMP)  ## write the reference of recipes, the tables of families and of licences anew
->>>>>>> hostile
+docs: $(STAMP)  ## write the pages on recipes, families and licences anew, and the whole site into dist/site
 	$(BIN)/python docs/make_recipes.py
 	$(BIN)/python docs/make_families.py
 	$(BIN)/python docs/make_licences.py

@@ -272,8 +272,8 @@ def test_biases_are_refitted_where_there_are_some(tmp_path):
     refit_gaps(model, student, FAMILY, [1, 2, 3], calls, RefitSpec(cls_weight=1.0))
     assert not torch.equal(layer_list(student, FAMILY)[1].mlp.Wo.bias, before)
     save(student, load_tokenizer(source), tmp_path / "cut", "# card\n")
-    stock = AutoModelForSequenceClassification.from_pretrained(tmp_path / "cut").eval()
-    np.testing.assert_allclose(predict(stock, encodings), predict(student, encodings), atol=1e-6)
+    stock = AutoModelForSequenceClassification.from_pretrained(tmp_path / "cut").eval().double()
+    np.testing.assert_allclose(predict(stock, encodings), predict(student.double(), encodings), atol=1e-6)
 
 
 def test_neurons_are_pairs_of_an_input_and_a_gate(made):
