@@ -18,6 +18,7 @@ from compressor.progress import silent
 from compressor.recipe.file import load_recipe
 from compressor.run.archive import archive_moments, archive_states, load_sums
 from compressor.run.checks import prepare
+from compressor.run.workers import usable_cores
 from compressor.stages.archive import archive as stage
 
 TEXTS = 3300
@@ -110,6 +111,7 @@ def test_sums_are_those_of_the_same_texts_in_memory(folder, alone):
         torch.testing.assert_close(one.cls, other.cls, rtol=0.1, atol=1e-3)
 
 
+@pytest.mark.skipif(len(usable_cores()) < 2, reason="two processes take two cores")
 def test_two_processes_add_up_to_one(folder, alone, tmp_path):
     both = gathered(folder, tmp_path / "run", "data.archive.engine.workers=2")
     told = json.loads((both.path / "archive.json").read_text())

@@ -9,6 +9,7 @@ from compressor.progress import silent
 from compressor.recipe.file import load_recipe
 from compressor.run.checks import prepare
 from compressor.run.rundir import STAGES_FOLDER
+from compressor.run.workers import usable_cores
 from compressor.selection import trials as trials_module
 from compressor.stages.selection import trials as stage
 
@@ -25,6 +26,7 @@ def tried(folder, out, *changes):
     return [asdict(trial) for trial in found]
 
 
+@pytest.mark.skipif(len(usable_cores()) < 2, reason="two processes take two cores")
 def test_subtrees_of_two_processes_are_the_whole_search(tiny_task, tmp_path, monkeypatch):
     alone = tried(tiny_task, tmp_path / "one")
     monkeypatch.setattr(trials_module, "ELSEWHERE_FROM_S", 0.0)
@@ -33,6 +35,7 @@ def test_subtrees_of_two_processes_are_the_whole_search(tiny_task, tmp_path, mon
     assert two == alone
 
 
+@pytest.mark.skipif(len(usable_cores()) < 2, reason="two processes take two cores")
 def test_what_takes_seconds_is_tried_here(tiny_task, tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "spread", None)
     assert tried(tiny_task, tmp_path / "run", "selection.engine={workers: 2, threads: 1}")
