@@ -174,9 +174,10 @@ def campaign(work: Path, kills: int, seed: int, signals: list[str], torn: float)
                 history.append([name, round(wait, 2)])
                 done[name] += 1
                 if process.returncode not in {CODES[name], 0} or "Traceback" in said:
-                    # before a command has begun, Python itself answers
+                    # before a command has begun, and once its result is written, Python itself answers
                     early = wait < EARLY_S and process.returncode in {-SIGNALS[name], 1, 130}
-                    if not early:
+                    late = process.returncode == -SIGNALS[name] and (out / "result.json").is_file()
+                    if not (early or late):
                         faults.append(
                             {"run": runs, "history": list(history), "code": process.returncode, "said": said[-500:]}
                         )

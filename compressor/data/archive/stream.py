@@ -1,10 +1,10 @@
 """Texts of an archive in chunks, of which any number of readers take a share each; one chunk is in memory at a time."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,11 +14,50 @@ from compressor.data.splits import Same
 from compressor.errors import UserError, first_line, nearest
 from compressor.recipe.data import ArchiveSpec
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 CHUNK = 1000
 """Rows that are read, tokenised and summed together; whoever reads them, the chunks are the same."""
-FORMATS = {".parquet": "parquet", ".jsonl": "json", ".csv": "csv"}
-"""Suffix -> what pyarrow calls the format; besides these .txt, a text a line."""
 LINES = ".txt"
+
+
+Opened = tuple[list[str], Iterable["pa.RecordBatch"]]
+"""The columns of a file, and its rows in batches that are read as they are asked for."""
+
+
+def _parquet(path: Path, columns: Sequence[str]) -> Opened:
+    from pyarrow import parquet
+
+    file = parquet.ParquetFile(path, pre_buffer=False)  # what is buffered before it is read grows with the file
+    known = [name for name in columns if name in file.schema_arrow.names]
+    return file.schema_arrow.names, file.iter_batches(CHUNK, columns=known, use_threads=False)
+
+
+def _jsonl(path: Path, _columns: Sequence[str]) -> Opened:
+    from pyarrow import json
+
+    reader = json.open_json(path, read_options=json.ReadOptions(use_threads=False))
+    return reader.schema.names, reader
+
+
+def _csv(path: Path, columns: Sequence[str]) -> Opened:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    # texts that look like numbers, or as if they were missing, are texts
+    texts = csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False)
+    reader = csv.open_csv(
+        path,
+        read_options=csv.ReadOptions(use_threads=False),
+        parse_options=csv.ParseOptions(newlines_in_values=True),
+        convert_options=texts,
+    )
+    return reader.schema.names, reader
+
+
+FORMATS: dict[str, Callable[[Path, Sequence[str]], Opened]] = {".parquet": _parquet, ".jsonl": _jsonl, ".csv": _csv}
+"""Suffix -> what opens such a file; besides these .txt, a text a line. Readers of whole datasets run ahead of who reads them."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +77,7 @@ def rows_of(spec: ArchiveSpec) -> int | None:
     from pyarrow import parquet
 
     files = files_of(spec)
-    if any(FORMATS.get(file.suffix.lower()) != "parquet" for file in files):
+    if any(file.suffix.lower() != ".parquet" for file in files):
         return None
     return sum(parquet.read_metadata(file).num_rows for file in files)
 
@@ -142,25 +181,14 @@ def _lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, tuple]]:
 
 
 def _table_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, tuple]]:
-    import pyarrow as pa
-    from pyarrow import csv, dataset
-
-    kind: Any = FORMATS[path.suffix.lower()]
-    if kind == "csv":  # texts that look like numbers, or as if they were missing, are texts
-        texts = csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False)
-        kind = dataset.CsvFileFormat(csv.ParseOptions(newlines_in_values=True), convert_options=texts)
-    found = dataset.dataset(str(path), format=kind)
-    missing = [name for name in columns if name not in found.schema.names]
+    names, batches = FORMATS[path.suffix.lower()](path, columns)
+    missing = [name for name in columns if name not in names]
     if missing:
-        hint = nearest(missing[0], found.schema.names) or ";"
+        hint = nearest(missing[0], names) or ";"
         raise UserError(
-            f"data.archive.files: {path}: there is no column {missing[0]!r}{hint} the columns are "
-            f"{', '.join(found.schema.names)}; name one with data.archive.text."
+            f"data.archive.files: {path}: there is no column {missing[0]!r}{hint} the columns are {', '.join(names)}; name one "
+            "with data.archive.text."
         )
-    # what is read ahead stands in memory
-    batches = found.to_batches(
-        columns=list(columns), batch_size=CHUNK, batch_readahead=1, fragment_readahead=0, use_threads=False
-    )
     for batch in batches:
         for values in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
             yield str(path), values
