@@ -9,6 +9,7 @@ the folder `--models` where it is given.
 """
 
 import argparse
+import copy
 import os
 import subprocess
 import sys
@@ -114,16 +115,19 @@ def tiny_model(folder: Path, name: str, *, tokens: bool = False, **more: Any) ->
 def cut(model: PreTrainedModel, family: Family, generator: np.random.Generator) -> None:
     """Take heads and neurons out of every layer by `PATTERN`, in place; which ones, and in which order heads stay, is drawn.
 
-    Layers that are one lose the same.
+    Layers that are one lose the same, and stay one.
     """
-    for index, layer in enumerate(layer_list(model, family)):
+    stack = layer_list(model, family)
+    for index, layer in enumerate(stack):
+        if index and family.groups_key:
+            shared = {id(one): one for one in (model.config, *stack[0].parameters(), *stack[0].buffers())}
+            stack[index] = copy.deepcopy(stack[0], shared)
+            continue
         heads, width = heads_of(layer, family), layer.get_submodule(family.ffn_output).in_features
-        if index == 0 or not family.groups_key:
-            share_heads, share_width = PATTERN[index % len(PATTERN)]
-            kept = generator.permutation(heads)[: round(share_heads * heads)].tolist()
-            neurons = np.sort(generator.permutation(width)[: round(share_width * width)]).tolist()
+        share_heads, share_width = PATTERN[index % len(PATTERN)]
+        kept = generator.permutation(heads)[: round(share_heads * heads)].tolist()
         cut_heads(layer, family, kept if family.movable_heads or not kept else range(heads))
-        cut_ffn(layer, family, neurons)
+        cut_ffn(layer, family, np.sort(generator.permutation(width)[: round(share_width * width)]).tolist())
 
 
 def sequences(directory: Path) -> Encodings:
