@@ -117,10 +117,8 @@ def _storage_rows(part: dict[str, Any]) -> list[list[str]]:
                 f"{clean} said so with exit code 2, {resumed} went on to the same result",
             ]
         )
-        for name in ("read_only", "vanished"):
-            rows.append(
-                [f"the run directory {name.replace('_', '-')} half-way", "1", f"exit code {part[name]['code']}"]
-            )
+        gone = part["vanished"]
+        rows.append(["the run directory taken away half-way", "1", f"exit code {gone['code']}: {gone['said']}"])
     return rows
 
 

@@ -1,4 +1,4 @@
-"""What a full, read-only or vanished disk, a damaged file, another place, and many runs at once do to a run directory.
+"""What a full disk, a folder that vanishes, a damaged file, another place, and many runs at once do to a run directory.
 
     python -m benchmarks.reliability.storage [--stages 5]
 
@@ -47,7 +47,7 @@ def small_disk(place: Path, size: int) -> Iterator[Path]:
 
 
 def remount(place: Path, option: str) -> None:
-    """Change a mounted tmpfs: its size, or whether it may be written."""
+    """Change the size of a mounted tmpfs."""
     subprocess.run(["mount", "-o", f"remount,{option}", str(place)], check=True)
 
 
@@ -89,28 +89,15 @@ def manifest(out: Path, name: str) -> list[str]:
     return list(read_json(out / STAGES_FOLDER / f"{name}.json")["files"])
 
 
-def read_only(recipe: Path, first: Path, work: Path) -> dict[str, Any]:
-    """Make the disk read-only half-way, and take the folder away half-way."""
-    found = {}
-    with small_disk(work / "disk", 2**30) as disk:
-        process = kills.start(recipe, disk / "run")
-        while not (disk / "run" / STAGES_FOLDER / "plan.json").is_file() and process.poll() is None:
-            time.sleep(0.05)
-        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=False)
-        said = process.communicate()[1]
-        found["read_only"] = {"code": process.returncode, "said": sentence(said)}
-        remount(disk, "rw")
-        code, _ = run(recipe, disk / "run")
-        wanted = kills.stable(read_json(first / "result.json"))
-        found["read_only"]["resumed"] = not code and not _apart(disk / "run", wanted)
+def vanished(recipe: Path, work: Path) -> dict[str, Any]:
+    """Take the run directory away half-way."""
     process = kills.start(recipe, work / "gone")
     while not (work / "gone" / STAGES_FOLDER / "plan.json").is_file() and process.poll() is None:
         time.sleep(0.05)
     shutil.rmtree(work / "gone", ignore_errors=True)
     said = process.communicate()[1]
     shutil.rmtree(work / "gone", ignore_errors=True)
-    found["vanished"] = {"code": process.returncode, "said": sentence(said)}
-    return found
+    return {"code": process.returncode, "said": sentence(said)}
 
 
 def damaged(recipe: Path, first: Path, work: Path) -> dict[str, Any]:
@@ -218,7 +205,7 @@ def main() -> None:
         print(json.dumps(found), flush=True)
         found["at_once"] = {str(count): at_once(recipe, work / "first", work, count) for count in arguments.at_once}
         if os.geteuid() == 0:
-            found |= read_only(recipe, work / "first", work)
+            found["vanished"] = vanished(recipe, work)
             found["full"] = full_disks(recipe, work / "first", work, arguments.stages)
     kept = read_json(kills.RESULTS) if kills.RESULTS.is_file() else {}
     write_json(kills.RESULTS, {**kept, "storage": {**found, "seconds": time.monotonic() - started}})

@@ -199,6 +199,19 @@ class RunDir:
 
 
 @contextlib.contextmanager
+def _staying(path: Path) -> Iterator[None]:
+    """Turn what the system says of files in a run directory that somebody took away into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        if (path / STAGES_FOLDER / "lock").exists():
+            raise
+        raise UserError(
+            f"--out {path}: the folder was taken away while the run was at work; start it again."
+        ) from error
+
+
+@contextlib.contextmanager
 def open_run_dir(path: str | Path, *, fresh: bool = False, store: Store | None = None) -> Iterator[RunDir]:
     """Yield the run directory at `path`, created and locked for this process; `store` is what it shares with other runs.
 
@@ -225,6 +238,12 @@ def open_run_dir(path: str | Path, *, fresh: bool = False, store: Store | None =
         for left_over in (path / STAGES_FOLDER).glob("*.tmp"):
             shutil.rmtree(left_over, ignore_errors=True)
         yield run
+    except OSError as error:
+        if (path / STAGES_FOLDER / "lock").exists():
+            raise
+        raise UserError(
+            f"--out {path}: the folder was taken away while the run was at work; start it again."
+        ) from error
     finally:
         kept = "*.json", f"{CHECKPOINTS}/*/{PROGRESS}"
         empty = not any(any((path / STAGES_FOLDER).glob(pattern)) for pattern in kept)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 
 import pytest
@@ -242,3 +243,18 @@ def test_json_files_hold_no_nan(tmp_path):
     assert not (tmp_path / "x.json").exists()
     write_json(tmp_path / "x.json", {"a": "é"})
     assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {"a": "é"}
+
+
+def test_a_folder_that_is_taken_away_is_said_to_be_gone(tmp_path):
+    out = tmp_path / "run"
+
+    def lose(_folder):
+        shutil.rmtree(out)
+        (out / "arrays" / "a.npy").read_bytes()
+
+    with (
+        pytest.raises(UserError, match="the folder was taken away while the run was at work"),
+        open_run_dir(out) as run,
+    ):
+        run.stage("s", "k1", OUTPUTS, lose)
+    assert not out.exists()
