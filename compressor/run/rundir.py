@@ -237,13 +237,8 @@ def open_run_dir(path: str | Path, *, fresh: bool = False, store: Store | None =
             run.forget()
         for left_over in (path / STAGES_FOLDER).glob("*.tmp"):
             shutil.rmtree(left_over, ignore_errors=True)
-        yield run
-    except OSError as error:
-        if (path / STAGES_FOLDER / "lock").exists():
-            raise
-        raise UserError(
-            f"--out {path}: the folder was taken away while the run was at work; start it again."
-        ) from error
+        with _staying(path):
+            yield run
     finally:
         kept = "*.json", f"{CHECKPOINTS}/*/{PROGRESS}"
         empty = not any(any((path / STAGES_FOLDER).glob(pattern)) for pattern in kept)
