@@ -6,6 +6,7 @@ The whole takes about an hour on two cores; `--short` a tenth of everything. Exi
 """
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
@@ -108,7 +109,9 @@ def _storage_rows(part: dict[str, Any]) -> list[list[str]]:
         )
     if "full" in part:
         full = part["full"]
-        clean = sum(entry["code"] == 2 and "disk is full" in entry["said"] for entry in full)
+        clean = sum(
+            entry["code"] == 2 and re.search("disk (is full|space)", entry["said"]) is not None for entry in full
+        )
         resumed = sum(entry["resumed"] for entry in full)
         rows.append(
             [

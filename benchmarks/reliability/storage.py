@@ -207,6 +207,7 @@ def main() -> None:
         if os.geteuid() == 0:
             found["vanished"] = vanished(recipe, work)
             found["full"] = full_disks(recipe, work / "first", work, arguments.stages)
+    found = json.loads(json.dumps(found).replace(made, "WORK"))  # whose folder it was says nothing
     kept = read_json(kills.RESULTS) if kills.RESULTS.is_file() else {}
     write_json(kills.RESULTS, {**kept, "storage": {**found, "seconds": time.monotonic() - started}})
     print(json.dumps(found, indent=1))
