@@ -5,7 +5,7 @@ import compressor  # noqa: F401  # isort: skip  # first, since it turns off what
 import os
 
 import pytest
-from tiny import letter_rows, save_model
+from tiny import letter_rows, save_model, save_rows
 
 from compressor.cli.app import main
 from compressor.data.batches import encode
@@ -39,9 +39,7 @@ def tiny_task(tmp_path_factory):
     folder = tmp_path_factory.mktemp("task")
     save_model(folder / "model", "bert", layers=3, num_labels=2)
     rows = letter_rows(260)
-    for name, part in (("train", rows[:200]), ("validation", rows[200:])):
-        lines = ["text,label", *(f"{text},{label}" for text, label in part)]
-        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    save_rows(folder, rows, 200)
     (folder / "recipe.yaml").write_text(
         f"""name: tiny
 model: {{path: {folder}/model}}

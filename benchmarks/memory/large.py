@@ -15,34 +15,14 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from benchmarks.common import markdown
+from benchmarks.memory.archive import random_bert
 from compressor.files import read_json, write_json
 from compressor.measurement.machine.environment import environment
 
 RESULTS = Path(__file__).parents[1] / "results" / "large.json"
-
-
-def make_model(folder: Path) -> None:
-    """Write a random classifier of the size of BERT-large, with a vocabulary of the demo's words."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
-    from compressor.data.demo import generate
-    from compressor.model.surgery import save_model
-    from compressor.placement.text import make_tokenizer
-
-    tokenizer = make_tokenizer([text for text, _ in generate(2000, Random(1), set())], 1000)
-    config = AutoConfig.for_model(
-        "bert",
-        vocab_size=len(tokenizer),
-        hidden_size=1024,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        intermediate_size=4096,
-    )
-    save_model(AutoModelForSequenceClassification.from_config(config), tokenizer, folder, "# A random classifier\n")
 
 
 def child(folder: Path, asked: dict[str, Any]) -> None:
@@ -90,7 +70,9 @@ def main() -> None:
         child(arguments.child, asked)
         return
     with tempfile.TemporaryDirectory() as made:
-        make_model(Path(made) / "model")
+        random_bert(
+            Path(made) / "model", hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096
+        )
         options = [part for name, value in asked.items() for part in (f"--{name}", str(value))]
         command = [sys.executable, "-m", __spec__.name, *options, "--child", made]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -98,7 +80,6 @@ def main() -> None:
     print(found, flush=True)
     kept = read_json(RESULTS)["runs"] if RESULTS.is_file() else []
     kept = [run for run in kept if {name: run[name] for name in asked} != asked]
-    kept = [run for run in kept if "note" not in run]
     write_json(RESULTS, {"runs": [*kept, found], "environment": environment("cpu")})
     markdown.put("large", table([*kept, found]))
 

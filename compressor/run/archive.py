@@ -19,6 +19,8 @@ from compressor.run.workers import check_engine
 
 ARCHIVE = "archive"
 """Folder of the sums in the run directory, and the name of the stage that makes them."""
+STATES = "states-"
+"""What the names of the sums over states begin with; all other arrays of readers are added up."""
 SAMPLE = 2000
 """States that are kept of the rows, as many as of any other text."""
 KNOWN = "selection", "evaluation", "guard"
@@ -58,7 +60,7 @@ def archive_states(run: Run, states: int, classes: int) -> StateSums:
     """Return what is kept of the states of the archive's rows."""
     load = partial(load_sums, run.path)
     sums = StateSums.empty(states, classes, run.teacher.config.hidden_size, SAMPLE, run.recipe.seed)
-    sums.merge({name: load(f"states-{name}") for name in sums.arrays()})
+    sums.merge({name: load(f"{STATES}{name}") for name in sums.arrays()})
     return sums
 
 

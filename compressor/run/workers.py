@@ -39,10 +39,12 @@ class Share:
 
 
 def share_of(spec: EngineSpec, points: int) -> Share:
-    """Return how many points run at a time with how many threads, never more than the cores in all.
+    """Return how many points run at a time with how many threads: on this machine never more than the cores in all.
 
-    Raises UserError where the recipe asks for more.
+    Of a Ray cluster nobody here knows the cores: what the recipe does not say is 1. Raises UserError where it asks for more.
     """
+    if spec.kind == "ray":
+        return Share(spec.workers or 1, spec.threads or 1)
     cores = len(usable_cores())
     workers = spec.workers or max(1, min(points, cores // (spec.threads or 1)))
     threads = spec.threads or max(1, cores // workers)
@@ -54,15 +56,10 @@ def share_of(spec: EngineSpec, points: int) -> Share:
     return Share(workers, threads)
 
 
-def threads_of(spec: EngineSpec, points: int) -> int:
-    """Return the threads of a point, on which its times depend. Raises UserError where there are not as many cores."""
-    return spec.threads or 1 if spec.kind == "ray" else share_of(spec, points).threads
-
-
 def check_engine(spec: EngineSpec | None) -> None:
     """Raise UserError where a recipe asks for more processes than there are cores for."""
     if spec is not None:
-        threads_of(spec, spec.workers or 1)
+        share_of(spec, spec.workers or 1)
 
 
 def spread(function: Callable[[Job], Made], jobs: Sequence[Job], spec: EngineSpec) -> Iterator[Made]:
@@ -77,7 +74,7 @@ def spread(function: Callable[[Job], Made], jobs: Sequence[Job], spec: EngineSpe
         yield from _processes(function, jobs, share_of(spec, len(jobs)).workers, spec.retries)
     else:
         ray = connected(spec)
-        task = ray.remote(function).options(**needs(spec, spec.threads or 1))
+        task = ray.remote(function).options(**needs(spec, share_of(spec, len(jobs)).threads))
         waiting = [task.remote(job) for job in jobs]
         try:
             yield from (ray.get(one) for one in waiting)

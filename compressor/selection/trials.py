@@ -135,8 +135,8 @@ class Trials:
                 for trial in self._track(self._elsewhere(new), f"{description}: sets{about}", total=len(new)):
                     self._known[trial.skip] = trial
                 self._write()
-                return [self._known[member] for member in sets]
-            self._compute(new, f"{description}: {len(new)} sets{about}; layer applications")
+            else:
+                self._compute(new, f"{description}: {len(new)} sets{about}; layer applications")
         return [self._known[member] for member in sets]
 
     def seconds(self, sets: Sequence[SkipSet]) -> float:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from compressor.errors import first_line
 from compressor.recipe.engine import EngineSpec
-from compressor.run.workers import connected, needs, share_of, threads_of
+from compressor.run.workers import connected, needs, share_of
 from compressor.sweep.work import Job, Outcome, work
 
 
@@ -37,7 +37,7 @@ def on_ray(jobs: Sequence[Job], spec: EngineSpec) -> Iterator[Outcome]:
     Raises UserError where Ray is not installed, or the cluster cannot be reached.
     """
     ray = connected(spec)
-    threads = threads_of(spec, len(jobs))
+    threads = share_of(spec, len(jobs)).threads
     task = ray.remote(work).options(**needs(spec, threads))  # a run that fails is started again by the worker itself
     waiting = {task.remote(job, threads=threads, attempts=1 + spec.retries): job for job in jobs}
     while waiting:

@@ -19,7 +19,7 @@ from compressor.progress import Track, silent
 from compressor.recipe.file import load_spec, spec_of
 from compressor.recipe.sweep import SweepRecipe
 from compressor.run.store import Store
-from compressor.run.workers import threads_of
+from compressor.run.workers import check_engine, share_of
 from compressor.sweep.engines import ENGINES
 from compressor.sweep.page import build_page
 from compressor.sweep.points import points_of
@@ -61,7 +61,7 @@ def run_sweep(
         sweep = spec_of(sweep, SweepRecipe, source="the sweep")
     points, folder = points_of(sweep, source), folder_of(sweep, out)
     device = "cuda" if sweep.engine.gpus else resolve_device(device)
-    threads_of(sweep.engine, len(points))  # refuses what this machine has not got
+    check_engine(sweep.engine)
     claim_folder(folder, OWN, "--out", "sweep")
     lock = FileLock(folder / ".lock", timeout=0)
     try:
@@ -104,7 +104,7 @@ def expected(
     folder, found = folder_of(sweep, out), []
     seen: Counter[str] = Counter()
     points = points_of(sweep, source)
-    threads = threads_of(sweep.engine, len(points))
+    threads = share_of(sweep.engine, len(points)).threads
     for point in points:
         try:
             with torch_threads(threads):  # what was timed is kept for as many threads as timed it

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from tiny import letter_rows, save_model
+from tiny import letter_rows, save_model, save_rows
 
 from compressor import load_model
 from compressor.analysis.roles.roles import roles_of
@@ -46,9 +46,7 @@ def task(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cut")
     cut_model(folder)
     rows = letter_rows(420)
-    for name, part in (("train", rows[:360]), ("validation", rows[360:])):
-        lines = ["text,label", *(f"{text},{label}" for text, label in part)]
-        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    save_rows(folder, rows, 360)
     (folder / "recipe.yaml").write_text(
         f"""name: again
 model: {{path: {folder}/bert}}

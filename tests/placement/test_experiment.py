@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import letter_rows, wordpiece
+from tiny import letter_rows, save_rows, wordpiece
 from transformers import BertForMaskedLM
 
 from compressor.errors import UserError
@@ -34,9 +34,7 @@ def recipe(tmp_path_factory):
     folder = tmp_path_factory.mktemp("placement")
     rows = letter_rows(200)
     (folder / "text.txt").write_text("\n".join(text for text, _ in rows) + "\n", encoding="utf-8")
-    for name, part in (("train", rows[:150]), ("validation", rows[150:])):
-        lines = ["text,label", *(f"{text},{label}" for text, label in part)]
-        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    save_rows(folder, rows, 150)
     (folder / "recipe.yaml").write_text(
         f"""name: tiny-placement
 seeds: [0, 1]

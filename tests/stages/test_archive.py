@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny import letter_rows, save_model
+from tiny import letter_rows, save_model, save_rows
 
 from compressor.compensation.refits.moments import BlockMoments, StoredMoments, text_moments
 from compressor.data.batches import encode
@@ -30,9 +30,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("archive")
     save_model(folder / "model", "bert", layers=3, num_labels=2)
     rows = letter_rows(260)
-    for name, part in (("train", rows[:200]), ("validation", rows[200:])):
-        lines = ["text,label", *(f"{text},{label}" for text, label in part)]
-        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    save_rows(folder, rows, 200)
     texts = [text for text, _ in letter_rows(TEXTS, seed=5)]
     texts[7], texts[1009] = rows[200][0], ""
     pd.DataFrame({"text": texts}).to_parquet(folder / "texts.parquet")

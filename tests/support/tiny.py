@@ -109,6 +109,13 @@ def save_model(
     return folder
 
 
+def save_rows(folder: Path, rows: list[tuple[str, int]], train: int) -> None:
+    """Write (text, label) rows as train.csv, the first `train` of them, and validation.csv."""
+    for name, part in (("train", rows[:train]), ("validation", rows[train:])):
+        lines = ["text,label", *(f"{text},{label}" for text, label in part)]
+        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def letter_rows(count: int, seed: int = 0) -> list[tuple[str, int]]:
     """Return (text, label) rows without repeats: the label says whether the first letter is in the alphabet's first half."""
     generator = torch.Generator().manual_seed(seed)

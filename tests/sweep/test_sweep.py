@@ -5,7 +5,7 @@ import re
 
 import pytest
 from rich.cells import cell_len
-from tiny import letter_rows, save_model
+from tiny import letter_rows, save_model, save_rows
 
 from compressor.cli.sweep.tables import points_table
 from compressor.console import show
@@ -23,9 +23,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
     save_model(folder / "a", "bert", layers=3, hidden_size=32, num_labels=2)
     rows = letter_rows(160)
-    for name, part in (("train", rows[:100]), ("validation", rows[100:])):
-        lines = ["text,label", *(f"{text},{label}" for text, label in part)]
-        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    save_rows(folder, rows, 100)
     (folder / "base.yaml").write_text(
         f"""name: base
 model: {{path: {folder}/a}}

@@ -182,16 +182,20 @@ def _lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, tuple]]:
 
 def _table_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, tuple]]:
     names, batches = FORMATS[path.suffix.lower()](path, columns)
-    missing = [name for name in columns if name not in names]
-    if missing:
-        hint = nearest(missing[0], names) or ";"
-        raise UserError(
-            f"data.archive.files: {path}: there is no column {missing[0]!r}{hint} the columns are {', '.join(names)}; name one "
-            "with data.archive.text."
-        )
+    _check_columns(columns, names, f"data.archive.files: {path}")
     for batch in batches:
         for values in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
             yield str(path), values
+
+
+def _check_columns(columns: Sequence[str], names: Sequence[str], where: str) -> None:
+    """Raise UserError, beginning with `where`, for columns that are none of the `names`."""
+    missing = next((name for name in columns if name not in names), None)
+    if missing is not None:
+        hint = nearest(missing, names) or ";"
+        raise UserError(
+            f"{where}: there is no column {missing!r}{hint} the columns are {', '.join(names)}; name one with data.archive.text."
+        )
 
 
 def _hub_rows(spec: ArchiveSpec, columns: Sequence[str]) -> Iterator[tuple[str, tuple]]:
@@ -200,12 +204,7 @@ def _hub_rows(spec: ArchiveSpec, columns: Sequence[str]) -> Iterator[tuple[str, 
     try:
         loaded = datasets.load_dataset(spec.hub, spec.config, split=spec.split, streaming=True)
         names = loaded.column_names or list(columns)
-        missing = [name for name in columns if name not in names]
-        if missing:
-            raise UserError(
-                f"data.archive.hub: {spec.hub}: there is no column {missing[0]!r}; the columns are {', '.join(names)}; name one "
-                "with data.archive.text."
-            )
+        _check_columns(columns, names, f"data.archive.hub: {spec.hub}")
         for row in loaded:
             yield spec.hub, tuple(row[name] for name in columns)
     # no network, offline mode and unknown names are OSErrors, unknown configurations and splits ValueErrors

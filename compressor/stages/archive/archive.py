@@ -5,14 +5,13 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from compressor.compensation.refits.moments import Block
 from compressor.data.answers.kinds import SINGLE_LABEL
 from compressor.data.archive.stream import CHUNK, files_of, rows_of
 from compressor.errors import UserError
@@ -21,7 +20,7 @@ from compressor.model.capture import HELD_OUT
 from compressor.model.families import layer_list
 from compressor.model.states.sums import StateSums
 from compressor.recipe.compression import Recipe
-from compressor.run.archive import ARCHIVE, KNOWN, SAMPLE, columns_of, known_texts
+from compressor.run.archive import ARCHIVE, KNOWN, SAMPLE, STATES, columns_of, known_texts
 from compressor.run.run import Run
 from compressor.run.workers import share_of, spread
 from compressor.stages.archive.shard import DONE, Counts, Shard, gather
@@ -29,8 +28,6 @@ from compressor.stages.selection import amounts
 from compressor.stages.selection.scores import scores_parts
 from compressor.stages.stage import Stage
 
-STATES = "states-"
-"""What the names of the sums over states begin with; all other arrays of readers are added up."""
 POLL_S = 0.2
 MOST = 1024
 """Readers at most, where the number of chunks is not known."""
@@ -45,6 +42,7 @@ def inputs(run: Run) -> dict[str, Any]:
     """Return what the sums depend on: not on who reads the archive, since the chunks are the same."""
     spec = run.recipe.data.archive
     parts = {name: getattr(run.data, name) for name in KNOWN}
+    fits, parts_spec = amounts.wanted(run.recipe), amounts.spec_of_parts(run.recipe)
     return {
         "archive": spec and spec.model_dump(mode="json", exclude={"engine", "files"}),
         "files": spec and run.archive_files,
@@ -52,8 +50,8 @@ def inputs(run: Run) -> dict[str, Any]:
         "known": {name: part.sha256 for name, part in parts.items() if part is not None},
         "max_length": run.recipe.data.max_length,
         "inner": scores_parts(run),
-        "parts": amounts.wanted(run.recipe) and amounts.inputs(run)["units"],
-        "protect": amounts.wanted(run.recipe) and amounts.inputs(run)["protect"],
+        "parts": fits and parts_spec.units,
+        "protect": fits and parts_spec.protect,
         **run.task_inputs,
     }
 
@@ -83,27 +81,27 @@ def shards_of(run: Run, work: Path) -> list[Shard]:
     """Return the shares of the archive's readers; their arrays go to folders below `work`."""
     spec, single = run.recipe.data.archive, run.kind == SINGLE_LABEL
     readers, threads = _readers(run)
-    layers = len(layer_list(run.teacher, run.family))
+    inner, layers = scores_parts(run), len(layer_list(run.teacher, run.family))
+    one = Shard(
+        spec=spec,
+        columns=columns_of(spec, run.data),
+        known=known_texts(run),
+        model=str(run.teacher_source.path.resolve()),
+        kind=run.kind,
+        device=run.device,
+        threads=threads,
+        max_length=run.recipe.data.max_length,
+        states=(layers * (2 if inner else 1) + 1) * single,
+        classes=run.classes,
+        inner=inner,
+        sample=SAMPLE,
+        seed=run.recipe.seed,
+        blocks=tuple(amounts.blocks(run) if amounts.wanted(run.recipe) else ()),
+        share=(0, 1),
+        folder="",
+    )
     return [
-        Shard(
-            spec=spec,
-            columns=columns_of(spec, run.data),
-            known=known_texts(run),
-            model=str(run.teacher_source.path.resolve()),
-            kind=run.kind,
-            device=run.device,
-            threads=threads,
-            max_length=run.recipe.data.max_length,
-            states=(layers * (2 if scores_parts(run) else 1) + 1) * single,
-            classes=run.classes,
-            inner=scores_parts(run),
-            sample=SAMPLE,
-            seed=run.recipe.seed,
-            blocks=tuple(blocks(run)),
-            share=(reader, readers),
-            folder=str(work.resolve() / str(reader)),
-        )
-        for reader in range(readers)
+        replace(one, share=(reader, readers), folder=str(work.resolve() / str(reader))) for reader in range(readers)
     ]
 
 
@@ -111,15 +109,9 @@ def _readers(run: Run) -> tuple[int, int]:
     """Return how many readers there are, never more than chunks, and the threads of each."""
     engine, rows = run.recipe.data.archive.engine, rows_of(run.recipe.data.archive)
     most = MOST if rows is None else -(-rows // CHUNK)
-    if engine.kind == "ray":
-        return min(engine.workers or 1, most), engine.threads or 1
     readers = min(share_of(engine, most).workers, most)
-    return readers, engine.threads or (torch.get_num_threads() if readers == 1 else share_of(engine, readers).threads)
-
-
-def blocks(run: Run) -> list[Block]:
-    """Return the blocks of which amounts may be fitted."""
-    return amounts.blocks(run) if amounts.wanted(run.recipe) else []
+    alone = readers == 1 and engine.kind == "local" and engine.threads is None
+    return readers, torch.get_num_threads() if alone else share_of(engine, readers).threads
 
 
 def _gathered(run: Run, shards: Sequence[Shard]) -> list[Counts]:

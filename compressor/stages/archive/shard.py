@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from compressor.model.states.states import run_with_states, whole
 from compressor.model.states.sums import StateSums
 from compressor.progress import silent
 from compressor.recipe.data import ArchiveSpec
+from compressor.run.archive import STATES
 
 BATCH = 32
 """Texts that the model reads at a time; the sums of a chunk are of the same batches, whoever reads it."""
@@ -73,33 +74,26 @@ def gather(shard: Shard, track: Callable[[Iterable[Chunk]], Iterable[Chunk]] = i
     source = find_model(shard.model)
     model, tokenizer = load_classifier(source, device=shard.device), load_tokenizer(source, shard.kind)
     family, same = family_of(source.config["model_type"], shard.kind), same_tokens(tokenizer)
-    groups = groups_of(model, family, shard.blocks) or [[]]
-    met, started = Counts(), time.monotonic()
+    width, met, started = model.config.hidden_size, Counts(), time.monotonic()
+    sums = StateSums.empty(shard.states, shard.classes, width, shard.sample, shard.seed) if shard.states else None
     with torch_threads(shard.threads), (folder / DONE).open("wb", buffering=0) as done:
-        for number, group in enumerate(groups):
-            first = number == 0
-            width = model.config.hidden_size
-            sums = (
-                StateSums.empty(shard.states, shard.classes, width, shard.sample, shard.seed) if shard.states else None
-            )
-            moments = BlockMoments(model, family, group)
+        for number, group in enumerate(groups_of(model, family, shard.blocks) or [[]]):
+            first, moments = number == 0, BlockMoments(model, family, group)
             found = chunks(shard.spec, shard.columns, known=shard.known, same=same, share=shard.share)
             with moments.watching():
                 for chunk in track(found) if first else found:
                     tokens = _add(chunk, shard, model, family, tokenizer, sums if first else None, moments)
                     if first:
-                        met = replace(
-                            met,
-                            texts=met.texts + len(chunk.texts),
-                            tokens=met.tokens + tokens,
-                            empty=met.empty + chunk.empty,
-                            known=met.known + chunk.known,
-                        )
+                        met.texts += len(chunk.texts)
+                        met.tokens += tokens
+                        met.empty += chunk.empty
+                        met.known += chunk.known
                         done.write(b".")
-            if first and sums is not None:
-                _save(folder, {f"states-{name}": value for name, value in sums.arrays().items()})
             _save(folder, moments.arrays())
-    return replace(met, seconds=time.monotonic() - started)
+    if sums is not None:
+        _save(folder, {f"{STATES}{name}": value for name, value in sums.arrays().items()})
+    met.seconds = time.monotonic() - started
+    return met
 
 
 def _add(

@@ -20,7 +20,7 @@ from compressor.recipe.engine import EngineSpec
 from compressor.run.checks import prepare
 from compressor.run.run import Run
 from compressor.run.rundir import STAGES_FOLDER, TRIALS
-from compressor.run.workers import share_of, spread, threads_of
+from compressor.run.workers import share_of, spread
 from compressor.selection.baselines import Evidence
 from compressor.selection.trials import Trial, Trials
 from compressor.selection.trie import SkipSet, StandIns, set_chunks
@@ -94,9 +94,9 @@ def try_sets(job: TrialJob) -> list[Trial]:
 
 def _spread_trials(run: Run, engine: EngineSpec, teacher: torch.Tensor, sets: Sequence[SkipSet]) -> Iterator[Trial]:
     """Yield the trials of `sets`: every worker tries a subtree, so that nearly all prefixes are computed by one."""
-    workers = (engine.workers or 1) if engine.kind == "ray" else share_of(engine, len(sets)).workers
+    workers = share_of(engine, len(sets)).workers
     chunks = set_chunks(sets, -(-len(sets) // min(workers, len(sets))), run.source.layers)
-    threads = threads_of(engine, len(chunks))
+    threads = share_of(engine, len(chunks)).threads
     jobs = [
         TrialJob(run.recipe, str(run.path.resolve()), run.device, threads, teacher.numpy(), tuple(chunk))
         for chunk in chunks

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from report_cases import check_pages
-from tiny import letter_rows, save_model
+from tiny import letter_rows, save_model, save_rows
 
 import compressor.run.rundir
 import compressor.stages.cascade.build
@@ -50,9 +50,7 @@ def task(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cascade-task")
     save_model(folder / "model", "bert", layers=3, num_labels=2)
     rows = letter_rows(540)
-    for name, part in (("train", rows[:480]), ("validation", rows[480:])):
-        lines = ["text,label", *(f"{text},{label}" for text, label in part)]
-        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    save_rows(folder, rows, 480)
     recipe = {
         "name": "tiny",
         "model": {"path": f"{folder}/model"},

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import yaml
-from tiny import letter_rows, save_model
+from tiny import letter_rows, save_model, save_rows
 
 from compressor.data.batches import encode
 from compressor.measurement.predictions import predict
@@ -31,9 +31,7 @@ def swapped(tmp_path_factory):
     model.classifier.bias.data[1] -= float(sorted(margin)[len(texts) // 2])
     model.save_pretrained(folder / "model")
     rows = [(text, int(not up)) for (text,), up in zip(texts, upper, strict=True)]
-    for name, part in (("train", rows[:400]), ("validation", rows[400:])):
-        lines = ["text,label", *(f"{text},{label}" for text, label in part)]
-        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    save_rows(folder, rows, 400)
     recipe = {
         "name": "swapped",
         "model": {"path": str(folder / "model")},
