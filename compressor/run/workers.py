@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -73,15 +74,15 @@ def spread(function: Callable[[Job], Made], jobs: Sequence[Job], spec: EngineSpe
     elif spec.kind == "local":
         yield from _processes(function, jobs, share_of(spec, len(jobs)).workers, spec.retries)
     else:
-        ray = connected(spec)
-        task = ray.remote(function).options(**needs(spec, share_of(spec, len(jobs)).threads))
-        waiting = [task.remote(job) for job in jobs]
-        try:
-            yield from (ray.get(one) for one in waiting)
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from error
-        except ray.exceptions.RayError as error:
-            raise UserError(f"engine: a Ray task was lost ({first_line(error)}); start it again.") from error
+        with connected(spec) as ray:
+            task = ray.remote(function).options(**needs(spec, share_of(spec, len(jobs)).threads))
+            waiting = [task.remote(job) for job in jobs]
+            try:
+                yield from (ray.get(one) for one in waiting)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from error
+            except ray.exceptions.RayError as error:
+                raise UserError(f"engine: a Ray task was lost ({first_line(error)}); start it again.") from error
 
 
 def _processes(function: Callable[[Job], Made], jobs: Sequence[Job], workers: int, retries: int) -> Iterator[Made]:
@@ -116,25 +117,32 @@ def needs(spec: EngineSpec, threads: int) -> dict[str, Any]:
     }
 
 
-def connected(spec: EngineSpec) -> "ray":
-    """Return Ray, connected to the cluster that the recipe names; raises UserError where it is missing or none answers."""
+@contextmanager
+def connected(spec: EngineSpec) -> Iterator["ray"]:
+    """Yield Ray, connected to the cluster that the recipe names; raises UserError where it is missing or none answers.
+
+    A connection that is made here ends here: a cluster of this machine dies with the thread that started it, and who found
+    it still connected would wait for it in vain.
+    """
     try:
         import ray
     except ImportError as error:
         raise UserError(
             "engine.kind: ray is not installed; `pip install 'compressor[ray]'`, or set engine.kind: local."
         ) from error
-    if not ray.is_initialized():
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing reports home
-        given: dict[str, Any] = {"address": spec.address} if spec.address else {"num_cpus": len(usable_cores())}
-        try:
-            ray.init(
-                **given,
-                include_dashboard=False if not spec.address else None,
-                log_to_driver=False,
-                logging_level="ERROR",
-            )
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            words = first_line(error)
-            raise UserError(f"engine.address: {spec.address}: no Ray cluster answers there ({words}).") from error
-    return ray
+    if ray.is_initialized():
+        yield ray
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing reports home
+    given: dict[str, Any] = {"address": spec.address} if spec.address else {"num_cpus": len(usable_cores())}
+    try:
+        ray.init(
+            **given, include_dashboard=False if not spec.address else None, log_to_driver=False, logging_level="ERROR"
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        words = first_line(error)
+        raise UserError(f"engine.address: {spec.address}: no Ray cluster answers there ({words}).") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()

@@ -36,18 +36,20 @@ def on_ray(jobs: Sequence[Job], spec: EngineSpec) -> Iterator[Outcome]:
 
     Raises UserError where Ray is not installed, or the cluster cannot be reached.
     """
-    ray = connected(spec)
-    threads = share_of(spec, len(jobs)).threads
-    task = ray.remote(work).options(**needs(spec, threads))  # a run that fails is started again by the worker itself
-    waiting = {task.remote(job, threads=threads, attempts=1 + spec.retries): job for job in jobs}
-    while waiting:
-        (ready, *_), _ = ray.wait(list(waiting), num_returns=1)
-        job = waiting.pop(ready)
-        try:
-            yield ray.get(ready)
-        except ray.exceptions.RayError as error:  # died more often than it is started again
-            words = first_line(error)
-            yield Outcome(job.name, -1, 0.0, f"the Ray task was lost ({words}).", 1 + spec.retries)
+    with connected(spec) as ray:
+        threads = share_of(spec, len(jobs)).threads
+        task = ray.remote(work).options(
+            **needs(spec, threads)
+        )  # a run that fails is started again by the worker itself
+        waiting = {task.remote(job, threads=threads, attempts=1 + spec.retries): job for job in jobs}
+        while waiting:
+            (ready, *_), _ = ray.wait(list(waiting), num_returns=1)
+            job = waiting.pop(ready)
+            try:
+                yield ray.get(ready)
+            except ray.exceptions.RayError as error:  # died more often than it is started again
+                words = first_line(error)
+                yield Outcome(job.name, -1, 0.0, f"the Ray task was lost ({words}).", 1 + spec.retries)
 
 
 ENGINES: Mapping[str, Callable[[Sequence[Job], EngineSpec], Iterator[Outcome]]] = {"local": local, "ray": on_ray}

@@ -120,7 +120,7 @@ def test_two_processes_add_up_to_one(folder, alone, tmp_path):
 
 @pytest.mark.slow
 def test_ray_tasks_add_up_to_one(folder, alone, tmp_path):
-    pytest.importorskip("ray", reason="the extra ray is not installed")
+    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
     both = gathered(
         folder,
         tmp_path / "run",
@@ -129,6 +129,7 @@ def test_ray_tasks_add_up_to_one(folder, alone, tmp_path):
         "data.archive.size=3300",
     )
     assert json.loads((both.path / "archive.json").read_text())["readers"] == 3
+    assert not ray.is_initialized()  # a later stage starts its own: this one's dies with the thread that started it
     check_same(alone, both)
 
 
