@@ -171,7 +171,7 @@ def cost(run: Run) -> str:
 
 def result(run: Run) -> dict[str, Any]:
     """Return what was read, where there is an archive."""
-    return {"archive": read_json(run.path / f"{ARCHIVE}.json")} if wanted(run.recipe) else {}
+    return {ARCHIVE: read_json(run.path / f"{ARCHIVE}.json") if wanted(run.recipe) else None}
 
 
 STAGE = Stage(ARCHIVE, (f"{ARCHIVE}.json", ARCHIVE), ("teacher",), inputs, compute, cost, wanted, result)
