@@ -11,6 +11,7 @@ norms that read it on the way.
 from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from transformers import PreTrainedModel
 from compressor.compensation.refits.moments import MOMENTS_BUDGET, Block, groups_of, output_map, text_moments
 from compressor.compensation.refits.widths import (
     BlockSums,
+    NestedFit,
     change_error,
     cut_change,
     nested_changes,
@@ -35,12 +37,14 @@ from compressor.progress import Track, silent
 
 Piece = tuple[int, str]
 """(layer from 1, what goes of one of its blocks: `attention`, `heads:K`, `ffn` or `ffn:W`)."""
+NOTHING_KNOWN: Mapping = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Amount:
     """One amount of one block: the heads or neurons `kept` (from 0), and the output map behind them.
 
+    They are the first of `order`, in which all of the block stay, whatever is asked for.
     `weight` [H, inputs kept] and `bias` [H] replace the output map. Errors are weighted mean squares behind the norm on
     held-out text, summed over dimensions: with the rest cut out and nothing else, with its mean as bias, and as it is here,
     refitted with ridge `strength`, or where that is None with the mean as bias. A map without bias (None) gets none, so that
@@ -48,12 +52,24 @@ class Amount:
     """
 
     kept: tuple[int, ...]
+    order: tuple[int, ...]
     weight: Tensor
     bias: Tensor | None
     strength: float | None
     error_cut: float
     error_mean: float
     error_refit: float
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is kept of the fits of a block, enough to make its amounts again at the price of a solution each.
+
+    The `order` in which its heads or neurons stay, and how many stay -> the `figures` of that amount: strength and errors.
+    """
+
+    order: tuple[int, ...]
+    figures: Mapping[int, Mapping[str, float | None]]
 
 
 class NarrowLayers(Mapping[tuple[int, str], nn.Module]):
@@ -99,20 +115,21 @@ def fit_amounts(
     rank: str = "elimination",
     batch_size: int = 32,
     budget: int = MOMENTS_BUDGET,
+    known: Mapping[Block, Known] = NOTHING_KNOWN,
     track: Track = silent,
 ) -> dict[Piece, Amount]:
     """Return the amount of each piece of the parts that are `wanted`: layer (from 1) -> parts (`model/units.py`).
 
     Every fifth row of `encodings` is held out of the fits, chooses the ridge strengths and gives the errors. `rank` names
-    the order of the neurons (`RANKINGS`). The model stays as it is; it runs over the text once, or more often where the
-    moments of its blocks need more than `budget` bytes. Raises UserError for fewer than five rows and for parts that a
-    layer does not have.
+    the order of the neurons (`RANKINGS`); of blocks that are `known`, nothing is looked for again. The model stays as it
+    is; it runs over the text once, or more often where the moments of its blocks need more than `budget` bytes. Raises
+    UserError for fewer than five rows and for parts that a layer does not have.
     """
     check_fit_rows(len(encodings))
     made: dict[Piece, Amount] = {}
     for group in groups_of(model, family, blocks_of(model, family, wanted), budget):
         moments = text_moments(model, family, encodings, group, batch_size=batch_size, track=track)
-        made |= solve_amounts(model, family, moments, wanted, rank=rank, track=track)
+        made |= solve_amounts(model, family, moments, wanted, rank=rank, known=known, track=track)
     return made
 
 
@@ -124,6 +141,7 @@ def solve_amounts(
     wanted: Mapping[int, Collection[str]],
     *,
     rank: str = "elimination",
+    known: Mapping[Block, Known] = NOTHING_KNOWN,
     track: Track = silent,
 ) -> dict[Piece, Amount]:
     """Return the same of the blocks whose `moments` are given; each is asked for once. Raises UserError as `fit_amounts`."""
@@ -133,10 +151,14 @@ def solve_amounts(
         found, (number, attention) = moments[block], block
         layer, counted = layers[number - 1], heads_left if attention else neurons_left
         each = len(found.output) // heads_of(layer, family) if attention else 1
-        order = ranked_heads(found, each) if attention else ranked_neurons(found, rank)
+        if block in known:
+            order = torch.tensor(known[block].order, device=found.output.device)
+        else:
+            order = ranked_heads(found, each) if attention else ranked_neurons(found, rank)
         counts = {piece: counted(piece, len(order)) for piece in blocks[block]}
         bias = layer.get_submodule(output_map(family, attention)).bias
-        amounts = _amounts(found, order, each, counts.values(), bias)
+        figures = known[block].figures if block in known else {}
+        amounts = _amounts(found, order, each, counts.values(), bias, figures)
         owners = range(1, len(layers) + 1) if family.groups_key else [number]
         made |= {(owner, piece): amounts[count] for owner in owners for piece, count in counts.items()}
     return made
@@ -168,16 +190,30 @@ def _pieces(model: PreTrainedModel, family: Family, wanted: Mapping[int, Collect
 
 
 def _amounts(
-    sums: BlockSums, order: Tensor, each: int, counts: Collection[int], bias: Tensor | None
+    sums: BlockSums,
+    order: Tensor,
+    each: int,
+    counts: Collection[int],
+    bias: Tensor | None,
+    known: Mapping[int, Mapping[str, float | None]],
 ) -> dict[int, Amount]:
     """Return count -> amount where the first `count` heads (of `each` inputs) or neurons of `order` stay."""
-    inputs = inputs_of(order, each)
-    made = {}
-    for count, strength, change, error, mean in nested_changes(sums, inputs, [count * each for count in counts]):
-        units = order[: count // each].sort().values
-        kept = inputs_of(units, each)
-        weight = (sums.output.double() + change[:-1])[kept].T.to(sums.output).contiguous()
-        cut = change_error(sums, cut_change(sums, kept))
+    inputs, made, stay = inputs_of(order, each), {}, tuple(order.tolist())
+
+    def amount(count: int, change: Tensor, figures: Mapping[str, float | None]) -> Amount:
+        units = order[:count].sort().values
+        weight = (sums.output.double() + change[:-1])[inputs_of(units, each)].T.to(sums.output).contiguous()
         new_bias = None if bias is None else (bias.double() + change[-1]).to(bias)
-        made[count // each] = Amount(tuple(units.tolist()), weight, new_bias, strength, cut, mean, error)
+        return Amount(tuple(units.tolist()), stay, weight, new_bias, **figures)
+
+    if set(counts) <= set(known):
+        fit = NestedFit(sums, inputs)
+        return {
+            count: amount(count, fit.change(count * each, known[count]["strength"]), known[count])
+            for count in sorted(set(counts))
+        }
+    for count, strength, change, error, mean in nested_changes(sums, inputs, [count * each for count in counts]):
+        cut = change_error(sums, cut_change(sums, inputs[:count]))
+        figures = {"strength": strength, "error_cut": cut, "error_mean": mean, "error_refit": error}
+        made[count // each] = amount(count // each, change, figures)
     return made

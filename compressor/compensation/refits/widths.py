@@ -146,39 +146,55 @@ def mean_change(sums: BlockSums, kept: Tensor) -> Tensor:
     return change
 
 
+class NestedFit:
+    """The fits of a block of which the first inputs of `order` stay, all from one ordered system and one factor a strength.
+
+    The kept columns and the bias make up for what went, by ridge regression towards no change: every system is the leading
+    block of one ordered matrix.
+    """
+
+    def __init__(self, sums: BlockSums, order: Tensor) -> None:
+        self._sums, self._order = sums, order
+        self._places = torch.cat([order.new_full((1,), len(order)), order])  # the bias always stays
+        self._system = self._ordered(0.0)
+        self._factors: dict[float, Tensor] = {}
+
+    def change(self, count: int, strength: float | None) -> Tensor:
+        """Return how [W, b] changes, [F + 1, H], where `count` inputs stay; without a strength the bias takes over the mean."""
+        if strength is None:
+            return mean_change(self._sums, self._order[:count])
+        if strength not in self._factors:
+            self._factors[strength] = torch.linalg.cholesky(self._ordered(strength))
+        change, stay, gone = cut_change(self._sums, self._order[:count]), *self._places.tensor_split([count + 1])
+        missing = -(self._system[: count + 1, count + 1 :] @ change[gone])
+        change[stay] = torch.cholesky_solve(missing, self._factors[strength][: count + 1, : count + 1])
+        return change
+
+    def _ordered(self, strength: float) -> Tensor:
+        return _ridged(self._sums, strength)[self._places][:, self._places]
+
+
 def nested_changes(
     sums: BlockSums, order: Tensor, counts: Collection[int]
 ) -> Iterator[tuple[int, float | None, Tensor, float, float]]:
     """Yield (count, ridge strength, change, held-out errors of it and of the mean) where the first `count` of `order` stay.
 
-    The kept columns and the bias make up for what went, by ridge regression towards no change. Every system is the leading
-    block of one ordered matrix, so one factor a strength serves all counts. All strengths are tried where `ANCHORS` of the
-    inputs stay; counts take that of the nearest, so that none depends on what else is asked for. Where the mean of what
-    went, as bias, does as well, that is yielded: None.
+    All strengths are tried where `ANCHORS` of the inputs stay; counts take that of the nearest, so that none depends on what
+    else is asked for. Where the mean of what went, as bias, does as well, that is yielded: None.
     """
-    full = len(order)
+    full, fit, best = len(order), NestedFit(sums, order), {}
     inner = sorted(count for count in set(counts) if 0 < count < full)
     anchors = {max(1, round(share * full)) for share in ANCHORS} if inner else set()
-    places = torch.cat([order.new_full((1,), full), order])  # the bias always stays
-    system, factors, best = _ridged(sums, 0.0)[places][:, places], {}, {}
-
-    def solved(count: int, strength: float) -> tuple[Tensor, float]:
-        if strength not in factors:
-            factors[strength] = torch.linalg.cholesky(_ridged(sums, strength)[places][:, places])
-        change, stay, gone = cut_change(sums, order[:count]), places[: count + 1], places[count + 1 :]
-        missing = -(system[: count + 1, count + 1 :] @ change[gone])
-        change[stay] = torch.cholesky_solve(missing, factors[strength][: count + 1, : count + 1])
-        return change, change_error(sums, change)
-
     for count in anchors:
-        best[count] = min(STRENGTHS, key=lambda strength: solved(count, strength)[1])
+        best[count] = min(STRENGTHS, key=lambda strength: change_error(sums, fit.change(count, strength)))
     for count in sorted(set(counts)):
-        mean = mean_change(sums, order[:count])
+        mean = fit.change(count, None)
         mean_error = change_error(sums, mean)
         made = None, mean, mean_error
         if count in inner:
             strength = best[min(anchors, key=lambda anchor: abs(anchor - count))]
-            change, error = solved(count, strength)
+            change = fit.change(count, strength)
+            error = change_error(sums, change)
             made = (strength, change, error) if error < mean_error else made
         yield count, *made, mean_error
 

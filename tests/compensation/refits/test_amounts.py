@@ -7,7 +7,8 @@ import pytest
 import torch
 from tiny import MOVABLE
 
-from compressor.compensation.refits.amounts import NarrowLayers, fit_amounts
+from compressor.compensation.refits import amounts as amounts_module
+from compressor.compensation.refits.amounts import Known, NarrowLayers, fit_amounts
 from compressor.compensation.refits.equations import STRENGTHS, NormalEquations, penalised
 from compressor.compensation.refits.norms import NormSums, refit_norm
 from compressor.compensation.refits.refit import refit_attention, refit_gaps
@@ -30,6 +31,8 @@ from compressor.model.sublayers import shape_of
 from compressor.model.surgery import leave_out
 from compressor.model.units import heads_left, neurons_left, parts_of
 from compressor.recipe.training import RefitSpec
+
+RANKED = {"ranked_neurons": ranked_neurons, "ranked_heads": ranked_heads}
 
 
 def tiled(encodings, times=4):
@@ -295,6 +298,34 @@ def test_sums_depend_neither_on_the_batches_nor_on_the_passes(tiny):
             assert found.error_refit == pytest.approx(other[key].error_refit, rel=1e-3), key
             torch.testing.assert_close(found.weight, other[key].weight, atol=1e-2, rtol=1e-2)
             torch.testing.assert_close(found.bias, other[key].bias, atol=1e-2, rtol=1e-2)
+
+
+def test_what_is_known_of_fits_makes_the_same_amounts_without_looking_again(tiny, monkeypatch):
+    model, family, encodings, _ = tiny("bert")
+    wanted = {2: ["ffn:24", "ffn:8", "ffn", "heads:2"], 3: ["ffn:24"]}
+    first = fit_amounts(model, family, encodings, wanted)
+    figures = {}
+    for (number, piece), amount in first.items():
+        names = "strength", "error_cut", "error_mean", "error_refit"
+        kept = figures.setdefault((number, piece.startswith("heads")), {})
+        kept[len(amount.kept)] = {name: getattr(amount, name) for name in names}
+    orders = {(number, piece.startswith("heads")): amount.order for (number, piece), amount in first.items()}
+    known = {block: Known(order, figures[block]) for block, order in orders.items() if block != (3, False)}
+    looked = []
+    for name in ("ranked_neurons", "ranked_heads"):
+        monkeypatch.setattr(amounts_module, name, lambda *args, real=RANKED[name]: looked.append(args) or real(*args))
+    again = fit_amounts(model, family, encodings, wanted, known=known)
+    assert len(looked) == 1, "layer 3 alone was not known"
+    assert again.keys() == first.keys()
+    for key, amount in first.items():
+        other = again[key]
+        assert (other.kept, other.order, other.strength) == (amount.kept, amount.order, amount.strength)
+        assert (other.error_cut, other.error_mean, other.error_refit) == (
+            amount.error_cut,
+            amount.error_mean,
+            amount.error_refit,
+        )
+        assert torch.equal(other.weight, amount.weight) and torch.equal(other.bias, amount.bias)
 
 
 @pytest.mark.parametrize("part", ["ffn:64", "ffn:x", "head", "ffn:-3", "", "heads:4", "heads:0"])

@@ -23,7 +23,7 @@ def nudged(layer, family, place, count, size):
     change = size * torch.randn(output.weight.shape, generator=torch.Generator().manual_seed(count))
     weight = output.weight.detach() + change.to(output.weight)
     bias = None if output.bias is None else output.bias.detach() + size
-    return Amount(tuple(range(count)), weight, bias, None, 0.0, 0.0, 0.0)
+    return Amount(tuple(range(count)), tuple(range(count)), weight, bias, None, 0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("model_type", APART)

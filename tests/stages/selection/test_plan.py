@@ -9,7 +9,9 @@ from transformers import AutoModelForSequenceClassification
 
 from compressor import load_model
 from compressor.compensation import distill as distillation
+from compressor.compensation.refits import amounts
 from compressor.export.optimize import expected_nodes
+from compressor.files import read_json
 from compressor.measurement.cost import layers_saved, shape_flops
 from compressor.measurement.predictions import predict
 from compressor.model.families import family_of
@@ -115,6 +117,25 @@ def test_a_second_run_keeps_every_stage_and_compare_reads_it(finished, tiny_task
     code, stdout, _ = command("plan", tiny_task / "recipe.yaml", "--out", finished, *sets(BUDGET, *QUICK))
     assert code == 0
     assert "within the budget" in " ".join(stdout.replace("│", " ").split())
+
+
+def test_a_second_budget_takes_the_fits_of_the_first(finished, tiny_task, tmp_path, command, monkeypatch):
+    def never(*_):
+        raise AssertionError("the order of a block was looked for again")
+
+    plans = []
+    for changed in (False, True):
+        out = tmp_path / f"run-{changed}"
+        if changed:
+            shutil.copytree(finished, out)
+            for name in ("ranked_neurons", "ranked_heads"):
+                monkeypatch.setattr(amounts, name, never)
+        other = BUDGET.replace("0.6", "0.7")
+        code, _, stderr = command("plan", tiny_task / "recipe.yaml", "--out", out, "--json", *sets(other))
+        assert code == 0, stderr
+        plan = read_json(out / "plan.json")
+        plans.append({name: value for name, value in plan.items() if name != "sets_known" and "seconds" not in name})
+    assert plans[0] == plans[1]
 
 
 def test_a_budget_of_time_is_planned_from_timed_parts(tiny_task, tmp_path, command):
