@@ -26,7 +26,6 @@ from typing import Any
 from benchmarks.parity.run import tiny_model
 from compressor.files import read_json, write_json
 
-RESULTS = Path(__file__).parents[1] / "results" / "reliability.json"
 SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
 CODES = {"KILL": -signal.SIGKILL, "TERM": 143, "INT": 130}
 """What a process that was ended by a signal returns: words and a code of its own where it was asked, not killed."""
@@ -208,13 +207,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--signal", action="append", choices=list(SIGNALS))
     parser.add_argument("--torn", type=float, default=0.25, help="share of SIGKILLs behind which a file is cut")
+    parser.add_argument("--out", type=Path, help="JSON file for what was met")
     arguments = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as work:
         found = campaign(Path(work), arguments.kills, arguments.seed, arguments.signal or list(SIGNALS), arguments.torn)
     found["seconds"] = time.monotonic() - started
-    kept = read_json(RESULTS) if RESULTS.is_file() else {}
-    write_json(RESULTS, {**kept, "kills": found})
+    if arguments.out:
+        write_json(arguments.out, found)
     print(json.dumps(found, indent=1))
     sys.exit(1 if found["faults"] else 0)
 

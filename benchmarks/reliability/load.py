@@ -25,7 +25,7 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.reliability import kills
-from compressor.files import read_json, write_json
+from compressor.files import write_json
 from compressor.runtime.classifier import Classifier
 
 THREADS, PROCESSES, MOST = 8, 4, 256
@@ -171,6 +171,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="*", type=Path)
     parser.add_argument("--minutes", type=float, default=10.0, help="for all folders together")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="JSON file for what was met")
     arguments = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as work:
@@ -180,8 +181,8 @@ def main() -> None:
             kills.whole(recipe, Path(work) / "run")
             folders = sorted(path for path in (Path(work) / "run" / "onnx").iterdir() if path.is_dir())
         found = {folder.name: load(folder, arguments.seed, arguments.minutes / len(folders)) for folder in folders}
-    kept = read_json(kills.RESULTS) if kills.RESULTS.is_file() else {}
-    write_json(kills.RESULTS, {**kept, "load": {**found, "seconds": time.monotonic() - started}})
+    if arguments.out:
+        write_json(arguments.out, {**found, "seconds": time.monotonic() - started})
     print(json.dumps(found, indent=1))
     wrong = sum(part["wrong"] for one in found.values() for part in (one["threads"], *one["processes"]))
     sys.exit(1 if wrong else 0)

@@ -192,6 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stages", type=int, default=5, help="stages at which the disk is full")
     parser.add_argument("--at-once", type=int, nargs="*", default=[2, 4, 8])
+    parser.add_argument("--out", type=Path, help="JSON file for what was met")
     arguments = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as made:
@@ -208,8 +209,8 @@ def main() -> None:
             found["vanished"] = vanished(recipe, work)
             found["full"] = full_disks(recipe, work / "first", work, arguments.stages)
     found = json.loads(json.dumps(found).replace(made, "WORK"))  # whose folder it was says nothing
-    kept = read_json(kills.RESULTS) if kills.RESULTS.is_file() else {}
-    write_json(kills.RESULTS, {**kept, "storage": {**found, "seconds": time.monotonic() - started}})
+    if arguments.out:
+        write_json(arguments.out, {**found, "seconds": time.monotonic() - started})
     print(json.dumps(found, indent=1))
 
 

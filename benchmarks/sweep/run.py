@@ -2,7 +2,7 @@
 
     python -m benchmarks.sweep.run --models DIR --data DIR [--part apart --part local --part ray]
 
-The points are RTE, MRPC and CoLA (six-layer classifiers) with heads and neurons within four budgets, short measurements. `apart`:
+The points are SST-2, MRPC and CoLA (six layers) with heads and neurons within four budgets, short measurements. `apart`:
 each run in a process of its own, one after the other, with nothing shared. `one` and `local`: a sweep on one worker and on two.
 `ray`: two nodes of one CPU, of which one is killed once both have begun, with another in its place. Every part has one thread a
 point, pinned by the sweep or by `taskset`. results/sweep.json keeps the seconds, tables/sweep.md shows them.
@@ -28,7 +28,7 @@ from compressor.sweep.sweep import run_sweep
 from compressor.sweep.work import THREADS
 
 RESULTS = Path(__file__).parents[1] / "results" / "sweep.json"
-TASKS = "rte", "mrpc", "cola"
+TASKS = "sst2", "mrpc", "cola"
 KEEP = [0.84, 0.67, 0.5, 0.34]
 
 
@@ -40,9 +40,9 @@ def sweep_of(arguments: argparse.Namespace, **engine: Any) -> SweepRecipe:  # no
         "data": {
             "task": TASKS[0],
             "source": str(arguments.data),
-            "calibration": {"split": "train", "size": 300},
-            "selection": {"size": 300},
-            "max_length": 96,
+            "calibration": {"split": "train", "size": 100},
+            "selection": {"size": 100},
+            "max_length": 48,
         },
         "separability": {"labels": "teacher"},
         "selection": {"units": ["heads", "width"], "budget": {"keep": 0.84}},
@@ -50,7 +50,7 @@ def sweep_of(arguments: argparse.Namespace, **engine: Any) -> SweepRecipe:  # no
         "export": {"variants": ["optimized", "int8"]},
         "benchmark": {
             "batch_sizes": [1],
-            "lengths": [64],
+            "lengths": [32],
             "workload": False,
             "min_seconds": 1,
             "max_seconds": 4,
@@ -160,7 +160,7 @@ def put_table(results: dict[str, Any]) -> None:
 def main() -> None:
     """Measure the parts asked for, keep the seconds, rewrite the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, help="folder with rte, mrpc and cola")
+    parser.add_argument("--models", type=Path, help="folder with sst2, mrpc and cola")
     parser.add_argument("--data", type=Path, help="folder with the GLUE parquet files of each task")
     parser.add_argument("--part", action="append", choices=PARTS, help="only this part; repeatable")
     parser.add_argument("--out", type=Path, default=Path("runs/sweep-benchmark"))
