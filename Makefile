@@ -22,7 +22,7 @@ demo: $(STAMP)  ## fine-tune, compress, export and measure the embedded example
 	$(BIN)/compressor demo
 
 test: $(STAMP)  ## the fast tests: no network, no hub
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile
 
 quick: $(STAMP)  ## MODEL=directory DATA=file or folder [ARGS="--goal near"]: compress on your own texts, without a recipe
 	@test -n "$(MODEL)" -a -n "$(DATA)" || { echo "make quick needs MODEL=directory and DATA=file" >&2; exit 2; }

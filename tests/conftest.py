@@ -1,8 +1,9 @@
 """Shared fixtures: one tiny random classifier of each family, and one whole run of the pipeline."""
 
-import compressor  # noqa: F401  # isort: skip  # first, since it turns off what reports home
-
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, by torch: workers of pytest-xdist would fight for the cores
+import compressor  # noqa: F401  # isort: skip  # before other packages, since it turns off what reports home
 
 import pytest
 from tiny import letter_rows, save_model, save_rows
