@@ -10,6 +10,7 @@ import numpy as np
 
 from compressor.data import demo
 from compressor.data.files import Table, expanded, read_table
+from compressor.data.hub import reading_hub
 from compressor.data.labels import listed
 from compressor.data.rows import Rows, to_rows
 from compressor.errors import UserError, nearest
@@ -121,15 +122,8 @@ def _hub_reader(source: str, task: str) -> Reader:
     import datasets
 
     remedy = f"set a local copy with --set data.source=<folder with {task}/train.parquet, {task}/validation.parquet>"
-    try:
+    with reading_hub(f"data.source: {source!r} ({task})", remedy):
         loaded = datasets.load_dataset(source, task)
-    # No network, offline mode and unknown repositories are OSErrors, unknown configurations ValueErrors,
-    # repositories that hold a script RuntimeErrors.
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = (str(error).strip() or type(error).__name__).split("\n")[0].rstrip(".")
-        raise UserError(
-            f"data.source: {source!r} ({task}) cannot be read from the hub ({reason}); {remedy}."
-        ) from error
 
     def read(part: str, split: str) -> Table:  # noqa: ARG001
         if split not in loaded:

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from compressor.data.files import Table, read_lines, read_table
+from compressor.data.hub import reading_hub
 from compressor.errors import UserError, first_line
 from compressor.recipe.placement import EncoderSpec, TextSpec
 
@@ -173,12 +174,8 @@ def _from_file(path: Path, spec: TextSpec) -> Iterator[str]:
 def _from_hub(spec: TextSpec) -> Iterator[str]:
     import datasets
 
-    try:
+    with reading_hub(f"text.hub: {spec.hub!r}", "give text.files of your own"):
         loaded = datasets.load_dataset(spec.hub, spec.config, split=spec.split)
-    # no network, offline mode and unknown names are OSErrors, unknown configurations and splits ValueErrors
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = (str(error).strip() or type(error).__name__).split("\n")[0].rstrip(".")
-        raise UserError(f"text.hub: {spec.hub!r} cannot be read ({reason}); give text.files of your own.") from error
     table = Table(
         f"{spec.hub} {spec.split}", {name: loaded[name] if name in spec.columns else [] for name in loaded.column_names}
     )

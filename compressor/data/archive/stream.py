@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compressor.data.files import expanded
+from compressor.data.hub import reading_hub
 from compressor.data.labels import is_missing
 from compressor.data.splits import Same
 from compressor.errors import UserError, first_line, nearest
@@ -201,15 +202,9 @@ def _check_columns(columns: Sequence[str], names: Sequence[str], where: str) -> 
 def _hub_rows(spec: ArchiveSpec, columns: Sequence[str]) -> Iterator[tuple[str, tuple]]:
     import datasets
 
-    try:
+    with reading_hub(f"data.archive.hub: {spec.hub!r}", "give data.archive.files of your own"):
         loaded = datasets.load_dataset(spec.hub, spec.config, split=spec.split, streaming=True)
         names = loaded.column_names or list(columns)
         _check_columns(columns, names, f"data.archive.hub: {spec.hub}")
         for row in loaded:
             yield spec.hub, tuple(row[name] for name in columns)
-    # no network, offline mode and unknown names are OSErrors, unknown configurations and splits ValueErrors
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        reason = first_line(error).rstrip(".")
-        raise UserError(
-            f"data.archive.hub: {spec.hub!r} cannot be read ({reason}); give data.archive.files of your own."
-        ) from error
