@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from compressor.errors import plain
+
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
 
@@ -23,8 +25,6 @@ ROOM = 160
 TOKEN = re.compile(r"\d\S* (?:MB|GiB|GF|M|ms|s|%|points)(?!\w)\S*|\S*\[[-+\u2212\d.,x% ]+\]\S*|[^ ]+")
 """What stays on one line: a number with its unit, an interval in brackets, a word with all that a no-break space ties to it."""
 TIE = "\u00a0"
-CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f]")
-"""What would move a terminal's cursor or colour what follows; a label of a model or a text may hold it."""
 SEAM = re.compile(r".{4,}[/_,:-]", re.DOTALL)
 """Where a word that is too long for its column is broken."""
 
@@ -63,11 +63,6 @@ def show(*parts: "RenderableType | Path", stderr: bool = False) -> None:
     console = _console(stderr=stderr)
     for part in parts:
         console.print(Sentence(str(part)) if isinstance(part, str | Path) else part, crop=False)
-
-
-def plain(text: str) -> str:
-    """Return the text with a space for everything that is no sign but a command to the terminal; line ends stay."""
-    return CONTROL.sub(" ", text)
 
 
 def wrap(text: str, width: int, *, broken: bool = True) -> list[str]:

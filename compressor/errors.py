@@ -1,11 +1,20 @@
 """The one exception a user may see: their input is wrong, and the message says what, where and what to do."""
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
 LONGEST = 1000
 """Characters of a sentence; what is wrong may be a value of any length."""
+
+CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+"""What would move a terminal's cursor or colour what follows; a label of a model or a text may hold it."""
+
+
+def plain(text: str) -> str:
+    """Return the text with a space for everything that is no sign but a command to the terminal; line ends stay."""
+    return CONTROL.sub(" ", text)
 
 
 def shortened(message: str) -> str:
@@ -16,11 +25,11 @@ def shortened(message: str) -> str:
 class UserError(Exception):
     """Wrong input. The message is one sentence: what is wrong, where (file, field, row), and the remedy. Exit code 2.
 
-    Of one that is too long the middle is left out.
+    Of one that is too long the middle is left out, and of what it quotes all that would command a terminal.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(shortened(message))
+        super().__init__(shortened(plain(message)))
 
 
 def first_line(error: object) -> str:

@@ -30,6 +30,8 @@ SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
 CODES = {"KILL": -signal.SIGKILL, "TERM": 143, "INT": 130}
 """What a process that was ended by a signal returns: words and a code of its own where it was asked, not killed."""
 BLOCK = 4096
+LATEST = 0.6
+"""Share of an undisturbed run's seconds within which each attempt is ended; what was whole stays, so later stages are met too."""
 TIMED = "seconds", "_ms", "per_s", "speedup", "ratio", "latency", "times", "runs", "rss", "bytes", "started", "finished"
 """Parts of the names under which times stand; two undisturbed runs may differ there and nowhere else."""
 RECIPE = {
@@ -157,7 +159,7 @@ def campaign(work: Path, kills: int, seed: int, signals: list[str], torn: float)
         while not ended:
             process = start(recipe, out)
             name = drawn.choice(signals)
-            wait = drawn.uniform(0.5, seconds * 1.05)
+            wait = drawn.uniform(0.5, seconds * LATEST)
             try:
                 said = process.communicate(timeout=wait)[1]
                 ended = True

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from compressor.data.answers.kinds import SINGLE, TOKENS, Task
+from compressor.data.answers.told import task_told
 from compressor.errors import UserError, nearest, whole_result
 from compressor.measurement.predictions import fingerprint
 from compressor.measurement.statistics import compare
@@ -138,9 +139,7 @@ def answers_in(result: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def task_in(result: Mapping[str, Any]) -> Task:
     """Return the task of a finished run."""
-    told = answers_in(result)
-    return Task(**{key: tuple(told[key]) if key in {"thresholds", "names"} else told[key]
-                   for key in ("kind", "tolerance", "thresholds", "sigmoid", "names") if key in told})  # fmt: skip
+    return task_told(answers_in(result))
 
 
 def common_cell(runs: Sequence[FinishedRun]) -> Cell | None:

@@ -10,7 +10,8 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from compressor.console import TOKEN, Sentence, plain, wrap
+from compressor.console import TOKEN, Sentence, wrap
+from compressor.errors import plain
 from compressor.report.wording.kinds import is_share
 
 WIDE = 100

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from compressor.data.answers.tokens import first_tokens
 from compressor.data.splits import Same, normalised
-from compressor.data.tokenizer import no_panic
+from compressor.data.tokenizer import tokenizing
 from compressor.errors import UserError
 from compressor.progress import Track, silent
 
@@ -102,7 +102,7 @@ def encode(texts: list[tuple[str, ...]], tokenizer: PreTrainedTokenizerBase, max
         return Encodings([], [] if "token_type_ids" in tokenizer.model_input_names else None, tokenizer.pad_token_id)
     check_room(tokenizer, len(texts[0]), max_length, "max_length")
     columns = [list(column) for column in zip(*texts, strict=True)]
-    with no_panic(str(tokenizer.name_or_path)):
+    with tokenizing(str(tokenizer.name_or_path)):
         encoded = tokenizer(*columns, truncation=True, max_length=max_length, padding=False)
     return Encodings(encoded["input_ids"], encoded.get("token_type_ids"), tokenizer.pad_token_id)
 
@@ -117,7 +117,7 @@ def encode_words(texts: list[tuple[str, ...]], tokenizer: PreTrainedTokenizerBas
         return replace(encode([], tokenizer, max_length), words=[])
     check_room(tokenizer, 1, max_length, "max_length")
     rows = [list(words) for words in texts]
-    with no_panic(str(tokenizer.name_or_path)):
+    with tokenizing(str(tokenizer.name_or_path)):
         encoded = tokenizer(rows, is_split_into_words=True, truncation=True, max_length=max_length, padding=False)
     places = [first_tokens(encoded.word_ids(row)) for row in range(len(rows))]
     return Encodings(
@@ -149,7 +149,7 @@ def same_tokens(tokenizer: PreTrainedTokenizerBase) -> Same:
         return normalised
 
     def words(text: str) -> str:
-        with no_panic(str(tokenizer.name_or_path)):
+        with tokenizing(str(tokenizer.name_or_path)):
             plain = backend.normalizer.normalize_str(text)
             if backend.pre_tokenizer is not None:
                 plain = " ".join(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(plain))

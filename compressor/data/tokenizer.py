@@ -73,7 +73,7 @@ def probe(tokenize: Callable[[str], Any], where: str) -> None:
 
 def _seconds(tokenize: Callable[[str], Any], text: str, where: str) -> float:
     started = time.process_time()
-    with no_panic(where):
+    with tokenizing(where):
         tokenize(text)
     return time.process_time() - started
 
@@ -81,10 +81,23 @@ def _seconds(tokenize: Callable[[str], Any], text: str, where: str) -> float:
 @contextmanager
 def no_panic(where: str) -> Iterator[None]:
     """Turn a panic of the Rust library into a UserError that begins with `where`."""
+    with _told(where, PANIC):
+        yield
+
+
+@contextmanager
+def tokenizing(where: str) -> Iterator[None]:
+    """Turn whatever the Rust library raises at a text, panics and plain exceptions, into a UserError that begins with `where`."""
+    with _told(where, PANIC, Exception.__name__):
+        yield
+
+
+@contextmanager
+def _told(where: str, *kinds: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if type(error).__name__ != PANIC:
+        if type(error).__name__ not in kinds:
             raise
         raise UserError(
             f"{where}: the tokenizer breaks off at a text ({first_line(error)[:200]}); give a stock tokenizer."

@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from compressor.data.answers.config import by_token, cross_encoder, task_of
 from compressor.data.answers.kinds import KINDS, TOKENS, Task
-from compressor.data.tokenizer import check_tokenizer, no_panic, probe
+from compressor.data.tokenizer import check_tokenizer, probe, tokenizing
 from compressor.errors import UserError, first_line
 from compressor.files import file_sha256, read_json
 from compressor.model.checks import check_config, check_given, check_outputs, shape_in
@@ -30,7 +30,7 @@ from compressor.model.families import family_of
 from compressor.model.files.weights import WEIGHTS, check_size, check_stored, misfit, stored_precision, stored_tensors
 from compressor.model.places import fetch, local_model
 from compressor.model.sublayers import as_stored, loading_class
-from compressor.model.surgery import rolled, unrolled
+from compressor.model.surgery import convolved, rolled, unrolled
 
 TOKENIZERS = "tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model"
 LONGEST_CONFIG = 3_000_000
@@ -183,7 +183,7 @@ def load_classifier(
     if misfits:
         wanted = list(model.state_dict()[misfits[0]].shape)
         raise UserError(f"{where}: {misfit(source.path, source.config, misfits[0], wanted)}.")
-    model = unrolled(as_stored(model))
+    model = convolved(unrolled(as_stored(model)))
     model.config.architectures = [type(model).__name__]  # which says what the outputs mean, also of a head that is new
     missing = sorted(info["missing_keys"])
     if encoder_missing := [name for name in missing if not name.startswith(head)]:
@@ -239,7 +239,7 @@ def load_tokenizer(source: ModelSource, kind: str | None = None) -> PreTrainedTo
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
-        with no_panic(f"model {source.path}"):
+        with tokenizing(f"model {source.path}"):
             tokenizer("a", "a")  # what only its use meets, such as a model_max_length that is no number
         if by_words and not getattr(tokenizer, "add_prefix_space", True):
             told = {"trust_remote_code": False, "local_files_only": True, "add_prefix_space": True}

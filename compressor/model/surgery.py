@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compressor.errors import UserError
@@ -24,6 +24,12 @@ ONE_LAYER = (
     "last ones stand for them all"
 )
 """Why a set of layers is not the one that goes where all share their weights."""
+
+CONVOLVED = (
+    "a convolution behind layer 1 reads what that layer reads, and the stock class would put it behind another one, so layer 1 "
+    "must stay"
+)
+"""Why layer 1 may not go where a convolution acts behind it."""
 
 
 def why_not(kinds: Sequence[bool | None]) -> str:
@@ -60,6 +66,8 @@ def drop_layers(model: PreTrainedModel, family: Family, skip: Sequence[int]) -> 
     period = kinds and kept_period(kinds, keep)
     if kinds and period is None:
         raise UserError(f"without layers {', '.join(map(str, sorted(set(skip))))}: {why_not(kinds)}.")
+    if 1 in skip and is_convolved(stack[0]):
+        raise UserError(f"without layer 1: {CONVOLVED}.")
     made = copy.deepcopy(model, {id(stack[layer - 1]): None for layer in skip})  # what goes is not copied
     _put_layers(made, family, [layer for layer in layer_list(made, family) if layer is not None])
     setattr(made.config, family.layers_key, len(keep))
@@ -81,6 +89,46 @@ def unrolled(model: PreTrainedModel) -> PreTrainedModel:
         shared = {id(one): one for one in (model.config, *stack.parameters(), *stack.buffers())}
         _put_layers(model, family, [copy.deepcopy(stack[0], dict(shared)) for _ in range(count)])
     return model
+
+
+class _Convolution:
+    """A hook that lets the convolution behind layer 1 of a DeBERTa-v2 act on what leaves the layer.
+
+    The stock encoder calls it with what enters the layer, what leaves it and the mask of the tokens [B, S]; all of these the
+    layer sees. A class, not a function, so that a copied layer or model has the copied convolution.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, _layer: nn.Module, args: tuple[Tensor, ...], made: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden, mask = args[:2]
+        text = (
+            mask[:, 0].sum(-1) > 0
+        ).long()  # [B, 1, S, S] holds whether two tokens are text; with another, one that is
+        return (type(self.module).forward(self.module, hidden, made[0], text), *made[1:])
+
+
+def _passed_on(_hidden: Tensor, made: Tensor, _mask: Tensor) -> Tensor:
+    return made
+
+
+def convolved(model: PreTrainedModel) -> PreTrainedModel:
+    """Let the convolution behind layer 1, where a model has one, act as part of that layer, in place; nothing is computed twice.
+
+    So states, hooks and single layers (`capture.apply_layer`) know it, and the weights keep their names.
+    """
+    family = family_of(model.config.model_type)
+    convolution = getattr(model.get_submodule(family.layers.rpartition(".")[0]), "conv", None)
+    if isinstance(convolution, nn.Module):
+        convolution.forward = _passed_on
+        layer_list(model, family)[0].register_forward_hook(_Convolution(convolution))
+    return model
+
+
+def is_convolved(layer: nn.Module) -> bool:
+    """Return whether a convolution acts behind this layer."""
+    return any(isinstance(hook, _Convolution) for hook in layer._forward_hooks.values())
 
 
 def rolled(model: PreTrainedModel) -> PreTrainedModel:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from compressor.data.answers.told import task_told
 from compressor.errors import UserError
 from compressor.export.deploy import KINDS
 from compressor.export.parity import MAX_ABS
@@ -156,7 +157,7 @@ def read_manifest(root: Path) -> dict[str, Any]:
     wrong = next((key for key, kind in NEEDED.items() if not isinstance(manifest.get(key), kind)), None)
     unsafe = next((name for name in manifest.get("files", ()) if not lies_inside(name)), None)
     if wrong is None and not _whole(manifest):
-        wrong = "files, logits or onnx"
+        wrong = "files, answers, logits or onnx"
     if wrong is not None or unsafe is not None:
         what = f"{wrong} is missing or of the wrong kind" if wrong else f"it names {unsafe!r}, which lies elsewhere"
         raise UserError(f"{file}: {what}; copy it again, or run the recipe again.")
@@ -165,6 +166,7 @@ def read_manifest(root: Path) -> dict[str, Any]:
 
 def _whole(manifest: Mapping[str, Any]) -> bool:
     try:
+        task_told(manifest["answers"])
         for logits in manifest["logits"].values():
             read(logits)
         for entry in manifest["onnx"].values():

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from compressor.data.answers.kinds import Task
+from compressor.data.answers.told import task_told
 from compressor.errors import UserError
 from compressor.export.parity import MAX_ABS, check_parity, parity
 from compressor.measurement.machine.environment import versions
@@ -140,8 +140,7 @@ class _Look:
         self.root, self.manifest, self.part = root, manifest, part
         self.texts = [tuple(row) for row in manifest["texts"]]
         self.reference = {name: read(logits) for name, logits in manifest["logits"].items()}
-        told = manifest["answers"]
-        self.task = Task(**{**told, **{key: tuple(told.get(key, ())) for key in ("thresholds", "names")}})
+        self.task = task_told(manifest["answers"])
         if self.task.row.whole:  # of a tagger each word is asked for itself
             self.task = replace(self.task, within=np.arange(len(next(iter(self.reference.values())))))
         self.apart: dict[str, float | None] = {}

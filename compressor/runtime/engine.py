@@ -11,7 +11,7 @@ import onnxruntime as ort
 from tokenizers import Encoding, Tokenizer
 
 from compressor.data.answers.tokens import first_tokens
-from compressor.data.tokenizer import check_tokenizer, no_panic, probe
+from compressor.data.tokenizer import check_tokenizer, probe, tokenizing
 from compressor.errors import UserError, first_line
 from compressor.measurement.machine.providers import STRICT, require_provider
 from compressor.runtime.folder import TOKENIZER, opened
@@ -91,7 +91,7 @@ class Engine:
 
     def tokenize(self, texts: Sequence[Text]) -> list[Encoding]:
         """Return the tokens of texts, pairs or texts of words, cut to the length that the folder was made for, unpadded."""
-        with no_panic(str(self.folder)):
+        with tokenizing(str(self.folder)):
             return self._tokenizer.encode_batch(list(texts), is_pretokenized=self.by_word)
 
     @property

@@ -56,6 +56,15 @@ def test_labels_are_as_many_as_the_file_gives(exported, tmp_path, names):
         Classifier(changed(exported, tmp_path / "folder", label_names=names))
 
 
+def test_a_sign_without_a_token_is_a_sentence(exported, tmp_path):
+    folder = changed(exported, tmp_path / "folder")
+    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    del content["model"]["vocab"]["[UNK]"]
+    (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(UserError, match=r"breaks off at a text .*Missing \[UNK\]"):
+        Classifier(folder)("\U0001f9ea")
+
+
 def test_a_length_without_room_for_text_is_refused(exported, tmp_path):
     with pytest.raises(UserError, match="export it again"):
         Classifier(changed(exported, tmp_path / "folder", max_length=1))(["a b c"])

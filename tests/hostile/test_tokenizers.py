@@ -9,7 +9,7 @@ import pytest
 from tiny import save_model
 
 from compressor.data.batches import encode, same_tokens
-from compressor.data.tokenizer import PANIC, check_tokenizer, no_panic, probe
+from compressor.data.tokenizer import PANIC, check_tokenizer, no_panic, probe, tokenizing
 from compressor.errors import UserError
 from compressor.model.load import find_model, load_tokenizer
 
@@ -94,9 +94,27 @@ def test_files_that_the_library_complains_of_are_left_to_it(tmp_path):
     check_tokenizer(tmp_path / "none.json", "here")
 
 
+def test_a_sign_that_it_has_no_token_for_is_a_sentence(made, tmp_path, command):
+    folder = changed(made, tmp_path / "m")
+    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    del content["model"]["vocab"]["[UNK]"]
+    (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    code, _, error = command("explain", folder, "\U0001f9ea")
+    assert (code, "Missing [UNK] token" in error, error.count("\n")) == (2, True, 1), error
+
+
+def test_what_commands_a_terminal_is_no_part_of_a_sentence():
+    assert str(UserError("a\x00b\x1b[31m\tc\nd\x9f")) == "a b [31m c\nd "
+
+
 def test_only_panics_become_sentences():
     panic = type(PANIC, (BaseException,), {})
     with pytest.raises(UserError, match="here: the tokenizer breaks off at a text .boom."), no_panic("here"):
         raise panic("boom")
-    with pytest.raises(KeyboardInterrupt), no_panic("here"):
-        raise KeyboardInterrupt
+    with pytest.raises(UserError, match="here: the tokenizer breaks off at a text .boom."), tokenizing("here"):
+        raise Exception("boom")
+    for interrupted in (no_panic, tokenizing):
+        with pytest.raises(KeyboardInterrupt), interrupted("here"):
+            raise KeyboardInterrupt
+    with pytest.raises(ValueError, match="boom"), tokenizing("here"):
+        raise ValueError("boom")

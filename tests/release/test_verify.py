@@ -261,9 +261,19 @@ MANIFESTS = {
     "a list": ([], "schema None is not 1"),
     "a part missing": ({"onnx": 3}, "onnx is missing or of the wrong kind"),
     "a file elsewhere": ({"files": {"../x": {"bytes": 1, "sha256": "0" * 64}}}, "'../x', which lies elsewhere"),
-    "no hash": ({"files": {"x": {"bytes": 1}}}, "files, logits or onnx is missing"),
-    "no numbers": ({"logits": {"model": [["a"]]}}, "files, logits or onnx is missing"),
+    "no hash": ({"files": {"x": {"bytes": 1}}}, "files, answers, logits or onnx is missing"),
+    "an answer of no kind": ({"answers": {"kind": 0.5}}, "files, answers, logits or onnx is missing"),
+    "no tolerance": ({"answers": {"kind": "score", "tolerance": []}}, "files, answers, logits or onnx is missing"),
+    "no numbers": ({"logits": {"model": [["a"]]}}, "files, answers, logits or onnx is missing"),
 }
+
+
+def test_what_a_later_version_says_of_answers_is_passed_over(copied):
+    root = copied("open")
+    manifest = json.loads((root / "manifest.json").read_text())
+    manifest["answers"]["\U0001f9ea"] = 3
+    (root / "manifest.json").write_text(json.dumps(manifest))
+    assert verify(root).whole
 
 
 @pytest.mark.parametrize(("content", "said"), MANIFESTS.values(), ids=MANIFESTS)

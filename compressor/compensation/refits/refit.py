@@ -25,6 +25,7 @@ from compressor.model.capture import LayerCall, Place, apply_layer, attended_pla
 from compressor.model.families import Family, layer_list
 from compressor.model.states.reading import reads_first
 from compressor.model.sublayers import attends, shape_of
+from compressor.model.surgery import is_convolved
 from compressor.progress import Track, silent
 from compressor.recipe.training import RefitSpec
 
@@ -69,8 +70,9 @@ def refit_gaps(
     `keep` are the full model's layers (from 1) that the student has; `calls` those of `fit_calls` on unlabelled text.
     With `spec.layers: gaps` only layers in front of a gap, and those that have not the full model's shape, are refitted,
     with `later` every layer from the first of these on. Layers skipped before the first kept one have nothing in front of
-    them to refit. The states of both models go from layer to layer with the loop, so every layer runs once (where its end
-    is refitted, four times); beside `calls`, memory is twice the state of all tokens.
+    them to refit, and a layer with a convolution behind it stays as it is. The states of both models go from layer to layer
+    with the loop, so every layer runs once (where its end is refitted, four times); beside `calls`, memory is twice the state
+    of all tokens.
     """
     full, kept = list(layer_list(teacher, family)), list(layer_list(student, family))
     reach = reached_states(keep, len(full))
@@ -79,6 +81,8 @@ def refit_gaps(
     chosen = [i for i, layer in enumerate(keep) if reach[i] > layer or left[i] != whole[layer - 1]]
     if chosen and spec.layers == "later":
         chosen = list(range(chosen[0], len(keep)))
+    # what leaves a convolution is no linear map of what its layer's output map reads
+    chosen = [i for i in chosen if not is_convolved(kept[i])]
     both = spec.blocks == "both"
     cls_weight = spec.cls_weight if reads_first(student.config.to_dict()) else 1.0
     done: list[Refit] = []
