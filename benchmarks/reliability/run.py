@@ -109,7 +109,7 @@ def _storage_rows(part: dict[str, Any]) -> list[list[str]]:
     copied, umask = part["elsewhere"]["copied"], part["elsewhere"]["umask"]
     rows = [
         [
-            "files of stages emptied or with a bit turned",
+            "files of stages emptied, with a bit turned, or cut at 4 KiB",
             f"{damaged['tried']:,}",
             f"{len(damaged['believed'])} believed",
         ],
@@ -144,6 +144,18 @@ def _storage_rows(part: dict[str, Any]) -> list[list[str]]:
                 f"{clean} said so with exit code 2, {resumed} went on to the same result",
             ]
         )
+        half, rights = part["half_a_core"], part["rights"]
+        if half is not None:
+            rows.append(["half a core granted", "1", f"{half['threads']} thread, {half['usable']} core named"])
+        halfway, theirs = rights["halfway"], rights["theirs"]
+        rows.append(
+            [
+                "the right to write taken away half-way",
+                "1",
+                f"exit code {halfway['code']}: {halfway['said']}; went on to the same result: {halfway['resumed']}",
+            ]
+        )
+        rows.append(["another user's directory", "1", f"exit code {theirs['code']}: {theirs['said']}"])
         gone = part["vanished"]
         rows.append(["the run directory taken away half-way", "1", f"exit code {gone['code']}: {gone['said']}"])
     return rows

@@ -3,8 +3,9 @@
     python -m benchmarks.reliability.storage [--stages 5]
 
 A tmpfs (Linux, as root) is made too small for one stage after the other: the run must end with one sentence and exit code 2,
-and go on to the same result once there is room. Every file of every stage is emptied, and has one bit turned: the next run
-must not believe it. Runs are copied, started with umask 077, and started by eights on one directory, one model and one store.
+and go on to the same result once there is room. Every file of every stage is emptied, has one bit turned, and is cut at every
+4 KiB: the next run must not believe it. Rights are taken away half-way, from a root that obeys them (`setpriv`). Runs are copied,
+started with umask 077 and with half a core, and by eights on one directory, one model and one store.
 """
 
 import argparse
@@ -27,10 +28,13 @@ from compressor.pipeline.dry_run import dry_run
 from compressor.recipe.file import load_recipe
 from compressor.run.rundir import STAGES_FOLDER, RunDir
 
+CGROUP = Path("/sys/fs/cgroup")
+START = [sys.executable, "-m", "compressor", "run"]
+
 
 def run(recipe: Path, out: Path, *more: str, **options: Any) -> tuple[int, str]:  # noqa: ANN401
     """Return the exit code of a run, and what it said."""
-    command = [sys.executable, "-m", "compressor", "run", str(recipe), "--out", str(out), "--device", "cpu", *more]
+    command = [*START, str(recipe), "--out", str(out), "--device", "cpu", *more]
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     return done.returncode, done.stderr
 
@@ -101,7 +105,7 @@ def vanished(recipe: Path, work: Path) -> dict[str, Any]:
 
 
 def damaged(recipe: Path, first: Path, work: Path) -> dict[str, Any]:
-    """Empty every file of every stage, and turn one bit of it; return how many were believed all the same."""
+    """Empty every file of every stage, turn one bit of it, cut it at every block; return what was believed all the same."""
     out, believed, tried = work / "damaged", [], 0
     shutil.copytree(first, out)
     loaded = load_recipe(recipe)
@@ -113,9 +117,11 @@ def damaged(recipe: Path, first: Path, work: Path) -> dict[str, Any]:
             if not content:
                 continue
             middle = len(content) // 2
+            cuts = [(f"cut at {end}", content[:end]) for end in range(kills.BLOCK, len(content), kills.BLOCK)]
             for how, other in (
                 ("emptied", b""),
                 ("a bit turned", content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]),
+                *cuts,
             ):
                 tried += 1
                 place.write_bytes(other)
@@ -175,6 +181,62 @@ def limited(recipe: Path, work: Path) -> dict[str, Any]:
     return {"code": code, "threads": told["threads"], "usable": told["cpu"]["usable"]}
 
 
+def half_a_core(recipe: Path, work: Path) -> dict[str, Any] | None:
+    """Run with half of a core granted, in a control group of its own; None where none can be made."""
+    for group, limit in ((CGROUP / "cpu", ("cpu.cfs_quota_us", "50000")), (CGROUP, ("cpu.max", "50000 100000"))):
+        place = group / f"half-{os.getpid()}"
+        try:
+            place.mkdir()
+            (place / limit[0]).write_text(limit[1])
+        except OSError:
+            continue
+        # what a container sees of its group lies where that of the machine lies outside
+        enter = 'echo $$ > "$0/cgroup.procs" && mount --bind "$0" "$1" && shift && exec "$@"'
+        command = ["unshare", "--mount", "sh", "-c", enter, str(place), str(group), *START, str(recipe)]
+        free = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+        try:
+            done = subprocess.run(
+                [*command, "--out", str(work / "half"), "--device", "cpu"],
+                capture_output=True,
+                text=True,
+                check=False,
+                env=free,
+            )
+            told = read_json(work / "half" / "environment.json")
+            return {"code": done.returncode, "threads": told["threads"], "usable": told["cpu"]["usable"]}
+        finally:
+            place.rmdir()
+    return None
+
+
+def rights(recipe: Path, first: Path, work: Path) -> dict[str, Any]:
+    """Take the right to write away half-way, then run on another user's directory, as a root that obeys rights."""
+    bound = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search,-fowner", *START[:1]]
+    command = [*bound, *START[1:], str(recipe), "--device", "cpu", "--out"]
+    out = work / "rights"
+    process = subprocess.Popen([*command, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not (out / STAGES_FOLDER / "plan.json").is_file() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGSTOP)  # folders come and go while it works
+    folders = [out, *(path for path in out.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    process.send_signal(signal.SIGCONT)
+    halfway = process.communicate()[1]
+    for folder in folders:
+        folder.chmod(0o755)
+    resumed, _ = run(recipe, out)
+    same = not resumed and not _apart(out, kills.stable(read_json(first / "result.json")))
+    shutil.copytree(first, work / "theirs")
+    for path in (work / "theirs", *(work / "theirs").rglob("*")):
+        os.chown(path, 65534, 65534)
+    done = subprocess.run([*command, str(work / "theirs"), "--fresh"], capture_output=True, text=True, check=False)
+    return {
+        "halfway": {"code": process.returncode, "said": sentence(halfway), "resumed": same},
+        "theirs": {"code": done.returncode, "said": sentence(done.stderr)},
+    }
+
+
 def dead_holder(recipe: Path, first: Path, work: Path) -> dict[str, Any]:
     """Kill the process that holds the lock of a directory; the next run must get it at once."""
     process = kills.start(recipe, work / "held")
@@ -207,6 +269,8 @@ def main() -> None:
         found["at_once"] = {str(count): at_once(recipe, work / "first", work, count) for count in arguments.at_once}
         if os.geteuid() == 0:
             found["vanished"] = vanished(recipe, work)
+            found["half_a_core"] = half_a_core(recipe, work)
+            found["rights"] = rights(recipe, work / "first", work)
             found["full"] = full_disks(recipe, work / "first", work, arguments.stages)
     found = json.loads(json.dumps(found).replace(made, "WORK"))  # whose folder it was says nothing
     if arguments.out:

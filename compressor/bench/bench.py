@@ -10,7 +10,7 @@ from compressor.bench.texts import Texts, cascade_tokens, model_tokens, replay_c
 from compressor.cascade.runtime import CascadeClassifier
 from compressor.errors import UserError
 from compressor.files import json_text, write_files
-from compressor.measurement.machine.environment import environment, torch_threads
+from compressor.measurement.machine.environment import environment, granted_threads, torch_threads
 from compressor.measurement.machine.libraries import TENSORRT
 from compressor.measurement.machine.providers import PROVIDERS, provider_problem
 from compressor.measurement.runtime import session
@@ -43,6 +43,7 @@ class Options:
     footprint: bool = True
 
 
+@granted_threads()
 def bench_directories(
     directories: Sequence[Path],
     spec: BenchmarkSpec,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from compressor.measurement.machine.doctor import resolve_device
+from compressor.measurement.machine.environment import granted_threads
 from compressor.pipeline.pipeline import default_out, stage_keys, stages_of
 from compressor.progress import silent
 from compressor.recipe.compression import Recipe
@@ -36,6 +37,7 @@ def expected_seconds(stages: Sequence[StageStatus]) -> dict[str, Any]:
     return {"low": low, "high": high, "unknown": [stage.name for stage in todo if not stage.seconds]}
 
 
+@granted_threads()
 def dry_run(recipe: Recipe, out: str | Path | None = None, *, device: str = "auto") -> list[StageStatus]:
     """Return every stage, whether its result is there already, and what it will cost; nothing is computed or written."""
     path = default_out(recipe, out)

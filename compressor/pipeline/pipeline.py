@@ -1,6 +1,7 @@
 """One run from recipe to report, stage by stage: the only place that knows the order."""
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 from compressor.files import check_target, read_json, stage_key, write_json, write_text
 from compressor.measurement.machine.doctor import resolve_device
-from compressor.measurement.machine.environment import environment, versions
+from compressor.measurement.machine.environment import environment, granted_threads, usable_cores, versions
 from compressor.measurement.machine.providers import PROVIDERS, require_provider
 from compressor.model.card import with_line, with_results
 from compressor.pipeline.deployed import note_threads
@@ -75,6 +76,7 @@ def no_words(_line: str) -> None:
     """Say nothing."""
 
 
+@granted_threads()
 def run_recipe(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     out: str | Path | None = None,
@@ -98,6 +100,10 @@ def run_recipe(
     if recipe.export.variants or recipe.cascade is not None:
         require_provider(PROVIDERS[device], f"--device {device}")
     run = prepare(recipe, path, device, track)
+    if (usable := len(usable_cores())) < (cores := os.cpu_count() or usable):
+        say(
+            f"{usable} of {cores} cores may be used here: the process has no others, or a container's limit grants no more."
+        )
     shared = None if store is None or fresh else Store.at(store)
     with open_run_dir(path, fresh=fresh, store=shared) as folder:
         records = run_stages(run, folder, stages_of(run.recipe), say)
@@ -127,6 +133,7 @@ def _conclude(run: Run, folder: RunDir, records: list[StageRecord]) -> dict[str,
     return result
 
 
+@granted_threads()
 def run_until(
     recipe: Recipe,
     last: str,

@@ -10,6 +10,7 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from compressor.errors import UserError, first_line
+from compressor.measurement.machine.environment import usable_cores
 from compressor.recipe.engine import EngineSpec
 
 if TYPE_CHECKING:
@@ -18,12 +19,6 @@ if TYPE_CHECKING:
 GIGABYTE = 2**30
 Job = TypeVar("Job")
 Made = TypeVar("Made")
-
-
-def usable_cores() -> list[int]:
-    """Return the numbers of the cores that this process may run on."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return sorted(affinity(0)) if affinity else list(range(os.cpu_count() or 1))
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from tiny import letter_rows, save_model, save_rows
 from compressor.compensation.refits.moments import BlockMoments, StoredMoments, text_moments
 from compressor.data.batches import encode
 from compressor.files import file_sha256
+from compressor.measurement.machine.environment import usable_cores
 from compressor.model.states.states import class_states
 from compressor.pipeline.pipeline import run_recipe
 from compressor.progress import silent
 from compressor.recipe.file import load_recipe
 from compressor.run.archive import archive_moments, archive_states, load_sums
 from compressor.run.checks import prepare
-from compressor.run.workers import usable_cores
 from compressor.stages.archive import archive as stage
 
 TEXTS = 3300

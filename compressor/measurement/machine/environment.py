@@ -50,6 +50,23 @@ def torch_threads(count: int) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
+@contextlib.contextmanager
+def granted_threads() -> Iterator[None]:
+    """Have PyTorch use no more threads for a while than there are cores to use; it does not know of a container's limit."""
+    import torch
+
+    with torch_threads(min(torch.get_num_threads(), len(usable_cores()))):
+        yield
+
+
+def usable_cores() -> list[int]:
+    """Return the numbers of cores that this process may run on, no more of them than a container's limit grants, rounded up."""
+    from joblib import cpu_count  # which reads the limits of cgroups, versions 1 and 2
+
+    affinity = getattr(os, "sched_getaffinity", None)
+    return (sorted(affinity(0)) if affinity else list(range(os.cpu_count() or 1)))[: cpu_count()]
+
+
 def versions() -> dict[str, str | None]:
     """Return the installed version of every package that a result depends on, None for one that is not installed."""
     return {
@@ -62,7 +79,7 @@ def versions() -> dict[str, str | None]:
 def processor(cpuinfo: str | None = None) -> dict:
     """Return {name, architecture, logical, physical, usable, instructions} of the CPU; cores as counts.
 
-    `usable` are the cores that this process may run on. `cpuinfo` stands in for /proc/cpuinfo, which only Linux has:
+    `usable` are those that this process may use (`usable_cores`). `cpuinfo` stands in for /proc/cpuinfo, which only Linux has:
     elsewhere `physical` is None and `instructions` is empty.
     """
     file = Path("/proc/cpuinfo")
@@ -71,13 +88,12 @@ def processor(cpuinfo: str | None = None) -> dict:
     cores = {(entry.get("physical id"), entry["core id"]) for entry in entries if "core id" in entry}
     flags = {flag for entry in entries for flag in entry.get("flags", entry.get("Features", "")).split()}
     name = next((entry["model name"] for entry in entries if "model name" in entry), None)
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
         "name": name or platform.processor() or platform.machine(),
         "architecture": platform.machine(),
         "logical": os.cpu_count(),
         "physical": len(cores) or None,
-        "usable": len(affinity(0)) if affinity else os.cpu_count(),
+        "usable": len(usable_cores()),
         "instructions": [name for name in INSTRUCTIONS if name in flags],
     }
 

@@ -1,6 +1,10 @@
 """The account of the machine that a number was taken on."""
 
 import json
+import os
+
+import joblib
+import torch
 
 from compressor.measurement.machine import environment as env
 
@@ -32,6 +36,23 @@ def test_processor_of_an_arm_machine_and_of_an_unknown_one():
     unknown = env.processor("")
     assert (unknown["physical"], unknown["instructions"]) == (None, [])
     assert unknown["logical"] >= unknown["usable"] >= 1
+
+
+def test_a_container_gets_the_cores_that_its_limit_grants(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {7, 3, 5, 1}, raising=False)
+    for granted, cores in ((64, [1, 3, 5, 7]), (2, [1, 3]), (1, [1])):
+        monkeypatch.setattr(joblib, "cpu_count", lambda granted=granted: granted)
+        assert env.usable_cores() == cores
+        assert env.processor("")["usable"] == len(cores)
+    before = torch.get_num_threads()
+    with env.torch_threads(3):
+        with env.granted_threads():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 3
+        monkeypatch.setattr(joblib, "cpu_count", lambda: 64)
+        with env.granted_threads():
+            assert torch.get_num_threads() == 3, "more is not asked for than is wanted"
+    assert torch.get_num_threads() == before
 
 
 def test_what_the_instruction_sets_say_of_int8():

@@ -4,12 +4,11 @@ from dataclasses import asdict
 
 import pytest
 
-from compressor.measurement.machine.environment import torch_threads
+from compressor.measurement.machine.environment import torch_threads, usable_cores
 from compressor.progress import silent
 from compressor.recipe.file import load_recipe
 from compressor.run.checks import prepare
 from compressor.run.rundir import STAGES_FOLDER
-from compressor.run.workers import usable_cores
 from compressor.selection import trials as trials_module
 from compressor.stages.selection import trials as stage
 
