@@ -30,7 +30,7 @@ SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
 CODES = {"KILL": -signal.SIGKILL, "TERM": 143, "INT": 130}
 """What a process that was ended by a signal returns: words and a code of its own where it was asked, not killed."""
 BLOCK = 4096
-LATEST = 0.6
+LATEST = 0.35
 """Share of an undisturbed run's seconds within which each attempt is ended; what was whole stays, so later stages are met too."""
 TIMED = "seconds", "_ms", "per_s", "speedup", "ratio", "latency", "times", "runs", "rss", "bytes", "started", "finished"
 """Parts of the names under which times stand; two undisturbed runs may differ there and nowhere else."""
@@ -111,10 +111,13 @@ def leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:  # noqa: A
 
 
 def stable(result: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of a result that do not speak of time, of this call, or of the run's folder."""
+    """Return the values of a result that do not speak of time, of this call, or of the run's folder.
+
+    Of this call is also how many sets a search knew from one before it that was ended.
+    """
     apart = {"stages", "environment", "answer"}
     kept = {name: value for name, value in result.items() if name not in apart}
-    return {place: value for place, value in leaves(kept) if not any(word in place for word in TIMED)}
+    return {place: value for place, value in leaves(kept) if not any(word in place for word in (*TIMED, "sets_known"))}
 
 
 def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
@@ -188,6 +191,7 @@ def campaign(work: Path, kills: int, seed: int, signals: list[str], torn: float)
         found = stable(read_json(out / "result.json"))
         apart = [place for place in differences(found, wanted) if place not in unstable]
         if apart or left_over(out):
+            print(f"run {runs}, {history}: {apart[:10]} differ, {left_over(out)} left", flush=True)
             faults.append({"run": runs, "history": history, "differs": apart[:10], "left": left_over(out)})
         shutil.rmtree(out)
         print(f"{sum(done.values())} kills, {runs} runs, {len(faults)} faults", flush=True)
