@@ -27,7 +27,10 @@ COLUMNS = {
     ),
     "refits, audit, roles": lambda family: "no: layers are one" if family.groups_key else "yes",
     "attention in the files": lambda family: "single nodes" if family.relative else "fused",
-    "[CLS]-only tail, early exit": lambda family: "no: attention reads distances" if family.relative else "yes",
+    "[CLS]-only tail": lambda family: (
+        f"{'with [CLS], ' * bool(family.pooling_key)}the feed-forward block" if family.relative else "yes"
+    ),
+    "early exit": lambda family: "no: attention reads distances" if family.relative else "yes",
     "the head reads": lambda family: "[CLS] or the mean of the tokens" if family.pooling_key else "[CLS]",
     "compensation head": lambda family: "the second map, refitted" if family.head_norm else "4 to 16 nodes, folded exactly",
 }  # fmt: skip

@@ -26,7 +26,7 @@ from compressor.export.tail import with_tail, without_dead_nodes
 from compressor.files import WRITTEN, check_target, publish, spare_readmes, write_json, written_before
 from compressor.measurement.cost import weight_bytes
 from compressor.measurement.machine.environment import int8_is_fast
-from compressor.model.cls_row import needs_every_row
+from compressor.model.cls_row import form_for
 from compressor.model.families import family_of
 from compressor.model.files.weights import stored_precision
 from compressor.model.load import ModelSource, find_model, load_classifier, load_tokenizer, longest_input
@@ -68,9 +68,9 @@ class Job:
 
     @classmethod
     def of(cls, source: ModelSource, work: Path, form: str | None, opset: int | None) -> "Job":
-        """Return the job for a directory of a classifier; with relative positions, and for tokens, there is no tail."""
-        form = None if needs_every_row(source.config) else form
-        return cls(lambda: load_classifier(source), source.config, work, form, opset, lambda: load_tokenizer(source))
+        """Return the job for a directory of a classifier; its tail has the form that the model allows."""
+        own = form_for(source.config, form)
+        return cls(lambda: load_classifier(source), source.config, work, own, opset, lambda: load_tokenizer(source))
 
     def file(self, name: str) -> Path:
         """Return the file of a variant or of a step on the way to one."""

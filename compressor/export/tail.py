@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from compressor.measurement.machine.providers import open_session, require_provider
 from compressor.measurement.timing.latency import Subject, measure
 from compressor.measurement.timing.ratios import claimed, ratio
-from compressor.model.cls_row import FORMS, cls_row, needs_every_row
+from compressor.model.cls_row import ATTENDED, FORMS, cls_row, form_for
 from compressor.model.families import Family, layer_list
 from compressor.model.onnx_graph import module_graph
 from compressor.progress import Track, silent
@@ -37,6 +37,34 @@ class ClsTail(nn.Module):
         return (cls_row(self.layer, self.family, hidden, self.mask, self.attend),)
 
 
+class AttendedTail(nn.Module):
+    """The same of a layer whose attention reads distances: all rows attend, and the first alone is fed forward."""
+
+    def __init__(self, layer: nn.Module, family: Family) -> None:
+        super().__init__()
+        self.layer, self.blocks = layer, None
+        if family.final_norm:  # pre-norm: what a block adds to is no module's output, so the layer is written out
+            names = (family.attention_norm, family.ffn_norm)
+            owners = (name.rpartition(".")[0] for name in (family.attention_output, family.ffn_output))
+            self.blocks = [*zip(names, owners, strict=True)]
+        else:  # all behind the norm of attention takes what that gives
+            layer.get_submodule(family.attention_norm).register_forward_hook(_first_row)
+
+    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:  # noqa: ANN401
+        """Return the row [B, 1, H] in front, as the stock layer returns its states."""
+        if self.blocks is None:
+            return self.layer(hidden, *args, **kwargs)
+        (norm, attention), (ffn_norm, ffn) = ([self.layer.get_submodule(name) for name in pair] for pair in self.blocks)
+        given = attention(norm(hidden), *args, **kwargs)[0]
+        # a block that is gone gives one bias for all tokens
+        attended = hidden[:, :1] + (given[:, :1] if given.dim() == hidden.dim() else given)
+        return (attended + ffn(ffn_norm(attended)),)
+
+
+def _first_row(_module: nn.Module, _args: tuple, made: Tensor) -> Tensor:
+    return made[:, :1]
+
+
 class TailGraph(nn.Module):
     """The same from states [B, S, H] and mask [B, S], as a graph of its own."""
 
@@ -55,8 +83,8 @@ class TailChoice:
     """The form of the tail that a provider runs faster, and the figures that say so.
 
     `cells`: batch, length, median milliseconds of the last layer's row by form, the ratio reassociated / single_row with
-    its 95 % interval, and whether a difference may be claimed above the noise (reassociated against itself). `form` is None
-    for a model with relative positions, whose files have no tail.
+    its 95 % interval, and whether a difference may be claimed above the noise (reassociated against itself). There are none
+    where there is one form alone (`ATTENDED`), or no tail (None) since every token is read.
     """
 
     form: str | None
@@ -67,12 +95,15 @@ class TailChoice:
 def with_tail(model: PreTrainedModel, family: Family, form: str) -> PreTrainedModel:
     """Return a copy of the classifier whose last layer computes the [CLS] row only; the logits stay the same.
 
-    `form` is a name in `FORMS` (`model/cls_row.py` has the algebra). Attention mixes all rows in front of the last layer
-    only, and the head reads row 0, so nothing else of that layer is needed. Batch and length stay free and padding stays
-    hidden. The copy gives logits alone: the last layer's other states and its attentions no longer exist.
+    `form` is a name in `FORMS` (`model/cls_row.py` has the algebra), or `ATTENDED`. Attention mixes all rows in front of the
+    last layer only, and the head reads row 0, so nothing else of that layer is needed. Batch and length stay free and padding
+    stays hidden. The copy gives logits alone: the last layer's other states and its attentions no longer exist.
     """
     made = copy.deepcopy(model)
     layers = layer_list(made, family)
+    if form == ATTENDED:
+        layers[-1] = AttendedTail(layers[-1], family)
+        return made
     tail = layers[-1] = ClsTail(layers[-1], family, form)
 
     def keep_mask(_module: nn.Module, _args: tuple, kwargs: dict[str, Any]) -> None:
@@ -117,8 +148,9 @@ def choose_form(
     ONNX Runtime would run elsewhere than on `provider`.
     """
     require_provider(provider, "CLS-only tail")
-    if needs_every_row(model.config.to_dict()):
-        return TailChoice(None, provider, [])
+    form = form_for(model.config.to_dict(), "reassociated")
+    if form not in FORMS:
+        return TailChoice(form, provider, [])
     subjects = {form: _row_subject(model, family, form, provider, threads) for form in FORMS}
     width, generator = getattr(model.config, family.width_key), np.random.default_rng(seed)
     cells, votes = [], 0

@@ -1,6 +1,7 @@
 """Parameters, floating-point operations, file sizes, and the latency to expect; no torch, so that reports load fast."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +35,11 @@ def cls_row_flops(layer: Shape, hidden: int, tokens: int = FLOPS_TOKENS, form: s
     Re-associated, six maps of a single row cost `8 d a + 4 d f` (query, the key's weights, the value's, attention output;
     both of the FFN), and in K heads the scores and the weighted sum of the tokens, which are d wide, `4 K s d`. With
     `single_row`, keys and values of all tokens cost `4 s d a`, the other maps `4 d a + 4 d f`, scores and sum `4 s a`.
+    `attended`, attention costs what it costs for all rows, the m maps of the feed-forward block `2 m d f`.
     """
     heads, ffn = layer.heads[0], layer.ffn_widths[0]
+    if form == "attended":
+        return shape_flops(replace(layer, ffn_widths=(0,)), hidden, tokens) + 2 * layer.ffn_maps * hidden * ffn
     attended = hidden * heads // layer.full_heads
     if form == "single_row":
         return 4 * tokens * attended * (hidden + 1) + 4 * hidden * (attended + ffn)

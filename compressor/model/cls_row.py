@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from compressor.data.answers.config import by_token
 from compressor.model.families import Family, family_of
+from compressor.model.states.reading import reads_first
 from compressor.model.sublayers import attends, heads_of
 
 Attend = Callable[[nn.Module, Family, Tensor, Tensor], Tensor]
@@ -52,19 +52,25 @@ def reassociated(layer: nn.Module, family: Family, hidden: Tensor, mask: Tensor)
 def relative_positions(config: Mapping[str, Any]) -> bool:
     """Return whether scores of a model with this configuration depend on the distance of tokens.
 
-    Then no row is computed without the others here: files have no CLS-only tail, their attention is not fused, and the
-    graph cannot be cut for an early exit.
+    Then attention is left to the stock layer, for all rows and in single nodes, and the graph cannot be cut for an early exit.
     """
     return family_of(config["model_type"]).relative or config.get("position_embedding_type", "absolute") != "absolute"
 
 
-def needs_every_row(config: Mapping[str, Any]) -> bool:
-    """Return whether files of a model with this configuration have no CLS-only tail: see above, or every token is read."""
-    return relative_positions(config) or by_token(config)
+def form_for(config: Mapping[str, Any], wanted: str | None) -> str | None:
+    """Return the form of the CLS-only tail in files of a model with this configuration, where others take the one `wanted`.
+
+    None where every token is read, or nothing is wanted; `ATTENDED` where scores depend on distances.
+    """
+    if wanted is None or not reads_first(config):
+        return None
+    return ATTENDED if relative_positions(config) else wanted
 
 
+ATTENDED = "attended"
+"""The form where all rows attend as in the stock layer, and row 0 alone goes through the feed-forward block."""
 FORMS: dict[str, Attend] = {"reassociated": reassociated, "single_row": single_row}
-"""Ways to compute the same row; which is faster depends on the provider."""
+"""Ways to compute the same row where nothing depends on distances; which is faster depends on the provider."""
 
 
 def cls_row(layer: nn.Module, family: Family, hidden: Tensor, mask: Tensor, attend: Attend = reassociated) -> Tensor:

@@ -22,7 +22,7 @@ from compressor.export.onnx import STOCK, variants_for
 from compressor.files import file_sha256, read_json, stage_key
 from compressor.measurement.machine.environment import processor, versions
 from compressor.measurement.predictions import predict
-from compressor.model.cls_row import relative_positions
+from compressor.model.cls_row import form_for
 from compressor.model.families import Family, family_of
 from compressor.model.load import ModelSource, find_model, load_classifier
 from compressor.model.training.checkpoint import Checkpoint
@@ -196,12 +196,12 @@ class Run:
     @property
     def tail(self) -> str | None:
         """The form of the CLS-only tail in the files that have one, None for none."""
-        if relative_positions(self.source.config) or self.kind == TOKENS:  # every token of the last layer is read
+        if self.kind == TOKENS:  # every token of the last layer is read, also where the source is no tagger yet
             return None
         if measures_tail(self.recipe):
             return read_json(self.path / TAIL)["form"]
         wanted = self.recipe.export.cls_only_tail
-        return wanted if isinstance(wanted, str) else None
+        return form_for(self.source.config, wanted) if isinstance(wanted, str) else None
 
     @cached_property
     def archive_files(self) -> list[str]:

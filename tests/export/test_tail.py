@@ -17,9 +17,11 @@ from compressor.export.tail import CELLS, choose_form, with_tail, without_dead_n
 from compressor.measurement.cost import cls_row_flops, shape_flops
 from compressor.measurement.predictions import predict
 from compressor.measurement.runtime import predict_onnx, session
-from compressor.model.cls_row import FORMS
+from compressor.model.cls_row import ATTENDED, FORMS, form_for
 from compressor.model.families import family_of, layer_list
 from compressor.model.load import find_model, load_classifier, load_tokenizer
+from compressor.model.sublayers import shape_of
+from compressor.model.surgery import leave_out
 from compressor.model.surgery import save_model as save
 from compressor.model.units import Shape
 
@@ -37,6 +39,45 @@ def test_logits_stay_the_same_under_padding_on_either_side(tiny, model_type, for
             torch.testing.assert_close(spared(**batch).logits, model(**batch).logits, rtol=0, atol=1e-5)
     assert len(layer_list(spared, family)) == len(layer_list(model, family))
     assert type(layer_list(model, family)[-1]).__name__ != "ClsTail"  # a copy: the model itself is left alone
+
+
+DISTANCES = {
+    "bert": {"position_embedding_type": "relative_key_query"},
+    "mpnet": {},
+    "deberta-v2": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
+    "modernbert": {"classifier_pooling": "cls"},
+}
+
+
+@pytest.mark.parametrize("units", [(), ("4.attention",), ("4.ffn",), (2, "4.ffn:8")], ids=str)
+@pytest.mark.parametrize("model_type", DISTANCES)
+def test_behind_attention_that_reads_distances_one_row_is_fed_forward(tmp_path, model_type, units):
+    folder = save_model(tmp_path / "model", model_type, layers=4, **DISTANCES[model_type])
+    source = find_model(str(folder))
+    model, family, encodings = load_classifier(source), family_of(model_type), encode(TEXTS, load_tokenizer(source), 40)
+    if model_type != "modernbert":  # of which no set of layers goes together with a part
+        model = leave_out(model, family, units)
+    elif units:
+        model = leave_out(model, family, units[-1:])
+    spared, rows, seen = with_tail(model, family, ATTENDED), np.array([0, 3, 5, 11]), []
+    layer_list(spared, family)[-1].layer.get_submodule(family.ffn_output).register_forward_hook(
+        lambda _module, given, _made: seen.append(given[0].shape)
+    )
+    inputs = {name: torch.from_numpy(values) for name, values in pad(encodings, rows).items()}
+    with torch.inference_mode():
+        found, wanted = spared(**inputs).logits, model(**inputs).logits
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+    (width,) = shape_of(model, family).each()[-1].ffn_widths
+    assert seen == [(4, 1, width)]
+
+
+def test_the_form_follows_from_what_the_model_reads():
+    for model_type, changes in DISTANCES.items():
+        assert form_for({"model_type": model_type, **changes}, "single_row") == ATTENDED
+    assert form_for({"model_type": "bert"}, "single_row") == "single_row"
+    assert form_for({"model_type": "modernbert", "classifier_pooling": "mean"}, "single_row") is None
+    assert form_for({"model_type": "bert", "architectures": ["BertForTokenClassification"]}, "single_row") is None
+    assert form_for({"model_type": "bert"}, None) is None
 
 
 @pytest.fixture(params=["bert", "roberta", "distilbert", "electra"])

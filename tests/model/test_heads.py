@@ -190,3 +190,4 @@ def test_heads_cost_their_share():
     # query, directions, values and output of one row; in both heads scores and sum over 8 numbers
     assert cls_row_flops(row, 8, 3) == 4 * (2 * 8 * 4) + 2 * 2 * (2 * 3 * 8) + block
     assert cls_row_flops(Shape((16,), (0,), 4), 8, 3) == block
+    assert cls_row_flops(row, 8, 3, "attended") == 3 * 4 * (2 * 8 * 4) + 2 * (2 * 3 * 3 * 4) + block

@@ -33,7 +33,7 @@ def test_a_run_with_a_budget_ends_in_an_ordinary_model(kind, tiny_task, tmp_path
     )
     assert code == 0, stderr
     result = json.loads(stdout)
-    assert result["tail"]["form"] is None
+    assert result["tail"]["form"] == "attended"
     assert result["parity"]["optimized"]["agreement"] == 1.0
     assert result["fused_nodes"]["optimized"].get("Attention", 0) == 0
     stock = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "model")

@@ -1,4 +1,4 @@
-"""Models whose scores depend on distances: every row is computed, nothing is cut, the answers are exact."""
+"""Models whose scores depend on distances: every row attends, nothing is cut, the answers are exact."""
 
 import json
 
@@ -21,23 +21,26 @@ def relative(request, tmp_path_factory):
     return folder, load_classifier(source), encode(TEXTS, load_tokenizer(source), 40)
 
 
-def test_every_file_answers_like_the_model(relative, tmp_path):
+@pytest.mark.parametrize("form", [None, "reassociated"])
+def test_every_file_answers_like_the_model(relative, tmp_path, form):
     folder, model, encodings = relative
     wanted = predict(model, encodings)
-    for name, file in export_variants(folder, tmp_path, ["fp32", "alltokens", "optimized"], form=None).items():
+    for name, file in export_variants(folder, tmp_path, ["fp32", "alltokens", "optimized"], form=form).items():
         np.testing.assert_allclose(predict_onnx(session(file.path), encodings), wanted, atol=1e-4, err_msg=name)
 
 
-def test_a_run_works_without_tail_and_a_cascade_is_refused(relative, tiny_task, tmp_path, command):
+def test_a_run_has_the_tail_behind_attention_and_a_cascade_is_refused(relative, tiny_task, tmp_path, command):
     folder, _, _ = relative
     sets = [f"model.path={folder}", "export.variants=[optimized]", "analysis=[ffn]", "benchmark.workload=false"]
     arguments = [part for text in sets for part in ("--set", text)]
     code, stdout, stderr = command("run", tiny_task / "recipe.yaml", *arguments, "--out", tmp_path / "run", "--json")
     assert code == 0, stderr
     result = json.loads(stdout)
-    assert result["tail"]["form"] is None
+    assert result["tail"]["form"] == "attended"
     assert result["parity"]["optimized"]["agreement"] == 1.0
-    assert result["variants"]["onnx_optimized"]["encoder_flops"] == result["variants"]["compressed"]["encoder_flops"]
+    saved = 127 * 2 * 2 * 64 * 64  # both maps of the last block, but for one row of 128
+    flops = {name: entry["encoder_flops"] for name, entry in result["variants"].items()}
+    assert flops["onnx_optimized"] == flops["compressed"] - saved
     cascade = ["--set", "cascade={max_flips: 0.3}", "--set", "data.calibration.seen_in_training=false"]
     code, _, stderr = command("run", tiny_task / "recipe.yaml", *arguments, *cascade, "--out", tmp_path / "cascade")
     assert (code, "has relative positions" in stderr) == (2, True), stderr

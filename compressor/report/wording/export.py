@@ -9,6 +9,7 @@ from compressor.report.formats import count, milliseconds, number, percent, rati
 FORM_NAMES = {
     "reassociated": "without keys and values (products re-associated)",
     "single_row": "one query against the keys and values of all tokens",
+    "attended": "through the feed-forward block behind the attention of all rows, which reads distances",
 }
 
 
