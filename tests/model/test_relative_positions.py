@@ -38,7 +38,7 @@ def test_a_run_has_the_tail_behind_attention_and_a_cascade_is_refused(relative, 
     result = json.loads(stdout)
     assert result["tail"]["form"] == "attended"
     assert result["parity"]["optimized"]["agreement"] == 1.0
-    saved = 127 * 2 * 2 * 64 * 64  # both maps of the last block, but for one row of 128
+    saved = 127 * 2 * 2 * 64 * 32  # both maps of the last block, but for one row of 128
     flops = {name: entry["encoder_flops"] for name, entry in result["variants"].items()}
     assert flops["onnx_optimized"] == flops["compressed"] - saved
     cascade = ["--set", "cascade={max_flips: 0.3}", "--set", "data.calibration.seen_in_training=false"]
