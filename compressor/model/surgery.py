@@ -103,9 +103,8 @@ class _Convolution:
 
     def __call__(self, _layer: nn.Module, args: tuple[Tensor, ...], made: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden, mask = args[:2]
-        text = (
-            mask[:, 0].sum(-1) > 0
-        ).long()  # [B, 1, S, S] holds whether two tokens are text; with another, one that is
+        # [B, 1, S, S] holds whether two tokens are text: one that is text is so with some other
+        text = (mask[:, 0].sum(-1) > 0).long()
         return (type(self.module).forward(self.module, hidden, made[0], text), *made[1:])
 
 

@@ -38,9 +38,8 @@ def on_ray(jobs: Sequence[Job], spec: EngineSpec) -> Iterator[Outcome]:
     """
     with connected(spec) as ray:
         threads = share_of(spec, len(jobs)).threads
-        task = ray.remote(work).options(
-            **needs(spec, threads)
-        )  # a run that fails is started again by the worker itself
+        # a run that fails is started again by the worker itself
+        task = ray.remote(work).options(**needs(spec, threads))
         waiting = {task.remote(job, threads=threads, attempts=1 + spec.retries): job for job in jobs}
         while waiting:
             (ready, *_), _ = ray.wait(list(waiting), num_returns=1)

@@ -151,14 +151,14 @@ def solve_amounts(
         found, (number, attention) = moments[block], block
         layer, counted = layers[number - 1], heads_left if attention else neurons_left
         each = len(found.output) // heads_of(layer, family) if attention else 1
-        if block in known:
-            order = torch.tensor(known[block].order, device=found.output.device)
+        fit = known.get(block)
+        if fit is not None:
+            order = torch.tensor(fit.order, device=found.output.device)
         else:
             order = ranked_heads(found, each) if attention else ranked_neurons(found, rank)
         counts = {piece: counted(piece, len(order)) for piece in blocks[block]}
         bias = layer.get_submodule(output_map(family, attention)).bias
-        figures = known[block].figures if block in known else {}
-        amounts = _amounts(found, order, each, counts.values(), bias, figures)
+        amounts = _amounts(found, order, each, counts.values(), bias, fit.figures if fit else {})
         owners = range(1, len(layers) + 1) if family.groups_key else [number]
         made |= {(owner, piece): amounts[count] for owner in owners for piece, count in counts.items()}
     return made
