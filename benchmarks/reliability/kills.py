@@ -31,7 +31,8 @@ CODES = {"KILL": -signal.SIGKILL, "TERM": 143, "INT": 130}
 """What a process that was ended by a signal returns: words and a code of its own where it was asked, not killed."""
 BLOCK = 4096
 LATEST = 0.35
-"""Share of an undisturbed run's seconds within which each attempt is ended; what was whole stays, so later stages are met too."""
+"""Share of an undisturbed run's seconds, beyond those of one that finds all stages there, within which each attempt is ended:
+what was whole stays, so later stages are met too, and an attempt always has the time to load its libraries and go on."""
 TIMED = "seconds", "_ms", "per_s", "speedup", "ratio", "latency", "times", "runs", "rss", "bytes", "started", "finished"
 """Parts of the names under which times stand; two undisturbed runs may differ there and nowhere else."""
 RECIPE = {
@@ -150,6 +151,7 @@ def campaign(work: Path, kills: int, seed: int, signals: list[str], torn: float)
     recipe, drawn = make_task(work), random.Random(seed)
     seconds = whole(recipe, work / "first")
     whole(recipe, work / "second")
+    latest = whole(recipe, work / "second") + LATEST * seconds
     wanted = stable(read_json(work / "first" / "result.json"))
     unstable = differences(stable(read_json(work / "second" / "result.json")), wanted)
     wanted = {place: value for place, value in wanted.items() if place not in unstable}
@@ -162,7 +164,7 @@ def campaign(work: Path, kills: int, seed: int, signals: list[str], torn: float)
         while not ended:
             process = start(recipe, out)
             name = drawn.choice(signals)
-            wait = drawn.uniform(0.5, seconds * LATEST)
+            wait = drawn.uniform(0.5, latest)
             try:
                 said = process.communicate(timeout=wait)[1]
                 ended = True

@@ -25,7 +25,7 @@ from compressor.report.wording.card import eval_results, results_section
 from compressor.run.checks import prepare
 from compressor.run.run import TEACHER, Run
 from compressor.run.rundir import RunDir, StageRecord, open_run_dir
-from compressor.run.store import Store
+from compressor.run.store.store import open_store
 from compressor.stages import latency, predictions, shipping, teacher
 from compressor.stages.analyses import errors, ffn, roles
 from compressor.stages.archive import archive
@@ -90,8 +90,8 @@ def run_recipe(
 ) -> RunResult:
     """Carry a recipe through to its report in `out` (default runs/NAME); finished stages are loaded, not run again.
 
-    The recipe is a YAML file, a dict or a Recipe; `overrides` replace values of it, as in `load_recipe`. `store` is a folder in
-    which several runs keep the stages that they have in common; `fresh` computes all of them here.
+    The recipe is a YAML file, a dict or a Recipe; `overrides` replace values of it, as in `load_recipe`. `store` is a folder, or
+    a URL that fsspec knows, in which several runs keep the stages that they have in common; `fresh` computes all of them here.
 
     Raises UserError where the user's input is wrong, before anything expensive and before a file is made.
     """
@@ -104,7 +104,7 @@ def run_recipe(
         say(
             f"{usable} of {cores} cores may be used here: the process has no others, or a container's limit grants no more."
         )
-    shared = None if store is None or fresh else Store.at(store)
+    shared = None if store is None or fresh else open_store(store)
     with open_run_dir(path, fresh=fresh, store=shared) as folder:
         records = run_stages(run, folder, stages_of(run.recipe), say)
         result = _conclude(run, folder, records)

@@ -25,7 +25,7 @@ from compressor.placement.text import (
     unigram_loss,
 )
 from compressor.recipe.placement import PlacementRecipe, PlacementTask
-from compressor.run.rundir import STAGES_FOLDER, RunDir
+from compressor.run.rundir import LOCK, STAGES_FOLDER, RunDir
 
 SHARED = "shared"
 """Folder of what all runs have in common."""
@@ -126,7 +126,7 @@ def prepare_text(recipe: PlacementRecipe, folder: Path) -> TextData:
 
     run = RunDir(folder / SHARED)
     (run.path / STAGES_FOLDER).mkdir(parents=True, exist_ok=True)
-    with FileLock(run.path / STAGES_FOLDER / "lock"):
+    with FileLock(run.path / LOCK):
         run.stage("text", key, ["train.npz", "evaluation.npz", "tokenizer"], compute)
         tokenizer = AutoTokenizer.from_pretrained(run.path / "tokenizer", local_files_only=True)
         train, evaluation = (_read(run.path / f"{name}.npz") for name in ("train", "evaluation"))

@@ -24,7 +24,7 @@ from compressor.placement.data import TaskText, TextData
 from compressor.placement.pretrain import build, evaluate, pretrain
 from compressor.placement.widths import Placement
 from compressor.recipe.placement import PlacementRecipe
-from compressor.run.rundir import CHECKPOINTS, STAGES_FOLDER, RunDir
+from compressor.run.rundir import CHECKPOINTS, LOCK, STAGES_FOLDER, RunDir
 
 FORMAT = 1
 """Raised whenever a run computes something else, so that older results are not believed."""
@@ -90,7 +90,7 @@ def run_jobs(made: Prepared, tick: Tick) -> None:
             (job.folder / STAGES_FOLDER).mkdir(parents=True, exist_ok=True)
             # the processes of one training on several GPUs take all runs together, in the same order
             alone = made.accelerator.num_processes == 1
-            lock = FileLock(job.folder / STAGES_FOLDER / "lock", timeout=-1 if patient else 0)
+            lock = FileLock(job.folder / LOCK, timeout=-1 if patient else 0)
             try:
                 with lock if alone else contextlib.nullcontext():
                     _run(job, made, tick)

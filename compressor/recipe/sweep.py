@@ -32,6 +32,9 @@ class SweepRecipe(Spec):
     seeds: Seeds = []
     """Seeds; empty: the base's."""
     engine: EngineSpec = EngineSpec()
+    store: str | None = None
+    """Folder, or URL that fsspec knows (s3://bucket/runs), of what points share; null: `store/` below the sweep's folder. With a
+    URL the nodes of a Ray cluster need no common folder: points come back through it."""
     list: Overridden = []
     """In place of `grid`: what each point replaces, `{name: small, selection.layers: 2}`; the name is optional."""
 

@@ -23,9 +23,11 @@ from compressor.files import (
     write_json,
     write_text,
 )
-from compressor.run.store import Store
+from compressor.run.store.store import Store
 
 STAGES_FOLDER = ".stages"
+LOCK = f"{STAGES_FOLDER}/lock"
+"""The file that a run holds while it is at work."""
 TRIALS = "trials.json"
 """Cache of skip sets tried, below STAGES_FOLDER: no manifest, since it grows with every search."""
 CHECKPOINTS = "checkpoints"
@@ -204,7 +206,7 @@ def _staying(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if (path / STAGES_FOLDER / "lock").exists():
+        if (path / LOCK).exists():
             raise
         raise UserError(
             f"--out {path}: the folder was taken away while the run was at work; start it again."
@@ -225,7 +227,7 @@ def open_run_dir(path: str | Path, *, fresh: bool = False, store: Store | None =
         check_target(path / STAGES_FOLDER, folder=True)
         created = [part for part in (path, *path.parents) if not part.exists()]
         (path / STAGES_FOLDER).mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / STAGES_FOLDER / "lock", timeout=0)
+        lock = FileLock(path / LOCK, timeout=0)
         lock.acquire()
     except Timeout as error:
         raise UserError(f"--out {path}: another run is using this folder; wait for it or name another one.") from error

@@ -18,13 +18,13 @@ from compressor.pipeline.pipeline import Say, no_words
 from compressor.progress import Track, silent
 from compressor.recipe.file import load_spec, spec_of
 from compressor.recipe.sweep import SweepRecipe
-from compressor.run.store import Store
+from compressor.run.store.store import is_url, open_store
 from compressor.run.workers import check_engine, share_of
 from compressor.sweep.engines import ENGINES
 from compressor.sweep.page import build_page
 from compressor.sweep.points import points_of
 from compressor.sweep.result import SWEEP, SweepResult, sweep_result
-from compressor.sweep.work import Outcome, job_of
+from compressor.sweep.work import STORE, TAKEN, Outcome, bring_back, job_of
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,13 @@ def run_sweep(
             f"--out {folder}: the folder cannot be written ({error.strerror}); name another one."
         ) from error
     with lock:
-        Store.at(folder / "store")
-        jobs = [job_of(point, folder, device) for point in points]
+        open_store(sweep.store or folder / STORE)
+        apart = sweep.engine.kind == "ray" and is_url(sweep.store or "")
+        jobs = {point.name: job_of(point, folder, device, sweep.store, apart=apart) for point in points}
         started, outcomes = time.monotonic(), {}
-        for outcome in track(ENGINES[sweep.engine.kind](jobs, sweep.engine), "points", total=len(jobs)):
+        for outcome in track(ENGINES[sweep.engine.kind](list(jobs.values()), sweep.engine), "points", total=len(jobs)):
+            if apart:
+                bring_back(jobs[outcome.name])
             outcomes[outcome.name] = outcome
             say(f"{outcome.name}: {_said(outcome)} ({len(outcomes)} of {len(jobs)})")
         wall = time.monotonic() - started
@@ -88,7 +91,7 @@ def run_sweep(
     return SweepResult(folder, result)
 
 
-OWN = {".lock", "store", "logs", "recipes", "points", "figures", "sweep.json", "sweep.html"}
+OWN = {".lock", STORE, TAKEN, "logs", "recipes", "points", "figures", "sweep.json", "sweep.html"}
 """What lies in the folder of a sweep."""
 
 

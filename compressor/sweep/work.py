@@ -2,19 +2,28 @@
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from compressor.files import check_target, write_text
+from compressor.errors import UserError
+from compressor.files import check_target, publish, stage_key, write_text
 from compressor.recipe.file import dump_recipe
+from compressor.run.rundir import LOCK
+from compressor.run.store.store import open_store
 from compressor.sweep.points import Point
 
+STORE = "store"
+"""Folder of a sweep with what its points share, where the sweep names no other place."""
+TAKEN = "taken.tmp"
+"""Folder of a sweep for what comes back from a store, until it is whole."""
 THREADS = "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 MET, USER_ERROR, MISSED = 0, 2, 3
 """Exit codes of a run."""
@@ -31,13 +40,27 @@ class Job:
     recipe: str
     """The recipe as YAML."""
     folder: str
-    """Folder of the sweep, which all workers share."""
+    """Folder of the sweep, which all workers share unless `apart`."""
     device: str
+    store: str
+    """Folder or URL of the store of stages."""
+    apart: bool = False
+    """Whether its worker may lie on a machine that shares no folder with this one: its run comes back through the store."""
 
     @property
     def run_dir(self) -> Path:
         """The run directory of the point."""
         return Path(self.folder) / "points" / self.name
+
+    @property
+    def log(self) -> Path:
+        """The file with what its process says."""
+        return Path(self.folder) / "logs" / f"{self.name}.txt"
+
+    @property
+    def key(self) -> str:
+        """What its run lies under in the store, where it comes back through that."""
+        return stage_key("point", {"recipe": self.recipe, "device": self.device})
 
 
 @dataclass(frozen=True)
@@ -57,22 +80,58 @@ class Outcome:
         return self.code in {MET, MISSED}
 
 
-def job_of(point: Point, folder: Path, device: str) -> Job:
-    """Return the job of a point."""
-    return Job(point.name, dump_recipe(point.recipe), str(folder.resolve()), device)
+def job_of(point: Point, folder: Path, device: str, store: str | None = None, *, apart: bool = False) -> Job:
+    """Return the job of a point; `store` is that below the folder where none is named."""
+    folder = folder.resolve()
+    return Job(point.name, dump_recipe(point.recipe), str(folder), device, store or str(folder / STORE), apart)
 
 
 def work(job: Job, *, threads: int, cores: Sequence[int] = (), attempts: int = 1) -> Outcome:
     """Run a point to its end in a process of `threads` threads, on `cores` where some are named.
 
     What the process says lies in logs/NAME.txt below the folder of the sweep. A process that is killed, or fails by a fault that
-    is not the user's, is started again up to `attempts` times: it resumes behind the last whole stage.
+    is not the user's, is started again up to `attempts` times: it resumes behind the last whole stage. A job that is `apart` runs
+    in a folder of its own, which begins with what the store has of it and whose files go there.
     """
+    if not job.apart:
+        return _carry_out(job, threads, cores, attempts)
+    started = time.monotonic()
+    try:
+        store = open_store(job.store)
+        with tempfile.TemporaryDirectory(prefix="compressor-") as folder:
+            here = replace(job, folder=folder)
+            store.take(job.key, Path(folder))
+            outcome = _carry_out(here, threads, cores, attempts)
+            (here.run_dir / LOCK).unlink(missing_ok=True)
+            made = [path.relative_to(folder).as_posix() for path in (here.run_dir, here.log) if path.exists()]
+            store.put(job.key, Path(folder), made, outcome.seconds, {"point": job.name})
+    except UserError as error:
+        return Outcome(job.name, USER_ERROR, time.monotonic() - started, str(error), 1)
+    return outcome
+
+
+def bring_back(job: Job) -> None:
+    """Put what the store has of a job that ran `apart` into the folder of the sweep; raises UserError where that fails."""
+    made = Path(job.folder) / TAKEN
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir()
+    try:
+        if open_store(job.store).take(job.key, made) is not None:
+            here = replace(job, folder=str(made))
+            for source, target in ((here.run_dir, job.run_dir), (here.log, job.log)):
+                if source.exists():
+                    target.parent.mkdir(exist_ok=True)
+                    publish(source, target, ())
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _carry_out(job: Job, threads: int, cores: Sequence[int], attempts: int) -> Outcome:
     folder = Path(job.folder)
     for name in ("logs", "recipes"):
         check_target(folder / name, folder=True)
         (folder / name).mkdir(exist_ok=True)
-    recipe, log = folder / "recipes" / f"{job.name}.yaml", folder / "logs" / f"{job.name}.txt"
+    recipe, log = folder / "recipes" / f"{job.name}.yaml", job.log
     check_target(log)
     write_text(recipe, job.recipe)
     started, code, attempt = time.monotonic(), 1, 0
@@ -95,7 +154,7 @@ def work(job: Job, *, threads: int, cores: Sequence[int] = (), attempts: int = 1
 def command_of(job: Job, recipe: Path) -> list[str]:
     """Return the command line that runs a point."""
     run = [sys.executable, "-m", "compressor", "run", str(recipe), "--out", str(job.run_dir)]
-    return [*run, "--device", job.device, "--store", str(Path(job.folder) / "store")]
+    return [*run, "--device", job.device, "--store", job.store]
 
 
 def _settle(parent: int, cores: tuple[int, ...]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from compressor.errors import UserError
 from compressor.run.rundir import open_run_dir
-from compressor.run.store import Store
+from compressor.run.store.folder import FolderStore
 
 
 def write(folder: Path, text: str = "made") -> None:
@@ -18,14 +18,14 @@ def write(folder: Path, text: str = "made") -> None:
     (folder / "model.json").write_text("{}", encoding="utf-8")
 
 
-def stored(store: Store, folder: Path, text: str = "made") -> None:
+def stored(store: FolderStore, folder: Path, text: str = "made") -> None:
     folder.mkdir()
     write(folder, text)
     store.put("k1", folder, ["model", "model.json"], 2.5, {"stage": "model"})
 
 
 def test_what_is_put_is_taken_whole(tmp_path):
-    store = Store.at(tmp_path / "store")
+    store = FolderStore.at(tmp_path / "store")
     (tmp_path / "out").mkdir()
     assert store.take("k1", tmp_path / "out") is None
     stored(store, tmp_path / "in")
@@ -40,7 +40,7 @@ def test_what_is_put_is_taken_whole(tmp_path):
 
 @pytest.mark.parametrize("harm", ["flip", "cut", "more", "less", "account"])
 def test_an_entry_that_is_not_whole_is_none(tmp_path, harm):
-    store = Store.at(tmp_path / "store")
+    store = FolderStore.at(tmp_path / "store")
     stored(store, tmp_path / "in")
     (entry,) = (tmp_path / "store" / "entries").glob("*/k1")
     weights = entry / "files" / "model" / "weights"
@@ -61,7 +61,7 @@ def test_an_entry_that_is_not_whole_is_none(tmp_path, harm):
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "letters").mkdir()
     with pytest.raises(UserError, match="holds letters, which is no store's"):
-        Store.at(tmp_path)
+        FolderStore.at(tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["letters"]
 
 
@@ -71,7 +71,7 @@ def _run(folder: Path, number: int) -> None:
         time.sleep(0.5)
         write(made)
 
-    with open_run_dir(folder / f"run{number}", store=Store.at(folder / "store")) as run:
+    with open_run_dir(folder / f"run{number}", store=FolderStore.at(folder / "store")) as run:
         record = run.stage("model", "key", ["model", "model.json"], compute, "shared")
     (folder / f"{'shared' if record.shared else 'made'}{number}").touch()
 
@@ -91,7 +91,7 @@ def _die(folder: Path) -> None:
     def compute(_made: Path) -> None:
         os._exit(9)
 
-    with open_run_dir(folder / "run0", store=Store.at(folder / "store")) as run:
+    with open_run_dir(folder / "run0", store=FolderStore.at(folder / "store")) as run:
         run.stage("model", "key", ["model"], compute, "shared")
 
 
@@ -105,6 +105,6 @@ def test_the_lock_of_who_died_is_free(tmp_path):
 
 def test_a_stage_that_is_kept_is_not_taken_again(tmp_path):
     _run(tmp_path, 0)
-    with open_run_dir(tmp_path / "run0", store=Store.at(tmp_path / "store")) as run:
+    with open_run_dir(tmp_path / "run0", store=FolderStore.at(tmp_path / "store")) as run:
         record = run.stage("model", "key", ["model", "model.json"], write, "shared")
     assert (record.cached, record.shared) == (True, False)

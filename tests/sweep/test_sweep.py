@@ -167,7 +167,8 @@ def test_the_front_by_hand():
 
 
 @pytest.mark.slow
-def test_a_real_ray_cluster_loses_a_node_and_nothing_else(folder, tmp_path):
+@pytest.mark.parametrize("store", [None, "file://{}/bucket"], ids=["folder", "url"])
+def test_a_real_ray_cluster_loses_a_node_and_nothing_else(folder, tmp_path, store):
     pytest.importorskip("ray", reason="ray is not installed")
     import threading
     import time
@@ -179,11 +180,15 @@ def test_a_real_ray_cluster_loses_a_node_and_nothing_else(folder, tmp_path):
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     try:
         engine = {"kind": "ray", "address": cluster.address, "threads": 1, "retries": 2}
-        sweep = load_spec(folder / "sweep.yaml", SweepRecipe, {"engine": engine | {"workers": None}})
+        engine |= {"workers": None}
+        sweep = load_spec(
+            folder / "sweep.yaml", SweepRecipe, {"engine": engine, "store": store and store.format(tmp_path)}
+        )
+        made = "bucket/entries/*/*/entry.json" if store else "out/points/*/.stages/scores.json"
 
         def kill():
             deadline = time.monotonic() + 120
-            while time.monotonic() < deadline and len(list(tmp_path.glob("out/points/*/.stages/scores.json"))) < 2:
+            while time.monotonic() < deadline and len(list(tmp_path.glob(made))) < 2:
                 time.sleep(0.2)  # both nodes are at work
             cluster.remove_node(nodes[1], allow_graceful=False)
 
@@ -192,6 +197,8 @@ def test_a_real_ray_cluster_loses_a_node_and_nothing_else(folder, tmp_path):
         found = run_sweep(sweep, tmp_path / "out", source=folder / "sweep.yaml", device="cpu")
         killer.join()
         assert [row["state"] for row in found.result["points"]] == ["done", "done", "failed"], found.failed
+        assert (tmp_path / "out" / "store").is_dir() == (store is None)
+        assert not (tmp_path / "out" / "taken.tmp").exists()
     finally:
         ray.shutdown()
         for node in nodes[:1]:

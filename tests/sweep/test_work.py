@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from compressor.run import workers
 from compressor.run.workers import share_of
 from compressor.sweep import work as work_module
 from compressor.sweep.engines import local
-from compressor.sweep.work import Job, work
+from compressor.sweep.work import Job, bring_back, work
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def scripted(monkeypatch, tmp_path):
         count = f"import os, pathlib, signal, sys; p = pathlib.Path({str(tmp_path / name)!r})\n"
         count += "attempt = len(p.read_text()) + 1 if p.exists() else 1; p.write_text('x' * attempt)\n"
         monkeypatch.setattr(work_module, "command_of", lambda _job, _recipe: [sys.executable, "-c", count + lines])
-        return Job(name, "name: x\n", str(tmp_path), "cpu")
+        return Job(name, "name: x\n", str(tmp_path), "cpu", str(tmp_path / "store"))
 
     return make
 
@@ -80,5 +81,46 @@ def test_more_than_the_cores_is_refused(monkeypatch):
 
 def test_all_points_end_whatever_one_of_them_does(scripted):
     job = scripted("sys.exit(2)")
-    found = list(local([job, Job("other", "", job.folder, "cpu")], EngineSpec(workers=1, threads=1)))
+    found = list(local([job, replace(job, name="other")], EngineSpec(workers=1, threads=1)))
     assert sorted(outcome.name for outcome in found) == ["other", "point"]
+
+
+@pytest.fixture
+def apart(scripted, tmp_path, monkeypatch):
+    """Return a job of a worker that shares no folder; its process adds a line to a file of its run, as often as it runs."""
+    scripted("")
+    lines = (
+        "import pathlib, sys; run = pathlib.Path(sys.argv[1]); (run / '.stages').mkdir(parents=True, exist_ok=True); "
+        "(run / '.stages' / 'lock').touch(); told = (run / 'told').open('a'); told.write('x'); print('said', run)"
+    )
+    monkeypatch.setattr(work_module, "command_of", lambda job, _recipe: [sys.executable, "-c", lines, str(job.run_dir)])
+    return Job("point", "name: x\n", str(tmp_path / "sweep"), "cpu", f"file://{tmp_path}/bucket", apart=True)
+
+
+def test_a_run_apart_comes_back_through_the_store(apart, tmp_path):
+    (tmp_path / "sweep").mkdir()
+    found = work(apart, threads=1)
+    assert (found.code, list((tmp_path / "sweep").iterdir())) == (0, [])
+    bring_back(apart)
+    assert (apart.run_dir / "told").read_text(encoding="utf-8") == "x"
+    assert not (apart.run_dir / ".stages" / "lock").exists()
+    said = apart.log.read_text(encoding="utf-8").removeprefix("said ").strip()
+    assert not os.path.lexists(said)  # the folder that it ran in is gone
+    work(apart, threads=1)  # another worker begins with what the first one left
+    bring_back(apart)
+    assert (apart.run_dir / "told").read_text(encoding="utf-8") == "xx"
+    assert sorted(path.name for path in (tmp_path / "sweep").iterdir()) == ["logs", "points"]
+
+
+def test_a_store_that_is_none_is_said_and_nothing_runs(apart, tmp_path):
+    (tmp_path / "bucket").mkdir()
+    (tmp_path / "bucket" / "letters").touch()
+    found = work(apart, threads=1)
+    assert (found.code, found.done) == (2, False)
+    assert "holds something else than a store" in found.error
+
+
+def test_what_never_ran_brings_nothing_back(apart, tmp_path):
+    (tmp_path / "sweep").mkdir()
+    bring_back(apart)
+    assert not list((tmp_path / "sweep").iterdir())

@@ -23,7 +23,8 @@ def run(
     device: Device = "auto",
     fresh: Fresh = False,
     store: Annotated[
-        Path | None, typer.Option("--store", help="Folder with stages that several runs have in common.")
+        str | None,
+        typer.Option("--store", help="Folder or URL (s3://...) of the stages that several runs have in common."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

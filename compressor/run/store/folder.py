@@ -1,4 +1,4 @@
-"""Results of stages that several runs share: a folder in which each lies under a digest of what it was made from.
+"""A store in a folder, in which each result of a stage lies under a digest of what it was made from.
 
 What a stage writes depends on its inputs and on what the stages before it wrote, so two runs that agree so far need it once.
 Entries are written beside their place and renamed, and believed only where every file is whole: any number of processes on
@@ -25,13 +25,13 @@ OWN = "entries", "locks"
 
 
 @dataclass(frozen=True)
-class Store:
+class FolderStore:
     """The store in a folder, which is made where it is missing."""
 
     path: Path
 
     @classmethod
-    def at(cls, path: str | Path) -> "Store":
+    def at(cls, path: str | Path) -> "FolderStore":
         """Return the store in `path`; raises UserError where that cannot be written, or holds something else."""
         path = Path(path)
         claim_folder(path, OWN, "--store", "store")
@@ -59,8 +59,7 @@ class Store:
                 return seconds
         except (OSError, ValueError, KeyError, TypeError):  # none, or changed from outside
             pass
-        for part in folder.iterdir():
-            shutil.rmtree(part) if part.is_dir() else part.unlink()
+        emptied(folder)
         shutil.rmtree(entry, ignore_errors=True)
         return None
 
@@ -85,7 +84,14 @@ class Store:
         return self.path / "entries" / key[:2] / key
 
 
-def accounts(folder: Path) -> dict[str, str]:
-    """Return the sha256 of every file below a folder, by its path there."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+def accounts(folder: Path, outputs: Sequence[str] = (".",)) -> dict[str, str]:
+    """Return the sha256 of every file of the outputs (files and folders) in a folder, by its path there."""
+    found = [path for output in outputs for path in (folder / output, *(folder / output).rglob("*"))]
+    files = sorted(path for path in found if path.is_file())
     return {file.relative_to(folder).as_posix(): file_sha256(file) for file in files}
+
+
+def emptied(folder: Path) -> None:
+    """Remove all that lies in a folder."""
+    for part in folder.iterdir():
+        shutil.rmtree(part) if part.is_dir() else part.unlink()

@@ -1,0 +1,1 @@
+"""What several runs share: results of stages, in a folder or behind a URL."""
