@@ -6,10 +6,16 @@ The run compresses a tiny random classifier: heads and neurons in a budget, refi
 analyses. It is carried out twice without interruption first: values of result.json that differ between those two are times,
 and whatever else a resumed run says must be the same to the last digit. After every kill but those of `--torn` the same command
 goes on; after those the file written last is cut at a drawn multiple of 4 KiB before, as a power failure may leave it.
+
+Most attempts are forks of this process, which has loaded the libraries already: half of an attempt's seconds would be imports, in
+which nothing can be lost. One in ten is a new process, as are the undisturbed runs that the others are held against.
 """
 
 import argparse
+import contextlib
+import importlib
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -24,15 +30,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.parity.run import tiny_model
+from compressor.cli.app import main as main_of_command
 from compressor.files import read_json, write_json
 
 SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
 CODES = {"KILL": -signal.SIGKILL, "TERM": 143, "INT": 130}
 """What a process that was ended by a signal returns: words and a code of its own where it was asked, not killed."""
 BLOCK = 4096
-LATEST = 0.35
-"""Share of an undisturbed run's seconds, beyond those of one that finds all stages there, within which each attempt is ended:
-what was whole stays, so later stages are met too, and an attempt always has the time to load its libraries and go on."""
+LATEST = 0.5
+"""Share of a forked run's seconds within which each attempt is ended; what was whole stays, so later stages are met too."""
+NEW = 0.1
+"""Share of the attempts that are new processes."""
+FORK = multiprocessing.get_context("fork")
 TIMED = "seconds", "_ms", "per_s", "speedup", "ratio", "latency", "times", "runs", "rss", "bytes", "started", "finished"
 """Parts of the names under which times stand; two undisturbed runs may differ there and nowhere else."""
 RECIPE = {
@@ -82,21 +91,73 @@ def make_task(folder: Path) -> Path:
     return folder / "recipe.yaml"
 
 
-def start(recipe: Path, out: Path) -> subprocess.Popen:
-    """Start the run in a process group of its own."""
-    command = [sys.executable, "-m", "compressor", "run", str(recipe), "--out", str(out), "--device", "cpu"]
-    return subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+class Attempt:
+    """A run at work: a new process, or a fork of this one; what it says goes to a file."""
+
+    def __init__(self, recipe: Path, out: Path, *, new: bool = False, modules: Path | None = None) -> None:
+        self._said, self.new = out.with_name(f"{out.name}.txt"), new
+        arguments = ["run", str(recipe), "--out", str(out), "--device", "cpu"]
+        if new:
+            with self._said.open("wb") as said:
+                command = [sys.executable, "-m", "compressor", *arguments]
+                self._process: Any = subprocess.Popen(
+                    command, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
+                )
+        else:
+            self._process = FORK.Process(target=_run, args=(arguments, self._said, modules))
+            self._process.start()
+
+    def ended(self, seconds: float | None = None) -> int | None:
+        """Wait at most so long; return the exit code, None where it is still at work."""
+        if not self.new:
+            self._process.join(seconds)
+            return self._process.exitcode
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def end(self, number: int) -> int:
+        """Send a signal to the process and all that it started; return the exit code."""
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile, or has no group of its own yet
+            os.killpg(self._process.pid, number)
+        if self.ended(2) is None:
+            os.kill(self._process.pid, number)
+        code = self.ended()
+        assert code is not None
+        return code
+
+    @property
+    def said(self) -> str:
+        """What it said on stderr."""
+        return self._said.read_text(encoding="utf-8", errors="replace")
 
 
-def whole(recipe: Path, out: Path) -> float:
+def _run(arguments: list[str], said: Path, modules: Path | None) -> None:
+    """Be the command, in a fork; name the modules that it has loaded at its end."""
+    os.setsid()
+    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    try:
+        main_of_command(arguments)
+    finally:
+        if modules is not None:
+            write_json(modules, sorted(sys.modules))
+
+
+def whole(recipe: Path, out: Path, *, new: bool = True, modules: Path | None = None) -> float:
     """Carry a run through; return its seconds. Raises SystemExit where it fails."""
-    started, process = time.monotonic(), start(recipe, out)
-    said = process.communicate()[1]
-    if process.returncode:
-        raise SystemExit(f"{out}: exit code {process.returncode}\n{said}")
+    started, attempt = time.monotonic(), Attempt(recipe, out, new=new, modules=modules)
+    if code := attempt.ended():
+        raise SystemExit(f"{out}: exit code {code}\n{attempt.said}")
     return time.monotonic() - started
+
+
+def load(modules: Path) -> None:
+    """Import what a run has imported, so that forks need not."""
+    for name in read_json(modules):
+        with contextlib.suppress(Exception):  # names that are no modules, or that want to be imported by another
+            importlib.import_module(name)
 
 
 def leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401
@@ -148,48 +209,45 @@ def tear(out: Path, drawn: random.Random) -> str | None:
 
 def campaign(work: Path, kills: int, seed: int, signals: list[str], torn: float) -> dict[str, Any]:
     """Kill runs at drawn moments, `kills` times in all; return what was met."""
-    recipe, drawn = make_task(work), random.Random(seed)
-    seconds = whole(recipe, work / "first")
-    whole(recipe, work / "second")
-    latest = whole(recipe, work / "second") + LATEST * seconds
+    recipe, drawn = FORK.Pool(1).apply(make_task, [work]), random.Random(seed)
+    whole(recipe, work / "first")
+    whole(recipe, work / "second", new=False, modules=work / "modules.json")
+    load(work / "modules.json")
+    seconds = whole(recipe, work / "third", new=False)
     wanted = stable(read_json(work / "first" / "result.json"))
-    unstable = differences(stable(read_json(work / "second" / "result.json")), wanted)
+    others = [stable(read_json(work / name / "result.json")) for name in ("second", "third")]
+    unstable = sorted({place for other in others for place in differences(other, wanted)})
     wanted = {place: value for place, value in wanted.items() if place not in unstable}
     done: Counter[str] = Counter()
     faults: list[dict[str, Any]] = []
-    runs, cut = 0, 0
+    runs, cut, new = 0, 0, 0
     while sum(done.values()) < kills:
         runs += 1
         out, history, ended = work / "run", [], False
         while not ended:
-            process = start(recipe, out)
+            attempt = Attempt(recipe, out, new=drawn.random() < NEW)
             name = drawn.choice(signals)
-            wait = drawn.uniform(0.5, latest)
-            try:
-                said = process.communicate(timeout=wait)[1]
+            wait = drawn.uniform(0.1, seconds * LATEST) + attempt.new * drawn.uniform(0, EARLY_S)
+            code = attempt.ended(None if sum(done.values()) >= kills else wait)
+            if code is not None:
                 ended = True
-                if process.returncode:
-                    faults.append({"run": runs, "history": history, "code": process.returncode, "said": said[-500:]})
-            except subprocess.TimeoutExpired:
-                if sum(done.values()) >= kills:
-                    said = process.communicate()[1]
-                    ended = True
-                    continue
-                os.killpg(process.pid, SIGNALS[name])
-                said = process.communicate()[1]
-                history.append([name, round(wait, 2)])
-                done[name] += 1
-                if process.returncode not in {CODES[name], 0} or "Traceback" in said:
-                    # before a command has begun, and once its result is written, Python itself answers
-                    early = wait < EARLY_S and process.returncode in {-SIGNALS[name], 1, 130}
-                    late = process.returncode == -SIGNALS[name] and (out / "result.json").is_file()
-                    if not (early or late):
-                        faults.append(
-                            {"run": runs, "history": list(history), "code": process.returncode, "said": said[-500:]}
-                        )
-                if name == "KILL" and drawn.random() < torn and out.is_dir() and (file := tear(out, drawn)):
-                    history[-1].append(f"cut {file}")
-                    cut += 1
+                if code:
+                    faults.append({"run": runs, "history": history, "code": code, "said": attempt.said[-500:]})
+                continue
+            code = attempt.end(SIGNALS[name])
+            history.append([name, round(wait, 2)])
+            done[name] += 1
+            new += attempt.new
+            if code not in {CODES[name], 0} or "Traceback" in attempt.said:
+                # before a command has begun, and once its result is written, Python itself answers
+                early = wait < (EARLY_S if attempt.new else EARLY_FORK_S) and code in {-SIGNALS[name], 1, 130}
+                late = code == -SIGNALS[name] and (out / "result.json").is_file()
+                if not (early or late):
+                    said = attempt.said[-500:]
+                    faults.append({"run": runs, "history": list(history), "code": code, "said": said})
+            if name == "KILL" and drawn.random() < torn and out.is_dir() and (file := tear(out, drawn)):
+                history[-1].append(f"cut {file}")
+                cut += 1
         found = stable(read_json(out / "result.json"))
         apart = [place for place in differences(found, wanted) if place not in unstable]
         if apart or left_over(out):
@@ -199,13 +257,15 @@ def campaign(work: Path, kills: int, seed: int, signals: list[str], torn: float)
         print(f"{sum(done.values())} kills, {runs} runs, {len(faults)} faults", flush=True)
     compared = len(wanted)
     return {
-        "kills": dict(done), "torn": cut, "runs": runs, "seconds_of_a_run": seconds, "values_compared": compared,
-        "unstable": unstable, "faults": faults,
+        "kills": dict(done), "of_new_processes": new, "torn": cut, "runs": runs, "seconds_of_a_run": seconds,
+        "values_compared": compared, "unstable": unstable, "faults": faults,
     }  # fmt: skip
 
 
 EARLY_S = 8.0
 """Seconds in which a process may still be importing: what it answers to a signal then is Python's."""
+EARLY_FORK_S = 0.5
+"""The same of a fork, which has only to begin."""
 
 
 def main() -> None:
