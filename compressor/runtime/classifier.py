@@ -14,8 +14,8 @@ class Classifier:
     """A text classifier from an exported folder: a variant that `compressor run` or `compressor export` wrote, or a cascade.
 
     `threads` None takes the number that the run found best for this folder, where it timed it, else ONNX Runtime's own
-    choice. `label_names` are in the order of the logits; longer texts are cut to `max_length` tokens. Raises UserError for a
-    folder that is not whole and for a provider that does not work here.
+    choice, or what a container's limit grants where that is less. `label_names` are in the order of the logits; longer texts are
+    cut to `max_length` tokens. Raises UserError for a folder that is not whole and for a provider that does not work here.
 
     ```python
     classify = Classifier("runs/demo/onnx/int8")

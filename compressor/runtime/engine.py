@@ -13,6 +13,7 @@ from tokenizers import Encoding, Tokenizer
 from compressor.data.answers.tokens import first_tokens
 from compressor.data.tokenizer import check_tokenizer, probe, tokenizing
 from compressor.errors import UserError, first_line
+from compressor.measurement.machine.environment import granted_fewer
 from compressor.measurement.machine.providers import STRICT, require_provider
 from compressor.runtime.folder import TOKENIZER, opened
 from compressor.runtime.texts import Text, rows_of, words_of
@@ -51,7 +52,8 @@ class Engine:
         asked = providers[0] if isinstance(providers[0], str) else providers[0][0]  # or (name, options)
         require_provider(asked, str(folder))
         options = ort.SessionOptions()
-        options.intra_op_num_threads = self.threads or 0
+        # of its own ONNX Runtime takes as many as there are cores, of which a container may grant few
+        options.intra_op_num_threads = self.threads or granted_fewer() or 0
         # the parts take turns: threads of one that spin on after its run would steal the cores of the next
         options.add_session_config_entry("session.force_spinning_stop", "1")
         # a single file computes as it was measured, a cascade as it was certified

@@ -232,6 +232,24 @@ def test_threads_are_the_recorded_ones_unless_named(variant, tmp_path, monkeypat
     assert taken == [3, 1, 0, 2]
 
 
+@pytest.mark.parametrize(("granted", "taken"), [(2, 2), (8, 0), (None, 0)], ids=["fewer", "all", "nobody knows"])
+def test_a_containers_limit_is_obeyed(variant, monkeypatch, granted, taken):
+    session, seen = ort.InferenceSession, []
+
+    def opened(*arguments, sess_options, **options):
+        seen.append(sess_options.intra_op_num_threads)
+        return session(*arguments, sess_options=sess_options, **options)
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", opened)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _process: set(range(8)))
+    if granted is None:
+        monkeypatch.setitem(sys.modules, "joblib", None)  # importing it raises ImportError
+    else:
+        monkeypatch.setattr("joblib.cpu_count", lambda: granted)
+    Classifier(variant(1))
+    assert seen == [taken]
+
+
 def test_a_gpu_multiplies_as_it_did_when_it_was_measured():
     assert strict((CUDA, "CPUExecutionProvider")) == [(CUDA, {"use_tf32": "0"}), ("CPUExecutionProvider", {})]
     assert strict([(CUDA, {"use_tf32": "1", "device_id": "1"})]) == [(CUDA, {"use_tf32": "1", "device_id": "1"})]

@@ -63,8 +63,24 @@ def usable_cores() -> list[int]:
     """Return the numbers of cores that this process may run on, no more of them than a container's limit grants, rounded up."""
     from joblib import cpu_count  # which reads the limits of cgroups, versions 1 and 2
 
+    return _pinned_cores()[: cpu_count()]
+
+
+def _pinned_cores() -> list[int]:
     affinity = getattr(os, "sched_getaffinity", None)
-    return (sorted(affinity(0)) if affinity else list(range(os.cpu_count() or 1)))[: cpu_count()]
+    return sorted(affinity(0)) if affinity else list(range(os.cpu_count() or 1))
+
+
+def granted_fewer() -> int | None:
+    """Return how many cores a container's limit grants, where these are fewer than the process may run on, else None.
+
+    None as well where joblib is not installed, which an exported folder does not need to answer.
+    """
+    try:
+        usable = len(usable_cores())
+    except ImportError:
+        return None
+    return usable if usable < len(_pinned_cores()) else None
 
 
 def versions() -> dict[str, str | None]:
