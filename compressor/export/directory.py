@@ -16,6 +16,7 @@ from compressor.errors import UserError
 from compressor.export.onnx import STOCK, export_variants
 from compressor.export.parity import Parity, check_parity, parity
 from compressor.export.tail import choose_form
+from compressor.measurement.machine.environment import granted_threads
 from compressor.measurement.machine.providers import require_provider
 from compressor.measurement.predictions import predict
 from compressor.measurement.runtime import predict_onnx, session
@@ -26,6 +27,7 @@ from compressor.progress import Track, silent
 PARITY_ROWS = 96
 
 
+@granted_threads()
 def export_directory(
     model_dir: Path,
     out: Path,

@@ -12,6 +12,7 @@ from compressor.data.answers.config import need_single_label
 from compressor.data.files import read_table
 from compressor.errors import UserError
 from compressor.files import write_json
+from compressor.measurement.machine.environment import granted_threads
 from compressor.pipeline.pipeline import Say, default_out, no_words, run_until
 from compressor.progress import Track, silent
 from compressor.recipe.file import load_recipe
@@ -47,6 +48,7 @@ def target_run(
     return run, directory is not None
 
 
+@granted_threads()
 def analyze_ffn_of(target: Path, overrides: Sequence[str] = (), **options: Any) -> dict[str, Any]:  # noqa: ANN401
     """Return the analysis of the feed-forward blocks of a recipe's or run's full model; options of `target_run`."""
     run = target_run(target, overrides, **options)[0]
@@ -54,6 +56,7 @@ def analyze_ffn_of(target: Path, overrides: Sequence[str] = (), **options: Any) 
     return ffn_of(run)
 
 
+@granted_threads()
 def analyze_errors_of(
     target: Path,
     overrides: Sequence[str] = (),
@@ -72,6 +75,7 @@ def analyze_errors_of(
     return errors_of(run, run.compressed if finished else None, values, column or "column")
 
 
+@granted_threads()
 def analyze_roles_of(
     model_dir: Path,
     *,

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from compressor.errors import UserError
+from compressor.measurement.machine.environment import granted_threads
 from compressor.placement.data import SHARED, load_tasks, prepare_text, task_text
 from compressor.placement.importance import Importances, importances
 from compressor.placement.results import MLM, Improvement, Verdict, improvement, verdict
@@ -62,6 +63,7 @@ class PlacementAnalysis:
     verdicts: list[Verdict]
 
 
+@granted_threads()
 def analyze_placement_of(
     recipe_file: Path,
     overrides: Sequence[str] = (),

@@ -10,7 +10,7 @@ import numpy as np
 from compressor.data.answers.told import task_told
 from compressor.errors import UserError
 from compressor.export.parity import MAX_ABS, check_parity, parity
-from compressor.measurement.machine.environment import versions
+from compressor.measurement.machine.environment import granted_threads, versions
 from compressor.model.load import find_model
 from compressor.progress import Track, silent
 from compressor.release.card import card_problems, size_problems
@@ -73,6 +73,7 @@ class Verified:
             )
 
 
+@granted_threads()
 def verify(directory: str | Path, *, track: Track = silent) -> Verified:
     """Return what is found in a run, its model/, one of its ONNX folders, or an unpacked bundle, held against its manifest.
 
