@@ -37,7 +37,7 @@ SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
 CODES = {"KILL": -signal.SIGKILL, "TERM": 143, "INT": 130}
 """What a process that was ended by a signal returns: words and a code of its own where it was asked, not killed."""
 BLOCK = 4096
-LATEST = 0.5
+LATEST = 0.4
 """Share of a forked run's seconds within which each attempt is ended; what was whole stays, so later stages are met too."""
 NEW = 0.1
 """Share of the attempts that are new processes."""
@@ -54,7 +54,7 @@ RECIPE = {
         "max_length": 24,
     },
     "separability": {"labels": "teacher"},
-    "selection": {"units": ["heads", "width"], "widths": [0.75, 0.5, 0.25], "budget": {"keep": 0.7}},
+    "selection": {"units": ["heads", "width"], "widths": [0.5], "budget": {"keep": 0.7}},
     "compensation": {
         "refit": {"layers": "later", "blocks": "both"},
         "distill": {"epochs": 2, "checkpoint_minutes": 0.01},

@@ -7,6 +7,7 @@ anything was found.
 """
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from typing import Any
 from benchmarks.common import markdown
 from compressor.files import read_json, write_json
 from compressor.measurement.machine.environment import environment
+from compressor.sweep.work import THREADS
 
 RESULTS = Path(__file__).parents[1] / "results" / "reliability.json"
 PARTS = {
@@ -36,12 +38,17 @@ LANES = [["kills"], ["fuzz", "storage"]], [["load"]]
 """What goes on at the same time, a core each, one set of lanes after the other: nothing else may disturb what times answers."""
 
 
+ONE_THREAD = {"kills", "fuzz"}
+"""Parts of models so small that a second thread is lost time, and takes a core from the lane beside it."""
+
+
 def carry_out(part: str, *, short: bool) -> tuple[int, dict[str, Any]]:
     """Run a part in a process of its own; return its exit code and what it met."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "found.json"
         command = [sys.executable, "-m", f"benchmarks.reliability.{part}", *PARTS[part][short], "--out", str(out)]
-        code = subprocess.run(command, check=False).returncode
+        threads = dict.fromkeys(THREADS, "1") if part in ONE_THREAD else {}
+        code = subprocess.run(command, check=False, env={**os.environ, **threads}).returncode
         return code, read_json(out) if out.is_file() else {}
 
 

@@ -16,6 +16,8 @@ from compressor.run.store.store import open_store
 def url(request, tmp_path):
     """Return the URL of an empty place."""
     place = f"{request.param}://{tmp_path}/bucket"
+    if request.param == "memory":
+        fsspec.filesystem("memory").makedirs(str(tmp_path), exist_ok=True)
     yield place
     system, root = fsspec.url_to_fs(place)
     if system.exists(root):
@@ -105,6 +107,13 @@ def test_a_place_of_something_else_is_refused(url):
     with pytest.raises(UserError, match="holds something else than a store; name an empty one"):
         open_store(url)
     assert [file.rsplit("/", 1)[1] for file in system.find(root)] == ["letters"]
+
+
+def test_only_the_last_folder_of_a_place_is_made(tmp_path):
+    """As no bucket is: its name may be a typing error."""
+    with pytest.raises(UserError, match="the store cannot be used"):
+        open_store(f"file://{tmp_path}/bukcet/runs")
+    assert not list(tmp_path.iterdir())
 
 
 def test_urls_that_no_package_knows_are_refused_in_one_sentence():

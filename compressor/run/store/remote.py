@@ -6,9 +6,10 @@ entry is written last: who reads finds all of an entry or none, and two who make
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
@@ -80,8 +81,7 @@ class RemoteStore:
             for name, digest in files.items():
                 place = self._path(_blob(digest))
                 if not self._is_there(place, (folder / name).stat().st_size):
-                    self.system.makedirs(self.system._parent(place), exist_ok=True)
-                    self.system.put_file(str(folder / name), place)
+                    self._written(_blob(digest), partial(self.system.put_file, str(folder / name)))
             account = {**about, "seconds": seconds, "files": files}
             self._write(self._entry(key), json_text(account).encode())
 
@@ -109,8 +109,18 @@ class RemoteStore:
             return None
 
     def _write(self, name: str, content: bytes) -> None:
-        self.system.makedirs(self.system._parent(self._path(name)), exist_ok=True)
-        self.system.pipe_file(self._path(name), content)
+        self._written(name, lambda place: self.system.pipe_file(place, content))
+
+    def _written(self, name: str, write: Callable[[str], object]) -> None:
+        """Write a file of the store, with the folders above it where the place has such: no bucket is ever made."""
+        try:
+            write(self._path(name))
+        except FileNotFoundError:
+            own = [self.root] if "/" in self.root.strip("/") else []  # else it is a bucket
+            for parent in [*own, *(self._path(str(part)) for part in reversed(PurePosixPath(name).parents[:-1]))]:
+                with contextlib.suppress(FileExistsError):
+                    self.system.mkdir(parent, create_parents=False)
+            write(self._path(name))
 
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}"
