@@ -27,7 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from benchmarks.parity.run import tiny_model
 from compressor.cli.app import main as main_of_command
@@ -91,20 +91,28 @@ def make_task(folder: Path) -> Path:
     return folder / "recipe.yaml"
 
 
+def start(recipe: Path, out: Path, said: IO[bytes] | int = subprocess.PIPE) -> subprocess.Popen:
+    """Start the run as a new process in a group of its own; what it says on stderr goes to a file or a pipe."""
+    command = [sys.executable, "-m", "compressor", *arguments_of(recipe, out)]
+    text = said == subprocess.PIPE
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, text=text, start_new_session=True)
+
+
+def arguments_of(recipe: Path, out: Path) -> list[str]:
+    """Return what follows the name of the program."""
+    return ["run", str(recipe), "--out", str(out), "--device", "cpu"]
+
+
 class Attempt:
     """A run at work: a new process, or a fork of this one; what it says goes to a file."""
 
     def __init__(self, recipe: Path, out: Path, *, new: bool = False, modules: Path | None = None) -> None:
         self._said, self.new = out.with_name(f"{out.name}.txt"), new
-        arguments = ["run", str(recipe), "--out", str(out), "--device", "cpu"]
         if new:
             with self._said.open("wb") as said:
-                command = [sys.executable, "-m", "compressor", *arguments]
-                self._process: Any = subprocess.Popen(
-                    command, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
-                )
+                self._process: Any = start(recipe, out, said)
         else:
-            self._process = FORK.Process(target=_run, args=(arguments, self._said, modules))
+            self._process = FORK.Process(target=_run, args=(arguments_of(recipe, out), self._said, modules))
             self._process.start()
 
     def ended(self, seconds: float | None = None) -> int | None:

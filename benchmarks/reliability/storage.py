@@ -26,7 +26,7 @@ from benchmarks.reliability import kills
 from compressor.files import read_json, write_json
 from compressor.pipeline.dry_run import dry_run
 from compressor.recipe.file import load_recipe
-from compressor.run.rundir import STAGES_FOLDER, RunDir
+from compressor.run.rundir import LOCK, STAGES_FOLDER, RunDir
 
 CGROUP = Path("/sys/fs/cgroup")
 START = [sys.executable, "-m", "compressor", "run"]
@@ -240,7 +240,7 @@ def rights(recipe: Path, first: Path, work: Path) -> dict[str, Any]:
 def dead_holder(recipe: Path, first: Path, work: Path) -> dict[str, Any]:
     """Kill the process that holds the lock of a directory; the next run must get it at once."""
     process = kills.start(recipe, work / "held")
-    while not (work / "held" / STAGES_FOLDER / "lock").exists():
+    while not (work / "held" / LOCK).exists():
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()

@@ -93,7 +93,7 @@ def prepared(model: str, arguments: argparse.Namespace) -> Task:
     """Return the task with every amount of every block fitted, and what each does to the answer."""
     run = run_of(model, arguments, f"data.selection.size={ROWS}", f"data.calibration.size={arguments.texts}")
     teacher, family, track = run.teacher, run.family, track_for_terminal()
-    parts = parts_of_kinds(run, KINDS.values())
+    parts = parts_of_kinds(run, [KINDS[kind] for kind in arguments.kind or KINDS])
     started = time.perf_counter()
     wanted = {layer: [part for part in parts if part] for layer in range(1, run.source.layers + 1)}
     amounts = fit_amounts(teacher, family, run.calibration, wanted, track=track)
