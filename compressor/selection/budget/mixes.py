@@ -34,11 +34,8 @@ from compressor.selection.search import Mix, Part, Search, SkipPlan
 from compressor.selection.trials import Trials
 from compressor.selection.trie import SkipSet
 
-ROUNDS, COARSE_ROUNDS = 3, 12
-"""Rounds of trials around the best mix so far, each of `beam_width` mixes; more where whole blocks and layers alone may go,
-whose shifts add up less well, so that trials have more to say."""
-PATIENCE = 2
-"""Rounds after one another that may find nothing better, before such a search ends."""
+ROUNDS = 3
+"""Rounds of trials around the best mix so far; each tries `beam_width` mixes."""
 FEASIBLE = 1e-6
 """How far the solver may miss what is to be saved (HiGHS's tolerance)."""
 EXCHANGES = 1000
@@ -159,9 +156,8 @@ def find_mix(
 
     `trials` has the stand-ins for every part in `savings`, `damages` what each does; `full` is the shape of the model.
     Trials judge the mix that is best where damages add up, the one that exchanges lead to, the one that `gains` (see
-    `score_parts`) alone would name, and in each of `most_rounds` the `beam_width` best exchanges around the best so far. Of
-    layers that are one, all mixes are known, and those of least damage are tried. Raises UserError where no mix can meet the
-    budget.
+    `score_parts`) alone would name, and in each of `ROUNDS` the `beam_width` best exchanges around the best so far. Of layers
+    that are one, all mixes are known, and those of least damage are tried. Raises UserError where no mix can meet the budget.
     """
     search, layers, one = Search(trials), len(trials.layers), None in (trials.kinds or ())
     check_budget(spec, savings, layers, one=one)
@@ -220,21 +216,14 @@ def _try_around(
     joint = improved(additive, free, damages, need, layers)
     search([mix for mix in dict.fromkeys((additive, joint, by_gain)) if mix], "mixes for the budget")
     best = min((search.tried[mix] for mix in (additive, joint)), key=lambda trial: trial.cost)
-    rounds, failed = most_rounds(spec.units), 0
-    for number in range(1, rounds + 1):
+    for number in range(1, ROUNDS + 1):
         near = (mix for _, mix in exchanges(best.skip, free, damages, need, layers) if mix not in search.tried)
         found = search(
             [mix for mix, _ in zip(near, range(spec.beam_width), strict=False)], f"mixes nearby, round {number}"
         )
         before, best = best, min([best, *found], key=lambda trial: trial.cost)
-        failed = failed + 1 if best is before else 0
-        if not found or failed == (PATIENCE if rounds > ROUNDS else 1):
+        if best is before:
             break
-
-
-def most_rounds(units: Sequence[str]) -> int:
-    """Return how many rounds of trials a search of such units has at most."""
-    return ROUNDS if {"heads", "width"} & {*units} else COARSE_ROUNDS
 
 
 def _correlation(parts: Sequence[Part]) -> float | None:

@@ -18,7 +18,7 @@ from compressor.run.run import Run
 from compressor.run.savings import source_savings
 from compressor.selection.allowed import Kinds
 from compressor.selection.baselines import ranked_set
-from compressor.selection.budget.mixes import find_mix, most_rounds
+from compressor.selection.budget.mixes import ROUNDS, find_mix
 from compressor.selection.budget.units import Savings, check_budget, latency_savings, least_left, part_names
 from compressor.selection.search import Search, candidate_sets, find_plan, most_sets, wanted_sizes
 from compressor.selection.ship import keeps_to
@@ -151,7 +151,7 @@ def search_work(spec: SelectionSpec, layers: int, ship: ShipSpec | None = None, 
 
 
 def _mix_work(spec: SelectionSpec, units: Sequence[str]) -> str:
-    return f"mixes of {', '.join(units)} solved for, then at most {3 + most_rounds(units) * spec.beam_width} trials"
+    return f"mixes of {', '.join(units)} solved for, then at most {3 + ROUNDS * spec.beam_width} trials"
 
 
 def cost(run: Run) -> str:
