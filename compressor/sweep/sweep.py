@@ -24,7 +24,7 @@ from compressor.sweep.engines import ENGINES
 from compressor.sweep.page import build_page
 from compressor.sweep.points import points_of
 from compressor.sweep.result import SWEEP, SweepResult, sweep_result
-from compressor.sweep.work import STORE, TAKEN, Outcome, bring_back, job_of
+from compressor.sweep.work import STORE, TAKEN, Outcome, brought_back, job_of
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ def run_sweep(
             f"--out {folder}: the folder cannot be written ({error.strerror}); name another one."
         ) from error
     with lock:
-        open_store(sweep.store or folder / STORE)
-        apart = sweep.engine.kind == "ray" and is_url(sweep.store or "")
-        jobs = {point.name: job_of(point, folder, device, sweep.store, apart=apart) for point in points}
+        store = sweep.store or str(folder / STORE)
+        open_store(store)
+        apart = sweep.engine.kind == "ray" and is_url(store)
+        jobs = {point.name: job_of(point, folder, device, store, apart=apart) for point in points}
         started, outcomes = time.monotonic(), {}
-        for outcome in track(ENGINES[sweep.engine.kind](list(jobs.values()), sweep.engine), "points", total=len(jobs)):
-            if apart:
-                bring_back(jobs[outcome.name])
+        for ended in track(ENGINES[sweep.engine.kind](list(jobs.values()), sweep.engine), "points", total=len(jobs)):
+            outcome = brought_back(jobs[ended.name], ended) if apart else ended
             outcomes[outcome.name] = outcome
             say(f"{outcome.name}: {_said(outcome)} ({len(outcomes)} of {len(jobs)})")
         wall = time.monotonic() - started

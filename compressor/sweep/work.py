@@ -17,7 +17,7 @@ from compressor.errors import UserError
 from compressor.files import check_target, publish, stage_key, write_text
 from compressor.recipe.file import dump_recipe
 from compressor.run.rundir import LOCK
-from compressor.run.store.store import open_store
+from compressor.run.store.store import is_url, open_store
 from compressor.sweep.points import Point
 
 STORE = "store"
@@ -80,10 +80,10 @@ class Outcome:
         return self.code in {MET, MISSED}
 
 
-def job_of(point: Point, folder: Path, device: str, store: str | None = None, *, apart: bool = False) -> Job:
-    """Return the job of a point; `store` is that below the folder where none is named."""
-    folder = folder.resolve()
-    return Job(point.name, dump_recipe(point.recipe), str(folder), device, store or str(folder / STORE), apart)
+def job_of(point: Point, folder: Path, device: str, store: str, *, apart: bool) -> Job:
+    """Return the job of a point, its paths absolute: a worker may have another working directory."""
+    place = store if is_url(store) else str(Path(store).resolve())
+    return Job(point.name, dump_recipe(point.recipe), str(folder.resolve()), device, place, apart)
 
 
 def work(job: Job, *, threads: int, cores: Sequence[int] = (), attempts: int = 1) -> Outcome:
@@ -110,8 +110,8 @@ def work(job: Job, *, threads: int, cores: Sequence[int] = (), attempts: int = 1
     return outcome
 
 
-def bring_back(job: Job) -> None:
-    """Put what the store has of a job that ran `apart` into the folder of the sweep; raises UserError where that fails."""
+def brought_back(job: Job, outcome: Outcome) -> Outcome:
+    """Put what the store has of a job that ran `apart` into the folder of the sweep; return how it ended, that included."""
     made = Path(job.folder) / TAKEN
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir()
@@ -122,8 +122,11 @@ def bring_back(job: Job) -> None:
                 if source.exists():
                     target.parent.mkdir(exist_ok=True)
                     publish(source, target, ())
+    except UserError as error:
+        return replace(outcome, code=USER_ERROR, error=str(error)) if outcome.done else outcome
     finally:
         shutil.rmtree(made, ignore_errors=True)
+    return outcome
 
 
 def _carry_out(job: Job, threads: int, cores: Sequence[int], attempts: int) -> Outcome:

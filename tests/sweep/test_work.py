@@ -12,7 +12,7 @@ from compressor.run import workers
 from compressor.run.workers import share_of
 from compressor.sweep import work as work_module
 from compressor.sweep.engines import local
-from compressor.sweep.work import Job, bring_back, work
+from compressor.sweep.work import Job, Outcome, brought_back, work
 
 
 @pytest.fixture
@@ -101,13 +101,12 @@ def test_a_run_apart_comes_back_through_the_store(apart, tmp_path):
     (tmp_path / "sweep").mkdir()
     found = work(apart, threads=1)
     assert (found.code, list((tmp_path / "sweep").iterdir())) == (0, [])
-    bring_back(apart)
+    assert brought_back(apart, found) == found
     assert (apart.run_dir / "told").read_text(encoding="utf-8") == "x"
     assert not (apart.run_dir / ".stages" / "lock").exists()
     said = apart.log.read_text(encoding="utf-8").removeprefix("said ").strip()
     assert not os.path.lexists(said)  # the folder that it ran in is gone
-    work(apart, threads=1)  # another worker begins with what the first one left
-    bring_back(apart)
+    brought_back(apart, work(apart, threads=1))  # another worker begins with what the first one left
     assert (apart.run_dir / "told").read_text(encoding="utf-8") == "xx"
     assert sorted(path.name for path in (tmp_path / "sweep").iterdir()) == ["logs", "points"]
 
@@ -122,5 +121,19 @@ def test_a_store_that_is_none_is_said_and_nothing_runs(apart, tmp_path):
 
 def test_what_never_ran_brings_nothing_back(apart, tmp_path):
     (tmp_path / "sweep").mkdir()
-    bring_back(apart)
+    lost = Outcome("point", -1, 0.0, "the Ray task was lost.", 2)
+    assert brought_back(apart, lost) == lost
+    assert not list((tmp_path / "sweep").iterdir())
+
+
+def test_what_cannot_be_brought_back_has_failed(apart, tmp_path, monkeypatch):
+    (tmp_path / "sweep").mkdir()
+    done = work(apart, threads=1)
+
+    def gone(_place):
+        raise UserError("the store cannot be used.")
+
+    monkeypatch.setattr(work_module, "open_store", gone)
+    found = brought_back(apart, done)
+    assert (done.done, found.done, found.error) == (True, False, "the store cannot be used.")
     assert not list((tmp_path / "sweep").iterdir())
