@@ -112,7 +112,8 @@ class Checkpoint:
             "schedule": training.schedule.state_dict(),
             "random": random,
         }
-        torch.save(state, files / STATE)
+        with (files / STATE).open("wb") as opened:  # given a path, PyTorch does not say that the disk is full
+            torch.save(state, opened)
         usual_rights(files)
         entry = {"fingerprint": self.fingerprint, "files": files.name, "progress": vars(progress)}
         entry["best"] = bool(training.best)

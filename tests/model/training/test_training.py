@@ -1,6 +1,8 @@
 """Fine-tuning: it learns, repeats itself, and leaves frozen tables alone."""
 
 import copy
+import errno
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from compressor.errors import UserError
 from compressor.measurement.predictions import predict
 from compressor.model.families import family_of
 from compressor.model.load import find_model, load_classifier, load_tokenizer
+from compressor.model.training import checkpoint as checkpoint_module
 from compressor.model.training.checkpoint import Checkpoint
 from compressor.model.training.training import finetune
 from compressor.recipe.training import FinetuneSpec
@@ -97,3 +100,17 @@ def test_a_training_that_diverges_names_the_field_to_change(tmp_path):
         model.classifier.weight.fill_(float("nan"))
     with pytest.raises(UserError, match=r"finetune: training diverged in epoch 1; lower finetune.lr \(5e-05\)"):
         finetune(model, *rest, FinetuneSpec())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux'")
+def test_a_disk_that_is_full_at_a_checkpoint_is_said_so(tmp_path, monkeypatch):
+    """PyTorch's own writer says `unexpected pos 540352 vs 540304` and nothing of the disk."""
+    model, *rest = task(tmp_path)
+    folder = tmp_path / "full"
+    folder.mkdir()
+    (folder / checkpoint_module.STATE).symlink_to("/dev/full")
+    monkeypatch.setattr(checkpoint_module, "mkdtemp", lambda **_: str(folder))
+    checkpoint = Checkpoint(tmp_path / "checkpoint", "a", minutes=0)
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        finetune(model, *rest, FinetuneSpec(epochs=1), seed=0, checkpoint=checkpoint)
+    assert raised.value.errno == errno.ENOSPC
