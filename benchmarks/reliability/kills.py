@@ -3,12 +3,12 @@
     python -m benchmarks.reliability.kills [--kills 200] [--seed 0] [--signal KILL --signal TERM --signal INT]
 
 The run compresses a tiny random classifier: heads and neurons in a budget, refit, distillation, head, early exit, files, timing,
-analyses. It is carried out twice without interruption first: values of result.json that differ between those two are times,
+analyses. It is carried out three times without interruption first: values of result.json that differ between those are times,
 and whatever else a resumed run says must be the same to the last digit. After every kill but those of `--torn` the same command
 goes on; after those the file written last is cut at a drawn multiple of 4 KiB before, as a power failure may leave it.
 
 Most attempts are forks of this process, which has loaded the libraries already: half of an attempt's seconds would be imports, in
-which nothing can be lost. One in ten is a new process, as are the undisturbed runs that the others are held against.
+which nothing can be lost. One in ten is a new process, as is the undisturbed run that the others are held against.
 """
 
 import argparse
@@ -217,7 +217,9 @@ def tear(out: Path, drawn: random.Random) -> str | None:
 
 def campaign(work: Path, kills: int, seed: int, signals: list[str], torn: float) -> dict[str, Any]:
     """Kill runs at drawn moments, `kills` times in all; return what was met."""
-    recipe, drawn = FORK.Pool(1).apply(make_task, [work]), random.Random(seed)
+    with FORK.Pool(1) as apart:  # a process that has computed with several threads must not be forked
+        recipe = apart.apply(make_task, [work])
+    drawn = random.Random(seed)
     whole(recipe, work / "first")
     whole(recipe, work / "second", new=False, modules=work / "modules.json")
     load(work / "modules.json")

@@ -218,36 +218,35 @@ def test_a_folder_that_is_not_whole_is_refused(variant, tmp_path):
         Classifier(tmp_path / "run")
 
 
-def test_threads_are_the_recorded_ones_unless_named(variant, tmp_path, monkeypatch):
-    recorded, taken = copied(variant(1), tmp_path / "a", threads=3), []
-    session = ort.InferenceSession
+@pytest.fixture
+def threads_taken(monkeypatch):
+    """Return the threads of every session of ONNX Runtime that is opened, 0 for its own choice."""
+    session, taken = ort.InferenceSession, []
 
     def opened(*arguments, sess_options, **options):
         taken.append(sess_options.intra_op_num_threads)
         return session(*arguments, sess_options=sess_options, **options)
 
     monkeypatch.setattr("onnxruntime.InferenceSession", opened)
+    return taken
+
+
+def test_threads_are_the_recorded_ones_unless_named(variant, tmp_path, threads_taken):
+    recorded = copied(variant(1), tmp_path / "a", threads=3)
     for folder, threads in ((recorded, None), (recorded, 1), (variant(1), None), (variant(1), 2)):
         Classifier(folder, threads=threads)
-    assert taken == [3, 1, 0, 2]
+    assert threads_taken == [3, 1, 0, 2]
 
 
 @pytest.mark.parametrize(("granted", "taken"), [(2, 2), (8, 0), (None, 0)], ids=["fewer", "all", "nobody knows"])
-def test_a_containers_limit_is_obeyed(variant, monkeypatch, granted, taken):
-    session, seen = ort.InferenceSession, []
-
-    def opened(*arguments, sess_options, **options):
-        seen.append(sess_options.intra_op_num_threads)
-        return session(*arguments, sess_options=sess_options, **options)
-
-    monkeypatch.setattr("onnxruntime.InferenceSession", opened)
+def test_a_containers_limit_is_obeyed(variant, monkeypatch, threads_taken, granted, taken):
     monkeypatch.setattr("os.sched_getaffinity", lambda _process: set(range(8)))
     if granted is None:
         monkeypatch.setitem(sys.modules, "joblib", None)  # importing it raises ImportError
     else:
         monkeypatch.setattr("joblib.cpu_count", lambda: granted)
     Classifier(variant(1))
-    assert seen == [taken]
+    assert threads_taken == [taken]
 
 
 def test_a_gpu_multiplies_as_it_did_when_it_was_measured():

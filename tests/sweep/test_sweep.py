@@ -179,8 +179,7 @@ def test_a_real_ray_cluster_loses_a_node_and_nothing_else(folder, tmp_path, stor
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     try:
-        engine = {"kind": "ray", "address": cluster.address, "threads": 1, "retries": 2}
-        engine |= {"workers": None}
+        engine = {"kind": "ray", "address": cluster.address, "threads": 1, "retries": 2, "workers": None}
         sweep = load_spec(
             folder / "sweep.yaml", SweepRecipe, {"engine": engine, "store": store and store.format(tmp_path)}
         )

@@ -41,8 +41,7 @@ class RemoteStore:
         with _reached(url):
             system, root = fsspec.url_to_fs(url)
             store = cls(url, system, root.rstrip("/"))
-            marked = store._read(MARK)
-            if marked is None:
+            if store._read(MARK) is None:
                 with contextlib.suppress(FileNotFoundError):
                     if system.ls(store.root, detail=False):
                         raise UserError(f"{url}: the place holds something else than a store; name an empty one.")
@@ -64,12 +63,14 @@ class RemoteStore:
             if told is None:
                 return None
             try:
-                wanted, seconds = dict(json.loads(told)["files"]), float(json.loads(told)["seconds"])
-                for name, digest in wanted.items():
+                account = json.loads(told)
+                seconds = float(account["seconds"])
+                for name, digest in dict(account["files"]).items():
                     self._fetch(name, digest, folder)
             except (FileNotFoundError, ValueError, KeyError, TypeError):  # not whole, or changed from outside
                 emptied(folder)
-                self.system.rm_file(self._path(self._entry(key)))
+                with contextlib.suppress(FileNotFoundError):  # another reader was faster
+                    self.system.rm_file(self._path(self._entry(key)))
                 return None
         return seconds
 
@@ -79,9 +80,9 @@ class RemoteStore:
         with _reached(self.url):
             self.system.invalidate_cache()  # others write here as well
             for name, digest in files.items():
-                place = self._path(_blob(digest))
-                if not self._is_there(place, (folder / name).stat().st_size):
-                    self._written(_blob(digest), partial(self.system.put_file, str(folder / name)))
+                blob = _blob(digest)
+                if not self._is_there(blob, (folder / name).stat().st_size):
+                    self._written(blob, partial(self.system.put_file, str(folder / name)))
             account = {**about, "seconds": seconds, "files": files}
             self._write(self._entry(key), json_text(account).encode())
 
@@ -95,9 +96,9 @@ class RemoteStore:
             self.system.rm_file(self._path(_blob(digest)))
             raise ValueError(name)
 
-    def _is_there(self, place: str, size: int) -> bool:
+    def _is_there(self, name: str, size: int) -> bool:
         try:
-            return self.system.info(place)["size"] == size  # a file cut short is written again
+            return self.system.info(self._path(name))["size"] == size  # a file cut short is written again
         except FileNotFoundError:
             return False
 
