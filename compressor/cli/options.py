@@ -57,26 +57,46 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, by which schedulers and service managers end a process: what is open is left as Ctrl-C leaves it."""
 
 
-def _terminate(_number: int, _frame: object) -> None:
-    raise Terminated
+ENDINGS = {
+    signal.SIGINT: (KeyboardInterrupt, "interrupted", INTERRUPTED),
+    signal.SIGTERM: (Terminated, "terminated", TERMINATED),
+}
+"""Signal -> what it raises, its word, its exit code."""
 
 
 def interruptible(command: Callable[..., None]) -> Callable[..., None]:
-    """Return the command so that Ctrl-C and SIGTERM end it with one sentence and exit code 130 or 143, as shells expect it."""
+    """Return the command so that Ctrl-C and SIGTERM end it with one sentence and exit code 130 or 143, as shells expect it.
+
+    What a handler raises within a callback of compiled code comes out as that code's own error (torch: "could not
+    determine the shape of object type ..."): whatever a command fails by once a signal has come, the signal has ended it.
+    """
 
     @wraps(command)
     def call(*arguments: object, **options: object) -> None:
-        before = None
-        if threading.current_thread() is threading.main_thread():  # others may not set it
-            before = signal.signal(signal.SIGTERM, _terminate)
+        received: list[int] = []
+
+        def end(number: int, _frame: object) -> None:
+            received.append(number)
+            raise ENDINGS[signal.Signals(number)][0]
+
+        # others than the main thread may not set handlers, and what a parent has set to be ignored (nohup) stays so
+        main = threading.current_thread() is threading.main_thread()
+        before = {number: signal.getsignal(number) for number in ENDINGS if main}
+        before = {number: handler for number, handler in before.items() if handler not in {signal.SIG_IGN, None}}
+        for number in before:
+            signal.signal(number, end)
         try:
             command(*arguments, **options)
-        except KeyboardInterrupt as end:
-            ended, code = ("terminated", TERMINATED) if isinstance(end, Terminated) else ("interrupted", INTERRUPTED)
+        except typer.Exit:  # it had come to its end
+            raise
+        except (KeyboardInterrupt, Exception) as error:
+            if not received and not isinstance(error, KeyboardInterrupt):
+                raise
+            _, ended, code = ENDINGS[signal.Signals(received[0]) if received else signal.SIGINT]
             say(f"{ended}; run the same command again to resume.")
             raise typer.Exit(code) from None
         finally:
-            if before is not None:
-                signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     return call

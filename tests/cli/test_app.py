@@ -10,10 +10,12 @@ from importlib.metadata import version
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 from tiny import save_model
 
 from compressor.cli.app import main
+from compressor.errors import UserError
 
 CONTRACT = {
     "recipe.yaml",
@@ -463,10 +465,43 @@ def test_a_scheduler_that_ends_a_command_is_told_so_too(command, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.parametrize(("number", "code", "word"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")])
+def test_a_signal_that_meets_compiled_code_ends_a_command_as_any_other(command, monkeypatch, number, code, word):
+    class Row:
+        """A sequence within which the signal comes: torch makes an error of its own of what the handler raises."""
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, _place):
+            os.kill(os.getpid(), getattr(signal, number))
+            return 1.0
+
+    monkeypatch.setattr("compressor.pipeline.pipeline.run_recipe", lambda *_, **__: torch.tensor(Row()))
+    found, _, stderr = command("run", "recipes/demo.yaml")
+    assert (found, stderr.splitlines()[-1]) == (code, f"{word}; run the same command again to resume.")
+
+
+def test_a_signal_that_is_to_be_ignored_stays_so(command, monkeypatch):
+    def end(*_arguments, **_options):
+        os.kill(os.getpid(), signal.SIGINT)
+        raise UserError("it went on.")
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        monkeypatch.setattr("compressor.pipeline.pipeline.run_recipe", end)
+        code, _, stderr = command("run", "recipes/demo.yaml")
+        assert (code, stderr.splitlines()[-1]) == (2, "error: it went on.")
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 KILL = """
 import dataclasses, os, signal, sys
 import compressor.pipeline.pipeline as pipeline
 from compressor.cli.app import main
+from compressor.errors import UserError
 name = sys.argv.pop(1)
 def killed(compute):
     def run(self, folder):
