@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,7 @@ def _escape_markdown(text: Any) -> Any:  # noqa: ANN401
     return re.sub(r"\s+", " ", text)
 
 
+@cache  # templates are compiled once, however many pages are made
 def _environment(finalize: Callable[[Any], Any] | None = None) -> Environment:
     """Return the templates, HTML escaped by itself; `finalize` is what else happens to every printed value."""
     environment = Environment(
