@@ -84,9 +84,8 @@ def table(results: dict[str, Any]) -> str:
     if "kills" in results:
         part = results["kills"]
         by = ", ".join(f"{count} SIG{name}" for name, count in sorted(part["kills"].items()))
-        said = (
-            f"{part['runs']} runs ended with all {part['values_compared']:,} values kept; {len(part['faults'])} faults"
-        )
+        found = f"{len(part['faults'])} fault{'' if len(part['faults']) == 1 else 's'}"
+        said = f"{part['runs']} runs ended with all {part['values_compared']:,} values kept; {found}"
         rows.append(
             [f"kills ({by}; behind {part['torn']} the last file was cut)", str(sum(part["kills"].values())), said]
         )
@@ -108,6 +107,8 @@ def table(results: dict[str, Any]) -> str:
                     f"{one['memory']['mb_per_hour']:+.0f} MB an hour [{low:+.0f}, {high:+.0f}]",
                 ]
             )
+    seconds = ", ".join(f"{name} {part['seconds']:,.0f}" for name in PARTS if (part := results.get(name)))
+    rows.append(["seconds", f"{results['seconds']:,.0f}" if "seconds" in results else "", seconds])
     return markdown.table(["what", "tried", "how it ended"], rows)
 
 
@@ -128,7 +129,7 @@ def _storage_rows(part: dict[str, Any]) -> list[list[str]]:
     for count, entry in part["at_once"].items():
         codes = entry["one_directory"]["codes"]
         rows.append(
-            [f"{count} runs on one directory", count, f"{codes.count(0)} went through, {codes.count(2)} were refused"]
+            [f"{count} runs on one directory", count, f"{codes.count(0)} went through, {codes.count(2)} refused"]
         )
         store = entry["one_store"]
         rows.append(
