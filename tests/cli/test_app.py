@@ -159,7 +159,7 @@ def test_goals_missed_end_with_3_and_still_write_everything(finished, tiny_task,
     assert (code, json.loads(stdout)["goals"]) == (0, met)
 
 
-@pytest.mark.parametrize("model_type", ["roberta", "distilbert"])
+@pytest.mark.parametrize("model_type", [pytest.param("roberta", marks=pytest.mark.slow), "distilbert"])
 def test_other_families_go_through_the_whole_pipeline(tiny_task, tmp_path, command, model_type):
     save_model(tmp_path / "model", model_type, layers=3, num_labels=2)
     sets = [
@@ -421,6 +421,7 @@ def test_version_and_both_module_names():
         assert done.stdout.strip() == said
 
 
+@pytest.mark.slow
 def test_bytes_that_are_no_text_and_terminals_that_know_few_signs(tiny_task):
     def call(*arguments, encoding="utf-8"):
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": encoding}

@@ -83,7 +83,7 @@ def terminal(folder, monkeypatch, command):
     return call
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("width", [*WIDTHS[:2], pytest.param(WIDTHS[2], marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_fits_the_terminal(folder, terminal, name, width):
     shutil.rmtree(folder / "exported", ignore_errors=True)

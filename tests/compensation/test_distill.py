@@ -106,7 +106,7 @@ def test_nothing_is_learned_where_nothing_is_missing(tiny):
     assert max(float(p.grad.abs().max()) for p in teacher.parameters() if p.grad is not None) < 1e-5
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ["bert", *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES[1:])])
 def test_distillation_learns_and_leaves_embeddings_and_teacher_alone(tiny, name):
     teacher, student, family, keep, encodings = pair(tiny, name)
     encodings = join([encodings] * 3)

@@ -17,6 +17,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RUN_BY_CI = {"install", "demo", "test"}
 """Targets of the Makefile that .ci/run calls: too much for a test."""
+LONG = {"sweep", "data"}
+"""Pages whose blocks carry out runs by themselves, beside that of all pages."""
 SHORT = [
     *("--set", "benchmark.min_seconds=0", "--set", "benchmark.max_seconds=1", "--set", "benchmark.min_runs=5"),
     *("--set", "benchmark.footprint=false"),
@@ -28,7 +30,12 @@ def blocks(language: str) -> list:
     found = [
         (page, text) for page in PAGES for name, text in BLOCK.findall(page.read_text("utf-8")) if name == language
     ]
-    return [pytest.param(text, id=f"{page.stem}-{number}") for number, (page, text) in enumerate(found)]
+    return [
+        pytest.param(
+            text, id=f"{page.stem}-{number}", marks=[pytest.mark.slow] * (language != "yaml" and page.stem in LONG)
+        )
+        for number, (page, text) in enumerate(found)
+    ]
 
 
 @pytest.fixture(scope="module")

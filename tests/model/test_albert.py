@@ -427,6 +427,7 @@ def test_models_that_are_timed_lose_the_same_of_each_layer(made):
     assert narrower == [{(24, 4)}, {(64, 2)}]
 
 
+@pytest.mark.slow
 def test_a_run_with_a_budget_narrows_all_layers_alike(tiny_task, tmp_path, command):
     folder = save_model(tmp_path / "full", "albert", layers=4, num_labels=2)
     values = (

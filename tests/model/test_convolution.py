@@ -119,6 +119,7 @@ def test_a_run_keeps_layer_1_and_ends_in_a_stock_model(convolved, tiny_task, tmp
     assert (len(encoder.layer), encoder.conv is None) == (3, False)
 
 
+@pytest.mark.slow
 def test_parts_of_the_other_layers_go(convolved, tiny_task, tmp_path, command):
     folder, *_ = convolved
     values = (

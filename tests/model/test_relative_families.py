@@ -19,7 +19,7 @@ from compressor.model.surgery import save_model as save
 RELATIVE = [kind for kind, family in FAMILIES.items() if family.relative]
 
 
-@pytest.mark.parametrize("kind", RELATIVE)
+@pytest.mark.parametrize("kind", [RELATIVE[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in RELATIVE[1:])])
 def test_a_run_with_a_budget_ends_in_an_ordinary_model(kind, tiny_task, tmp_path, command):
     folder = save_model(tmp_path / "full", kind, layers=3, num_labels=2)
     units = "ffn, width, attention" + (", heads" if FAMILIES[kind].movable_heads else "")

@@ -89,6 +89,7 @@ def check_result(result, out, units):
     assert all(entry["agreement"] == 1.0 and entry["max_abs"] < 1e-3 for entry in result["parity"].values())
 
 
+@pytest.mark.slow
 def test_whole_layers_go_with_head_audit_analyses_and_cascade(task, tmp_path, command):
     asked = "compensation.head={nodes: 4, epochs: 3}", "selection.audit=true", "analysis=[ffn, errors, roles]"
     cascade = "cascade={exits: [1, 2], max_flips: 0.5, fit_size: 100}"

@@ -150,7 +150,7 @@ def test_the_lines_of_the_page_run_as_they_stand(finished, command, kind, monkey
         assert found[0][0]["scores"] == pytest.approx({row["label"]: row["score"] for row in found[1]}, abs=1e-5)
 
 
-@pytest.mark.parametrize("kind", list(MORE))
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow) for kind in MORE])
 def test_heads_and_neurons_go_by_the_same_budget_and_runs_compare(task, finished, command, tmp_path, kind):
     values = ["selection={units: [heads, width], widths: [0.5], budget: {keep: 0.7}}", "export.variants=[]"]
     more = [part for value in values for part in ("--set", value)]

@@ -133,6 +133,7 @@ def test_the_runtime_ranks_documents(finished, command, task):
     assert [answer["score"] for answer in scores] == pytest.approx(expit(logits[:5]).tolist(), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_heads_and_neurons_go_by_the_same_budget_and_runs_compare(task, finished, command, tmp_path):
     values = ["selection={units: [heads, width], widths: [0.5], budget: {keep: 0.7}}", "export.variants=[]"]
     more = [part for value in values for part in ("--set", value)]

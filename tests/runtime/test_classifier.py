@@ -38,7 +38,9 @@ LENGTH = 24
 EXACT = "fp32", "alltokens", "optimized"
 
 
-@pytest.fixture(scope="module", params=["bert", "roberta", "distilbert"])
+@pytest.fixture(
+    scope="module", params=["bert", *(pytest.param(name, marks=pytest.mark.slow) for name in ("roberta", "distilbert"))]
+)
 def exported(request, tmp_path_factory):
     """Return (model directory, folder of all its variants), made for single texts of at most 24 tokens."""
     home = tmp_path_factory.mktemp(request.param)

@@ -283,6 +283,7 @@ def test_a_compressed_model_is_certified_on_rows_set_aside(task, folder, command
     assert "of the compressed model" in (out / "report.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_cascade_runs_on_a_model_that_lost_parts_of_layers(task, tmp_path, command):
     out, mix = tmp_path / "run", "selection={units: [ffn, width], widths: [0.5], budget: {keep: 0.8}, beam_width: 2}"
     sets = "--set", mix, "--set", "cascade={model: compressed, exits: [2], max_flips: 0.5}"
@@ -318,7 +319,7 @@ def test_where_nothing_can_be_certified_the_run_ends_well_and_says_so(task, fold
     assert "never reached" in markdown
 
 
-@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("int8", marks=pytest.mark.slow)])
 def test_a_compressed_model_before_the_full_one_can_always_be_certified(task, folder, command, precision):
     out = folder
     sets = "cascade.model=compressed", "cascade.max_flips=0.04", "cascade.exits=[1]", f"cascade.precision={precision}"
@@ -456,6 +457,7 @@ def test_eight_bits_run_on_the_cpu_alone(task, tmp_path):
         prepare(recipe, tmp_path / "run", "cuda", silent)
 
 
+@pytest.mark.slow
 def test_an_eight_bit_cascade_is_certified_with_its_rounding_and_says_so(task, tmp_path, command):
     out, sets = tmp_path / "run", ("--set", "cascade.precision=int8", "--set", "cascade.unsure_to_full=true")
     code, stdout, stderr = command("run", task / "recipe.yaml", "--out", out, "--device", "cpu", *sets)
