@@ -97,7 +97,9 @@ def on_ray(arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
     """Run the sweep on two nodes of one CPU, kill one of them once both are at work, and start another."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    # what Ray would end at exit it asks the main thread to, and the last node is added by another
+    head = {"num_cpus": 0, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, shutdown_at_exit=False, head_node_args=head)
     cluster.add_node(num_cpus=1)
     doomed, killed = cluster.add_node(num_cpus=1), []
 
@@ -111,7 +113,10 @@ def on_ray(arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
 
     threading.Thread(target=kill, daemon=True).start()
     sweep = sweep_of(arguments, kind="ray", address=cluster.address, threads=1, retries=2)
-    return {**told(run_sweep(sweep, out, device="cpu", say=print).result), "killed_after_seconds": killed[0]}
+    try:
+        return {**told(run_sweep(sweep, out, device="cpu", say=print).result), "killed_after_seconds": killed[0]}
+    finally:
+        cluster.shutdown()
 
 
 def told(result: dict[str, Any]) -> dict[str, Any]:
