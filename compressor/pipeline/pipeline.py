@@ -213,7 +213,8 @@ def stage_keys(run: Run) -> dict[str, str]:
 
 def shared_key(run: Run, folder: RunDir, stage: Stage, key: str) -> str:
     """Return what a stage lies under in a store: its key, and what the stages before it wrote, which their keys only promise."""
-    before = {name: folder.content(name) for name in stage.after}
+    read = {other.name: other.read for other in STAGES if other.read is not None}
+    before = {name: read[name](run) if name in read else folder.content(name) for name in stage.after}
     return stage_key(stage.name, {"key": key, "device": run.device, "after": before})
 
 

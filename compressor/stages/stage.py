@@ -23,7 +23,8 @@ class Stage:
     takes, where the recipe says so. `result(run)` gives its part of result.json from
     the files, also where the stage is not wanted; parts of two stages under one key are merged. `notes(run)` are warnings
     to whoever reads the result, a sentence each. `shared(recipe)` says whether runs that agree so far may take the files from
-    one another: what was timed may not be.
+    one another: what was timed may not be. `read(run)` is all that later stages read of the files, where there are times beside
+    it: runs whose times differ may share what follows.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Stage:
     notes: Callable[[Run], Sequence[str]] = lambda _run: ()
     seconds: Callable[[Run], tuple[float, float] | None] = lambda _run: None
     shared: Callable[[Recipe], bool] = lambda _recipe: True
+    read: Callable[[Run], Any] | None = None
 
 
 def never(_recipe: Recipe) -> bool:

@@ -37,7 +37,7 @@ data:
   max_length: 32
 selection: {{search: exhaustive, layers: 1}}
 compensation: {{refit: closed_form}}
-export: {{variants: [fp32]}}
+export: {{variants: [optimized]}}
 benchmark: {{batch_sizes: [1], lengths: [8], workload: false, min_seconds: 0, min_runs: 5, max_seconds: 5, footprint: false}}
 """,
         encoding="utf-8",

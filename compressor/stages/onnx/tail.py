@@ -40,4 +40,5 @@ STAGE = Stage(
     measures_tail,
     result,
     shared=never,
+    read=lambda run: run.tail,
 )
