@@ -230,7 +230,7 @@ def campaign(work: Path, kills: int, seed: int, signals: list[str], torn: float)
     wanted = {place: value for place, value in wanted.items() if place not in unstable}
     done: Counter[str] = Counter()
     faults: list[dict[str, Any]] = []
-    runs, cut, new = 0, 0, 0
+    runs, cut, new, unmet = 0, 0, 0, 0
     while sum(done.values()) < kills:
         runs += 1
         out, history, ended = work / "run", [], False
@@ -248,6 +248,7 @@ def campaign(work: Path, kills: int, seed: int, signals: list[str], torn: float)
             history.append([name, round(wait, 2)])
             done[name] += 1
             new += attempt.new
+            unmet += code == 0  # it had ended, or it did not heed the signal
             if code not in {CODES[name], 0} or "Traceback" in attempt.said:
                 # before a command has begun, and once its result is written, Python itself answers
                 early = wait < (EARLY_S if attempt.new else EARLY_FORK_S) and code in {-SIGNALS[name], 1, 130}
@@ -265,17 +266,14 @@ def campaign(work: Path, kills: int, seed: int, signals: list[str], torn: float)
             faults.append({"run": runs, "history": history, "differs": apart[:10], "left": left_over(out)})
         shutil.rmtree(out)
         print(f"{sum(done.values())} kills, {runs} runs, {len(faults)} faults", flush=True)
-    compared = len(wanted)
     return {
-        "kills": dict(done), "of_new_processes": new, "torn": cut, "runs": runs, "seconds_of_a_run": seconds,
-        "values_compared": compared, "unstable": unstable, "faults": faults,
+        "kills": dict(done), "of_new_processes": new, "unmet": unmet, "torn": cut, "runs": runs, "seconds_of_a_run": seconds,
+        "values_compared": len(wanted), "unstable": unstable, "faults": faults,
     }  # fmt: skip
 
 
-EARLY_S = 8.0
-"""Seconds in which a process may still be importing: what it answers to a signal then is Python's."""
-EARLY_FORK_S = 0.5
-"""The same of a fork, which has only to begin."""
+EARLY_S, EARLY_FORK_S = 8.0, 0.5
+"""Seconds in which a new process, or a fork, may not have begun: what it answers to a signal then is Python's."""
 
 
 def main() -> None:
@@ -286,15 +284,15 @@ def main() -> None:
     parser.add_argument("--signal", action="append", choices=list(SIGNALS))
     parser.add_argument("--torn", type=float, default=0.25, help="share of SIGKILLs behind which a file is cut")
     parser.add_argument("--out", type=Path, help="JSON file for what was met")
-    arguments = parser.parse_args()
-    started = time.monotonic()
+    arguments, started = parser.parse_args(), time.monotonic()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background would ignore it
     with tempfile.TemporaryDirectory() as work:
         found = campaign(Path(work), arguments.kills, arguments.seed, arguments.signal or list(SIGNALS), arguments.torn)
     found["seconds"] = time.monotonic() - started
     if arguments.out:
         write_json(arguments.out, found)
     print(json.dumps(found, indent=1))
-    sys.exit(1 if found["faults"] else 0)
+    sys.exit(bool(found["faults"]))
 
 
 if __name__ == "__main__":
