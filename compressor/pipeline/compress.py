@@ -133,11 +133,7 @@ def _check(given: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
     """Raise UserError for an argument of the wrong kind, or one that is neither of `compress` nor a part of a recipe."""
     for name, value in given.items():
         if not isinstance(value, KINDS[name]):
-            kind = (
-                getattr(KINDS[name], "__name__", str(KINDS[name]))
-                .replace("pathlib.", "")
-                .replace("collections.abc.", "")
-            )
+            kind = KINDS[name].__name__ if isinstance(KINDS[name], type) else re.sub(r"[\w.]+\.", "", str(KINDS[name]))
             raise UserError(f"{name}: give {kind}, not a {type(value).__name__}.")
     parts = Recipe.model_fields
     for name in overrides:

@@ -77,6 +77,7 @@ def test_a_copy_has_the_copied_convolution(convolved):
     np.testing.assert_array_equal(predict(model, encodings), before)
 
 
+@pytest.mark.slow
 def test_every_set_without_layer_1_is_the_stock_class_with_fewer_layers(convolved, tmp_path):
     _, model, tokenizer, encodings = convolved
     calls, _ = capture_calls(model, FAMILY, encodings)

@@ -198,6 +198,7 @@ def test_a_distilled_tagger_comes_nearer(task, tagger, command, tmp_path):
     assert result["distill"]["kept"]
 
 
+@pytest.mark.slow
 def test_layers_by_goals_and_an_audit(task, tagger, command, tmp_path):
     out = tmp_path / "run"
     values = ["selection.layers=auto", "goals={max_drop: 0.9}", "export.variants=[]"]
