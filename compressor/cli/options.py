@@ -53,15 +53,11 @@ class Panels(TyperGroup):
                 formatter.write_dl(rows)
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, by which schedulers and service managers end a process: what is open is left as Ctrl-C leaves it."""
-
-
-ENDINGS = {
-    signal.SIGINT: (KeyboardInterrupt, "interrupted", INTERRUPTED),
-    signal.SIGTERM: (Terminated, "terminated", TERMINATED),
+ENDINGS: dict[int, tuple[str, int]] = {
+    signal.SIGINT: ("interrupted", INTERRUPTED),
+    signal.SIGTERM: ("terminated", TERMINATED),
 }
-"""Signal -> what it raises, its word, its exit code."""
+"""Signal -> its word and its exit code; schedulers and service managers end a process by SIGTERM."""
 
 
 def interruptible(command: Callable[..., None]) -> Callable[..., None]:
@@ -77,12 +73,12 @@ def interruptible(command: Callable[..., None]) -> Callable[..., None]:
 
         def end(number: int, _frame: object) -> None:
             received.append(number)
-            raise ENDINGS[signal.Signals(number)][0]
+            raise KeyboardInterrupt  # what is open is left as Ctrl-C leaves it
 
         # others than the main thread may not set handlers, and what a parent has set to be ignored (nohup) stays so
-        main = threading.current_thread() is threading.main_thread()
-        before = {number: signal.getsignal(number) for number in ENDINGS if main}
-        before = {number: handler for number, handler in before.items() if handler not in {signal.SIG_IGN, None}}
+        set_here = ENDINGS if threading.current_thread() is threading.main_thread() else ()
+        found = {number: signal.getsignal(number) for number in set_here}
+        before = {number: handler for number, handler in found.items() if handler not in {signal.SIG_IGN, None}}
         for number in before:
             signal.signal(number, end)
         try:
@@ -92,7 +88,7 @@ def interruptible(command: Callable[..., None]) -> Callable[..., None]:
         except (KeyboardInterrupt, Exception) as error:
             if not received and not isinstance(error, KeyboardInterrupt):
                 raise
-            _, ended, code = ENDINGS[signal.Signals(received[0]) if received else signal.SIGINT]
+            ended, code = ENDINGS[received[0] if received else signal.SIGINT]
             say(f"{ended}; run the same command again to resume.")
             raise typer.Exit(code) from None
         finally:

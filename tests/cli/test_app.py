@@ -508,7 +508,6 @@ KILL = """
 import dataclasses, os, signal, sys
 import compressor.pipeline.pipeline as pipeline
 from compressor.cli.app import main
-from compressor.errors import UserError
 name = sys.argv.pop(1)
 def killed(compute):
     def run(self, folder):

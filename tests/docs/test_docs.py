@@ -30,10 +30,9 @@ def blocks(language: str) -> list:
     found = [
         (page, text) for page in PAGES for name, text in BLOCK.findall(page.read_text("utf-8")) if name == language
     ]
+    long = LONG if language != "yaml" else set()
     return [
-        pytest.param(
-            text, id=f"{page.stem}-{number}", marks=[pytest.mark.slow] * (language != "yaml" and page.stem in LONG)
-        )
+        pytest.param(text, id=f"{page.stem}-{number}", marks=[pytest.mark.slow] if page.stem in long else [])
         for number, (page, text) in enumerate(found)
     ]
 

@@ -77,7 +77,6 @@ def test_a_copy_has_the_copied_convolution(convolved):
     np.testing.assert_array_equal(predict(model, encodings), before)
 
 
-@pytest.mark.slow
 def test_every_set_without_layer_1_is_the_stock_class_with_fewer_layers(convolved, tmp_path):
     _, model, tokenizer, encodings = convolved
     calls, _ = capture_calls(model, FAMILY, encodings)
@@ -99,6 +98,7 @@ def test_every_set_without_layer_1_is_the_stock_class_with_fewer_layers(convolve
         drop_layers(model, FAMILY, [1, 3])
 
 
+@pytest.mark.slow
 def test_a_run_keeps_layer_1_and_ends_in_a_stock_model(convolved, tiny_task, tmp_path, command):
     folder, *_ = convolved
     values = (

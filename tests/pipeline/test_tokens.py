@@ -198,7 +198,6 @@ def test_a_distilled_tagger_comes_nearer(task, tagger, command, tmp_path):
     assert result["distill"]["kept"]
 
 
-@pytest.mark.slow
 def test_layers_by_goals_and_an_audit(task, tagger, command, tmp_path):
     out = tmp_path / "run"
     values = ["selection.layers=auto", "goals={max_drop: 0.9}", "export.variants=[]"]
@@ -209,6 +208,7 @@ def test_layers_by_goals_and_an_audit(task, tagger, command, tmp_path):
     assert json.loads(stdout)["rows"] == 80
 
 
+@pytest.mark.slow
 def test_what_to_ship_is_decided_by_texts(task, tagger, command, tmp_path):
     ship = "ship={goal: near, max_drop: 0.5, keep: [0.8], engines: [onnx]}"
     result = further(

@@ -173,7 +173,7 @@ def measure(
     values: dict[str, list[float]] = {name: [] for name in names}
     generator = np.random.default_rng(seed)
     collecting = gc.isenabled()
-    gc.collect()  # what earlier work left in cycles, models among it
+    gc.collect()
     gc.disable()  # a collection would count for whichever subject it happens to interrupt
     try:
         for index in _rounds(min(1, warmup), warmup, 0.0, max_seconds / 4, clock):
