@@ -110,10 +110,10 @@ def check_config(config: Mapping[str, Any], family: Family, where: str) -> None:
         raise UserError(
             f"{where}: {family.head_act_key} is {json.dumps(config.get(family.head_act_key), default=str)}; only gelu is served."
         )
-    kernel = config.get("conv_kernel_size", 0)
+    kernel = config.get(family.kernel_key, 0) if family.kernel_key else 0
     if kernel and not (type(kernel) is int and kernel > 0 and kernel % 2):
         raise UserError(
-            f"{where}: conv_kernel_size is {json.dumps(kernel, default=str)}; it must be 0 or an odd number, so that the "
+            f"{where}: {family.kernel_key} is {json.dumps(kernel, default=str)}; it must be 0 or an odd number, so that the "
             "convolution behind layer 1 leaves as many tokens as there are."
         )
     _check_one_layer(config, family, where)

@@ -90,6 +90,8 @@ class Family:
     """Arguments of `from_pretrained` with which the family's layers run as plain modules."""
     groups_key: str = ""
     """Config field with the number of different layers, 1, where that one is applied again and again (`surgery.unrolled`)."""
+    kernel_key: str = ""
+    """Config field with the width of the convolution behind layer 1, in tokens; 0 or absent: there is none."""
 
     @property
     def merged(self) -> bool:
@@ -168,6 +170,7 @@ FAMILIES: dict[str, Family] = {
         relative=True,
         may_be_zero=("type_vocab_size",),
         head_act_key="pooler_hidden_act",
+        kernel_key="conv_kernel_size",
     ),
     "modernbert": Family(
         encoder="model",

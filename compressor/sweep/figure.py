@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from compressor.report.figures import style
 
@@ -12,6 +13,8 @@ MARKERS = "osD^vP*X"
 """A colour and a shape for each model; both start again where there are more models."""
 NAMED = 8
 """Points of the front that have their names beside them."""
+ROOM = 0.04
+"""Share of the largest share of changed predictions, left of which a name has no room to the left."""
 
 
 def pareto_figure(rows: Sequence[Mapping[str, Any]], front: Sequence[str]) -> Figure:
@@ -47,22 +50,26 @@ def pareto_figure(rows: Sequence[Mapping[str, Any]], front: Sequence[str]) -> Fi
         linewidth=1,
         linestyle="--",
     )
+    widest = max(100 * row["flip_rate"] for row in rows)
     for row in line[:NAMED]:
+        # no point lies to the left of the front and above it, and the line comes from below
+        left = 100 * row["flip_rate"] > ROOM * widest
         axes.annotate(
             row["name"],
             (100 * row["flip_rate"], row["speedup"]),
             textcoords="offset points",
-            xytext=(7, 4),
+            xytext=(-7 if left else 0, 5 if left else 9),
+            horizontalalignment="right" if left else "left",
             fontsize=8,
             color=style.INK,
+            path_effects=[withStroke(linewidth=2, foreground="white")],
         )
     axes.set_xscale("function", functions=(lambda share: abs(share) ** 0.5, lambda place: place**2))
-    widest = max(100 * row["flip_rate"] for row in rows)
-    axes.set_xlim(0, 1.4 * widest or 1)  # room for names
+    axes.set_xlim(0, 1.1 * widest or 1)
     axes.axhline(1, color=style.MUTED, linewidth=0.8)
     axes.set_xlabel("changed predictions, % (square-root scale)")
     axes.set_ylabel("times as fast as its opponent (95 % interval)")
     style.dress(axes, "both")
     if len(models) > 1:
-        axes.legend(loc="upper left", fontsize=9, frameon=True, framealpha=0.9, edgecolor=style.GRID)
+        axes.legend(loc="lower right", fontsize=9, frameon=True, framealpha=0.9, edgecolor=style.GRID)
     return figure

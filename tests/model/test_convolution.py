@@ -18,6 +18,8 @@ from compressor.model.families import FAMILIES, layer_list
 from compressor.model.load import find_model, load_classifier, load_tokenizer
 from compressor.model.surgery import drop_layers, is_convolved
 from compressor.model.surgery import save_model as save
+from compressor.recipe.file import load_recipe
+from compressor.run.structure import fit_structure
 from compressor.selection.trie import walk_sets
 
 FAMILY = FAMILIES["deberta-v2"]
@@ -148,3 +150,11 @@ def test_a_kernel_that_moves_the_tokens_is_refused(tmp_path, kernel):
     (folder / "config.json").write_text(json.dumps(config | {"conv_kernel_size": kernel}))
     with pytest.raises(UserError, match="conv_kernel_size is .* must be 0 or an odd number"):
         find_model(str(folder))
+
+
+def test_the_field_says_nothing_in_a_family_without_one(tmp_path):
+    folder = save_model(tmp_path / "full", "bert", layers=2)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"conv_kernel_size": 2}))
+    recipe = load_recipe({"name": "stray", "model": {"path": str(folder)}, "data": {"task": "demo"}})
+    assert fit_structure(recipe, find_model(str(folder))).selection.protect == []

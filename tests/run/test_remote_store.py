@@ -109,6 +109,17 @@ def test_a_place_of_something_else_is_refused(url):
     assert [file.rsplit("/", 1)[1] for file in system.find(root)] == ["letters"]
 
 
+@pytest.mark.parametrize("mark", [b'{"schema": 2}', b"[1]", b"{"])
+def test_a_store_of_another_version_is_refused_and_left_as_it_is(url, made, mark):
+    put(open_store(url), made)
+    system, root = fsspec.url_to_fs(url)
+    before = sorted(system.find(root))
+    system.pipe_file(f"{root}/store.json", mark)
+    with pytest.raises(UserError, match=r"its store\.json is not of this version's schema \(1\); name an empty place"):
+        open_store(url)
+    assert (sorted(system.find(root)), system.cat_file(f"{root}/store.json")) == (before, mark)
+
+
 def test_only_the_last_folder_of_a_place_is_made(tmp_path):
     """As no bucket is: its name may be a typing error."""
     with pytest.raises(UserError, match="the store cannot be used"):

@@ -41,11 +41,14 @@ class RemoteStore:
         with _reached(url):
             system, root = fsspec.url_to_fs(url)
             store = cls(url, system, root.rstrip("/"))
-            if store._read(MARK) is None:
+            mark = store._read(MARK)
+            if mark is None:
                 with contextlib.suppress(FileNotFoundError):
                     if system.ls(store.root, detail=False):
                         raise UserError(f"{url}: the place holds something else than a store; name an empty one.")
                 store._write(MARK, json_text({"schema": SCHEMA}).encode())
+            elif not _is_ours(mark):
+                raise UserError(f"{url}: its {MARK} is not of this version's schema ({SCHEMA}); name an empty place.")
         return store
 
     @contextlib.contextmanager
@@ -128,6 +131,15 @@ class RemoteStore:
 
     def _entry(self, key: str) -> str:
         return f"entries/{key[:2]}/{key}/{ENTRY}"
+
+
+def _is_ours(mark: bytes) -> bool:
+    """Return whether the file that makes a place a store says that this version can read it."""
+    try:
+        told = json.loads(mark)
+    except ValueError:
+        return False
+    return isinstance(told, dict) and told.get("schema") == SCHEMA
 
 
 def _blob(digest: str) -> str:
