@@ -183,7 +183,7 @@ def measure_texts(model: str, arguments: argparse.Namespace) -> Iterator[dict]:
     run = run_of(model, arguments)
     text = shuffled_text(run)
     measured = Measured(run)
-    for count in TEXTS:
+    for count in arguments.counts:
         if count > len(text):
             break
         some = text.take(np.arange(count))
@@ -262,6 +262,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="skipped layers that the budgets equal")
     parser.add_argument("--seconds", type=float, default=20, help="least seconds of each latency cell")
     parser.add_argument("--texts", type=int, default=1000, help="unlabelled texts that mixes are fitted to")
+    parser.add_argument("--counts", type=int, nargs="+", default=TEXTS, help="numbers of texts of the part texts")
     parser.add_argument("--threads", type=int, help="threads of PyTorch")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where all but latency is measured")
     arguments = parser.parse_args()
