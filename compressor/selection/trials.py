@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
@@ -34,6 +35,8 @@ from compressor.selection.trie import (
 SAVE_EVERY_S = 20.0
 ELSEWHERE_FROM_S = 30.0
 """Seconds of work from which on trials are handed to other processes, which take some to begin."""
+TIMED, TIMED_S = 8, 5.0
+"""Layer applications that a prediction is timed by: at most so many, and no further one after so many seconds."""
 FORMAT = 1
 """Raised whenever a trial's figures are computed in another way, so that older caches are not believed."""
 
@@ -191,19 +194,21 @@ class Trials:
         return judge(skip, states, raw, self._teacher, self._labels, self.task)
 
     def _time(self) -> None:
-        """Time one application of a layer to the first group of rows, and one readout; a first run of each warms up."""
+        """Time applications of a layer to the first group of rows, and readouts; a first one of each warms up."""
         group = self._groups[0]
         sizes = [sum(call.hidden.nbytes for call in calls) for calls in self._groups]
-        share = sum(sizes) / sizes[0]
         generator = torch.Generator().manual_seed(0)
         cls = torch.randn(self.rows, group[0].hidden.shape[-1], generator=generator).to(group[0].hidden.device)
-        for _ in range(2):
+        layer, readout = [], []
+        while len(layer) < 2 or (len(layer) < TIMED and sum(layer) + sum(readout) < TIMED_S):
             started = time.perf_counter()
             apply_layer(self.layers[0], group, [call.hidden for call in group])[-1][:, 0].cpu()  # waits for a GPU
-            self._layer_seconds = (time.perf_counter() - started) * share
-            started = time.perf_counter()
+            applied = time.perf_counter()
             self._judge((), cls)
-            self._readout_seconds = time.perf_counter() - started
+            layer.append(applied - started)
+            readout.append(time.perf_counter() - applied)
+        self._layer_seconds = median(layer[1:]) * sum(sizes) / sizes[0]
+        self._readout_seconds = median(readout[1:])
 
     def _digest(self) -> str:
         """Return what the figures depend on: teacher, rows, labels, formulas; the logits stand for model and texts."""
