@@ -94,7 +94,7 @@ class DistillSpec(Spec):
     evaluate_every: Annotated[Float, Field(gt=0, le=1)] = 0.2
     """Epochs between two looks at the texts held out."""
     patience: PositiveInt = 10
-    """Looks in a row that may find nothing better before training ends."""
+    """Looks in a row that may find nothing better than earlier ones, the start left aside, before training ends."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bf16 autocast on GPUs that have it, fp32 elsewhere."""
     checkpoint_minutes: Annotated[Float, Field(gt=0)] = 5

@@ -26,7 +26,8 @@ LossOfBatch = Callable[[np.ndarray, dict[str, Tensor]], Mapping[str, Tensor]]
 class Watch:
     """Early stopping: `measure` says how good the model is, lower being better, before the first step and `every` steps.
 
-    Training ends after `patience` measurements that were no better than the best before them.
+    Training ends after `patience` measurements that were no better than the best one behind a step before them. The start does
+    not count: behind a closed-form fit training makes a model worse at first, and better than that only as its rate falls.
     """
 
     measure: Callable[[], float]
@@ -35,8 +36,8 @@ class Watch:
 
     def ends(self, progress: Progress) -> bool:
         """Return whether the last `patience` measurements were all in vain."""
-        best = best_of(progress.curve)
-        return sum(step > best for step, _ in progress.curve) >= self.patience
+        trained = [point for point in progress.curve if point[0] > 0]
+        return len(trained) > self.patience and sum(step > best_of(trained) for step, _ in trained) >= self.patience
 
 
 def best_of(curve: Sequence[Sequence[float]]) -> int:

@@ -49,8 +49,10 @@ def trained(values, every=1, patience=100, checkpoint=None, dies_after=None):
         ([5, 4, 3, 2, 3, 4, 1, *[9] * 6], 1, 2, 3, 5),  # two in vain end it before the best is reached
         ([5, 4, 4, 3, 6], 3, 100, 9, 12),  # a look at the end of each epoch
         ([5, 4, 6, 3], 5, 100, 12, 12),  # steps 0, 5, 10 and the last
-        ([1, 1, 1, 1], 1, 3, 0, 3),  # no better than the start: the first of equals
-        ([1, 2, 3, 4, 5], 1, 4, 0, 4),
+        ([1, 1, 1, 1, 1], 1, 3, 0, 4),  # no better than the start: the first of equals
+        ([1, 2, 3, 4, 5, 6], 1, 4, 0, 5),
+        ([1, *range(13, 1, -1)], 1, 2, 0, 12),  # worse than the start, but better with every look: it may come back
+        ([3, *range(13, 1, -1)], 1, 2, 12, 12),  # and does
     ],
 )
 def test_the_best_weights_are_kept_and_patience_ends_it(values, every, patience, kept, steps):
@@ -67,7 +69,7 @@ def test_the_best_weights_are_kept_and_patience_ends_it(values, every, patience,
 
 
 def test_losses_of_an_epoch_that_was_ended_are_means_of_what_it_saw():
-    progress, _, seen = trained([1] * 5, patience=4)
+    progress, _, seen = trained([1] * 5, patience=3)
     assert progress.done == 4
     each = [float(weight @ torch.tensor([1.0, -2.0])) for weight in seen]
     assert [epoch["all"] for epoch in progress.losses] == pytest.approx([np.mean(each[:3]), each[3]])
