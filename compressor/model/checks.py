@@ -12,7 +12,7 @@ from transformers.activations import ACT2FN
 
 from compressor.data.answers.config import task_of
 from compressor.errors import UserError
-from compressor.model.families import Family, family_of
+from compressor.model.families import Family, family_of, kernel_of
 from compressor.model.units import Shape
 
 SIZES = "vocab_size", "max_position_embeddings", "type_vocab_size"
@@ -110,7 +110,7 @@ def check_config(config: Mapping[str, Any], family: Family, where: str) -> None:
         raise UserError(
             f"{where}: {family.head_act_key} is {json.dumps(config.get(family.head_act_key), default=str)}; only gelu is served."
         )
-    kernel = config.get(family.kernel_key, 0) if family.kernel_key else 0
+    kernel = kernel_of(config)
     if kernel and not (type(kernel) is int and kernel > 0 and kernel % 2):
         raise UserError(
             f"{where}: {family.kernel_key} is {json.dumps(kernel, default=str)}; it must be 0 or an odd number, so that the "

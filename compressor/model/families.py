@@ -250,6 +250,12 @@ def part_sizes(config: Mapping[str, Any]) -> tuple[int, int]:
     return config[family.ffn_key], config[family.heads_key] if family.movable_heads else 1
 
 
+def kernel_of(config: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """Return the width of the convolution behind layer 1, as the configuration has it; 0 where the family has none."""
+    key = family_of(config["model_type"]).kernel_key
+    return config.get(key, 0) if key else 0
+
+
 def layer_list(model: nn.Module, family: Family) -> nn.ModuleList:
     """Return the encoder layers, layer 1 at index 0."""
     return model.get_submodule(family.layers)

@@ -1,7 +1,7 @@
 """What the structure of a model allows of a recipe: which layers and parts may go, and what goes with them."""
 
 from compressor.errors import UserError
-from compressor.model.families import FAMILIES, family_of, layer_kinds
+from compressor.model.families import family_of, kernel_of, layer_kinds
 from compressor.model.load import ModelSource
 from compressor.model.sublayers import any_shape
 from compressor.model.surgery import CONVOLVED
@@ -14,8 +14,7 @@ from compressor.selection.search import check_selection
 def fit_structure(recipe: Recipe, source: ModelSource) -> Recipe:
     """Return the recipe with what the structure of the model settles; raises UserError for what that does not allow."""
     kinds = layer_kinds(source.config)
-    kernel_key = FAMILIES[source.config["model_type"]].kernel_key
-    if kernel_key and source.config.get(kernel_key):
+    if kernel_of(source.config):
         recipe = _without_first(recipe)
     check_selection(recipe.selection, source.layers, recipe.goals, kinds)
     if kinds is not None and None in kinds:

@@ -53,13 +53,14 @@ def pareto_figure(rows: Sequence[Mapping[str, Any]], front: Sequence[str]) -> Fi
     widest = max(100 * row["flip_rate"] for row in rows)
     for row in line[:NAMED]:
         # no point lies to the left of the front and above it, and the line comes from below
-        left = 100 * row["flip_rate"] > ROOM * widest
+        roomy = 100 * row["flip_rate"] > ROOM * widest
+        shift, side = ((-7, 5), "right") if roomy else ((0, 9), "left")
         axes.annotate(
             row["name"],
             (100 * row["flip_rate"], row["speedup"]),
             textcoords="offset points",
-            xytext=(-7 if left else 0, 5 if left else 9),
-            horizontalalignment="right" if left else "left",
+            xytext=shift,
+            horizontalalignment=side,
             fontsize=8,
             color=style.INK,
             path_effects=[withStroke(linewidth=2, foreground="white")],

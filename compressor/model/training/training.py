@@ -36,8 +36,8 @@ class Watch:
 
     def ends(self, progress: Progress) -> bool:
         """Return whether the last `patience` measurements were all in vain."""
-        trained = [point for point in progress.curve if point[0] > 0]
-        return len(trained) > self.patience and sum(step > best_of(trained) for step, _ in trained) >= self.patience
+        values = [value for step, value in progress.curve if step > 0]
+        return bool(values) and len(values) - 1 - values.index(min(values)) >= self.patience
 
 
 def best_of(curve: Sequence[Sequence[float]]) -> int:
