@@ -56,13 +56,18 @@ def read_json(path: Path) -> Any:  # noqa: ANN401
 
     Raises OSError where it cannot be read, ValueError where it is no JSON, no UTF-8, or nested too deep.
     """
+    return json_of(path.read_bytes())
+
+
+def json_of(text: str | bytes) -> Any:  # noqa: ANN401
+    """Return the content of a JSON text, of UTF-8 where it is bytes; raises ValueError where it is none or nested too deep."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(text if isinstance(text, str) else text.decode("utf-8"))
     except RecursionError as error:
         raise ValueError("values are nested too deep") from error
 
 
-def check_schema(content: object, schema: int, path: Path, remedy: str) -> None:
+def check_schema(content: object, schema: int, path: Path | str, remedy: str) -> None:
     """Raise UserError for the content of a JSON file whose schema is not the one that this version reads.
 
     `remedy` is for one of an earlier version; of a later one it is another version of this package.

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from compressor.errors import UserError, nearest
+from compressor.files import json_of
 
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 LINE_END = re.compile(r"\r\n|\r|\n")
@@ -118,8 +119,8 @@ def read_objects(path: Path, named_by: str) -> Table:
     path = expanded(path)
     _check_file(path, named_by)
     try:
-        records = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        records = json_of(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{path}: not readable as json ({error}); a file with an object a line is called .jsonl."
         ) from error
@@ -262,10 +263,10 @@ def _read_jsonl(source: str, text: str) -> Table:
         if not line.strip():
             continue
         try:
-            record, problem = json.loads(line), "each line must be an object such as {...}"
+            record, problem = json_of(line), "each line must be an object such as {...}"
         except json.JSONDecodeError as error:
             record, problem = None, error.msg
-        except (ValueError, RecursionError) as error:  # a number too long, or values nested too deep
+        except ValueError as error:  # a number too long, or values nested too deep
             record, problem = None, str(error).partition(";")[0]
         if not isinstance(record, dict):
             bad[len(records)], record = f"line {number}: {problem}", {}

@@ -109,13 +109,24 @@ def test_a_place_of_something_else_is_refused(url):
     assert [file.rsplit("/", 1)[1] for file in system.find(root)] == ["letters"]
 
 
-@pytest.mark.parametrize("mark", [b'{"schema": 2}', b"[1]", b"{"])
-def test_a_store_of_another_version_is_refused_and_left_as_it_is(url, made, mark):
+@pytest.mark.parametrize(
+    ("mark", "said"),
+    [
+        (
+            b'{"schema": 2}',
+            "schema 2 is not 1, the one that this version reads; use the version of compressor that wrote",
+        ),
+        (b'{"schema": true}', "schema True is not 1, the one that this version reads; name an empty place"),
+        (b"[1]", "schema None is not 1, the one that this version reads; name an empty place"),
+        (b"{", "schema None is not 1, the one that this version reads; name an empty place"),
+    ],
+)
+def test_a_store_of_another_version_is_refused_and_left_as_it_is(url, made, mark, said):
     put(open_store(url), made)
     system, root = fsspec.url_to_fs(url)
     before = sorted(system.find(root))
     system.pipe_file(f"{root}/store.json", mark)
-    with pytest.raises(UserError, match=r"its store\.json is not of this version's schema \(1\); name an empty place"):
+    with pytest.raises(UserError, match=rf": its store\.json: {said}"):
         open_store(url)
     assert (sorted(system.find(root)), system.cat_file(f"{root}/store.json")) == (before, mark)
 

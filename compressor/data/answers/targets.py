@@ -1,6 +1,5 @@
 """Labels that are no single class: a number a row, or any number of labels a row, as they stand in a file."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from compressor.data.files import Table
 from compressor.data.labels import Label, NoClass, class_ids, is_missing, listed, parse_label, shown
+from compressor.files import json_of
 
 UNKNOWN = -1
 """What stands in columns of 0 and 1 where a row has no label."""
@@ -94,7 +94,7 @@ def _listed(value: object) -> tuple[tuple[Label, ...] | None, str]:
     if isinstance(value, str):
         text = value.strip()
         try:
-            value = json.loads(text) if text.startswith("[") else [text] if text else []
+            value = json_of(text) if text.startswith("[") else [text] if text else []
         except ValueError:
             return None, f"{shown(text)} is no list of labels"
     items = value.tolist() if isinstance(value, np.ndarray) else value

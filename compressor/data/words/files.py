@@ -1,12 +1,12 @@
 """Files of words and tags as tables whose cells are lists: CoNLL files, and json, jsonl or parquet in the shape of conll2003."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from compressor.data.files import PARQUET, Table, expanded, read_lines, read_objects, read_table
 from compressor.errors import UserError
+from compressor.files import json_of
 
 CONLL = ".conll", ".bio", ".iob", ".txt"
 """Files of a word a line, with an empty line between texts."""
@@ -86,7 +86,7 @@ def _class_names(path: Path) -> dict[str, list[str]]:
 
     stored = (pq.read_schema(path).metadata or {}).get(b"huggingface")
     try:
-        features = json.loads(stored)["info"]["features"] if stored else {}
+        features = json_of(stored)["info"]["features"] if stored else {}
         inner = {name: entry.get("feature", entry) for name, entry in features.items() if isinstance(entry, dict)}
         return {
             name: list(entry["names"])

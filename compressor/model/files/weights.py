@@ -1,6 +1,5 @@
 """What weight files of a model directory say of themselves: names, precisions and shapes. No weight is loaded."""
 
-import json
 import math
 import zipfile
 from collections import Counter
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from compressor.data.answers.config import task_of
 from compressor.errors import UserError, first_line
-from compressor.files import lies_inside, read_json
+from compressor.files import json_of, lies_inside, read_json
 from compressor.model.checks import SIZES
 from compressor.model.families import Family, family_of
 
@@ -126,7 +125,7 @@ def _header(file: Path) -> Stored:
         size, there = int.from_bytes(opened.read(8), "little"), file.stat().st_size - 8
         if size > min(there, LONGEST_HEADER):
             raise ValueError(f"it announces {size:,} bytes of header, and has {there:,} bytes in all")
-        header = json.loads(opened.read(size))
+        header = json_of(opened.read(size))
     header.pop("__metadata__", None)
     if len(header) > MOST_TENSORS:
         raise ValueError(f"it names {len(header):,} tensors, and no classifier has over {MOST_TENSORS:,}")

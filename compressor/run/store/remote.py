@@ -5,7 +5,6 @@ entry is written last: who reads finds all of an entry or none, and two who make
 """
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,7 @@ from typing import Any
 import fsspec
 
 from compressor.errors import UserError, first_line
-from compressor.files import file_sha256, json_text, lies_inside
+from compressor.files import check_schema, file_sha256, json_of, json_text, lies_inside
 from compressor.run.store.folder import ENTRY, accounts, emptied
 
 MARK = "store.json"
@@ -47,8 +46,8 @@ class RemoteStore:
                     if system.ls(store.root, detail=False):
                         raise UserError(f"{url}: the place holds something else than a store; name an empty one.")
                 store._write(MARK, json_text({"schema": SCHEMA}).encode())
-            elif not _is_ours(mark):
-                raise UserError(f"{url}: its {MARK} is not of this version's schema ({SCHEMA}); name an empty place.")
+            else:
+                check_schema(_told(mark), SCHEMA, f"{url}: its {MARK}", "name an empty place")
         return store
 
     @contextlib.contextmanager
@@ -66,7 +65,7 @@ class RemoteStore:
             if told is None:
                 return None
             try:
-                account = json.loads(told)
+                account = json_of(told)
                 seconds = float(account["seconds"])
                 for name, digest in dict(account["files"]).items():
                     self._fetch(name, digest, folder)
@@ -133,13 +132,12 @@ class RemoteStore:
         return f"entries/{key[:2]}/{key}/{ENTRY}"
 
 
-def _is_ours(mark: bytes) -> bool:
-    """Return whether the file that makes a place a store says that this version can read it."""
+def _told(mark: bytes) -> object:
+    """Return what the file that makes a place a store says; None where it is no JSON."""
     try:
-        told = json.loads(mark)
+        return json_of(mark)
     except ValueError:
-        return False
-    return isinstance(told, dict) and told.get("schema") == SCHEMA
+        return None
 
 
 def _blob(digest: str) -> str:

@@ -85,6 +85,7 @@ BAD = {
     "all the same": ("score", [1.0] * 20, {}, "all rows of the train part (12) have the score 1"),
     "no list": ("many_labels", [3, *SETS[1:]], {}, "row 1, column 'y': 3 is no list of labels"),
     "broken list": ("many_labels", ["[a,", *SETS[1:]], {}, "row 1, column 'y': '[a,' is no list of labels"),
+    "deep list": ("many_labels", ["[" * 100_000, *SETS[1:]], {}, "is no list of labels"),
     "odd label": ("many_labels", [[0.5], *SETS[1:]], {}, "row 1, column 'y': the list holds 0.5, which is no label"),
     "no labels": ("many_labels", [None, *SETS[1:]], {}, "row 1, column 'y': the labels are missing"),
     "negative relevance": (

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import datasets
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tiny import LETTERS, byte_pairs, wordpiece
 
@@ -103,6 +105,15 @@ def test_ids_of_parquet_files_come_with_the_names_that_datasets_wrote(tmp_path):
     assert data.label_names[data.evaluation.label(1)[0]] == "B-PER", "id 1 of the file, 0 of the model"
     plain = pd.read_parquet(files["train"])
     assert isinstance(plain["ner_tags"][0], np.ndarray)
+
+
+@pytest.mark.parametrize(
+    "told", ["{", "[]", '{"info": {"features": [1]}}', "[" * 100_000], ids=["open", "list", "odd", "deep"]
+)
+def test_names_that_cannot_be_read_leave_the_ids_of_a_parquet_file_as_they_are(tmp_path, told):
+    table = pa.table({"tokens": [["a", "b"]], "tags": [[0, 1]]}).replace_schema_metadata({"huggingface": told})
+    pq.write_table(table, tmp_path / "train.parquet")
+    assert [list(tags) for tags in read_words(tmp_path / "train.parquet", "data.train").columns["tags"]] == [[0, 1]]
 
 
 def test_ids_are_the_models_or_what_the_recipe_calls_them(tmp_path):

@@ -11,12 +11,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from readouts import with_readout
 from tiny import FRESH, TEXTS, save_model, sets
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from compressor.compensation.distill import distill
-from compressor.compensation.heads.head import fold_error, fold_head, head_states
-from compressor.compensation.heads.linear import fit_readout
 from compressor.compensation.refits.amounts import fit_amounts
 from compressor.compensation.refits.moments import text_moments
 from compressor.compensation.refits.widths import mean_change
@@ -34,7 +33,7 @@ from compressor.model.checks import stock_shape
 from compressor.model.families import FAMILIES, layer_kinds, layer_list
 from compressor.model.load import find_model, load_classifier, load_model, load_tokenizer
 from compressor.model.states.reading import head_logits, read_state
-from compressor.model.states.states import class_states, final_states
+from compressor.model.states.states import class_states
 from compressor.model.sublayers import cut_ffn, cut_part, shape_of
 from compressor.model.surgery import drop_layers, leave_out, rolled
 from compressor.model.surgery import save_model as save
@@ -42,7 +41,7 @@ from compressor.progress import silent
 from compressor.recipe.compression import BudgetSpec, GoalsSpec, SelectionSpec
 from compressor.recipe.file import load_recipe
 from compressor.recipe.ship import ShipSpec
-from compressor.recipe.training import DistillSpec, HeadSpec
+from compressor.recipe.training import DistillSpec
 from compressor.run.checks import prepare
 from compressor.selection.allowed import allowed_sets, count_sets, may_go
 from compressor.selection.budget.units import check_budget, least_left, shared_mixes
@@ -281,12 +280,7 @@ def test_weights_of_the_very_same_numbers_are_kept_once(tmp_path):
 
 def test_a_small_head_folds_into_the_pooler(made):
     model, encodings, _ = made
-    states, logits = final_states(model, FAMILY, encodings)
-    inputs, activation = head_states(model, FAMILY, torch.from_numpy(states))
-    targets = torch.from_numpy(logits).double().softmax(1).roll(1, 1)  # not what the stock head says
-    fit, folded = fit_readout(inputs, targets, inputs, targets, HeadSpec(), activation), copy.deepcopy(model)
-    fold_head(folded, FAMILY, fit.head)
-    assert fold_error(folded, FAMILY, fit.head, torch.from_numpy(states)) < 1e-5
+    folded, _ = with_readout(model, FAMILY, encodings)
     assert folded.albert.pooler.weight[2:].abs().max() == 0
 
 

@@ -10,12 +10,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from readouts import with_readout
 from tiny import FRESH, TEXTS, save_model, sets
 from transformers import AutoConfig, AutoModelForSequenceClassification, ModernBertForMaskedLM
 
 from compressor.analysis.ffn.removal import run_removals
-from compressor.compensation.heads.head import fold_error, fold_head, head_states
-from compressor.compensation.heads.linear import fit_readout
 from compressor.compensation.refits.neurons import co_magnitude, saturated_positions, specialists
 from compressor.compensation.refits.refit import refit_gaps
 from compressor.data.answers.kinds import SINGLE
@@ -36,7 +35,7 @@ from compressor.model.surgery import drop_layers, leave_out
 from compressor.model.surgery import save_model as save
 from compressor.model.units import kept_period
 from compressor.recipe.compression import GoalsSpec, SelectionSpec
-from compressor.recipe.training import HeadSpec, RefitSpec
+from compressor.recipe.training import RefitSpec
 from compressor.selection.allowed import allowed_sets, count_sets, may_go
 from compressor.selection.search import SEARCHES, check_selection, find_plan, most_sets
 from compressor.selection.trials import Trial, Trials
@@ -301,13 +300,8 @@ def test_neurons_are_pairs_of_an_input_and_a_gate(made):
 
 def test_the_readout_takes_the_place_of_the_second_map(made):
     model, encodings, _ = made
-    states, logits = final_states(model, FAMILY, encodings)
-    inputs, activation = head_states(model, FAMILY, torch.from_numpy(states))
-    targets = torch.from_numpy(logits).double().softmax(1).roll(1, 1)  # not what the stock head says
-    fit, folded = fit_readout(inputs, targets, inputs, targets, HeadSpec(), activation), copy.deepcopy(model)
-    fold_head(folded, FAMILY, fit.head)
-    assert fold_error(folded, FAMILY, fit.head, torch.from_numpy(states)) < 1e-5
-    np.testing.assert_allclose(predict(folded, encodings), fit.head.logits(inputs, activation), atol=1e-4)
+    folded, logits = with_readout(model, FAMILY, encodings)
+    np.testing.assert_allclose(predict(folded, encodings), logits, atol=1e-4)
     assert torch.equal(folded.head.dense.weight, model.head.dense.weight)
 
 
