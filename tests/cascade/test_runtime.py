@@ -4,77 +4,22 @@ import itertools
 import json
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from cascades import TEXTS, said
 from homes import files_left, fresh_home
-from tiny import LETTERS, letter_rows, save_model
+from tiny import LETTERS
 
-from compressor.cascade.exits import fit_exits
-from compressor.cascade.parts import write_parts
 from compressor.cascade.runtime import CascadeClassifier, margin
-from compressor.cascade.thresholds import Certificate
 from compressor.data.batches import encode, pad
 from compressor.errors import UserError
-from compressor.export.calibration import invented
-from compressor.export.onnx import Job, export_optimized, quiet
-from compressor.export.quantize import quantize
 from compressor.measurement.machine.libraries import CUDA
 from compressor.measurement.machine.providers import provider_works
-from compressor.model.families import family_of
-from compressor.model.load import find_model, load_classifier, load_tokenizer
-from compressor.stages.cascade.cascade import write_settings
+from compressor.model.load import find_model, load_classifier
 
-TEXTS = [text for text, _ in letter_rows(120, seed=3)]
 PAIRS = [(one, " ".join([two] * 3)) for one, two in itertools.pairwise(TEXTS)]
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """Return a function: family, precision -> (folder of a cascade with two exits, tokenizer); made once.
-
-    Behind the 8-bit one stands the full model.
-    """
-    made = {}
-
-    def get(model_type="bert", precision="float32"):
-        if (model_type, precision) not in made:
-            home = tmp_path_factory.mktemp("cascade")
-            source = find_model(str(save_model(home / "model", model_type, 3)))
-            model, family, tokenizer = load_classifier(source), family_of(model_type), load_tokenizer(source)
-            fits, _ = fit_exits(model, family, encode([(text,) for text in TEXTS], tokenizer, 24), [1, 2])
-            with quiet():
-                fused = export_optimized(Job.of(source, home, None, None))
-            folder = home / "parts"
-            folder.mkdir()
-            cut, again = fused, None
-            if precision == "int8":
-                cut, again = home / "int8.onnx", fused
-                with quiet():
-                    quantize(fused, cut, invented(tokenizer, model.config.vocab_size, 24))
-            write_parts(cut, model, family, [fit.head for fit in fits], folder, again)
-            with quiet():
-                tokenizer.save_pretrained(folder)
-            data = SimpleNamespace(label_names=("a", "b", "c"), text_columns=("text",))
-            run = SimpleNamespace(tokenizer=tokenizer, data=data, provenance={"guard": "taken from the test file"})
-            spec = SimpleNamespace(max_flips=0.1, confidence=0.95, precision=precision)
-            run.recipe, run.cascade = SimpleNamespace(data=SimpleNamespace(max_length=24)), spec
-            thresholds = tuple(float(np.quantile(np.ptp(np.sort(fit.logits)[:, -2:], axis=1), 0.6)) for fit in fits)
-            exits, thresholds = ((1, 2, 3), (*thresholds, 1.0)) if again else ((1, 2), thresholds)
-            certificate = Certificate(thresholds, True, 0, 120, 0.03, 0.1, 0.95, 1)
-            write_settings(run, folder, exits, 3, certificate)
-            made[model_type, precision] = folder, tokenizer
-        return made[model_type, precision]
-
-    return get
-
-
-def said(answers):
-    return [(answer.label, answer.layer) for answer in answers]
-
-
 WITHOUT = """
 import sys
 class Refuse:
@@ -263,52 +208,3 @@ def test_what_eight_bits_are_unsure_of_is_answered_by_the_full_model_in_float32(
     np.testing.assert_array_equal(exits == 3, margin(eight) < split)
     np.testing.assert_allclose(mixed[exits == 3], wanted[exits == 3], atol=1e-4)
     np.testing.assert_array_equal(mixed[exits == 2], eight[exits == 2])
-
-
-def test_settings_say_the_precision_and_stats_name_the_full_model(exported):
-    plain, eight = (CascadeClassifier(exported(precision=precision)[0]) for precision in ("float32", "int8"))
-    said = [{key: made.settings[key] for key in ("precision", "full")} for made in (plain, eight)]
-    assert said == [{"precision": "float32", "full": False}, {"precision": "int8", "full": True}]
-    eight(TEXTS)
-    assert [entry["layer"] for entry in eight.stats()["exits"]] == [1, 2, 3, 3]
-    assert [entry.get("full", False) for entry in eight.stats()["exits"]] == [False, False, False, True]
-    assert sum(entry["rows"] for entry in eight.stats()["exits"]) == len(TEXTS)
-    assert not any("full" in entry for entry in plain.stats()["exits"])
-
-
-def test_a_cascade_of_before_there_was_a_precision_opens(exported, tmp_path):
-    folder, _ = exported()
-    for file in folder.iterdir():
-        (tmp_path / file.name).symlink_to(file)
-    settings = json.loads((folder / "cascade.json").read_text())
-    older = {key: value for key, value in settings.items() if key not in ("precision", "full")}
-    (tmp_path / "cascade.json").unlink()
-    (tmp_path / "cascade.json").write_text(json.dumps(older))
-    assert said(CascadeClassifier(tmp_path)(TEXTS)) == said(CascadeClassifier(folder)(TEXTS))
-
-
-@pytest.mark.parametrize("missing", ["cascade.json", "back.onnx", "tokenizer.json"])
-def test_a_folder_that_is_no_whole_cascade_is_refused(exported, tmp_path, missing):
-    for file in exported()[0].iterdir():
-        if file.name != missing:
-            (tmp_path / file.name).symlink_to(file)
-    with pytest.raises(UserError, match=missing):
-        CascadeClassifier(tmp_path)
-
-
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"parts": 3}', '{"parts": []}', "[" * 100_000])
-def test_damaged_settings_are_refused(tmp_path, text):
-    (tmp_path / "cascade.json").write_text(text)
-    with pytest.raises(UserError, match="not the settings"):
-        CascadeClassifier(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["front.onnx", "back.onnx", "tokenizer.json"])
-@pytest.mark.parametrize("content", [b"", b"{}", b"not a graph", b"\x08\x08:\x02\x0a\x00", b"[" * 100_000])
-def test_damaged_files_are_refused_by_name(exported, tmp_path, name, content):
-    for file in exported()[0].iterdir():
-        if file.name != name:
-            (tmp_path / file.name).symlink_to(file)
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=rf"{name}: .* copy the folder again"):
-        CascadeClassifier(tmp_path)

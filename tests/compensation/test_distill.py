@@ -1,49 +1,24 @@
-"""Distillation: its loss by hand, that it learns, repeats itself and goes on after a kill, in every family and as a run."""
+"""Distillation: its loss by hand, that it learns, repeats itself and goes on after a kill, in every family."""
 
-import copy
-import json
 import math
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
-from transformers import AutoModelForSequenceClassification
+from students import QUICK, WATCHED, pair, same, stop_after, weights
 
 from compressor.compensation import distill as distillation
-from compressor.compensation.distill import Places, distill, logits_loss, state_variances, states_loss, surely_lower
+from compressor.compensation.distill import Places, distill, logits_loss, state_variances, states_loss
 from compressor.data.answers.kinds import SINGLE
-from compressor.data.batches import Encodings, join, pad
+from compressor.data.batches import join, pad
 from compressor.measurement.predictions import predict
 from compressor.model.families import layer_list
 from compressor.model.surgery import drop_layers
 from compressor.model.training.checkpoint import Checkpoint
-from compressor.pipeline.dry_run import dry_run
-from compressor.recipe.file import load_recipe
 from compressor.recipe.training import DistillSpec
-from compressor.report.build import build_report
 
 FAMILIES = ["bert", "roberta", "distilbert", "electra"]
-QUICK = {"epochs": 2, "batch_size": 8, "lr": 1e-3, "holdout": 0.0}
-WATCHED = {"epochs": 3, "batch_size": 4, "lr": 3e-3, "holdout": 0.25, "evaluate_every": 0.2, "patience": 100}
-"""18 of 24 texts, five batches an epoch, a look at the other six after each."""
-
-
-def pair(tiny, family_name="bert", skip=(2,)):
-    """A copy of the tiny teacher, a student without the layers `skip`, and what else `distill` needs."""
-    model, family, encodings, _ = tiny(family_name)
-    keep = [layer for layer in range(1, 5) if layer not in skip]
-    return copy.deepcopy(model), drop_layers(model, family, skip), family, keep, encodings
-
-
-def weights(model):
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def same(one, other):
-    return all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_losses_by_hand():
@@ -158,18 +133,6 @@ def test_rows_without_labels_do_not_count(tiny):
     assert not same(without, labelled)
 
 
-def stop_after(count):
-    """A track that dies in front of batch `count` + 1 of the training itself."""
-
-    def track(iterable, description="", total=None):
-        for index, item in enumerate(iterable):
-            if description.startswith("distillation") and index == count:
-                raise KeyboardInterrupt
-            yield item
-
-    return track
-
-
 @pytest.mark.parametrize("stopped", [1, 3, 4])  # in the middle of an epoch of three batches, at its end, behind it
 def test_an_interrupted_distillation_ends_with_the_same_weights(tiny, tmp_path, stopped):
     spec = DistillSpec(**QUICK)
@@ -251,144 +214,6 @@ def test_a_distillation_without_text_or_loss_is_refused(values, words):
         DistillSpec(**values)
 
 
-SETS = (
-    "selection={search: fixed, skip: [2]}",
-    "export.variants=[]",
-    "benchmark={batch_sizes: [1], lengths: [8], workload: false, min_seconds: 0, min_runs: 2, max_seconds: 1, footprint: false}",
-)
-
-
-def arguments(task, out, distill_section, *more):
-    sets = (*SETS, f"compensation.distill={distill_section}", *more)
-    return ("run", task / "recipe.yaml", "--out", out, "--json", *(part for value in sets for part in ("--set", value)))
-
-
-def test_a_run_goes_on_where_it_was_killed_and_says_what_was_done(tiny_task, tmp_path, command, monkeypatch):
-    section = "{epochs: 3, lr: 1.0e-3, batch_size: 20, logits_weight: 1, gold_weight: 0.5, patience: 100, checkpoint_minutes: 1.0e-9}"
-    code, stdout, _ = command(*arguments(tiny_task, tmp_path / "whole", section))
-    assert code == 0
-    whole = json.loads(stdout)["distill"]
-    assert whole["rows"] == whole["labelled"] > 0
-    assert [set(epoch) for epoch in whole["losses"]] == [{"logits", "states", "gold"}] * 3
-    assert whole["kept"]
-    assert whole["kl_after"] < whole["kl_before"]
-
-    calls = {"left": 5}
-    real = distillation.logits_loss
-
-    def dying(*values):
-        calls["left"] -= 1
-        if calls["left"] < 0:
-            raise KeyboardInterrupt
-        return real(*values)
-
-    out = tmp_path / "killed"
-    monkeypatch.setattr(distillation, "logits_loss", dying)
-    assert command(*arguments(tiny_task, out, section))[0] != 0
-    progress = json.loads((out / ".stages" / "checkpoints" / "distill" / "progress.json").read_text())
-    assert progress["progress"]["done"] == 5
-    assert not (out / "model").exists()
-    calls["left"] = 10**6
-    code, stdout, _ = command(*arguments(tiny_task, out, section))
-    assert code == 0
-    steps = 3 * -(-whole["rows"] // 20)
-    assert 10**6 - calls["left"] == steps - 5
-    result = json.loads(stdout)
-    assert result["distill"] == whole == json.loads((out / "model.json").read_text())["distill"]
-    assert not (out / ".stages" / "checkpoints" / "distill").exists()
-    one, other = (
-        AutoModelForSequenceClassification.from_pretrained(path / "model") for path in (tmp_path / "whole", out)
-    )
-    assert same(one.state_dict(), other.state_dict())
-    assert type(one).__name__ == "BertForSequenceClassification"
-    assert "distillation" in (out / "model" / "README.md").read_text(encoding="utf-8")
-    page = (out / "report.html").read_text(encoding="utf-8")
-    assert 'id="distill"' in page
-    assert "Not kept" not in page
-    assert whole["held"] > 0
-    assert whole["curve"][-1][0] == whole["steps"] == steps
-    assert f"lowest after step {whole['kept_step']} of {steps}" in page
-    assert (out / "figures" / "distill.png").is_file()
-
-
-def test_a_fine_tuning_that_was_killed_in_a_new_run_goes_on(tiny_task, tmp_path, command, monkeypatch):
-    out, calls = tmp_path / "run", {"left": 2}
-    real = torch.nn.functional.cross_entropy
-
-    def dying(*values):
-        calls["left"] -= 1
-        if calls["left"] < 0:
-            raise KeyboardInterrupt
-        return real(*values)
-
-    monkeypatch.setattr(Checkpoint, "due", True)
-    monkeypatch.setattr(torch.nn.functional, "cross_entropy", dying)
-    sets = [*SETS, "finetune={epochs: 2, batch_size: 40}", "compensation.head=null"]
-    run = ("finetune", tiny_task / "recipe.yaml", "--out", out, *(part for value in sets for part in ("--set", value)))
-    assert command(*run)[0] != 0
-    assert (out / ".stages" / "checkpoints" / "teacher" / "progress.json").is_file()
-    calls["left"] = 1000
-    code, _, _ = command(*run)
-    assert code == 0
-    assert 1000 - calls["left"] == 2 * 2 - 2  # 80 rows of train, two batches an epoch
-    assert not (out / ".stages" / "checkpoints" / "teacher").exists()
-
-
-def test_a_distillation_that_does_harm_is_not_kept(tiny_task, tmp_path, command):
-    out = tmp_path / "run"
-    harmful = "{epochs: 1, lr: 0.5, holdout: 0, logits_weight: 0.0, states_weight: 0.0, gold_weight: 1.0}"
-    code, stdout, _ = command(*arguments(tiny_task, out, harmful, "compensation.head=null"))
-    assert code == 0
-    assert not json.loads(stdout)["distill"]["kept"]
-    plain = tmp_path / "plain"
-    assert command(*arguments(tiny_task, plain, "null", "compensation.head=null"))[0] == 0
-    one, other = (AutoModelForSequenceClassification.from_pretrained(path / "model") for path in (out, plain))
-    assert same(one.state_dict(), other.state_dict())
-    assert "Not kept" in (out / "report.html").read_text(encoding="utf-8")
-    assert "distillation)" not in (out / "model" / "README.md").read_text(encoding="utf-8")
-
-
-def test_a_start_that_nothing_beats_is_said_to_stay(tiny_task, tmp_path, command):
-    out = tmp_path / "run"
-    harmful = "{epochs: 1, lr: 0.5, logits_weight: 1, patience: 1}"
-    code, stdout, _ = command(*arguments(tiny_task, out, harmful, "compensation.head=null"))
-    assert code == 0
-    made = json.loads(stdout)["distill"]
-    assert (made["kept"], made["kept_step"]) == (False, 0)
-    assert made["kl_before"] == made["kl_after"]
-    page = (out / "report.html").read_text(encoding="utf-8")
-    assert f"no step of {made['steps']} lowered the KL" in page
-    assert "Not kept: nothing was nearer to the full model than the start" in page
-    assert "distillation)" not in (out / "model" / "README.md").read_text(encoding="utf-8")
-
-
-def test_results_of_earlier_versions_have_a_report(tiny_task, tmp_path, command):
-    out = tmp_path / "run"
-    assert command(*arguments(tiny_task, out, "{epochs: 1, lr: 1.0e-3}"))[0] == 0
-    result = json.loads((out / "result.json").read_text(encoding="utf-8"))
-    for name in ("held", "curve", "kept_step", "steps"):
-        del result["distill"][name]
-    (out / "result.json").write_text(json.dumps(result), encoding="utf-8")
-    build_report(out)
-    assert "held out" not in (out / "report.html").read_text(encoding="utf-8")
-    assert not (out / "figures" / "distill.png").exists()
-
-
-def test_gold_labels_without_labelled_text_are_refused_before_the_run(tiny_task, tmp_path, command):
-    out = tmp_path / "run"
-    section = "{gold_weight: 1.0}"
-    code, _, stderr = command(*arguments(tiny_task, out, section, "data.label=null", "separability.labels=teacher"))
-    assert code == 2
-    assert "compensation.distill.gold_weight" in stderr
-    assert not out.exists()
-
-
-def test_the_dry_run_names_the_work(tiny_task, tmp_path):
-    recipe = load_recipe(tiny_task / "recipe.yaml", ["compensation.distill={epochs: 2, text: [calibration]}"])
-    costs = {stage.name: stage.cost for stage in dry_run(recipe, tmp_path / "run", device="cpu")}
-    assert costs["model"] == "distillation: at most 2 epochs over 60 rows with both models, 4 head nodes"
-
-
 @pytest.mark.gpu
 def test_cuda_takes_bf16_and_goes_on_after_an_interruption(tiny, tmp_path):
     spec = DistillSpec(**QUICK)
@@ -418,115 +243,6 @@ def test_cuda_keeps_the_best_step(tiny):
     found = SINGLE.divergence(predict(teacher, held), predict(student, held))
     assert found == pytest.approx(min(value for _, value in fit.curve), rel=1e-2)
     assert found < fit.curve[0][1]
-
-
-ROWS = st.lists(st.integers(0, 12), min_size=1, max_size=60)
-
-
-@given(ROWS, st.sampled_from([0.0, 0.1, 0.25, 0.5]), st.integers(0, 3), st.data())
-def test_no_copy_of_a_text_that_is_held_out_is_trained_on(ids, share, seed, data):
-    encodings = Encodings([[1, text, 2] for text in ids], [[0, text % 2, 1] for text in ids], 0)
-    known = np.array(data.draw(st.lists(st.booleans(), min_size=len(ids), max_size=len(ids))))
-    rows, held = distillation.held_out(encodings, share, seed, known)
-    assert rows.tolist() == sorted(set(rows))
-    assert held.tolist() == sorted(set(held))
-    trained, unseen = ({ids[row] for row in part} for part in (rows, held))
-    assert not trained & unseen
-    assert trained | unseen == set(ids)
-    assert len(unseen) == len(held) == min(int(share * len(set(ids))), len(set(ids) - known_texts(ids, known)) or 999)
-    assert trained
-    if set(ids) - known_texts(ids, known):
-        assert not unseen & known_texts(ids, known)
-    again = distillation.held_out(encodings, share, seed, known)
-    assert all(np.array_equal(one, other) for one, other in zip((rows, held), again, strict=True))
-
-
-def known_texts(ids, known):
-    return {text for text, knows in zip(ids, known, strict=True) if knows}
-
-
-def test_a_thousand_texts_are_held_out_at_most():
-    encodings = Encodings([[number] for number in range(30_000)], None, 0)
-    rows, held = distillation.held_out(encodings, 0.1, 0)
-    assert (len(rows), len(held)) == (29_000, 1000)
-    assert not np.array_equal(held, distillation.held_out(encodings, 0.1, 1)[1])
-
-
-def test_nothing_that_is_held_out_reaches_a_training_step(tiny, monkeypatch):
-    teacher, student, family, keep, encodings = pair(tiny)
-    encodings = join([encodings, encodings])  # a copy of every text
-    spec, seen = DistillSpec(**WATCHED), set()
-    rows, held = distillation.held_out(encodings, spec.holdout, 0)
-    assert len(held) == 6
-    assert len(rows) == 36
-    real = distillation.forward
-
-    def spy(model, *arguments):
-        if torch.is_grad_enabled():
-            inputs = arguments[1]
-            for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True):
-                seen.add(tuple(ids[mask.bool()].tolist()))
-        return real(model, *arguments)
-
-    monkeypatch.setattr(distillation, "forward", spy)
-    fit = distill(teacher, student, family, keep, encodings, spec)
-    assert (fit.rows, fit.held) == (36, 6)
-    assert seen == {tuple(encodings.input_ids[row]) for row in rows}
-    assert not seen & {tuple(encodings.input_ids[row]) for row in held}
-
-
-def test_the_step_nearest_to_the_full_model_on_held_out_text_is_kept(tiny):
-    teacher, student, family, keep, encodings = pair(tiny)
-    fit = distill(teacher, student, family, keep, encodings, DistillSpec(**WATCHED))
-    assert [step for step, _ in fit.curve] == list(range(16))
-    assert fit.kept_step == min(fit.curve, key=lambda point: point[1])[0] > 0
-    held = encodings.take(distillation.held_out(encodings, 0.25, 0)[1])
-    found = SINGLE.divergence(predict(teacher, held), predict(student, held))
-    assert found == pytest.approx(min(value for _, value in fit.curve), rel=1e-4)
-
-
-def test_where_training_does_harm_the_start_is_kept(tiny):
-    teacher, student, family, keep, encodings = pair(tiny, skip=())  # nothing is missing, so that nothing can be gained
-    before = weights(student)
-    spec = DistillSpec(**{**WATCHED, "patience": 3})
-    fit = distill(teacher, student, family, keep, encodings, spec)
-    assert (fit.kept_step, fit.steps) == (0, 4)
-    assert fit.curve[0][1] == pytest.approx(0, abs=1e-9)
-    assert same(before, student.state_dict())
-
-
-def test_a_fall_that_may_be_chance_is_not_kept(tiny, monkeypatch):
-    ones = np.ones(4)
-    # by hand: falls of 0.5, 0.4, 0.5, 0.6 have mean 0.5 and standard error 0.041, and 2.35 of these are chance
-    assert surely_lower(ones - [0.5, 0.4, 0.5, 0.6], ones)
-    # falls of 0.1, -0.1, 0.2, -0.1: mean 0.025, standard error 0.075
-    assert not surely_lower(ones - [0.1, -0.1, 0.2, -0.1], ones)
-    assert not surely_lower(ones, ones)
-    assert not surely_lower(np.zeros(1), np.ones(1))  # one text tells nothing
-    monkeypatch.setattr(distillation, "surely_lower", lambda _now, _before: False)
-    teacher, student, family, keep, encodings = pair(tiny)
-    before = weights(student)
-    fit = distill(teacher, student, family, keep, encodings, DistillSpec(**WATCHED))
-    assert fit.kept_step == 0 < fit.steps
-    assert min(value for _, value in fit.curve) < fit.curve[0][1]
-    assert same(before, student.state_dict())
-
-
-@pytest.mark.parametrize("stopped", [1, 8, 14])
-def test_an_interrupted_distillation_that_is_watched_ends_with_the_same_weights(tiny, tmp_path, stopped):
-    spec = DistillSpec(**WATCHED)
-    teacher, student, family, keep, encodings = pair(tiny)
-    whole = distill(teacher, student, family, keep, encodings, spec)
-    wanted = weights(student)
-    _, student, *_ = pair(tiny)
-    checkpoint = Checkpoint(tmp_path, "a", minutes=0)
-    with pytest.raises(KeyboardInterrupt):
-        distill(
-            teacher, student, family, keep, encodings, spec, track=stop_after(stopped), checkpoint=checkpoint
-        )  # fmt: skip
-    _, student, *_ = pair(tiny)
-    assert distill(teacher, student, family, keep, encodings, spec, checkpoint=checkpoint) == whole
-    assert same(wanted, student.state_dict())
 
 
 @pytest.mark.parametrize("name", FAMILIES)

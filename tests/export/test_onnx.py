@@ -1,41 +1,22 @@
 """Exported files against the PyTorch model they were made from; tiny random models, nothing from the network."""
 
-import json
 import logging
 import typing
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 from tiny import TEXTS, save_model
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BertConfig,
-    DistilBertConfig,
-    TextClassificationPipeline,
-)
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, TextClassificationPipeline
 
 from compressor.data.batches import encode, pad, padded_batches
-from compressor.errors import UserError
 from compressor.export import onnx as export
-from compressor.export.optimize import check_fused
-from compressor.export.parity import Parity, check_parity, parity
+from compressor.export.parity import check_parity, parity
 from compressor.measurement.runtime import predict_onnx, session
 from compressor.measurement.timing.latency import grid_batches
 from compressor.measurement.timing.subjects import onnx_subject, torch_subject
 from compressor.model.families import FAMILIES
 from compressor.recipe.compression import ExportSpec
-
-
-@pytest.fixture(scope="module", params=["bert", "roberta", "distilbert"])
-def exported(request, tmp_path_factory):
-    """Return (model directory, {variant: VariantFile}) of a model of two layers in all variants."""
-    folder = tmp_path_factory.mktemp(request.param)
-    model_dir = save_model(folder / "model", request.param)
-    return model_dir, export.export_variants(model_dir, folder / "onnx", list(export.VARIANTS))
 
 
 def torch_model(model_dir):
@@ -192,61 +173,6 @@ def test_large_models_keep_their_weights_beside_the_graph(tmp_path, monkeypatch)
         np.testing.assert_allclose(predict_onnx(session(file.path), encodings), reference, atol=atol)
 
 
-def test_no_variants_no_rows(tmp_path, exported):
-    model_dir, files = exported
-    assert export.export_variants(model_dir, tmp_path / "onnx", []) == {}
-    empty = encode([], AutoTokenizer.from_pretrained(model_dir), 8)
-    assert predict_onnx(session(files["fp32"].path), empty).shape == (0, 3)
-
-
-def test_wrong_input_is_explained(tmp_path, exported):
-    model_dir, _ = exported
-    with pytest.raises(UserError, match=r"'fp23'; did you mean 'fp32'\?; choose from fp32, alltokens, optimized, "):
-        export.export_variants(model_dir, tmp_path, ["fp23"])
-    with pytest.raises(UserError, match=r"no config\.json"):
-        export.export_variants(tmp_path, tmp_path / "onnx", ["fp32"])
-    with pytest.raises(UserError, match="no such ONNX file"):
-        session(tmp_path / "none.onnx")
-    broken = tmp_path / "broken.onnx"
-    node = onnx.helper.make_node("Relu", ["x"], ["y"])
-    value = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
-    old = {"ir_version": 8, "opset_imports": [onnx.helper.make_opsetid("", 13)]}  # so that every ONNX Runtime reads it
-    made = onnx.helper.make_model(onnx.helper.make_graph([node], "g", value[:1], value[1:]), **old)
-    graph = made.SerializeToString()
-    # ONNX Runtime's message about the last holds bytes that are no text
-    for content in (b"not a graph", b"", graph[:40], graph.replace(b"Relu", b"Re\xebu")):
-        broken.write_bytes(content)
-        with pytest.raises(UserError, match="not a usable ONNX file"):
-            session(broken)
-
-
-def test_an_unwritable_place_is_the_disk_s_error(tmp_path, exported):
-    model_dir, _ = exported
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match="file"):
-        export.export_variants(model_dir, tmp_path / "file" / "onnx", ["fp32"])
-
-
-def test_a_disk_that_would_fill_up_is_refused(tmp_path, monkeypatch, exported):
-    model_dir, _ = exported
-    weights = (model_dir / "model.safetensors").stat().st_size
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=2 * weights))
-    with pytest.raises(UserError, match="free disk space"):
-        export.export_variants(model_dir, tmp_path / "onnx", ["fp32", "int8"])
-    assert not list((tmp_path / "onnx").iterdir())
-    assert set(export.SPACE) == set(export.VARIANTS)
-    assert set(export.export_variants(model_dir, tmp_path / "onnx", ["fp32"])) == {"fp32"}
-
-
-def test_a_silent_fallback_is_an_error(monkeypatch, exported):
-    _, files = exported
-
-    fallback = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
-    monkeypatch.setattr("onnxruntime.InferenceSession", lambda *args, **kwargs: fallback)
-    with pytest.raises(UserError, match="asked for CUDAExecutionProvider, but ONNX Runtime would run on CPUExecution"):
-        session(files["fp32"].path, provider="CUDAExecutionProvider")
-
-
 @pytest.mark.gpu
 def test_cuda_answers_like_pytorch_on_the_cpu(exported):
     model_dir, files = exported
@@ -256,107 +182,3 @@ def test_cuda_answers_like_pytorch_on_the_cpu(exported):
     np.testing.assert_allclose(on_gpu.cpu().numpy(), expected, atol=1e-3)
     bound = onnx_subject(session(files["optimized"].path, provider="CUDAExecutionProvider"))(inputs)
     np.testing.assert_allclose(bound.copy_outputs_to_cpu()[0], expected, atol=1e-3)
-
-
-def test_missing_fusions_are_counted():
-    config = BertConfig(num_hidden_layers=2).to_dict()
-    whole = {"Attention": 2, "SkipLayerNormalization": 4, "BiasGelu": 2}
-    check_fused(whole, config)
-    with pytest.raises(RuntimeError, match="0 Attention nodes for 2 layers of bert, expected 2"):
-        check_fused({}, config)
-    with pytest.raises(RuntimeError, match=r"3 SkipLayerNormalization .* expected 4"):
-        check_fused({**whole, "SkipLayerNormalization": 3}, config)
-    with pytest.raises(RuntimeError, match="1 BiasGelu"):
-        check_fused({**whole, "BiasGelu": 1}, config)
-    # another activation is fused otherwise or not at all
-    check_fused({**whole, "BiasGelu": 0}, DistilBertConfig(n_layers=2, activation="relu").to_dict())
-    with_tail = {**whole, "Attention": 1}
-    check_fused(with_tail, config, tail=True)
-    with pytest.raises(RuntimeError, match="1 Attention nodes for 2 layers of bert, expected 2"):
-        check_fused(with_tail, config)
-
-
-def test_an_export_leaves_what_it_did_not_write(tmp_path, command):
-    model, out = save_model(tmp_path / "model"), tmp_path / "onnx"
-    (out / "fp32").mkdir(parents=True)
-    (out / "fp32" / "notes.txt").write_text("mine")
-    for _ in range(2):
-        assert command("export", model, "--out", out, "--variant", "fp32")[0] == 0
-        assert (out / "fp32" / "notes.txt").read_text() == "mine"
-    written = json.loads((out / "fp32" / ".written.json").read_text())
-    assert {"model.onnx", "config.json", ".written.json"} <= set(written)
-    assert {path.name for path in (out / "fp32").iterdir()} == {*written, "notes.txt"}
-    stale = out / "fp32" / "model.onnx_data"  # of an export that says so
-    stale.write_text("old")
-    (out / "fp32" / ".written.json").write_text(json.dumps([*written, stale.name]))
-    assert command("export", model, "--out", out, "--variant", "fp32")[0] == 0
-    assert not stale.exists()
-    (out / "int8").symlink_to(tmp_path / "model")
-    code, _, stderr = command("export", model, "--out", out, "--variant", "int8")
-    assert (code, "int8: this is a link" in stderr) == (2, True), stderr
-    assert (tmp_path / "model" / "config.json").is_file()
-
-
-def test_parity_by_hand():
-    reference = np.array([[1.0, 0.0], [0.0, 2.0], [0.5, 0.50005]], dtype=np.float32)
-    other = np.array([[1.25, 0.0], [0.0, 2.0], [0.5, 0.4999]], dtype=np.float32)
-    found = parity(reference, other)
-    assert (found.max_abs, found.rows, found.decided) == (0.25, 3, 1.0)  # the flip of row 2 is a tie
-    assert found.agreement == pytest.approx(2 / 3)
-    assert parity(reference, reference) == Parity(0.0, 1.0, 3, 1.0, 1.0)
-    assert parity(reference, reference[:, ::-1]).decided == 0.0
-    with pytest.raises(ValueError, match="equal non-empty"):
-        parity(reference, other[:2])
-    with pytest.raises(ValueError, match="equal non-empty"):
-        parity(reference[:0], other[:0])
-
-
-def test_fp16_that_overflows_is_the_model_s_not_ours():
-    with pytest.raises(UserError, match="fp16 overflows with this model, .* 9 real texts; leave fp16 out"):
-        check_parity("fp16", Parity(np.nan, 0.5, 9))
-    check_parity("fp16", Parity(0.5, 0.9, 9))  # judged by its changed predictions
-
-
-@pytest.mark.parametrize("variant", ["fp32", "optimized", "int8"])
-def test_numbers_that_are_not_finite_fail_everywhere(variant):
-    reference = np.array([[1.0, 0.0]])
-    for broken in (np.nan, np.inf):
-        with pytest.raises(RuntimeError, match=r"parity failure: .* not finite"):
-            check_parity(variant, parity(reference, np.array([[1.0, broken]])))
-
-
-@pytest.mark.parametrize(
-    ("variant", "found", "words"),
-    [
-        ("fp32", Parity(2e-3, 1.0, 9), "differ by up to 0.002 .* 9 rows, allowed is 0.001"),
-        ("optimized", Parity(6e-3, 1.0, 9), "allowed is 0.005"),
-        ("fp32", Parity(1e-6, 0.9, 10, decided=0.9), "90.00% of 10 labels"),
-    ],
-)
-def test_parity_limits(variant, found, words):
-    with pytest.raises(RuntimeError, match=f"parity failure: .*{words}"):
-        check_parity(variant, found)
-    check_parity("int8", found)  # judged by its changed predictions, not here
-
-
-def test_limits_grow_with_the_logits():
-    # logits that deviate by 50 round by more: 0.0036 is nothing there, and a tie is one within 0.005
-    reference = np.array([[50.0, -50.0], [-50.0, 50.0], [50.0, 49.997]])
-    found = parity(reference, reference + np.array([[0.0036, 0], [0, 0.0036], [0, 0.0036]]))
-    assert found.scale == pytest.approx(reference.std())
-    assert (found.max_abs, found.decided) == (pytest.approx(0.0036), 1.0)
-    check_parity("fp32", found)
-    with pytest.raises(RuntimeError, match="differ by up to 0.0036 .* allowed is 0.001"):
-        check_parity("fp32", parity(reference / 50, reference / 50 + 0.0036))
-
-
-def test_parity_within_limits():
-    check_parity("optimized", Parity(2e-3, 1.0, 9))
-    check_parity("fp32", Parity(1e-6, 0.9, 10, decided=1.0))
-
-
-def test_paths_may_be_relative(tmp_path, monkeypatch, exported):
-    model_dir, _ = exported
-    monkeypatch.chdir(tmp_path)
-    files = export.export_variants(model_dir, Path("onnx"), ["fp32"])
-    assert files["fp32"].path.is_file()

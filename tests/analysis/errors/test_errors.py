@@ -1,4 +1,4 @@
-"""Confident errors: values worked by hand, and planted data whose answer is known."""
+"""Confident errors: planted data whose answer is known, what earlier layers knew, the section of the report."""
 
 import json
 from dataclasses import asdict, replace
@@ -6,182 +6,19 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
-from scipy.special import softmax
+from error_cases import calibrated, planted_texts
 
-from compressor.analysis.errors.calibration import (
-    ece,
-    ece_if_calibrated,
-    equal_mass_bins,
-    estimate,
-    fit_temperature,
-    margins,
-    nll,
-    reliability,
-)
-from compressor.analysis.errors.confidence import ModelOutputs, curve
+from compressor.analysis.errors.calibration import fit_temperature, margins
+from compressor.analysis.errors.confidence import ModelOutputs
 from compressor.analysis.errors.errors import analyze_errors
 from compressor.analysis.errors.readers import DepthStates, cls_states, depth_states, read_states, sample_rows
 from compressor.analysis.errors.recovery import matched_rows, recovery
-from compressor.analysis.errors.slices import (
-    NEGATION,
-    compare_slices,
-    compared_values,
-    features,
-    quartiles,
-    share_difference_interval,
-)
 from compressor.errors import UserError
 from compressor.measurement.predictions import predict
-from compressor.measurement.statistics import holm
 from compressor.model.families import FAMILIES
 from compressor.model.states.states import class_states
 from compressor.report.figures.style import png
 from compressor.report.sections.errors import errors_section
-
-LOG3 = np.log(3)
-
-
-def logits_of(*probabilities):
-    return np.log(np.array(probabilities, dtype=np.float64))
-
-
-def test_margins_are_of_errors_alone():
-    logits = logits_of((0.9, 0.1), (0.6, 0.4), (0.2, 0.8), (0.35, 0.65))
-    found = margins(logits, np.array([1, 1, 1, 0]))
-    np.testing.assert_allclose(found, [0.8, 0.2, 0.0, 0.3], atol=1e-12)
-    three = margins(logits_of((0.5, 0.3, 0.2), (0.5, 0.3, 0.2)), np.array([2, 0]))
-    np.testing.assert_allclose(three, [0.3, 0.0], atol=1e-12)
-
-
-def test_curve_counts_margins_above_each_threshold():
-    rows = {round(row["margin"], 2): row for row in curve(np.array([0.8, 0.2, 0.35, 0.97]))}
-    assert [rows[at]["count"] for at in (0.0, 0.2, 0.3, 0.8, 0.95)] == [4, 3, 3, 1, 1]
-    assert rows[0.3]["share"] == 0.75
-    low, high = rows[0.3]["share_ci95"]
-    assert 0.25 < low < 0.75 < high < 1
-    assert curve(np.array([])) == []
-
-
-def test_equal_mass_bins_ignore_the_order_and_keep_ties_together():
-    confidence = np.array([0.9, 0.5, 0.7, 0.6, 0.8, 1.0])
-    assert equal_mass_bins(confidence, 3).tolist() == [2, 0, 1, 0, 1, 2]
-    assert equal_mass_bins(np.array([0.9, 0.9, 0.9, 0.5]), 2).tolist() == [1, 1, 1, 0]
-    assert set(equal_mass_bins(np.ones(10), 5)) == {0}
-
-
-def test_ece_by_hand():
-    # the two least sure rows: mean confidence 0.65, one of two right; the others: 0.85, both right
-    logits = logits_of((0.6, 0.4), (0.7, 0.3), (0.8, 0.2), (0.1, 0.9))
-    gold = np.array([0, 1, 0, 1])
-    assert ece(logits, gold, bins=2) == pytest.approx(0.5 * 0.15 + 0.5 * 0.15)
-    assert ece(logits, gold, bins=1) == pytest.approx(0.0)  # 0.75 sure, 0.75 right
-    (row,) = reliability(logits, gold)
-    assert row["rows"] == 4
-    assert (row["confidence"], row["accuracy"]) == (pytest.approx(0.75), 0.75)
-
-
-def test_ece_of_three_classes_uses_the_predicted_one():
-    logits = logits_of((0.5, 0.3, 0.2), (0.5, 0.3, 0.2))
-    assert ece(logits, np.array([0, 1]), bins=1) == pytest.approx(0.0)
-
-
-def calibrated(rows, seed=0, scale=1.0, classes=2):
-    """Logits whose probabilities are true, then scaled."""
-    generator = np.random.default_rng(seed)
-    logits = generator.normal(size=(rows, classes)) * 1.5
-    gold = (generator.random((rows, 1)) > softmax(logits, axis=1).cumsum(1)).sum(1)
-    return scale * logits, gold
-
-
-def test_ece_that_chance_gives_true_confidences():
-    expected, p = ece_if_calibrated(*calibrated(400), seed=0)
-    assert 0.01 < expected < 0.08
-    assert p > 0.01
-    assert ece_if_calibrated(*calibrated(400, scale=4), seed=0)[1] == pytest.approx(1 / 501)
-
-
-def test_temperature_of_logits_scaled_by_three_is_three():
-    logits, gold = np.tile([LOG3, 0.0], (4, 1)), np.array([0, 0, 0, 1])  # says 0.75, right three times in four
-    assert fit_temperature(logits, gold) == pytest.approx(1.0, abs=1e-4)
-    assert fit_temperature(3 * logits, gold) == pytest.approx(3.0, abs=1e-4)
-    three, gold = np.tile(logits_of((0.5, 0.25, 0.25)), (4, 1)), np.array([0, 0, 1, 2])
-    assert fit_temperature(3 * three, gold) == pytest.approx(3.0, abs=1e-4)
-    assert nll(logits, np.zeros(4, int)) == pytest.approx(np.full(4, -np.log(0.75)))
-
-
-def test_intervals_of_an_absolute_value_hold_the_value():
-    draws = np.random.default_rng(0).normal(0.05, 0.01, 4000)
-    found = estimate(0.02, draws, centred=True, least=0.0)
-    assert found.ci95[0] == pytest.approx(0.0, abs=2e-3)
-    assert found.ci95[1] == pytest.approx(0.04, abs=2e-3)
-    assert estimate(None, draws).ci95 is None
-
-
-def test_holm_on_known_p_values():
-    # 0.01 * 4, 0.03 * 3 and 0.04 * 2 (not below the one before), 0.05 (not below 0.09)
-    assert holm([0.01, 0.04, 0.03, 0.05]) == pytest.approx([0.04, 0.09, 0.09, 0.09])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-    assert holm([]) == []
-
-
-def test_interval_of_a_difference_of_shares_as_published():
-    # Newcombe 1998, table II, method 10, rows (a) and (b)
-    assert share_difference_interval(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=1e-4)
-    assert share_difference_interval(9, 10, 3, 10) == pytest.approx((0.1705, 0.8090), abs=1e-4)
-
-
-@pytest.mark.parametrize(
-    "text", ["It is not good", "it is n't good", "It isn't", "isn’t it", "NEVER again", "cannot wait"]
-)
-def test_negations_are_found(text):
-    assert NEGATION.search(text)
-
-
-@pytest.mark.parametrize("text", ["a knot", "nothingness", "notable", "the ant", "another", "went"])
-def test_other_words_are_no_negations(text):
-    assert not NEGATION.search(text)
-
-
-def test_quartiles_share_equal_lengths():
-    assert quartiles(np.array([1, 2, 3, 4, 5, 6, 7, 8])).tolist() == [
-        *["1 to 2 words"] * 2, *["3 to 4 words"] * 2, *["5 to 6 words"] * 2, *["7 to 8 words"] * 2,
-    ]  # fmt: skip
-    assert set(quartiles(np.array([4, 4, 4, 4]))) == {"4 words"}
-
-
-def test_two_values_are_one_question_and_small_slices_none():
-    values = np.array(["yes"] * 30 + ["no"] * 70, dtype=object)
-    assert compared_values(values) == ["yes"]
-    assert compared_values(np.array(["a"] * 95 + ["b"] * 5, dtype=object)) == []
-    assert compared_values(np.array(["10"] * 30 + ["9"] * 30 + ["z"] * 10 + ["11"] * 30, dtype=object)) == [
-        "9",
-        "10",
-        "11",
-    ]
-
-
-def planted_texts(rows=800):
-    """Rows of 5 to 24 words, every fourth with a negation, none of which depends on another."""
-    words = [5 + 7 * row % 20 for row in range(rows)]
-    return [(" ".join(["not" if row % 4 == 0 else "so", *["x"] * (count - 1)]),) for row, count in enumerate(words)]
-
-
-def test_the_slice_with_more_errors_is_found_and_no_other():
-    generator, texts = np.random.default_rng(5), planted_texts()
-    gold = generator.integers(3, size=len(texts))
-    column = generator.choice(["web", "mail", "phone"], size=len(texts))
-    wrong = generator.random(len(texts)) < np.where(column == "mail", 0.45, 0.1)
-    found = compare_slices({"full errors": wrong}, features(texts, gold, ("a", "b", "c"), column, "channel"))
-    assert {row.feature for row in found} == {"text length", "gold label", "negation word", "channel"}
-    assert [row.value for row in found if row.feature == "gold label"] == ["a", "b", "c"]
-    assert [row.value for row in found if row.feature == "negation word"] == ["yes"]
-    mail = next(row for row in found if row.value == "mail")
-    assert mail.p_holm < 1e-6
-    assert mail.difference == pytest.approx(mail.share - mail.rest_share)
-    assert mail.difference_ci95[0] > 0.2
-    assert (mail.rows + mail.rest_rows, mail.count + mail.rest_count) == (len(texts), wrong.sum())
-    # the other channels differ from a rest that holds `mail`; whatever has nothing to do with it does not
-    assert all(row.p_holm > 0.05 for row in found if row.feature != "channel")
 
 
 def planted_depth(known_at, classes=2, rows=600, fit_rows=500, seed=0, layers=4, error_rate=0.25):

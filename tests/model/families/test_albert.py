@@ -4,73 +4,53 @@ import copy
 import json
 import subprocess
 import sys
-from contextlib import ExitStack
 from itertools import combinations, pairwise
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from albert import FAMILY, stock_of
 from readouts import with_readout
-from tiny import FRESH, TEXTS, save_model, sets
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from tiny import FRESH, save_model, sets
+from transformers import AutoConfig
 
 from compressor.compensation.distill import distill
-from compressor.compensation.refits.amounts import fit_amounts
-from compressor.compensation.refits.moments import text_moments
-from compressor.compensation.refits.widths import mean_change
 from compressor.data.answers.kinds import SINGLE
-from compressor.data.batches import encode, pad
+from compressor.data.batches import pad
 from compressor.errors import UserError
 from compressor.export.onnx import export_variants
 from compressor.export.optimize import count_operators, share_weights
 from compressor.measurement.cost import parameter_count, weight_bytes
 from compressor.measurement.predictions import predict
 from compressor.measurement.runtime import predict_onnx, session
-from compressor.measurement.timing.predictor import time_layers
-from compressor.model.capture import capture_calls, recorded
+from compressor.model.capture import capture_calls
 from compressor.model.checks import stock_shape
-from compressor.model.families import FAMILIES, layer_kinds, layer_list
+from compressor.model.families import layer_kinds, layer_list
 from compressor.model.load import find_model, load_classifier, load_model, load_tokenizer
 from compressor.model.states.reading import head_logits, read_state
 from compressor.model.states.states import class_states
-from compressor.model.sublayers import cut_ffn, cut_part, shape_of
+from compressor.model.sublayers import cut_ffn, shape_of
 from compressor.model.surgery import drop_layers, leave_out, rolled
 from compressor.model.surgery import save_model as save
 from compressor.progress import silent
-from compressor.recipe.compression import BudgetSpec, GoalsSpec, SelectionSpec
+from compressor.recipe.compression import GoalsSpec, SelectionSpec
 from compressor.recipe.file import load_recipe
 from compressor.recipe.ship import ShipSpec
 from compressor.recipe.training import DistillSpec
 from compressor.run.checks import prepare
 from compressor.selection.allowed import allowed_sets, count_sets, may_go
-from compressor.selection.budget.units import check_budget, least_left, shared_mixes
 from compressor.selection.search import SEARCHES, check_selection, find_plan
 from compressor.selection.trials import Trials
 from compressor.selection.trie import count_applications, walk_sets
 
-FAMILY = FAMILIES["albert"]
 KINDS = (None,) * 6
 SETS = {1: (6,), 2: (5, 6), 3: (4, 5, 6), 4: (3, 4, 5, 6), 5: (2, 3, 4, 5, 6)}
 """Number of layers -> the one set of six that goes."""
-LIMITS = {"min_seconds": 0, "max_seconds": 1, "min_runs": 1}
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """Return a model of six layers that are one, its texts and its directory."""
-    folder = save_model(tmp_path_factory.mktemp("albert") / "full", "albert", layers=6)
-    source = find_model(str(folder))
-    return load_classifier(source), encode(TEXTS, load_tokenizer(source), 40), folder
-
-
-def stock_of(folder, layers):
-    """Return the stock class of the directory with another number of layers, as transformers itself makes it."""
-    return AutoModelForSequenceClassification.from_pretrained(folder, num_hidden_layers=layers).eval()
-
-
-def test_each_time_is_a_module_and_all_have_the_same_weights(made):
-    model, encodings, folder = made
+def test_each_time_is_a_module_and_all_have_the_same_weights(six_albert):
+    model, encodings, folder = six_albert
     stack, stock = layer_list(model, FAMILY), stock_of(folder, 6)
     assert len({id(layer) for layer in stack}) == len(stack) == 6
     for name in (FAMILY.attention_output, FAMILY.ffn_output, FAMILY.ffn_norm):
@@ -84,8 +64,8 @@ def test_each_time_is_a_module_and_all_have_the_same_weights(made):
     assert parameter_count(moved) == parameter_count(stock)
 
 
-def test_states_are_those_behind_each_time(made):
-    model, encodings, folder = made
+def test_states_are_those_behind_each_time(six_albert):
+    model, encodings, folder = six_albert
     found = class_states(model, FAMILY, encodings, None, 3)
     assert found.sample.shape == (7, 24, 32)
     inputs = {name: torch.from_numpy(value) for name, value in pad(encodings, np.arange(24)).items()}
@@ -108,8 +88,8 @@ def test_one_set_of_each_size_may_go():
     assert [count_sets(6, size, (4,), KINDS) for size in range(6)] == [1, 1, 1, 0, 0, 0]
 
 
-def test_every_set_by_the_trie_is_the_stock_class_with_fewer_layers(made):
-    model, encodings, folder = made
+def test_every_set_by_the_trie_is_the_stock_class_with_fewer_layers(six_albert):
+    model, encodings, folder = six_albert
     calls, teacher = capture_calls(model, FAMILY, encodings, batch_size=5)
     order = torch.cat([call.rows for call in calls]).argsort()
     assert count_applications(6, [(), *SETS.values()]) == 6  # each set is where another begins
@@ -125,8 +105,8 @@ def test_every_set_by_the_trie_is_the_stock_class_with_fewer_layers(made):
 
 
 @pytest.mark.parametrize("search", [name for name in SEARCHES if name != "fixed"])
-def test_searches_find_the_set(made, search):
-    model, encodings, _ = made
+def test_searches_find_the_set(six_albert, search):
+    model, encodings, _ = six_albert
     calls, teacher = capture_calls(model, FAMILY, encodings)
     spec = SelectionSpec(search=search, layers=3, beam_width=2)
     plan = find_plan(Trials(model, FAMILY, calls, teacher), lambda size: SETS[size] if size else (), spec)
@@ -169,8 +149,8 @@ def test_what_would_be_done_to_all_layers_is_refused_before_work(tmp_path, tiny_
     assert not (tmp_path / "run").exists()
 
 
-def test_roles_of_a_checkpoint_are_refused(made, command):
-    code, _, stderr = command("analyze", "roles", made[2])
+def test_roles_of_a_checkpoint_are_refused(six_albert, command):
+    code, _, stderr = command("analyze", "roles", six_albert[2])
     assert (code, "its layers are one, applied again and again" in stderr, stderr.count("\n")) == (2, True, 1)
 
 
@@ -201,8 +181,8 @@ def test_ship_takes_up_what_may_go_where_it_names_no_units(tmp_path, tiny_task):
     assert prepare(exact, tmp_path / "run", "cpu", silent).recipe.ship.parts == []
 
 
-def test_a_shorter_model_is_as_large_and_opens_everywhere(made, tmp_path):
-    model, encodings, folder = made
+def test_a_shorter_model_is_as_large_and_opens_everywhere(six_albert, tmp_path):
+    model, encodings, folder = six_albert
     student = drop_layers(model, FAMILY, (4, 5, 6))
     save(student, load_tokenizer(find_model(str(folder))), tmp_path / "model", "# card\n")
     assert weight_bytes(tmp_path / "model") == weight_bytes(folder)  # what goes is time, no weight
@@ -223,8 +203,8 @@ def test_a_shorter_model_is_as_large_and_opens_everywhere(made, tmp_path):
     np.testing.assert_allclose(found["logits"], predict(student, encodings, batch_size=24), atol=1e-6)
 
 
-def test_one_layer_that_is_no_longer_the_others_is_not_saved(made):
-    model, _, _ = made
+def test_one_layer_that_is_no_longer_the_others_is_not_saved(six_albert):
+    model, _, _ = six_albert
     with pytest.raises(UserError, match=r"3\.ffn:8: layers of this family are one .* name the same part"):
         leave_out(model, FAMILY, ["3.ffn:8"])
     other = copy.deepcopy(model)
@@ -233,8 +213,8 @@ def test_one_layer_that_is_no_longer_the_others_is_not_saved(made):
         rolled(other)
 
 
-def test_files_answer_like_the_model_and_hold_each_weight_once(made, tmp_path):
-    model, encodings, folder = made
+def test_files_answer_like_the_model_and_hold_each_weight_once(six_albert, tmp_path):
+    model, encodings, folder = six_albert
     made_of = {"short": [5, 6], "narrow": [*(f"{layer}.heads:2+ffn:40" for layer in range(1, 5)), 5, 6]}
     for name, units in made_of.items():
         save(leave_out(model, FAMILY, units), load_tokenizer(find_model(str(folder))), tmp_path / name, "# card\n")
@@ -278,15 +258,15 @@ def test_weights_of_the_very_same_numbers_are_kept_once(tmp_path):
     assert count_operators(tmp_path / "model.onnx") == {"Sum": 1, "Concat": 1}
 
 
-def test_a_small_head_folds_into_the_pooler(made):
-    model, encodings, _ = made
+def test_a_small_head_folds_into_the_pooler(six_albert):
+    model, encodings, _ = six_albert
     folded, _ = with_readout(model, FAMILY, encodings)
     assert folded.albert.pooler.weight[2:].abs().max() == 0
 
 
 @pytest.mark.slow
-def test_distillation_trains_the_one_layer(made, tmp_path):
-    model, encodings, folder = made
+def test_distillation_trains_the_one_layer(six_albert, tmp_path):
+    model, encodings, folder = six_albert
     student = drop_layers(model, FAMILY, (5, 6))
     before = {name: value.clone() for name, value in student.named_parameters()}
     spec = DistillSpec(epochs=4, batch_size=8, lr=1e-3, holdout=0.0, attended=True)
@@ -299,147 +279,3 @@ def test_distillation_trains_the_one_layer(made, tmp_path):
     np.testing.assert_allclose(
         predict(stock_of(tmp_path / "model", 4), encodings), predict(student, encodings), atol=1e-6
     )
-
-
-@pytest.mark.slow
-def test_a_run_with_an_early_exit_ends_in_a_stock_model(tiny_task, tmp_path, command):
-    folder = save_model(tmp_path / "full", "albert", layers=4, num_labels=2)
-    values = (
-        f"model.path={folder}", "selection={search: exhaustive, layers: 2}", "analysis=[errors, ffn]",
-        "compensation={distill: {epochs: 1}, head: {nodes: 4, epochs: 3}}", "export.variants=[optimized, int8]",
-        "cascade={exits: [2], max_flips: 0.5, fit_size: 100}", "data.calibration.seen_in_training=false",
-        "benchmark.workload=false",
-    )  # fmt: skip
-    code, stdout, stderr = command(
-        "run", tiny_task / "recipe.yaml", *sets(*values), "--out", tmp_path / "run", "--json"
-    )
-    assert code == 0, stderr
-    result = json.loads(stdout)
-    assert result["plan"]["skip"] == [3, 4]
-    assert result["plan"]["sets_total"] == 1
-    assert len(result["layers"]) == 5
-    assert len({row["separability"] for row in result["layers"]}) == 5  # each time has a state of its own
-    assert result["tail"]["form"] is not None
-    assert result["parity"]["optimized"]["agreement"] == 1.0
-    assert result["cascade"] is not None
-    full, short = (result["variants"][name] for name in ("full", "compressed"))
-    assert short["parameters"] == full["parameters"]
-    assert short["bytes"] == pytest.approx(full["bytes"], rel=0.01)
-    assert short["encoder_flops"] == full["encoder_flops"] / 2
-    config = AutoConfig.from_pretrained(tmp_path / "run" / "model")
-    assert (config.num_hidden_layers, config.num_hidden_groups) == (2, 1)
-
-
-@pytest.mark.parametrize("stock", [True, False])
-@pytest.mark.parametrize("part", ["ffn:24", "heads:3", "heads:2+ffn:40"])
-def test_a_narrower_layer_is_narrower_each_time(made, tmp_path, part, stock):
-    model, encodings, folder = made
-    units = [*(f"{layer}.{part}" for layer in range(1, 5)), 5, 6]
-    student = leave_out(model, FAMILY, units)
-    assert len(set(shape_of(student, FAMILY).each())) == 1
-    assert parameter_count(student) < parameter_count(model)
-    cut, zeroed = copy.deepcopy(layer_list(model, FAMILY)[0]), copy.deepcopy(drop_layers(model, FAMILY, (5, 6)))
-    cut_part(cut, FAMILY, part)
-    one = layer_list(zeroed, FAMILY)[0]
-    with torch.no_grad():
-        for name in (FAMILY.attention_output, FAMILY.ffn_output):
-            one.get_submodule(name).weight[:, cut.get_submodule(name).in_features :] = 0
-    wanted = predict(zeroed, encodings)
-    np.testing.assert_allclose(predict(student, encodings), wanted, atol=1e-5)
-    save(student, load_tokenizer(find_model(str(folder))), tmp_path / "model", "# card\n", stock=stock)
-    ours = load_classifier(find_model(str(tmp_path / "model")))
-    assert shape_of(ours, FAMILY) == shape_of(student, FAMILY)
-    assert parameter_count(ours) == parameter_count(student)
-    np.testing.assert_allclose(predict(ours, encodings), predict(student, encodings), atol=1e-6)
-    narrow = AutoConfig.from_pretrained(tmp_path / "model").intermediate_size
-    assert narrow == shape_of(student, FAMILY).ffn_widths[0]
-    if stock or "heads" not in part:  # with all heads there is nothing to fill up
-        np.testing.assert_allclose(predict(stock_of(tmp_path / "model", 4), encodings), wanted, atol=1e-5)
-    if "ffn" in part:
-        assert weight_bytes(tmp_path / "model") < weight_bytes(folder)
-
-
-def test_amounts_are_fitted_to_all_times_together(made):
-    model, encodings, _ = made
-    encodings = encodings.take(np.tile(np.arange(len(encodings)), 5))
-    amounts = fit_amounts(model, FAMILY, encodings, {1: ["ffn:24"], 3: ["heads:2+ffn:40"]})
-    assert set(amounts) == {(layer, piece) for layer in range(1, 7) for piece in ("ffn:24", "ffn:40", "heads:2")}
-    assert all(amounts[layer, piece] is amounts[1, piece] for layer, piece in amounts)
-    # the bias alone, by hand: what the neurons that go give on average, over all times and fitted rows
-    kept = list(amounts[1, "ffn:24"].kept)
-    gone = sorted({*range(64)} - {*kept})
-    total, weights = torch.zeros(64, dtype=torch.float64), 0.0
-    layers, rows = layer_list(model, FAMILY), np.arange(len(encodings))
-    inputs = {name: torch.from_numpy(value) for name, value in pad(encodings, rows).items()}
-    mask = inputs["attention_mask"].bool() & torch.from_numpy(rows % 5 != 4)[:, None]
-    with torch.inference_mode(), ExitStack() as stack:
-        places = {"inside": (FAMILY.ffn_output, True), "sum": (FAMILY.ffn_norm, True)}
-        seen = [stack.enter_context(recorded(layer, **places)) for layer in layers]
-        model(**inputs)
-    for one in seen:
-        weight = 1 / (one["sum"].double().var(-1, correction=0) + 1e-12)
-        weight[:, 0] *= 10
-        total += (one["inside"].double() * weight[..., None])[mask].sum(0)
-        weights += float(weight[mask].sum())
-    output = layers[0].get_submodule(FAMILY.ffn_output)
-    bias = output.bias.double() + output.weight.double()[:, gone] @ (total / weights)[gone]
-    with torch.no_grad():
-        sums = text_moments(model, FAMILY, encodings, [(1, False)], batch_size=16)[1, False]
-    found = output.bias.double() + mean_change(sums, torch.tensor(kept))[-1]
-    torch.testing.assert_close(found, bias, rtol=1e-5, atol=1e-5)
-
-
-def test_mixes_of_one_layer_by_hand():
-    savings = {(layer, part): np.array([0.1]) for layer in (1, 2) for part in ("", "heads:2", "ffn:8", "ffn:4")}
-    assert set(shared_mixes(savings, 2)) == {
-        ("1.ffn:8", "2.ffn:8"), ("1.ffn:4", "2.ffn:4"), ("1.heads:2", "2.heads:2"), ("1.heads:2+ffn:8", "2.heads:2+ffn:8"),
-        ("1.heads:2+ffn:4", "2.heads:2+ffn:4"), (2,), ("1.ffn:8", 2), ("1.ffn:4", 2), ("1.heads:2", 2),
-        ("1.heads:2+ffn:8", 2), ("1.heads:2+ffn:4", 2),
-    }  # fmt: skip
-    parts = {key: saved for key, saved in savings.items() if key[1]}
-    assert len(shared_mixes(parts, 2)) == 5
-    assert (
-        shared_mixes({key: saved for key, saved in parts.items() if key[0] == 1}, 2) == []
-    )  # of the other nothing may go
-    spec = SelectionSpec(units=["width"], budget={"keep": 0.75})
-    assert least_left(spec, parts, 2, one=True) == pytest.approx(0.6)
-    with pytest.raises(UserError, match=r"0\.5 cannot be reached .* the least that can remain is 0\.600"):
-        check_budget(spec.model_copy(update={"budget": BudgetSpec(keep=0.5)}), parts, 2, one=True)
-
-
-def test_models_that_are_timed_lose_the_same_of_each_layer(made):
-    model, _, _ = made
-    built = {}
-
-    def build(units, _all_rows):
-        student = leave_out(model, FAMILY, units)
-        built[tuple(units)] = {(own.ffn_widths[0], own.heads[0]) for own in shape_of(student, FAMILY).each()}
-        return lambda _batch: None
-
-    time_layers(build, shape_of(model, FAMILY), [], parts=["ffn:24", "heads:2"], spared=True, **LIMITS)
-    narrower = [sizes for units, sizes in built.items() if any(isinstance(unit, str) for unit in units)]
-    assert narrower == [{(24, 4)}, {(64, 2)}]
-
-
-@pytest.mark.slow
-def test_a_run_with_a_budget_narrows_all_layers_alike(tiny_task, tmp_path, command):
-    folder = save_model(tmp_path / "full", "albert", layers=4, num_labels=2)
-    values = (
-        f"model.path={folder}",
-        "selection={units: [layer, width, heads], widths: [0.5, 0.25], budget: {keep: 0.7}, beam_width: 2}",
-        "export.variants=[optimized]", "benchmark.workload=false",
-    )  # fmt: skip
-    code, stdout, stderr = command(
-        "run", tiny_task / "recipe.yaml", *sets(*values), "--out", tmp_path / "run", "--json"
-    )
-    assert code == 0, stderr
-    result = json.loads(stdout)
-    plan = result["plan"]
-    assert plan["sets_total"] == 4 * 3 * 4 - 1
-    assert plan["sets_evaluated"] <= 6
-    assert all(len({*sizes}) == 1 for sizes in (plan["mix"]["heads"], plan["mix"]["ffn_widths"]))
-    assert plan["mix"]["kept"] <= 0.7
-    stock = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run" / "model")
-    assert stock.config.num_hidden_groups == 1
-    assert shape_of(load_model(tmp_path / "run" / "model"), FAMILY).heads == tuple(plan["mix"]["heads"])
-    assert result["parity"]["optimized"]["agreement"] == 1.0

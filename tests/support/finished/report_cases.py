@@ -239,3 +239,29 @@ class References(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+
+
+def unlabelled(result: dict) -> dict:
+    for entry in result["variants"].values():
+        entry.update(accuracy=None, accuracy_ci95=None, f1=None, mcc=None)
+        if entry["versus_full"]:
+            entry["versus_full"].update(
+                gained=None, lost=None, accuracy_delta=None, ci95=None, mcnemar_p=None, lower_bound=-0.042
+            )
+    for row in result["flipped"]:
+        row.update(gold=None, outcome="unlabelled")
+    return result
+
+
+def bare(result: dict) -> dict:
+    result = unlabelled(result)
+    result["variants"] = {name: {**result["variants"][name], "latency": []} for name in ("full", "compressed")}
+    result["plan"].update(regret=None, ranked=None, chosen=None, trace=[])
+    return {**result, "head": None, "goals": None, "parity": {}, "fused_nodes": {}, "flipped": [], "benchmark": {}}
+
+
+def no_speedup(result: dict) -> dict:
+    for entry in result["variants"].values():
+        for row in entry["latency"]:
+            row["claimed"] = False
+    return result

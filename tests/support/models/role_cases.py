@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from compressor.analysis.roles.roles import roles_of
 from compressor.analysis.roles.weights import Weights, weights_of
 
 WIDTH, FFN, HEADS = 32, 64, 4
@@ -111,3 +112,7 @@ def save(folder: Path, tensors: dict[str, torch.Tensor], shards: int = 1, **conf
         save_file({tensor: tensors[tensor] for tensor in tensors if placed[tensor] == file}, folder / file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": placed}))
     return folder
+
+
+def roles(tensors, draws=40, seed=0, **config):
+    return roles_of(weights(tensors, **config), draws=draws, seed=seed)
