@@ -1,6 +1,7 @@
 """ONNX directories of a saved classifier; each opens with `ORTModelForSequenceClassification` and `pipeline`."""
 
 import contextlib
+import gc
 import io
 import logging
 import shutil
@@ -84,6 +85,8 @@ class Job:
             make(file)
             if family_of(self.config["model_type"]).groups_key:
                 share_weights(file)
+            if onnx_bytes(file) > HEAVY:
+                gc.collect()
         return file
 
 
@@ -141,6 +144,9 @@ VARIANTS: dict[str, Callable[[Job], Path]] = {  # keys = ExportSpec.variants
     "fp16": export_fp16,
     "int8": export_int8,
 }
+
+HEAVY = 100_000_000
+"""Bytes from which on it pays to collect what exporters leave behind: cycles that hold a copy of all weights, or several."""
 
 STOCK = "fp32", "alltokens"
 """Variants that compute all that the Hugging Face model computes."""

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import onnx
 from onnx import numpy_helper
@@ -13,7 +15,12 @@ from compressor.model.cls_row import relative_positions
 from compressor.model.families import family_of
 from compressor.model.sublayers import any_shape
 
+if TYPE_CHECKING:
+    from onnxruntime.transformers.onnx_model_bert import BertOnnxModel
+
 FUSED = "Attention", "SkipLayerNormalization", "BiasGelu", "MultiHeadAttention"
+MULTIPLIED = "MatMul", "Gemm", "Gather", "Attention"
+"""Nodes of whose constants the shapes alone say what shape comes out."""
 
 
 def fuse(source: Path, target: Path, config: dict, *, tail: bool = False) -> None:
@@ -22,19 +29,73 @@ def fuse(source: Path, target: Path, config: dict, *, tail: bool = False) -> Non
     `config` is the model's config.json; `tail` says that its last layer is a CLS-only tail. Raises RuntimeError when a
     layer is left with unfused nodes: the file would be right but slow, and nobody would see why.
     """
+    from onnxruntime import __version__
     from onnxruntime.transformers.fusion_options import FusionOptions
-    from onnxruntime.transformers.optimizer import optimize_model
 
     options = FusionOptions("bert")
     # the default turns the mask into a count of tokens, which gives wrong logits for padding on the left
     options.use_raw_attention_mask(True)
-    # level 1: level 2 fuses the same nodes here and may bind the graph to this machine's provider
-    with _sums_in_order(source) as ordered:
-        fused = optimize_model(str(ordered), "bert", opt_level=1, optimization_options=options)
+    with _sums_in_order(source) as ordered, TemporaryDirectory() as folder:
+        fused = _fusions(onnx.load(_simplified(ordered, Path(folder))))
+    fused.optimize(options)
+    fused.topological_sort()
+    fused.model.producer_name, fused.model.producer_version = "onnxruntime.transformers", __version__
     if family_of(config["model_type"]).groups_key:
         _share(fused.model)  # before it is written: each Attention node has queries, keys and values of its own here
     fused.save_model_to_file(str(target), use_external_data_format=large(source))
     check_fused(fused_nodes(count_operators(target)), config, tail=tail)
+
+
+def _simplified(source: Path, folder: Path) -> Path:
+    """Return the graph with constants folded and what does nothing gone, a file in `folder`, as ONNX Runtime writes it.
+
+    Level 1: level 2 fuses the same nodes as `_fusions` and may bind the graph to this machine's provider.
+    """
+    from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
+
+    settings, target = SessionOptions(), folder / "simplified.onnx"
+    settings.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_BASIC
+    settings.optimized_model_filepath = str(target)
+    if large(source):
+        prefix = "session.optimized_model_external_initializers"
+        settings.add_session_config_entry(f"{prefix}_file_name", f"{target.name}.data")
+        settings.add_session_config_entry(f"{prefix}_min_size_in_bytes", "1024")
+    # weights that two nodes share are no longer found by the fusions
+    InferenceSession(str(source), settings, ["CPUExecutionProvider"], disabled_optimizers=["ConstantSharing"])
+    return target
+
+
+def _fusions(graph: onnx.ModelProto) -> "BertOnnxModel":
+    """Return ONNX Runtime's fusions of BERT on a graph, which infer shapes without the weights.
+
+    Each fusion keeps what was inferred for it, a copy of the graph: `onnxruntime.transformers.optimizer.optimize_model` takes
+    eight times the memory of the weights.
+    """
+    from onnxruntime.transformers.onnx_model_bert import BertOnnxModel
+
+    class Fusions(BertOnnxModel):
+        def infer_runtime_shape(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            whole, self.model = self.model, _without_weights(self.model)
+            try:
+                return super().infer_runtime_shape(*args, **kwargs)
+            finally:
+                self.model = whole
+
+    return Fusions(graph)
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy whose matrices and embeddings are shapes alone."""
+    read = {name for node in model.graph.node if node.op_type not in MULTIPLIED for name in node.input}
+    bare = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    for part in "node", "input", "output", "value_info":
+        getattr(bare.graph, part).extend(getattr(model.graph, part))
+    for weight in model.graph.initializer:
+        if weight.name in read or len(weight.dims) < 2 or weight.data_type != onnx.TensorProto.FLOAT:
+            bare.graph.initializer.append(weight)
+        else:
+            bare.graph.initializer.add(name=weight.name, dims=weight.dims, data_type=weight.data_type)
+    return bare
 
 
 @contextmanager

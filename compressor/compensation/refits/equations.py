@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,8 +32,8 @@ class NormalEquations:
         root = weight.double().sqrt().to(phi.dtype)[:, None]
         last = phi.new_full((len(phi), 1), float(bias))
         phi, wanted = torch.cat([phi, last], dim=1) * root, wanted.to(phi.dtype) * root
-        self.gram += (phi.T @ phi).double()
-        self.cross += (phi.T @ wanted).double()
+        self.gram = _plus(self.gram, phi.T @ phi)
+        self.cross = _plus(self.cross, phi.T @ wanted)
         self.energy += float(wanted.double().square().sum())
         self.weight += float(weight.double().sum())
 
@@ -70,6 +71,16 @@ class Solution:
     error_before: float
     error_after: float
     condition: float
+
+
+def _plus(total: Tensor | float, part: Tensor) -> Tensor:
+    """Return float64 sums with `part` added, in their place behind the first; NumPy casts as it adds, PyTorch a copy before."""
+    if isinstance(total, float):
+        return part.double()
+    if total.device.type == "cpu":
+        np.add(total.numpy(), part.numpy(), out=total.numpy())
+        return total
+    return total.add_(part)
 
 
 def penalised(gram: Tensor, penalty: float) -> Tensor:
