@@ -105,6 +105,18 @@ def _sums_in_order(source: Path) -> Iterator[Path]:
     What layer 1 adds to may be such a map itself (ALBERT's of the embeddings). The fusion takes the first one that it meets
     for that of the attention block, and looks no further. Sums are the same either way.
     """
+    ordered = source.with_name(f"ordered-{source.name}")  # weights that lie in files of their own are found from there
+    if not _turned(source, ordered):
+        yield source
+        return
+    try:
+        yield ordered
+    finally:
+        ordered.unlink()
+
+
+def _turned(source: Path, ordered: Path) -> bool:
+    """Write the graph with its sums in order; return whether any had to be turned: where none had, nothing is written."""
     whole = onnx.load(str(source), load_external_data=False)
     places = {node.output[0]: place for place, node in enumerate(whole.graph.node) if node.op_type == "Add"}
     turned = False
@@ -113,15 +125,9 @@ def _sums_in_order(source: Path) -> Iterator[Path]:
         if 0 <= first < second:
             node.input[:] = node.input[::-1]
             turned = True
-    if not turned:
-        yield source
-        return
-    ordered = source.with_name(f"ordered-{source.name}")  # weights that lie in files of their own are found from there
-    ordered.write_bytes(whole.SerializeToString())
-    try:
-        yield ordered
-    finally:
-        ordered.unlink()
+    if turned:
+        ordered.write_bytes(whole.SerializeToString())
+    return turned
 
 
 def share_weights(path: Path) -> None:
