@@ -105,9 +105,10 @@ soak: $(STAMP)  ## [ARGS="--short"]: an hour of kills, full disks, wrong inputs 
 bench-fuzz: $(STAMP)  ## [ARGS="--inputs 10000 --seed 0 --out FILE.json"]: wrong inputs of every kind, each to a command
 	$(BIN)/python -m benchmarks.reliability.fuzz $(ARGS)
 
-bench-memory: $(STAMP)  ## peak memory of the scoring pass at 1,000 and 10,000 rows, and of an archive of up to 1,000,000
+bench-memory: $(STAMP)  ## peak memory of the scoring pass at 1,000 and 10,000 rows, of an archive of up to 1,000,000, of an export
 	$(BIN)/python -m benchmarks.memory.run
 	$(BIN)/python -m benchmarks.memory.archive
+	$(BIN)/python -m benchmarks.memory.exports
 
 bench-gpu: $(STAMP)  ## [PART=latency] [ARGS="--precision fp16"]: BERT-base on a GPU, random weights; refuses without one
 	$(BIN)/python -m benchmarks.gpu.run $(if $(PART),--part $(PART)) $(ARGS)
