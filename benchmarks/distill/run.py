@@ -25,7 +25,7 @@ import yaml
 from transformers import PreTrainedModel
 
 from benchmarks.common.digits import digits
-from benchmarks.common.glue import TASKS, add_sources
+from benchmarks.common.glue import TASKS, TWELVE, add_sources
 from benchmarks.distill.start import KEEP, UNITS, Start, Text, start_of, text_of
 from benchmarks.distill.tables import ALL, RESULTS, best_settings, changed_share, put_tables
 from compressor.compensation.distill import distill
@@ -40,7 +40,7 @@ from compressor.recipe.file import part_of_recipe
 from compressor.recipe.training import DistillSpec
 from compressor.run.run import Run
 
-MODELS = "sst2", "qnli", "sst2-12layers", "qnli-12layers"
+MODELS = (*TASKS, *TWELVE)
 POINTS = 500, 2000, 8000, 32000
 SMALL, LARGE = 32, 128
 """Texts a step: of little text, and of much on a GPU."""
@@ -170,7 +170,7 @@ def arguments_of(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the options in `words`, those of the command line where there are none."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_sources(parser)
-    parser.add_argument("--model", nargs="+", default=list(MODELS), choices=[*TASKS, *MODELS[2:]])
+    parser.add_argument("--model", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--texts", nargs="+", default=[*map(str, POINTS), ALL], help=f"numbers of texts, or {ALL}")
     parser.add_argument("--units", nargs="+", default=list(UNITS), help="what may go of the full model")
     parser.add_argument("--keep", type=float, default=KEEP, help="share of the encoder's FLOPs that may remain")

@@ -6,6 +6,8 @@ from typing import Any
 
 from benchmarks.common import markdown
 from benchmarks.common.digits import classes_of
+from benchmarks.common.glue import TASKS
+from benchmarks.compensation.tables import better_of, flips_of, pooled, pooled_bound
 from compressor.measurement.statistics import delta_interval, discordant, paired_lower_bound, share_interval
 from compressor.model.units import unit_words
 
@@ -25,7 +27,7 @@ def put_tables(results: Mapping[str, Any]) -> None:
         f"- {model}: without {unit_words(entry['units'])}; {entry['texts']:,} texts."
         for model, entry in results.items()
     ]
-    parts = [markdown.table(COLUMNS, rows), "\n".join(gone)]
+    parts = [markdown.table(COLUMNS, [*rows, *pooled_rows(results)]), "\n".join(gone)]
     compared = [row for model, entry in results.items() for row in settings_of(model, entry)]
     if compared:
         parts += ["**Settings compared**", markdown.table(COMPARED, compared)]
@@ -47,6 +49,19 @@ def rows_of(model: str, entry: Mapping[str, Any]) -> Iterator[list[str]]:
     ]
     for made in sorted(entry["points"].values(), key=lambda point: point["texts"]):
         yield [model, f"{made['texts']:,}", *course(made), *figures(entry, made["predictions"])]
+
+
+def pooled_rows(results: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Yield the rows of all tasks together, once each of them has a point: closed form, and each with the most of its text."""
+    if any(not results.get(task, {}).get("points") for task in TASKS):
+        return
+    tasks = [results[task] for task in TASKS]
+    most = [max(entry["points"].values(), key=lambda point: point["texts"]) for entry in tasks]
+    for words, made in ("0 (closed form)", [entry["start"] for entry in tasks]), ("most of each", most):
+        changed, better = ([of(*pair) for pair in zip(tasks, made, strict=True)] for of in (flips_of, better_of))
+        bound = f"{100 * pooled_bound(better):+.1f}"
+        empty = [""] * (len(COLUMNS) - 5)
+        yield ["five tasks", words, *empty, markdown.share(*pooled(changed)), markdown.points(*pooled(better)), bound]
 
 
 def settings_of(model: str, entry: Mapping[str, Any]) -> Iterator[list[str]]:

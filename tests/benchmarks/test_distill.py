@@ -43,6 +43,18 @@ def test_rows_by_hand():
     assert low < float(large[9]) < 20.0 < high
 
 
+def test_tasks_are_pooled_by_the_most_text_of_each_once_all_are_there():
+    made = entry("1111100000", "1111111111", "1111000000", _2000="1111100011", _500="0111100000")
+    results = dict.fromkeys(tables.TASKS, made)
+    assert not list(tables.pooled_rows({**results, "rte": {**made, "points": {}}}))
+    begin, most = tables.pooled_rows(results)
+    assert (begin[:2], most[:2]) == (["five tasks", "0 (closed form)"], ["five tasks", "most of each"])
+    assert {len(row) for row in (begin, most)} == {len(tables.COLUMNS)}
+    assert [row[-3].split(" [")[0] for row in (begin, most)] == ["10.0 %", "20.0 %"]
+    assert [row[-2].split(" [")[0] for row in (begin, most)] == ["-10.0", "+20.0"]
+    assert float(begin[-1]) < -10 < 0 < float(most[-1]) < 20
+
+
 @pytest.fixture
 def ready(tiny_task, tmp_path, monkeypatch):
     """Return a function: arguments -> the results of a run on the tiny task, in a folder of its own."""
