@@ -20,6 +20,7 @@ HERE = Path(__file__).parents[1]
 RESULTS = HERE / "results" / "units.json"
 ANALYSIS = HERE / "results" / "analysis.json"
 FIGURE = HERE / "figures" / "units.png"
+TEXTS_FIGURE = HERE / "figures" / "units_texts.png"
 KINDS = {
     "layers": "whole layers",
     "blocks": "layers, FFNs, attention blocks",
@@ -75,7 +76,10 @@ def write(results: Mapping[str, Any]) -> None:
         markdown.put("units_models", task_table(single))
     texts = {name: task for name, task in results["tasks"].items() if task.get("texts")}
     if texts:
-        markdown.put("units_texts", texts_table(texts))
+        parts = [texts_table(texts)]
+        if texts_figure(texts, TEXTS_FIGURE):
+            parts.append(f"![Changed predictions by the number of texts](../figures/{TEXTS_FIGURE.name})")
+        markdown.put("units_texts", "\n\n".join(parts))
     removed = {name: task for name, task in tasks.items() if task.get("removal")}
     if removed:
         markdown.put("units_removal", removal_table(removed, read_json(ANALYSIS)["tasks"]))
@@ -181,6 +185,33 @@ def texts_table(tasks: Mapping[str, Any]) -> str:
         ["model", "texts", "stand-ins: changed [95 %]", "points [95 %]", "refitted: changed [95 %]", "points [95 %]"],
         rows,
     )
+
+
+def texts_figure(tasks: Mapping[str, Any], target: Path) -> Path | None:
+    """Draw the changed predictions of the refitted models by the number of texts; None for one number."""
+    if max(len(task["texts"]) for task in tasks.values()) < 2:
+        return None
+    from compressor.report.figures.style import COMPRESSED, SKIPPED, dress, legend, new_figure, png
+
+    drawn = new_figure(3.2, "More text for the closed form: half of the encoder's FLOPs gone as heads and neurons")
+    axes, top = drawn.subplots(), 0.0
+    for (name, task), (colour, marker) in zip(tasks.items(), ((COMPRESSED, "o"), (SKIPPED, "s")), strict=False):
+        counts = sorted(map(int, task["texts"]))
+        found = [pooled([flips_of(task, task["texts"][str(count)]["methods"]["refit"])]) for count in counts]
+        middle, low, high = 100 * np.array(found).T
+        top = max(top, *high)
+        axes.errorbar(
+            counts, middle, yerr=[middle - low, high - middle], color=colour, marker=marker, capsize=3, label=name
+        )
+    axes.set(xscale="log", xlabel="unlabelled texts", ylabel="changed predictions, %", ylim=(0, 1.35 * top or 1))
+    ticks = sorted({int(count) for task in tasks.values() for count in task["texts"]})
+    axes.set_xticks(ticks, [f"{count:,}" for count in ticks])
+    axes.minorticks_off()
+    dress(axes, "y")
+    legend(axes, None)
+    target.parent.mkdir(exist_ok=True)
+    target.write_bytes(png(drawn))
+    return target
 
 
 def latency_table(latency: Mapping[str, Any]) -> str:

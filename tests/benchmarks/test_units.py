@@ -59,9 +59,13 @@ def test_every_kind_of_mix_keeps_to_its_budget_and_is_measured_step_by_step(meas
     assert any("heads:" in part or "ffn:" in part for part in parts)
 
 
-def test_text_and_single_blocks(measured):
+def test_text_and_single_blocks(measured, tmp_path):
     made = measured("--part", "texts", "--part", "removal")
     assert made["texts"].keys() == {"20", "40"}
+    drawn = tables.texts_figure({"sst2": made}, tmp_path / "figures" / "texts.png")
+    assert drawn.read_bytes().startswith(b"\x89PNG")
+    one = {**made, "texts": {"20": made["texts"]["20"]}}
+    assert tables.texts_figure({"sst2": one}, tmp_path / "none.png") is None
     assert {step: layers.keys() for step, layers in made["removal"].items()} == {
         step: {"1", "2", "3"} for step in bench.STEPS
     }
