@@ -34,7 +34,8 @@ COLUMNS = (
 
 def run_task(task: str, arguments: argparse.Namespace) -> dict:
     """Run one recipe; return its figures."""
-    recipe = recipe_of(task, arguments, task, f"selection.layers={arguments.layers}")
+    # the column of the lowest gain is about that score, whatever score ranks by default
+    recipe = recipe_of(task, arguments, task, f"selection.layers={arguments.layers}", "selection.rank_by=separability")
     out, started = Path("runs") / f"skip-{arguments.layers}" / task, time.perf_counter()
     result = run_recipe(recipe, out, track=track_for_terminal(), say=lambda line: print(f"  {line}", flush=True)).result
     print(f"{task}: {time.perf_counter() - started:.0f} s of this call", flush=True)
