@@ -49,14 +49,7 @@ def measured(layers: int) -> dict[str, Any]:
 
 def table(runs: list[dict[str, Any]]) -> str:
     """Return the Markdown table."""
-    columns = [
-        "layers, 1,024 wide",
-        "weights",
-        "before the export",
-        "peak",
-        "in sizes of the weights, above that",
-        "seconds",
-    ]
+    columns = ["layers, 1,024 wide", "weights", "before the export", "peak", "in sizes of the weights, above that"]
     rows = [
         [
             str(run["layers"]),

@@ -35,20 +35,22 @@ def fuse(source: Path, target: Path, config: dict, *, tail: bool = False) -> Non
     options = FusionOptions("bert")
     # the default turns the mask into a count of tokens, which gives wrong logits for padding on the left
     options.use_raw_attention_mask(True)
+    beside = large(source)
     with _sums_in_order(source) as ordered, TemporaryDirectory() as folder:
-        fused = _fusions(onnx.load(_simplified(ordered, Path(folder))))
+        fused = _fusions(onnx.load(_simplified(ordered, Path(folder), beside)))
     fused.optimize(options)
     fused.topological_sort()
     fused.model.producer_name, fused.model.producer_version = "onnxruntime.transformers", __version__
     if family_of(config["model_type"]).groups_key:
         _share(fused.model)  # before it is written: each Attention node has queries, keys and values of its own here
-    fused.save_model_to_file(str(target), use_external_data_format=large(source))
+    fused.save_model_to_file(str(target), use_external_data_format=beside)
     check_fused(fused_nodes(count_operators(target)), config, tail=tail)
 
 
-def _simplified(source: Path, folder: Path) -> Path:
+def _simplified(source: Path, folder: Path, beside: bool) -> Path:
     """Return the graph with constants folded and what does nothing gone, a file in `folder`, as ONNX Runtime writes it.
 
+    Its weights lie `beside` it where those of `source` do.
     Level 1: level 2 fuses the same nodes as `_fusions` and may bind the graph to this machine's provider.
     """
     from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
@@ -56,7 +58,7 @@ def _simplified(source: Path, folder: Path) -> Path:
     settings, target = SessionOptions(), folder / "simplified.onnx"
     settings.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_BASIC
     settings.optimized_model_filepath = str(target)
-    if large(source):
+    if beside:
         prefix = "session.optimized_model_external_initializers"
         settings.add_session_config_entry(f"{prefix}_file_name", f"{target.name}.data")
         settings.add_session_config_entry(f"{prefix}_min_size_in_bytes", "1024")

@@ -30,6 +30,24 @@ def test_fused_graphs_are_those_of_the_library(tiny, tmp_path, name, beside):
     assert (tmp_path / "fused.onnx.data").exists() == beside
 
 
+def test_weights_stay_beside_a_graph_whose_sums_were_turned(tiny, tmp_path, monkeypatch):
+    """The file of its sums in order has another name than what its weights lie in."""
+    model = tiny("albert")[0]
+    source = export_graph(model, "fp32", tmp_path, None, None)
+    onnx.save_model(onnx.load(source), source, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+    made, simplified = [], optimize._simplified
+
+    def watched(ordered, folder, *more):
+        found = simplified(ordered, folder, *more)
+        made.append((ordered.name, sorted(file.name for file in folder.iterdir())))
+        return found
+
+    monkeypatch.setattr(optimize, "_simplified", watched)
+    with quiet():
+        fuse(source, tmp_path / "fused.onnx", model.config.to_dict())
+    assert made == [("ordered-model.onnx", ["simplified.onnx", "simplified.onnx.data"])]
+
+
 def test_shapes_are_inferred_from_a_copy_without_weights(tiny, tmp_path):
     model = tiny("bert")[0]
     whole = onnx.load(export_graph(model, "fp32", tmp_path, None, None))
