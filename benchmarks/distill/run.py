@@ -26,8 +26,9 @@ from transformers import PreTrainedModel
 
 from benchmarks.common.digits import digits
 from benchmarks.common.glue import TASKS, TWELVE, add_sources
+from benchmarks.compensation.tables import flips_of
 from benchmarks.distill.start import KEEP, UNITS, Start, Text, start_of, text_of
-from benchmarks.distill.tables import ALL, RESULTS, best_settings, changed_share, put_tables
+from benchmarks.distill.tables import ALL, RESULTS, best_settings, put_tables
 from compressor.compensation.distill import distill
 from compressor.data.answers.kinds import SINGLE
 from compressor.files import read_json, write_json
@@ -160,7 +161,7 @@ def measure(model: str, arguments: argparse.Namespace, known: dict[str, Any], be
 
 def said(entry: dict[str, Any], made: dict[str, Any]) -> str:
     """Return how a job went, in words for the terminal."""
-    held, changed = [value for _, value in made["curve"]], changed_share(entry, made["predictions"])
+    held, changed = [value for _, value in made["curve"]], flips_of(entry, made).mean()
     kl = f"KL {held[0]:.4f} -> {min(held):.4f} held out" if held else "nothing held out"
     step = f"step {made['kept_step']} of {made['steps']}"
     return f"{kl}, {made['selection_kl']:.4f} on the selection split, {step}, {changed:.1%} changed"

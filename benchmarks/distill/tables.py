@@ -83,11 +83,6 @@ def course(made: Mapping[str, Any]) -> list[str]:
     return [held, f"{made['selection_kl']:.4f}", step, f"{made['seconds']:.0f}", made["environment"]["device"]["name"]]
 
 
-def changed_share(entry: Mapping[str, Any], predictions: str) -> float:
-    """Return the share of the evaluation rows whose prediction is not the full model's."""
-    return float((classes_of(entry["full"]) != classes_of(predictions)).mean())
-
-
 def figures(entry: Mapping[str, Any], predictions: str) -> list[str]:
     """Return changed predictions and accuracy difference with their 95 % intervals, and its one-sided 95 % bound."""
     full, other, labels = (classes_of(text) for text in (entry["full"], predictions, entry["labels"]))

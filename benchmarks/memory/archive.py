@@ -11,14 +11,13 @@ reports the peak of its resident memory; that of two readers is the larger one's
 import argparse
 import json
 import resource
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from benchmarks.common import markdown
+from benchmarks.common.child import told_by
 from compressor.files import read_json, write_json
 from compressor.measurement.machine.environment import environment
 
@@ -47,6 +46,10 @@ def write_texts(path: Path, count: int) -> None:
         written = written or parquet.ParquetWriter(path, table.schema)
         written.write_table(table)
     written.close()
+
+
+WIDE = {"hidden_size": 1024, "num_attention_heads": 16, "intermediate_size": 4096}
+"""Sizes of BERT-large's layers, of which it has 24."""
 
 
 def random_bert(folder: Path, **sizes: int) -> None:
@@ -125,11 +128,7 @@ def main() -> None:
             for texts, readers in (each for each in PARTS[part] if each[0] <= arguments.most):
                 if not (folder / f"{texts}.parquet").is_file():
                     write_texts(folder / f"{texts}.parquet", texts)
-                command = [sys.executable, "-m", __spec__.name, "--child", str(folder), str(texts), str(readers)]
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-                if done.returncode:
-                    raise SystemExit(done.stderr)
-                runs.append(json.loads(done.stdout.splitlines()[-1]))
+                runs.append(told_by(__spec__.name, "--child", str(folder), str(texts), str(readers)))
                 print(part, runs[-1], flush=True)
             results[part] = {"runs": runs, "environment": environment("cpu")}
             write_json(RESULTS, results)

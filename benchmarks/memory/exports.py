@@ -8,14 +8,13 @@ are. Each runs in a child process of its own, whose peak is reported, beside wha
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import markdown
-from benchmarks.memory.archive import random_bert
+from benchmarks.common.child import told_by
+from benchmarks.memory.archive import WIDE, random_bert
 from benchmarks.memory.run import memory_mb
 from compressor.files import write_json
 from compressor.measurement.machine.environment import environment
@@ -38,13 +37,8 @@ def child(folder: Path) -> None:
 def measured(layers: int) -> dict[str, Any]:
     """Return what the export of a random model of so many layers takes."""
     with tempfile.TemporaryDirectory() as made:
-        random_bert(
-            Path(made) / "model",
-            hidden_size=1024, num_hidden_layers=layers, num_attention_heads=16, intermediate_size=4096,
-        )  # fmt: skip
-        command = [sys.executable, "-m", __spec__.name, "--child", made]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return {"layers": layers, **json.loads(done.stdout.splitlines()[-1])}
+        random_bert(Path(made) / "model", num_hidden_layers=layers, **WIDE)
+        return {"layers": layers, **told_by(__spec__.name, "--child", made)}
 
 
 def table(runs: list[dict[str, Any]]) -> str:

@@ -11,14 +11,13 @@ several workers is the largest one's.
 import argparse
 import json
 import resource
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import markdown
-from benchmarks.memory.archive import random_bert
+from benchmarks.common.child import told_by
+from benchmarks.memory.archive import WIDE, random_bert
 from compressor.files import read_json, write_json
 from compressor.measurement.machine.environment import environment
 
@@ -70,13 +69,9 @@ def main() -> None:
         child(arguments.child, asked)
         return
     with tempfile.TemporaryDirectory() as made:
-        random_bert(
-            Path(made) / "model", hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096
-        )
+        random_bert(Path(made) / "model", num_hidden_layers=24, **WIDE)
         options = [part for name, value in asked.items() for part in (f"--{name}", str(value))]
-        command = [sys.executable, "-m", __spec__.name, *options, "--child", made]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found = json.loads(done.stdout.splitlines()[-1])
+        found = told_by(__spec__.name, *options, "--child", made)
     print(found, flush=True)
     kept = read_json(RESULTS)["runs"] if RESULTS.is_file() else []
     kept = [run for run in kept if {name: run[name] for name in asked} != asked]

@@ -9,11 +9,10 @@ that of the demo's generator. The sample for Ledoit-Wolf, CKA and the probe is h
 import argparse
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 from benchmarks.common import markdown
+from benchmarks.common.child import told_by
 
 HERE = Path(__file__).parents[1]
 RESULTS = HERE / "results" / "scoring_memory.json"
@@ -79,9 +78,8 @@ def main() -> None:
     runs = []
     for _ in range(REPEATS):
         for size in SIZES:  # interleaved, so that a machine that fills up hits both alike
-            command = [sys.executable, "-m", __spec__.name, "--model", arguments.model, "--child", str(size)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **MALLOC})
-            runs.append(json.loads(done.stdout.splitlines()[-1]))
+            options = "--model", arguments.model, "--child", str(size)
+            runs.append(told_by(__spec__.name, *options, env={**os.environ, **MALLOC}))
             print(runs[-1], flush=True)
     RESULTS.parent.mkdir(exist_ok=True)
     results = {"model": arguments.model, "sample_rows": SAMPLE, "runs": runs, "environment": environment("cpu")}

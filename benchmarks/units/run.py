@@ -23,7 +23,7 @@ from filelock import FileLock
 from transformers import PreTrainedModel
 
 from benchmarks.common.digits import digits
-from benchmarks.common.glue import TASKS, add_sources, recipe_of
+from benchmarks.common.glue import TASKS, TWELVE, add_sources, recipe_of
 from benchmarks.compensation.run import Measured, keep_consistent, merge
 from benchmarks.units import tables as units_tables
 from benchmarks.units.latency import measure_latency
@@ -53,7 +53,6 @@ from compressor.selection.search import SkipPlan
 from compressor.selection.trials import Trials
 from compressor.stages.selection.amounts import shift_texts
 
-DEEP = "sst2-12layers", "qnli-12layers"
 SIZES = 1, 2, 3
 """Sixths of the encoder's FLOPs that go: as many as so many of six layers have."""
 KINDS = {
@@ -84,8 +83,8 @@ class Task:
 
 
 def run_of(model: str, arguments: argparse.Namespace, *extra: str) -> Run:
-    """Return the run of a model; the 12-layer models have the data of the task that they are named after."""
-    recipe = recipe_of(model.partition("-")[0], arguments, model, *extra)
+    """Return the run of a model."""
+    recipe = recipe_of(model, arguments, model, *extra)
     return prepare(recipe, Path("runs") / "units" / model, arguments.device, silent)
 
 
@@ -242,12 +241,14 @@ def timed(part: str, arguments: argparse.Namespace) -> dict:
     """Return the times of a part: files of one model against their predictions, or the steps that lead to a mix of it."""
     if part == "pace":
         texts = f"data.calibration.size={PACE_TEXTS}"
-        return measure_pace(run_of((arguments.task or DEEP)[0], arguments, f"data.selection.size={ROWS}", texts))
+        return measure_pace(
+            run_of((arguments.task or list(TWELVE))[0], arguments, f"data.selection.size={ROWS}", texts)
+        )
     return measure_latency(run_of((arguments.task or TASKS)[0], arguments), arguments.seconds)
 
 
 MEASURES = {"mixes": measure_mixes, "texts": measure_texts, "removal": measure_removal}
-OF_PART = {"mixes": (*TASKS, *DEEP), "texts": ("sst2", "sst2-12layers"), "removal": TASKS}
+OF_PART = {"mixes": (*TASKS, *TWELVE), "texts": ("sst2", "sst2-12layers"), "removal": TASKS}
 """Models of each part, where none is asked for."""
 
 
@@ -255,7 +256,7 @@ def main() -> None:
     """Measure the tasks and parts asked for, merge them into the results, write the tables and the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_sources(parser)
-    parser.add_argument("--task", choices=[*TASKS, *DEEP], action="append", help="only this model; repeatable")
+    parser.add_argument("--task", choices=[*TASKS, *TWELVE], action="append", help="only this model; repeatable")
     parts = [*MEASURES, *TIMED, "tables"]
     parser.add_argument("--part", choices=parts, action="append", help="only this part; repeatable")
     parser.add_argument("--kind", choices=KINDS, action="append", help="only this kind of mixes; repeatable")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import markdown
-from benchmarks.common.glue import TASKS
+from benchmarks.common.glue import TASKS, TWELVE
 from benchmarks.compensation.tables import better_of, flips_of, pooled
 from benchmarks.units.removal_table import removal_table
 from compressor.files import read_json
@@ -29,7 +29,6 @@ KINDS = {
 }
 FILES = {"alltokens": "all rows", "optimized": "the [CLS] row"}
 """Kind of file -> what it works out of its last layer."""
-DEEP = "sst2-12layers", "qnli-12layers"
 METHODS = {
     "cut": "cut out, nothing else",
     "stand-ins": "stand-ins in closed form",
@@ -71,7 +70,7 @@ def write(results: Mapping[str, Any]) -> None:
         if figure(mixed, FIGURE):
             parts.append(f"![Changed predictions by cost that remains](../figures/{FIGURE.name})")
         markdown.put("units", "\n\n".join(parts))
-    single = {name: results["tasks"][name] for name in (*TASKS, *DEEP) if results["tasks"].get(name, {}).get("mixes")}
+    single = {name: results["tasks"][name] for name in (*TASKS, *TWELVE) if results["tasks"].get(name, {}).get("mixes")}
     if single:
         markdown.put("units_models", task_table(single))
     texts = {name: task for name, task in results["tasks"].items() if task.get("texts")}
@@ -194,16 +193,19 @@ def texts_figure(tasks: Mapping[str, Any], target: Path) -> Path | None:
     from compressor.report.figures.style import COMPRESSED, SKIPPED, dress, legend, new_figure, png
 
     drawn = new_figure(3.2, "More text for the closed form: half of the encoder's FLOPs gone as heads and neurons")
-    axes, top = drawn.subplots(), 0.0
-    for (name, task), (colour, marker) in zip(tasks.items(), ((COMPRESSED, "o"), (SKIPPED, "s")), strict=False):
+    axes = drawn.subplots()
+    for (name, task), (colour, marker) in zip(
+        tasks.items(), itertools.cycle([(COMPRESSED, "o"), (SKIPPED, "s")]), strict=False
+    ):
         counts = sorted(map(int, task["texts"]))
         found = [pooled([flips_of(task, task["texts"][str(count)]["methods"]["refit"])]) for count in counts]
         middle, low, high = 100 * np.array(found).T
-        top = max(top, *high)
         axes.errorbar(
             counts, middle, yerr=[middle - low, high - middle], color=colour, marker=marker, capsize=3, label=name
         )
-    axes.set(xscale="log", xlabel="unlabelled texts", ylabel="changed predictions, %", ylim=(0, 1.35 * top or 1))
+    axes.set(
+        xscale="log", xlabel="unlabelled texts", ylabel="changed predictions, %", ylim=(0, 1.3 * axes.get_ylim()[1])
+    )
     ticks = sorted({int(count) for task in tasks.values() for count in task["texts"]})
     axes.set_xticks(ticks, [f"{count:,}" for count in ticks])
     axes.minorticks_off()

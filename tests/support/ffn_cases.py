@@ -1,4 +1,4 @@
-"""Moments of rows, an analysis of repeated texts, and what its section must hold."""
+"""Moments of rows."""
 
 import numpy as np
 

@@ -1,7 +1,9 @@
-"""Models of six layers of the families whose layers are not all alike."""
+"""Models of six layers of the families whose layers are not all alike, and runs of the tiny task on others."""
+
+import json
 
 import pytest
-from tiny import TEXTS, save_model
+from tiny import TEXTS, save_model, sets
 
 from compressor.data.batches import encode
 from compressor.model.load import find_model, load_classifier, load_tokenizer
@@ -23,3 +25,17 @@ def six_modernbert(request, tmp_path_factory):
     )
     source = find_model(str(folder))
     return load_classifier(source), encode(TEXTS, load_tokenizer(source), 40), folder
+
+
+@pytest.fixture
+def finished(tiny_task, tmp_path, command):
+    """Return a function: settings -> the result of a run of the tiny task with them, in the folder `run`."""
+
+    def run(*values):
+        code, stdout, stderr = command(
+            "run", tiny_task / "recipe.yaml", *sets(*values), "--out", tmp_path / "run", "--json"
+        )
+        assert code == 0, stderr
+        return json.loads(stdout)
+
+    return run

@@ -1,14 +1,13 @@
 """ALBERT as whole runs: under a budget a narrower layer is narrower each time; an early exit leaves a stock model."""
 
 import copy
-import json
 from contextlib import ExitStack
 
 import numpy as np
 import pytest
 import torch
 from albert import FAMILY, stock_of
-from tiny import save_model, sets
+from tiny import save_model
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from compressor.compensation.refits.amounts import fit_amounts
@@ -123,18 +122,14 @@ def test_models_that_are_timed_lose_the_same_of_each_layer(six_albert):
 
 
 @pytest.mark.slow
-def test_a_run_with_a_budget_narrows_all_layers_alike(tiny_task, tmp_path, command):
+def test_a_run_with_a_budget_narrows_all_layers_alike(tmp_path, finished):
     folder = save_model(tmp_path / "full", "albert", layers=4, num_labels=2)
     values = (
         f"model.path={folder}",
         "selection={units: [layer, width, heads], widths: [0.5, 0.25], budget: {keep: 0.7}, beam_width: 2}",
         "export.variants=[optimized]", "benchmark.workload=false",
     )  # fmt: skip
-    code, stdout, stderr = command(
-        "run", tiny_task / "recipe.yaml", *sets(*values), "--out", tmp_path / "run", "--json"
-    )
-    assert code == 0, stderr
-    result = json.loads(stdout)
+    result = finished(*values)
     plan = result["plan"]
     assert plan["sets_total"] == 4 * 3 * 4 - 1
     assert plan["sets_evaluated"] <= 6
@@ -147,7 +142,7 @@ def test_a_run_with_a_budget_narrows_all_layers_alike(tiny_task, tmp_path, comma
 
 
 @pytest.mark.slow
-def test_a_run_with_an_early_exit_ends_in_a_stock_model(tiny_task, tmp_path, command):
+def test_a_run_with_an_early_exit_ends_in_a_stock_model(tmp_path, finished):
     folder = save_model(tmp_path / "full", "albert", layers=4, num_labels=2)
     values = (
         f"model.path={folder}", "selection={search: exhaustive, layers: 2}", "analysis=[errors, ffn]",
@@ -155,11 +150,7 @@ def test_a_run_with_an_early_exit_ends_in_a_stock_model(tiny_task, tmp_path, com
         "cascade={exits: [2], max_flips: 0.5, fit_size: 100}", "data.calibration.seen_in_training=false",
         "benchmark.workload=false",
     )  # fmt: skip
-    code, stdout, stderr = command(
-        "run", tiny_task / "recipe.yaml", *sets(*values), "--out", tmp_path / "run", "--json"
-    )
-    assert code == 0, stderr
-    result = json.loads(stdout)
+    result = finished(*values)
     assert result["plan"]["skip"] == [3, 4]
     assert result["plan"]["sets_total"] == 1
     assert len(result["layers"]) == 5

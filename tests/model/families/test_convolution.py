@@ -101,18 +101,14 @@ def test_every_set_without_layer_1_is_the_stock_class_with_fewer_layers(convolve
 
 
 @pytest.mark.slow
-def test_a_run_keeps_layer_1_and_ends_in_a_stock_model(convolved, tiny_task, tmp_path, command):
+def test_a_run_keeps_layer_1_and_ends_in_a_stock_model(convolved, tmp_path, finished):
     folder, *_ = convolved
     values = (
         f"model.path={folder}", "selection={search: exhaustive, layers: 1, audit: true}",
         "compensation={refit: {layers: later, blocks: both}, head: {nodes: 4, epochs: 3}}", "analysis=[ffn, roles, errors]",
         "export.variants=[optimized]", "benchmark.workload=false",
     )  # fmt: skip
-    code, stdout, stderr = command(
-        "run", tiny_task / "recipe.yaml", *sets(*values), "--out", tmp_path / "run", "--json"
-    )
-    assert code == 0, stderr
-    result = json.loads(stdout)
+    result = finished(*values)
     assert result["recipe"]["selection"]["protect"] == [1]
     assert result["plan"]["sets_total"] == 3
     assert 1 not in result["plan"]["skip"]

@@ -20,7 +20,7 @@ RELATIVE = [kind for kind, family in FAMILIES.items() if family.relative]
 
 
 @pytest.mark.parametrize("kind", [RELATIVE[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in RELATIVE[1:])])
-def test_a_run_with_a_budget_ends_in_an_ordinary_model(kind, tiny_task, tmp_path, command):
+def test_a_run_with_a_budget_ends_in_an_ordinary_model(kind, tmp_path, finished):
     folder = save_model(tmp_path / "full", kind, layers=3, num_labels=2)
     units = "ffn, width, attention" + (", heads" if FAMILIES[kind].movable_heads else "")
     values = (
@@ -28,11 +28,7 @@ def test_a_run_with_a_budget_ends_in_an_ordinary_model(kind, tiny_task, tmp_path
         "compensation={refit: {layers: later, blocks: both}, head: {nodes: 4, epochs: 3}}", "analysis=[ffn, roles, errors]",
         "export.variants=[optimized, int8]", "benchmark.workload=false",
     )  # fmt: skip
-    code, stdout, stderr = command(
-        "run", tiny_task / "recipe.yaml", *sets(*values), "--out", tmp_path / "run", "--json"
-    )
-    assert code == 0, stderr
-    result = json.loads(stdout)
+    result = finished(*values)
     assert result["tail"]["form"] == "attended"
     assert result["parity"]["optimized"]["agreement"] == 1.0
     assert result["fused_nodes"]["optimized"].get("Attention", 0) == 0

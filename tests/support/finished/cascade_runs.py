@@ -1,4 +1,4 @@
-"""A task whose cascade can certify, and finished runs of it."""
+"""How runs with a cascade are made quickly, and read."""
 
 import json
 

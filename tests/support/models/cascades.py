@@ -1,4 +1,4 @@
-"""An exported cascade."""
+"""Texts for cascades, and what one said of them."""
 
 from tiny import letter_rows
 

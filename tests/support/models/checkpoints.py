@@ -1,4 +1,4 @@
-"""A checkpoint whose files are edited."""
+"""Changes to the files of a checkpoint."""
 
 import json
 
